@@ -1,0 +1,1 @@
+"""One pretrained language model as the foundation of a whole recommender."""

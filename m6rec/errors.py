@@ -1,0 +1,34 @@
+"""Everything that m6rec raises on purpose.
+
+    M6RecError
+    ├── DataError      a log, a table or a text is not what was promised (also a ValueError)
+    ├── ConfigError    an option or a combination of options is not allowed (also a ValueError)
+    ├── AssetError     a model or a data set is missing, unreachable or damaged
+    └── ExtraError     an optional dependency is not installed
+
+A message says what was given, what is allowed and what to do. A broken invariant of our own
+is an ``assert``, never one of these.
+"""
+
+
+class M6RecError(Exception):
+    """Base of all errors that a user can act on; the command line prints it without a trace."""
+
+
+class DataError(M6RecError, ValueError):
+    """Input data are malformed; the message names the row and the column where there is one."""
+
+
+class ConfigError(M6RecError, ValueError):
+    """An option is out of range, unknown, or clashes with another."""
+
+
+class AssetError(M6RecError):
+    """A named model or data set can't be found, fetched, verified or read."""
+
+
+class ExtraError(M6RecError):
+    """A feature needs an optional dependency; the message is its install line."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency. Install it: pip install 'm6rec[{extra}]'")

@@ -1,0 +1,101 @@
+"""The nouns of the system: frozen, without logic, importable without any dependency.
+
+A log is Events over Items and Users. A task turns one moment of the log into a Question made of
+Segments; with its answer it is an Example. A recommender answers with Ranked items.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+Value = str | int | float
+_NOTHING: Mapping[str, Value] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that can be recommended.
+
+    Attributes:
+        id: Unique within a log; never shown to the model.
+        title: The name that a person would read.
+        categories: Genres, departments, … most specific first; may be empty.
+        details: Further fields a domain can word (year, price, author, description).
+    """
+
+    id: str
+    title: str
+    categories: tuple[str, ...] = ()
+    details: Mapping[str, Value] = field(default=_NOTHING, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person; ``details`` are the fields that a domain can word (age, gender, place)."""
+
+    id: str
+    details: Mapping[str, Value] = field(default=_NOTHING, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One behaviour of one user with one item.
+
+    Attributes:
+        user: Id of the user.
+        item: Id of the item.
+        time: Seconds since 1970 (UTC); 0 in logs without time.
+        value: Strength in the log's own unit: stars, 1.0 for a click, 0.0 for a skipped impression.
+        text: What the user wrote, such as a review; may be empty.
+    """
+
+    user: str
+    item: str
+    time: int
+    value: float = 1.0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of text that the lower layers read on its own, so that its state can be cached.
+
+    Attributes:
+        text: Plain text; never parsed for control tokens.
+        slot: What the text is, which picks its learned segment embedding: one of ``SLOTS``.
+    """
+
+    text: str
+    slot: str
+
+
+SLOTS = ("user", "history", "candidate", "cross", "ask")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a task asks of the model at one moment.
+
+    Attributes:
+        context: Region 1, the user: facts, then behaviours, oldest first.
+        candidate: Region 2: the item, then what is known of user and item together.
+    """
+
+    context: tuple[Segment, ...]
+    candidate: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question with its answer: a class number, or the text to generate."""
+
+    question: Question
+    answer: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One recommended item; ``score`` is a probability for ranking, a cosine for retrieval."""
+
+    item: Item
+    score: float
