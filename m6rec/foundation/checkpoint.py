@@ -1,0 +1,233 @@
+"""Foundations on disk: a Hugging Face folder, a hub id, a GGUF file or one of our named assets → ``Model``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from m6rec import assets
+from m6rec.errors import AssetError, ConfigError
+from m6rec.foundation.model import Model, ModelConfig
+from m6rec.text.tokenizer import Tokenizer
+
+DEFAULT = "smollm2-135m"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """A model with its tokenizer; ``source`` is what the user named."""
+
+    model: Model
+    tokenizer: Tokenizer
+    source: str
+
+
+def load(
+    source: str = DEFAULT, *, dtype: str = "bfloat16", device: str = "cpu", accept_licence: bool = False
+) -> Foundation:
+    """Loads a foundation.
+
+    Args:
+        source: A name of ``m6rec assets list``, a folder with config.json and safetensors, a .gguf file, or a
+            hub id such as ``HuggingFaceTB/SmolLM2-135M``.
+        dtype: "float32" or "bfloat16".
+        device: "cpu", "cuda", "cuda:1", …
+        accept_licence: Needed once for assets under a licence with terms of use.
+
+    Raises:
+        AssetError: Nothing loadable stands behind ``source``.
+        ConfigError: The model's family, the dtype or the device is not supported.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} was asked for, but no CUDA device is visible; use --device cpu")
+    folder = locate(source, accept_licence=accept_licence)
+    config = ModelConfig.from_hf(_read_config(folder))
+    with torch.device("meta"):
+        model = Model(config)
+    model.load_state_dict(_rename(_read_weights(folder), config, folder), assign=True)
+    model.requires_grad_(False)
+    model.id = _digest(folder)
+    return Foundation(model.to(device=device, dtype=DTYPES[dtype]), Tokenizer.open(folder), source)
+
+
+def locate(source: str, *, accept_licence: bool = False) -> Path:
+    """The local folder of a foundation, fetched and converted where needed. Raises as ``load``."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise AssetError(f"no GGUF file at {path}; check the path")
+        return _converted(path)
+    if source in assets.names():
+        folder = assets.get(source, accept_licence=accept_licence)
+        return _converted(next(folder.glob("*.gguf")))
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return _from_hub(source)
+    raise AssetError(
+        f"no foundation {source!r}: it is neither a folder here, nor a .gguf file, nor one of {', '.join(assets.names())}. "
+        "Give --foundation one of these, or a hub id such as HuggingFaceTB/SmolLM2-135M."
+    )
+
+
+def save(model: Model, raw_config: Mapping[str, object], tokenizer_json: Path, folder: Path) -> None:
+    """Writes a foundation as a Hugging Face folder (config.json, model.safetensors, tokenizer.json), atomically."""
+    with _new_folder(folder) as partial:
+        names = {ours: theirs for theirs, ours in _names(model.config).items()}
+        tensors = {names[name]: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        (partial / "config.json").write_text(json.dumps(dict(raw_config), indent=1))
+        shutil.copyfile(tokenizer_json, partial / "tokenizer.json")
+
+
+def _from_hub(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.json"]))
+    except Exception as error:
+        raise AssetError(
+            f"could not fetch {source!r} from the model hub ({type(error).__name__}). Connect to a network that reaches it, "
+            f"or give --foundation a local folder, or one of {', '.join(assets.names())}."
+        ) from error
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    try:
+        config: dict[str, object] = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise AssetError(
+            f"{folder} holds no readable config.json ({error}); give a Hugging Face model folder"
+        ) from error
+    return config
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise AssetError(f"{folder} holds no .safetensors file; convert the weights first (we never unpickle)")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise AssetError(f"{file} is damaged ({error}); delete it and fetch it again") from error
+    return tensors
+
+
+def _names(config: ModelConfig) -> dict[str, str]:
+    """Their parameter names → ours."""
+    names = {"model.embed_tokens.weight": "embed_tokens.weight", "model.norm.weight": "norm.weight"}
+    if not config.tied:
+        names["lm_head.weight"] = "lm_head.weight"
+    attention = ["q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"]
+    if config.qkv_bias:
+        attention += ["q_proj.bias", "k_proj.bias", "v_proj.bias"] + ["o_proj.bias"] * (config.family == "llama")
+    if config.has_qk_norm:
+        attention += ["q_norm.weight", "k_norm.weight"]
+    norms = {"input_layernorm": "input_layernorm", "post_attention_layernorm": "ffn_layernorm"}
+    if config.is_gemma:
+        norms |= {
+            "post_attention_layernorm": "attention_out_layernorm",
+            "pre_feedforward_layernorm": "ffn_layernorm",
+            "post_feedforward_layernorm": "ffn_out_layernorm",
+        }
+    for i in range(config.num_layers):
+        theirs, ours = f"model.layers.{i}", f"layers.{i}"
+        names |= {f"{theirs}.self_attn.{name}": f"{ours}.{name}" for name in attention}
+        names |= {
+            f"{theirs}.mlp.{name}.weight": f"{ours}.{name}.weight" for name in ("gate_proj", "up_proj", "down_proj")
+        }
+        names |= {f"{theirs}.{name}.weight": f"{ours}.{mine}.weight" for name, mine in norms.items()}
+    return names
+
+
+def _rename(tensors: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> dict[str, Tensor]:
+    # Gemma 3 checkpoints with a vision tower keep the text model under one more prefix.
+    tensors = {name.removeprefix("language_model."): tensor for name, tensor in tensors.items()}
+    names = _names(config)
+    missing = sorted(names.keys() - tensors.keys())
+    if missing:
+        raise AssetError(
+            f"{folder} lacks {len(missing)} weights, the first is {missing[0]}; it is not a whole checkpoint"
+        )
+    return {ours: tensors[theirs] for theirs, ours in names.items()}
+
+
+def _digest(folder: Path) -> str:
+    """A digest of all weights, remembered beside them where the folder can be written."""
+    files = sorted(folder.glob("*.safetensors"))
+    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    note = folder / ".m6rec-digest.json"
+    try:
+        known = json.loads(note.read_text())
+        if known["stamp"] == stamp:
+            return str(known["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    if os.access(folder, os.W_OK):
+        note.write_text(json.dumps({"stamp": stamp, "digest": digest.hexdigest()}))
+    return digest.hexdigest()
+
+
+def _converted(gguf: Path) -> Path:
+    """The safetensors folder of a GGUF file, dequantised once to bf16-exact fp32 and kept beside it."""
+    folder = gguf.with_suffix(".safetensors.d")
+    if folder.is_dir():
+        return folder
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+    except Exception as error:
+        raise AssetError(
+            f"could not read {gguf} as a GGUF model ({error}); supported: Llama, Qwen2/3, Gemma3"
+        ) from error
+    raw = {name: value for name, value in theirs.config.to_dict().items() if name != "quantization_config"}
+    tied = bool(raw.get("tie_word_embeddings"))
+    tensors = {n: t.contiguous() for n, t in theirs.state_dict().items() if not (tied and n == "lm_head.weight")}
+    with _new_folder(folder) as partial:
+        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        (partial / "config.json").write_text(json.dumps(raw, indent=1, default=str))
+        tokenizer.backend_tokenizer.save(str(partial / "tokenizer.json"))
+    return folder
+
+
+class _new_folder:  # noqa: N801 - reads as a function
+    """A temporary sibling that takes its final name only when the block ends well."""
+
+    def __init__(self, final: Path) -> None:
+        self._final = final
+
+    def __enter__(self) -> Path:
+        self._final.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = Path(tempfile.mkdtemp(prefix=f".{self._final.name}-", dir=self._final.parent))
+        return self._partial
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None and not self._final.exists():
+            os.replace(self._partial, self._final)
+        else:
+            shutil.rmtree(self._partial, ignore_errors=True)

@@ -1,0 +1,492 @@
+"""The whole language model in one file: Llama, Qwen2, Qwen3 and Gemma3-text.
+
+A forward pass is ``embed`` → ``run`` over a range of layers → ``finish``. Everything that makes the
+recommender is a choice of layers and of an attention pattern:
+
+- ``run(…, Dense(…))`` is an ordinary pass over rows of tokens, causal or with a region mask;
+- ``lower`` runs layers [0, depth) on segments that know nothing of each other, and keeps some tokens;
+- ``upper`` runs layers [depth, L) on a user's context and many candidates, each of which sees the
+  context before it and itself (M6-Rec, section 3.3, "multi-segment late interaction").
+
+Weights stay frozen. What a tuning method adds comes in through a ``Delta``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m6rec.errors import ConfigError
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
+ACTIVATIONS = {"silu": F.silu, "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+    """Rotary position embedding of one kind of layer; ``scaling`` is "default", "linear" or "llama3"."""
+
+    theta: float
+    scaling: str = "default"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_length: int = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of a foundation, in the field names of its Hugging Face ``config.json``, shortened."""
+
+    family: str
+    vocab_size: int
+    width: int
+    ffn_width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    activation: str
+    norm_eps: float
+    rope: RopeConfig
+    local_rope: RopeConfig
+    windows: tuple[int | None, ...]
+    qkv_bias: bool = False
+    tied: bool = True
+    attention_scale: float
+
+    @property
+    def is_gemma(self) -> bool:
+        """Whether norms are (1 + w), doubled around each half, and embeddings scaled by sqrt(D)."""
+        return self.family == "gemma3_text"
+
+    @property
+    def has_qk_norm(self) -> bool:
+        """Whether queries and keys are normalised per head before rotation."""
+        return self.family in ("qwen3", "gemma3_text")
+
+    @classmethod
+    def from_hf(cls, raw: Mapping[str, Any]) -> ModelConfig:
+        """Reads a Hugging Face configuration, of transformers 4 or 5.
+
+        Raises:
+            ConfigError: The family, its rotary variant or an option of it is not supported.
+        """
+        raw = raw.get("text_config", raw) if raw.get("model_type") == "gemma3" else raw
+        family = str(raw.get("model_type"))
+        if family not in FAMILIES:
+            raise ConfigError(f"model_type {family!r} is not supported; choose a model of {', '.join(FAMILIES)}")
+        if raw.get("final_logit_softcapping") or raw.get("attn_logit_softcapping"):
+            raise ConfigError("logit soft-capping (Gemma 2) is not supported; choose a Gemma 3 model")
+        num_layers, num_heads = int(raw["num_hidden_layers"]), int(raw["num_attention_heads"])
+        head_width = int(raw.get("head_dim") or raw["hidden_size"] // num_heads)
+        activation = str(raw.get("hidden_activation") or raw.get("hidden_act") or "silu")
+        if activation not in ACTIVATIONS:
+            raise ConfigError(f"activation {activation!r} is not supported; known: {', '.join(ACTIVATIONS)}")
+        rope, local_rope = _ropes(raw)
+        return cls(
+            family=family,
+            vocab_size=int(raw["vocab_size"]),
+            width=int(raw["hidden_size"]),
+            ffn_width=int(raw["intermediate_size"]),
+            num_layers=num_layers,
+            num_heads=num_heads,
+            num_kv_heads=int(raw.get("num_key_value_heads") or num_heads),
+            head_width=head_width,
+            activation=activation,
+            norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+            rope=rope,
+            local_rope=local_rope,
+            windows=_windows(raw, family, num_layers),
+            qkv_bias=bool(raw.get("attention_bias", False)) or family == "qwen2",
+            tied=bool(raw.get("tie_word_embeddings", family == "gemma3_text")),
+            attention_scale=float(raw.get("query_pre_attn_scalar") or head_width) ** -0.5
+            if family == "gemma3_text"
+            else head_width**-0.5,
+        )
+
+
+def _ropes(raw: Mapping[str, Any]) -> tuple[RopeConfig, RopeConfig]:
+    """(rope of full-attention layers, rope of sliding-window layers)."""
+
+    def read(parameters: Mapping[str, Any], theta: float) -> RopeConfig:
+        scaling = str(parameters.get("rope_type", parameters.get("type", "default")))
+        if scaling not in ("default", "linear", "llama3"):
+            raise ConfigError(f"rope scaling {scaling!r} is not supported; known: default, linear, llama3")
+        return RopeConfig(
+            theta=float(parameters.get("rope_theta", theta)),
+            scaling=scaling,
+            factor=float(parameters.get("factor", 1.0)),
+            low_freq_factor=float(parameters.get("low_freq_factor", 1.0)),
+            high_freq_factor=float(parameters.get("high_freq_factor", 4.0)),
+            original_length=int(parameters.get("original_max_position_embeddings", 8192)),
+        )
+
+    gemma = str(raw.get("model_type")).startswith("gemma3")
+    theta = float(raw.get("rope_theta") or (1e6 if gemma else 1e4))
+    parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if "full_attention" in parameters:
+        return read(parameters["full_attention"], theta), read(parameters["sliding_attention"], 1e4)
+    rope = read(parameters, theta)
+    return rope, RopeConfig(theta=float(raw.get("rope_local_base_freq", 1e4))) if gemma else rope
+
+
+def _windows(raw: Mapping[str, Any], family: str, num_layers: int) -> tuple[int | None, ...]:
+    """The attention window of each layer in tokens; None sees everything."""
+    window = raw.get("sliding_window")
+    if window is None or family == "llama" or (family != "gemma3_text" and not raw.get("use_sliding_window")):
+        return (None,) * num_layers
+    kinds = raw.get("layer_types")
+    if kinds is None and family == "gemma3_text":
+        pattern = int(raw.get("sliding_window_pattern", 6))
+        kinds = ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(num_layers)]
+    elif kinds is None:
+        first = int(raw.get("max_window_layers", 0))
+        kinds = ["full_attention" if i < first else "sliding_attention" for i in range(num_layers)]
+    return tuple(int(window) if kind == "sliding_attention" else None for kind in kinds)
+
+
+class Delta(Protocol):
+    """What a tuning method adds to frozen layers; every hook may return its input unchanged."""
+
+    def block(self, layer: int, frozen: Block) -> Block:
+        """The block to run as layer ``layer``."""
+
+    def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        """The output of the linear map ``name`` (q, k, v, o, gate, up, down), given its input and output."""
+
+    def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        """The output of the feed-forward half, given its normalised input and its output."""
+
+
+class Attention(Protocol):
+    """An attention pattern: mixes values by queries and keys, rotated already."""
+
+    def __call__(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int | None, scale: float) -> Tensor:
+        """Returns the mixed values, as ``q_BHTK``."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Attention over rows of tokens: causal where ``mask_BLL`` is None, else True where a query may look."""
+
+    positions_BL: Tensor
+    mask_BLL: Tensor | None = None
+
+    def __call__(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int | None, scale: float) -> Tensor:
+        """See ``Attention``."""
+        grouped = q_BHTK.shape[1] != k_BGTK.shape[1]
+        length = q_BHTK.shape[2]
+        if self.mask_BLL is None and (window is None or window >= length):
+            return F.scaled_dot_product_attention(
+                q_BHTK, k_BGTK, v_BGTK, is_causal=True, scale=scale, enable_gqa=grouped
+            )
+        mask_BLL = self.mask_BLL
+        if mask_BLL is None:
+            mask_BLL = torch.ones(length, length, dtype=torch.bool, device=q_BHTK.device).tril()[None]
+        if window is not None:
+            distance_BLL = self.positions_BL[:, :, None] - self.positions_BL[:, None, :]
+            mask_BLL = mask_BLL & (distance_BLL.abs() < window)
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGTK, v_BGTK, attn_mask=mask_BLL[:, None], scale=scale, enable_gqa=grouped
+        )
+
+
+@dataclass(frozen=True)
+class SharedContext:
+    """Attention of N context tokens followed by C candidate blocks of M tokens, laid in one row.
+
+    The context is causal, or bidirectional within ``length_B``. Candidate block c sees the first
+    ``visible_BC[b, c]`` context tokens and, causally, itself; never another block. No key is copied
+    per candidate: the scores against the context are one matrix product, those within a block another,
+    and one softmax spans both.
+    """
+
+    positions_BT: Tensor
+    visible_BC: Tensor
+    num_context: int
+    block_size: int
+    length_B: Tensor | None = None
+
+    def __call__(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int | None, scale: float) -> Tensor:
+        """See ``Attention``."""
+        n, m = self.num_context, self.block_size
+        mixed = []
+        if n:
+            context = Dense(self.positions_BT[:, :n], self._context_mask_BNN())
+            mixed.append(context(q_BHTK[:, :, :n], k_BGTK[:, :, :n], v_BGTK[:, :, :n], window, scale))
+        batch, heads, _, width = q_BHTK.shape
+        groups = k_BGTK.shape[1]
+        count = self.visible_BC.shape[1]
+        if count == 0:
+            return torch.cat(mixed, 2)
+        rows = (heads // groups) * m
+        # [B, G, C, R·M, K]: the R query heads of a key head and the M tokens of a block are rows alike.
+        q = (q_BHTK[:, :, n:] * scale).view(batch, groups, heads // groups, count, m, width)
+        q = q.transpose(2, 3).reshape(batch, groups, count, rows, width)
+        k_own = k_BGTK[:, :, n:].reshape(batch, groups, count, m, width)
+        v_own = v_BGTK[:, :, n:].reshape(batch, groups, count, m, width)
+        own = (q @ k_own.transpose(-1, -2)).view(batch, groups, count, heads // groups, m, m)
+        ahead = torch.ones(m, m, dtype=torch.bool, device=q.device).triu(1)
+        own = own.masked_fill(ahead, -math.inf).view(batch, groups, count, rows, m)
+        past = (q.view(batch, groups, count * rows, width) @ k_BGTK[:, :, :n].transpose(-1, -2)).view(
+            batch, groups, count, rows, n
+        )
+        past = past.masked_fill(self._hidden_BCN(window)[:, None, :, None, :], -math.inf)
+        weights = torch.softmax(torch.cat([past, own], -1), -1)
+        from_past = weights[..., :n].reshape(batch, groups, count * rows, n) @ v_BGTK[:, :, :n]
+        out = from_past.view(batch, groups, count, rows, width) + weights[..., n:] @ v_own
+        out = out.view(batch, groups, count, heads // groups, m, width).transpose(2, 3)
+        mixed.append(out.reshape(batch, heads, count * m, width))
+        return torch.cat(mixed, 2)
+
+    def _context_mask_BNN(self) -> Tensor | None:
+        if self.length_B is None:
+            return None
+        valid_BN = torch.arange(self.num_context, device=self.length_B.device) < self.length_B[:, None]
+        own = torch.eye(self.num_context, dtype=torch.bool, device=valid_BN.device)
+        return valid_BN[:, None, :] | own
+
+    def _hidden_BCN(self, window: int | None) -> Tensor:
+        """True where a candidate block may not look at a context token."""
+        index_N = torch.arange(self.num_context, device=self.visible_BC.device)
+        hidden_BCN = index_N >= self.visible_BC[..., None]
+        if window is not None:
+            start_BC = self.positions_BT[:, self.num_context :: self.block_size]
+            far_BCN = start_BC[..., None] - self.positions_BT[:, None, : self.num_context] >= window
+            hidden_BCN = hidden_BCN | far_BCN
+        return hidden_BCN
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm, computed in fp32; Gemma stores its gain as an offset from one."""
+
+    def __init__(self, width: int, eps: float, offset: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width) if offset else torch.ones(width))
+        self.eps, self.offset = eps, offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
+        if self.offset:
+            return (normed * (self.offset + self.weight.float())).to(x.dtype)
+        return normed.to(x.dtype) * self.weight
+
+
+class Block(nn.Module):
+    """One Transformer layer. Its parameters carry the names of the Hugging Face checkpoint."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c, offset = config, 1.0 if config.is_gemma else 0.0
+        self.config = config
+        self.q_proj = nn.Linear(c.width, c.num_heads * c.head_width, bias=c.qkv_bias)
+        self.k_proj = nn.Linear(c.width, c.num_kv_heads * c.head_width, bias=c.qkv_bias)
+        self.v_proj = nn.Linear(c.width, c.num_kv_heads * c.head_width, bias=c.qkv_bias)
+        o_bias = c.qkv_bias and c.family == "llama"
+        self.o_proj = nn.Linear(c.num_heads * c.head_width, c.width, bias=o_bias)
+        self.gate_proj = nn.Linear(c.width, c.ffn_width, bias=False)
+        self.up_proj = nn.Linear(c.width, c.ffn_width, bias=False)
+        self.down_proj = nn.Linear(c.ffn_width, c.width, bias=False)
+        self.input_layernorm = RMSNorm(c.width, c.norm_eps, offset)
+        # Gemma3 norms the output of each half too, and calls the norm before the FFN another name.
+        self.ffn_layernorm = RMSNorm(c.width, c.norm_eps, offset)
+        if c.is_gemma:
+            self.attention_out_layernorm = RMSNorm(c.width, c.norm_eps, offset)
+            self.ffn_out_layernorm = RMSNorm(c.width, c.norm_eps, offset)
+        if c.has_qk_norm:
+            self.q_norm = RMSNorm(c.head_width, c.norm_eps, offset)
+            self.k_norm = RMSNorm(c.head_width, c.norm_eps, offset)
+
+    def forward(
+        self,
+        layer: int,
+        hidden_BLD: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        attention: Attention,
+        delta: Delta | None,
+    ) -> Tensor:
+        c = self.config
+        x_BLD = self.input_layernorm(hidden_BLD)
+        q_BHLK = self._heads(layer, "q", x_BLD, delta)
+        k_BGLK = self._heads(layer, "k", x_BLD, delta)
+        v_BGLK = self._heads(layer, "v", x_BLD, delta)
+        if c.has_qk_norm:
+            q_BHLK, k_BGLK = self.q_norm(q_BHLK), self.k_norm(k_BGLK)
+        q_BHLK, k_BGLK = rotate(q_BHLK, *rotation), rotate(k_BGLK, *rotation)
+        mixed_BHLK = attention(q_BHLK, k_BGLK, v_BGLK, c.windows[layer], c.attention_scale)
+        y_BLD = self._linear(layer, "o", mixed_BHLK.transpose(1, 2).flatten(2), delta)
+        hidden_BLD = hidden_BLD + (self.attention_out_layernorm(y_BLD) if c.is_gemma else y_BLD)
+        x_BLD = self.ffn_layernorm(hidden_BLD)
+        activation = ACTIVATIONS[c.activation]
+        inner = activation(self._linear(layer, "gate", x_BLD, delta)) * self._linear(layer, "up", x_BLD, delta)
+        y_BLD = self._linear(layer, "down", inner, delta)
+        if delta is not None:
+            y_BLD = delta.ffn(layer, x_BLD, y_BLD)
+        return hidden_BLD + (self.ffn_out_layernorm(y_BLD) if c.is_gemma else y_BLD)
+
+    def _linear(self, layer: int, name: str, x_BLD: Tensor, delta: Delta | None) -> Tensor:
+        y_BLD: Tensor = getattr(self, f"{name}_proj")(x_BLD)
+        return y_BLD if delta is None else delta.linear(layer, name, x_BLD, y_BLD)
+
+    def _heads(self, layer: int, name: str, x_BLD: Tensor, delta: Delta | None) -> Tensor:
+        y_BLD = self._linear(layer, name, x_BLD, delta)
+        return y_BLD.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
+
+
+def rotate(x_BHLK: Tensor, cos_BLK: Tensor, sin_BLK: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al., 2021), halves rotated against each other as in Llama."""
+    first, second = x_BHLK.chunk(2, -1)
+    turned = torch.cat([-second, first], -1)
+    return x_BHLK * cos_BLK[:, None] + turned * sin_BLK[:, None]
+
+
+def _frequencies(rope: RopeConfig, head_width: int) -> Tensor:
+    frequency = rope.theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+    if rope.scaling == "linear":
+        return frequency / rope.factor
+    if rope.scaling == "llama3":
+        wavelength = 2 * math.pi / frequency
+        low, high = rope.low_freq_factor, rope.high_freq_factor
+        smooth = ((rope.original_length / wavelength - low) / (high - low)).clamp(0, 1)
+        return (1 - smooth) * frequency / rope.factor + smooth * frequency
+    return frequency
+
+
+class Model(nn.Module):
+    """A foundation. Parameters are frozen; dtype and device are those of its weights.
+
+    Attributes:
+        config: Its shape.
+        id: A short digest of the weights' names and contents, part of every cache key.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.id = "untitled"
+        offset = 1.0 if config.is_gemma else 0.0
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.width, config.norm_eps, offset)
+        if not config.tied:
+            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that hidden states are computed in."""
+        return self.embed_tokens.weight.dtype
+
+    def num_parameters(self) -> int:
+        """Parameters of the foundation, tied ones once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def embed(self, ids_BL: Tensor) -> Tensor:
+        """Token ids → hidden_BLD before the first layer."""
+        hidden_BLD: Tensor = self.embed_tokens(ids_BL)
+        if self.config.is_gemma:
+            # Rounded to the working type first, as the model was trained.
+            hidden_BLD = hidden_BLD * torch.tensor(self.config.width**0.5, dtype=self.dtype, device=self.device)
+        return hidden_BLD
+
+    def run(
+        self,
+        hidden_BLD: Tensor,
+        positions_BL: Tensor,
+        attention: Attention,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        delta: Delta | None = None,
+    ) -> Tensor:
+        """Runs layers [first, last) and returns their hidden_BLD, not yet normed."""
+        c = self.config
+        rotations: dict[RopeConfig, tuple[Tensor, Tensor]] = {}
+        for layer in range(first, c.num_layers if last is None else last):
+            rope = c.rope if c.windows[layer] is None else c.local_rope
+            if rope not in rotations:
+                angle_BLK = positions_BL[..., None].float() * _frequencies(rope, c.head_width).to(self.device)
+                angle_BLK = torch.cat([angle_BLK, angle_BLK], -1)
+                rotations[rope] = angle_BLK.cos().to(hidden_BLD.dtype), angle_BLK.sin().to(hidden_BLD.dtype)
+            block = self.layers[layer]
+            assert isinstance(block, Block)
+            if delta is not None:
+                block = delta.block(layer, block)
+            hidden_BLD = block(layer, hidden_BLD, rotations[rope], attention, delta)
+        return hidden_BLD
+
+    def finish(self, hidden_BLD: Tensor) -> Tensor:
+        """The final norm: what readouts read."""
+        normed_BLD: Tensor = self.norm(hidden_BLD)
+        return normed_BLD
+
+    def logits(self, normed_BLD: Tensor) -> Tensor:
+        """Scores of all next tokens, logits_BLV, from ``finish``'s output."""
+        head = self.embed_tokens.weight if self.config.tied else self.lm_head.weight
+        return F.linear(normed_BLD, head)
+
+    def forward(self, ids_BL: Tensor, *, mask_BLL: Tensor | None = None, delta: Delta | None = None) -> Tensor:
+        """The unsplit model: logits_BLV under a causal mask, or under ``mask_BLL`` (True = may look)."""
+        positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
+        hidden_BLD = self.run(self.embed(ids_BL), positions_BL, Dense(positions_BL, mask_BLL), delta=delta)
+        return self.logits(self.finish(hidden_BLD))
+
+    def lower(self, ids_BL: Tensor, depth: int, *, delta: Delta | None = None) -> Tensor:
+        """Layers [0, depth) on segments, each alone, causal, with positions from 0.
+
+        Args:
+            ids_BL: One segment a row, padded at the right; padding can't be seen from the left.
+            depth: How many layers run ahead of time, 0 to ``num_layers``.
+            delta: A tuning whose adapters reach the lower layers; the states are then its own.
+
+        Returns:
+            hidden_BLD, whose padded places mean nothing.
+        """
+        positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
+        return self.run(self.embed(ids_BL), positions_BL, Dense(positions_BL), last=depth, delta=delta)
+
+    def upper(
+        self,
+        context_BND: Tensor,
+        blocks_BCMD: Tensor,
+        visible_BC: Tensor,
+        depth: int,
+        *,
+        length_B: Tensor | None = None,
+        delta: Delta | None = None,
+    ) -> Tensor:
+        """Layers [depth, L) on a context and the candidates that share it.
+
+        Args:
+            context_BND: States of the user's segments, oldest first, padded at the right.
+            blocks_BCMD: States of each candidate's segments, padded at the right.
+            visible_BC: How many context tokens each candidate sees; its positions go on from there.
+            depth: The split that the states were made with.
+            length_B: Given, the context is bidirectional within this many tokens; else it is causal.
+            delta: A tuning.
+
+        Returns:
+            normed_BCMD, ready for a readout at each block's last valid token.
+        """
+        batch, count, size, width = blocks_BCMD.shape
+        num_context = context_BND.shape[1]
+        device = context_BND.device
+        context_positions = torch.arange(num_context, device=device).expand(batch, num_context)
+        block_positions = (visible_BC[..., None] + torch.arange(size, device=device)).flatten(1)
+        positions_BT = torch.cat([context_positions, block_positions], 1)
+        hidden_BTD = torch.cat([context_BND, blocks_BCMD.flatten(1, 2)], 1)
+        attention = SharedContext(positions_BT, visible_BC, num_context, size, length_B)
+        hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=depth, delta=delta)
+        return self.finish(hidden_BTD[:, num_context:]).view(batch, count, size, width)
