@@ -163,7 +163,7 @@ GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "Popularity": {},
     "ItemKNN": {"weighting": ("count", "tfidf"), "k": (20, 50, 100, 400)},
     "EASE": {"regularisation": (10, 30, 100, 200, 400, 800, 2000, 5000)},
-    "MatrixFactorisation": {"factors": (32, 128), "regularisation": (0.1, 10), "alpha": (1, 10)},
+    "MatrixFactorisation": {"factors": (16, 64), "regularisation": (0.1, 10), "alpha": (1, 10)},
 }
 """The settings to try: NUM_TRIALS of each method, or the only one of a method without settings."""
 
