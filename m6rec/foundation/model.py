@@ -235,7 +235,7 @@ class SharedContext:
         own = (q @ k_own.transpose(-1, -2)).view(batch, groups, count, heads // groups, m, m)
         ahead = torch.ones(m, m, dtype=torch.bool, device=q.device).triu(1)
         own = own.masked_fill(ahead, -math.inf).view(batch, groups, count, rows, m)
-        past = (q.view(batch, groups, count * rows, width) @ k_BGTK[:, :, :n].transpose(-1, -2)).view(
+        past = (q.reshape(batch, groups, count * rows, width) @ k_BGTK[:, :, :n].transpose(-1, -2)).view(
             batch, groups, count, rows, n
         )
         past = past.masked_fill(self._hidden_BCN(window)[:, None, :, None, :], -math.inf)
