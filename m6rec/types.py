@@ -6,10 +6,8 @@ Segments; with its answer it is an Example. A recommender answers with Ranked it
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 Value = str | int | float
-_NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class Item:
     id: str
     title: str
     categories: tuple[str, ...] = ()
-    details: Mapping[str, Value] = field(default=_NOTHING, hash=False)
+    details: Mapping[str, Value] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class User:
     """A person; ``details`` are the fields that a domain can word (age, gender, place)."""
 
     id: str
-    details: Mapping[str, Value] = field(default=_NOTHING, hash=False)
+    details: Mapping[str, Value] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
