@@ -1,0 +1,96 @@
+"""A domain: where a log comes from and how its items, users and behaviours are worded.
+
+A new domain is one file with ``DOMAIN = Domain(...)``, used by its path (``shop.domains:DOMAIN``).
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from m6rec import assets
+from m6rec.errors import ConfigError
+from m6rec.text.log import Log
+from m6rec.types import Event, Item, User
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """How one kind of log is read and worded; plain functions, no state.
+
+    ``f"The user {action(event)} {item(...)}."`` is a sentence.
+
+    Attributes:
+        name: Its name in ``named``.
+        noun: What an item is called; the plural adds an s.
+        assets: Names of the data sets that ``load`` reads; empty where the user brings the files.
+        load: From the folders of the assets, in their order, or from the user's files to a log.
+        item: A noun phrase for an item; ids never occur in it.
+        user: A sentence about a user, "" if nothing is known.
+        action: What the user did, in the past, with its degree.
+        likes: Whether the event counts as a like.
+    """
+
+    name: str
+    noun: str
+    assets: tuple[str, ...]
+    load: Callable[..., Log]
+    item: Callable[[Item], str]
+    user: Callable[[User], str]
+    action: Callable[[Event], str]
+    likes: Callable[[Event], bool]
+
+
+_DOMAINS = {
+    "movielens": "m6rec.domains.movielens:DOMAIN",
+    "books": "m6rec.domains.books:DOMAIN",
+    "clothes": "m6rec.domains.clothes:DOMAIN",
+    "generic": "m6rec.domains.generic:DOMAIN",
+}
+
+
+def names() -> tuple[str, ...]:
+    """The domains that come with m6rec."""
+    return tuple(_DOMAINS)
+
+
+def named(name: str) -> Domain:
+    """The domain of a name, or of a path ``package.module:NAME``.
+
+    Raises:
+        ConfigError: There is no such domain; the message lists the names and the closest one.
+    """
+    module, _, attribute = _DOMAINS.get(name, name).partition(":")
+    if not attribute:
+        close = difflib.get_close_matches(name, _DOMAINS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(
+            f"There is no domain named {name!r}.{hint} Domains: {', '.join(_DOMAINS)}, "
+            "or the path of your own: package.module:NAME."
+        )
+    try:
+        domain = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"Domain {name!r} can't be imported ({error}); give package.module:NAME.") from error
+    if not isinstance(domain, Domain):
+        raise ConfigError(f"{name!r} is a {type(domain).__name__}, not a Domain.")
+    return domain
+
+
+def load(domain: Domain, *paths: str | Path, offline: bool = False) -> Log:
+    """The log of a domain.
+
+    Args:
+        domain: The domain.
+        paths: The user's own files or folders, in place of the domain's assets.
+        offline: Whether assets may only come from the cache.
+
+    Raises:
+        ConfigError: The domain has no data of its own and no path is given.
+        AssetError: An asset can't be had.
+        DataError: The data are malformed.
+    """
+    if not paths and not domain.assets:
+        raise ConfigError(f"The domain {domain.name!r} has no data of its own; give the path of a file.")
+    return domain.load(*(paths or [assets.get(name, offline=offline) for name in domain.assets]))
