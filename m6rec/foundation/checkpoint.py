@@ -79,8 +79,8 @@ def locate(source: str, *, accept_licence: bool = False) -> Path:
     if source.count("/") == 1 and not source.startswith((".", "/", "~")):
         return _from_hub(source)
     raise AssetError(
-        f"no foundation {source!r}: it is neither a folder here, nor a .gguf file, nor one of {', '.join(assets.names())}. "
-        "Give --foundation one of these, or a hub id such as HuggingFaceTB/SmolLM2-135M."
+        f"no foundation {source!r}: it is neither a folder here, nor a .gguf file, nor one of "
+        f"{', '.join(assets.names())}. Give --foundation one of these, or a hub id such as HuggingFaceTB/SmolLM2-135M."
     )
 
 
@@ -101,8 +101,9 @@ def _from_hub(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.json"]))
     except Exception as error:
         raise AssetError(
-            f"could not fetch {source!r} from the model hub ({type(error).__name__}). Connect to a network that reaches it, "
-            f"or give --foundation a local folder, or one of {', '.join(assets.names())}."
+            f"could not fetch {source!r} from the model hub ({type(error).__name__}). "
+            "Connect to a network that reaches it, or give --foundation a local folder, or one of "
+            f"{', '.join(assets.names())}."
         ) from error
 
 

@@ -14,7 +14,7 @@ Weights stay frozen. What a tuning method adds comes in through a ``Delta``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +25,10 @@ from torch import Tensor, nn
 from m6rec.errors import ConfigError
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
-ACTIVATIONS = {"silu": F.silu, "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh")}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,14 +158,28 @@ def _windows(raw: Mapping[str, Any], family: str, num_layers: int) -> tuple[int 
 class Delta(Protocol):
     """What a tuning method adds to frozen layers; every hook may return its input unchanged."""
 
-    def block(self, layer: int, frozen: Block) -> Block:
-        """The block to run as layer ``layer``."""
+    def block(self, layer: int, frozen: Block) -> Layer:
+        """What to run as layer ``layer``."""
 
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """The output of the linear map ``name`` (q, k, v, o, gate, up, down), given its input and output."""
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """The output of the feed-forward half, given its normalised input and its output."""
+
+
+class Layer(Protocol):
+    """Anything that can be called as a ``Block``."""
+
+    def __call__(
+        self,
+        layer: int,
+        hidden_BLD: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        attention: Attention,
+        delta: Delta | None,
+    ) -> Tensor:
+        """Returns the next hidden_BLD."""
 
 
 class Attention(Protocol):
@@ -273,6 +290,7 @@ class RMSNorm(nn.Module):
         self.eps, self.offset = eps, offset
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` scaled to a root mean square of one over its last axis, times the gain."""
         normed = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
         if self.offset:
             return (normed * (self.offset + self.weight.float())).to(x.dtype)
@@ -312,6 +330,7 @@ class Block(nn.Module):
         attention: Attention,
         delta: Delta | None,
     ) -> Tensor:
+        """See ``Layer``; ``layer`` is this block's number, ``rotation`` the cosines and sines of the positions."""
         c = self.config
         x_BLD = self.input_layernorm(hidden_BLD)
         q_BHLK = self._heads(layer, "q", x_BLD, delta)
@@ -337,7 +356,7 @@ class Block(nn.Module):
 
     def _heads(self, layer: int, name: str, x_BLD: Tensor, delta: Delta | None) -> Tensor:
         y_BLD = self._linear(layer, name, x_BLD, delta)
-        return y_BLD.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
+        return y_BLD.view(*y_BLD.shape[:2], -1, self.config.head_width).transpose(1, 2)
 
 
 def rotate(x_BHLK: Tensor, cos_BLK: Tensor, sin_BLK: Tensor) -> Tensor:
@@ -422,9 +441,8 @@ class Model(nn.Module):
                 rotations[rope] = angle_BLK.cos().to(hidden_BLD.dtype), angle_BLK.sin().to(hidden_BLD.dtype)
             block = self.layers[layer]
             assert isinstance(block, Block)
-            if delta is not None:
-                block = delta.block(layer, block)
-            hidden_BLD = block(layer, hidden_BLD, rotations[rope], attention, delta)
+            chosen: Layer = block if delta is None else delta.block(layer, block)
+            hidden_BLD = chosen(layer, hidden_BLD, rotations[rope], attention, delta)
         return hidden_BLD
 
     def finish(self, hidden_BLD: Tensor) -> Tensor:

@@ -1,1 +1,17 @@
-"""."""
+"""What a task adds to the frozen foundation (M6-Rec, section 3.4): prompts, options, adapters, LoRA, heads, blocks.
+
+Every method is the same composition, so a new one is a line of ``METHODS`` or one more ``Change``:
+
+    prompts      vectors put before the context, or none
+    change       what layers from ``first_layer`` on do differently: Adapters | LoRA | Blocks | nothing
+    head         a linear map to the classes, or the last prompts as its rows ("options")
+    projections  two maps to a shared space, for retrieval
+
+Letters added to the legend of ``m6rec.foundation``: R rank or adapter width, I/O inputs and outputs of a linear map,
+E width of a retrieval vector, and C is the number of classes in ``logits_BC`` and ``options_CD``.
+"""
+
+from m6rec.tuning.mixture import Mixture
+from m6rec.tuning.tuning import METHODS, Tuning, TuningConfig, create, load
+
+__all__ = ["METHODS", "Mixture", "Tuning", "TuningConfig", "create", "load"]

@@ -1,0 +1,32 @@
+"""What a tuning does to the layers of a foundation; by default nothing."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from m6rec.errors import ConfigError
+from m6rec.foundation.model import Block, Layer, Model
+
+
+class Change(nn.Module):
+    """A ``Delta`` that leaves everything as it is; the methods below override the hook they need."""
+
+    def block(self, layer: int, frozen: Block) -> Layer:
+        """See ``Delta``."""
+        return frozen
+
+    def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        """See ``Delta``."""
+        return y_BLD
+
+    def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        """See ``Delta``."""
+        return y_BLD
+
+    def merged(self, model: Model) -> dict[str, Tensor]:
+        """The weights of ``model`` that differ under this change, by their names in its state dict.
+
+        Raises:
+            ConfigError: No weights of that shape do what the change does.
+        """
+        raise ConfigError("it changes no weight of the foundation; keep using it beside the model")

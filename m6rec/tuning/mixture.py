@@ -1,0 +1,94 @@
+"""Several tasks in one batch, each row with its own tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m6rec.errors import ConfigError
+from m6rec.foundation.model import Attention, Block, Delta, Layer
+from m6rec.tuning.tuning import Tuning
+
+
+class Mixture:
+    """A ``Delta`` that gives row b of a batch the tuning ``tunings[task_B[b]]``.
+
+    A batch of one task costs what that task costs. Otherwise prompts, adapters and LoRA work on the rows of their
+    task, while a task with blocks of its own ("upper", "full") runs them on the whole batch and keeps its rows.
+
+    Raises:
+        ConfigError: The tunings belong to different foundations.
+    """
+
+    def __init__(self, tunings: Sequence[Tuning], task_B: Tensor) -> None:
+        foundations = sorted({tuning.foundation for tuning in tunings})
+        if len(foundations) > 1:
+            raise ConfigError(f"tunings of one batch must share a foundation; these belong to {', '.join(foundations)}")
+        self._tunings, self._task_B = tunings, task_B
+        self._rows = {task: (task_B == task).nonzero()[:, 0] for task in sorted(set(task_B.tolist()))}
+
+    @property
+    def prompts_BPD(self) -> Tensor:
+        """The prompts of each row.
+
+        Raises:
+            ConfigError: The tasks have different numbers of prompts.
+        """
+        counts = {len(self._tunings[task].prompts_PD) for task in self._rows}
+        if len(counts) > 1:
+            raise ConfigError(f"tasks of one batch must have as many prompts each; these have {sorted(counts)}")
+        return torch.stack([tuning.prompts_PD for tuning in self._tunings])[self._task_B]
+
+    @property
+    def slots_BSD(self) -> Tensor:
+        """The segment embeddings of each row."""
+        return torch.stack([tuning.slots_SD for tuning in self._tunings])[self._task_B]
+
+    def block(self, layer: int, frozen: Block) -> Layer:
+        """See ``Delta``."""
+        blocks: dict[int, Layer] = {task: self._tunings[task].block(layer, frozen) for task in self._rows}
+        if all(block is frozen for block in blocks.values()):
+            return frozen
+        if len(blocks) == 1:
+            return next(iter(blocks.values()))
+        return _Chosen(blocks, self._task_B)
+
+    def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        """See ``Delta``."""
+        return self._by_task(lambda tuning, x, y: tuning.linear(layer, name, x, y), x_BLD, y_BLD)
+
+    def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        """See ``Delta``."""
+        return self._by_task(lambda tuning, x, y: tuning.ffn(layer, x, y), x_BLD, y_BLD)
+
+    def _by_task(self, hook: Callable[[Tuning, Tensor, Tensor], Tensor], x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        if len(self._rows) == 1:
+            return hook(self._tunings[next(iter(self._rows))], x_BLD, y_BLD)
+        for task, rows in self._rows.items():
+            y_BLD = y_BLD.index_copy(0, rows, hook(self._tunings[task], x_BLD[rows], y_BLD[rows]))
+        return y_BLD
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Runs the block of every task and keeps, of each result, the rows of that task."""
+
+    blocks: dict[int, Layer]
+    task_B: Tensor
+
+    def __call__(
+        self,
+        layer: int,
+        hidden_BLD: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        attention: Attention,
+        delta: Delta | None,
+    ) -> Tensor:
+        out_BLD = hidden_BLD
+        for task, block in self.blocks.items():
+            own_BLD = block(layer, hidden_BLD, rotation, attention, delta)
+            out_BLD = torch.where((self.task_B == task)[:, None, None], own_BLD, out_BLD)
+        return out_BLD

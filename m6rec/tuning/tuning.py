@@ -1,0 +1,298 @@
+"""One task's tuning of a foundation: created, applied, counted, merged, saved and loaded, whatever the method."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor, nn
+
+from m6rec.errors import AssetError, ConfigError
+from m6rec.foundation.model import Block, Layer, Model
+from m6rec.tuning.adapter import Adapters
+from m6rec.tuning.blocks import Blocks
+from m6rec.tuning.change import Change
+from m6rec.tuning.lora import LoRA
+from m6rec.tuning.prompt import Prompts
+from m6rec.types import SLOTS
+
+WEIGHTS, CARD = "tuning.safetensors", "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningConfig:
+    """How a task tunes the foundation.
+
+    Attributes:
+        method: One of ``METHODS``.
+        first_layer: Layers from here on are tuned. 0 tunes all, as the paper does; the depth of the split tunes the
+            upper layers only, so that all tasks share one cache of lower states.
+        num_classes: Answers that ``score`` tells apart; 0 for tasks that only embed or generate.
+        num_prompts: Prompts of the methods that have them.
+        lora_rank: Rank of LoRA's updates.
+        lora_alpha: LoRA scales its updates by alpha / rank.
+        embed_width: Width of the vectors of ``embed``, 128 in the paper; 0 for tasks that don't retrieve.
+    """
+
+    method: str
+    first_layer: int
+    num_classes: int = 2
+    num_prompts: int = 8
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    embed_width: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"tuning method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+        for name, least in (("first_layer", 0), ("num_classes", 0), ("num_prompts", 1), ("lora_rank", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.num_classes == 1:
+            raise ConfigError("num_classes is 1; give 2 or more, or 0 for a task without classes")
+        if METHODS[self.method].options and self.num_classes > self.num_prompts:
+            raise ConfigError(
+                f"method {self.method!r} uses the last {self.num_classes} prompts (num_classes) as options, "
+                f"but num_prompts is {self.num_prompts}; give at least {self.num_classes}"
+            )
+        if self.method == "full" and self.first_layer:
+            raise ConfigError(f"method 'full' tunes every layer, but first_layer is {self.first_layer}; choose 'upper'")
+        if self.method == "upper" and not self.first_layer:
+            raise ConfigError("method 'upper' needs the first layer to tune, but first_layer is 0; choose 'full'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What a method is composed of.
+
+    Attributes:
+        change: Makes what it does to the layers; None leaves them alone.
+        prompts: Whether it has prompts.
+        options: Whether the last prompts are the rows of the softmax; else a linear head is.
+        slots: Whether it trains the segment embeddings.
+    """
+
+    change: Callable[[TuningConfig, Model, Generator], Change] = lambda config, model, generator: Change()
+    prompts: bool = False
+    options: bool = False
+    slots: bool = True
+
+
+def _adapters(c: TuningConfig, model: Model, generator: Generator) -> Change:
+    return Adapters(model, c.first_layer, generator)
+
+
+def _lora(c: TuningConfig, model: Model, generator: Generator) -> Change:
+    return LoRA(model, c.first_layer, c.lora_rank, c.lora_alpha, generator)
+
+
+def _blocks(c: TuningConfig, model: Model, generator: Generator) -> Change:
+    return Blocks(model, c.first_layer)
+
+
+METHODS = {
+    "prompt": Method(prompts=True),
+    "option": Method(prompts=True, options=True),
+    "adapter": Method(change=_adapters),
+    "option-adapter": Method(change=_adapters, prompts=True, options=True),
+    "lora": Method(change=_lora),
+    "head": Method(slots=False),
+    "upper": Method(change=_blocks),
+    "full": Method(change=_blocks),
+}
+
+
+class Tuning(nn.Module):
+    """The parameters of one task, and the ``Delta`` through which the foundation's layers see them.
+
+    Parameters are fp32 and are cast to the type of the hidden states where they are used.
+
+    Attributes:
+        config: What it was made from.
+        foundation: Id of the model that it belongs to.
+        slots_SD: Segment embeddings in the order of ``types.SLOTS``, which the caller adds to the states of the
+            upper layers (section 3.3); zero at first.
+    """
+
+    def __init__(
+        self, config: TuningConfig, model: Model, generator: Generator, options_CD: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        method, width = METHODS[config.method], model.config.width
+        if config.first_layer >= model.config.num_layers:
+            raise ConfigError(
+                f"first_layer is {config.first_layer}, but the foundation has {model.config.num_layers} layers, from 0"
+            )
+        if options_CD is not None and not method.options:
+            raise ConfigError(f"method {config.method!r} has no option rows to start from given ones")
+        self.config, self.foundation = config, model.id
+        self.slots_SD = nn.Parameter(torch.zeros(len(SLOTS), width), requires_grad=method.slots)
+        self.prompts = Prompts(model, config.num_prompts, generator, options_CD) if method.prompts else None
+        self.change = method.change(config, model, generator)
+        has_head = config.num_classes and not method.options
+        self.head = _linear(width, config.num_classes, generator) if has_head else None
+        self.projections = nn.ModuleDict(
+            {side: _linear(width, config.embed_width, generator) for side in ("user", "item")}
+            if config.embed_width
+            else {}
+        )
+        self.to(model.device)
+
+    @property
+    def prompts_PD(self) -> Tensor:
+        """Prompts that the caller puts before the context; P is 0 in methods without prompts."""
+        return self.slots_SD.new_empty(0, self.slots_SD.shape[1]) if self.prompts is None else self.prompts.tokens()
+
+    def block(self, layer: int, frozen: Block) -> Layer:
+        """See ``Delta``."""
+        return self.change.block(layer, frozen)
+
+    def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        """See ``Delta``."""
+        return self.change.linear(layer, name, x_BLD, y_BLD)
+
+    def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
+        """See ``Delta``."""
+        return self.change.ffn(layer, x_BLD, y_BLD)
+
+    def score(self, normed_BD: Tensor) -> Tensor:
+        """Logits of the classes, logits_BC in fp32: W(normed), or its products with the option prompts.
+
+        Raises:
+            ConfigError: The tuning was made with ``num_classes=0``.
+        """
+        if not self.config.num_classes:
+            raise ConfigError("this tuning has no classes to score; it was made with num_classes=0")
+        if self.head is not None:
+            logits_BC: Tensor = self.head(normed_BD.float())
+            return logits_BC
+        assert self.prompts is not None
+        return normed_BD.float() @ self.prompts.rows(self.config.num_classes).T
+
+    def embed(self, normed_BD: Tensor, side: Literal["user", "item"]) -> Tensor:
+        """Retrieval vectors of unit length, vectors_BE in fp32.
+
+        Raises:
+            ConfigError: The tuning was made with ``embed_width=0``.
+        """
+        if not self.projections:
+            raise ConfigError("this tuning has no retrieval vectors; make one with embed_width, such as 128")
+        return F.normalize(self.projections[side](normed_BD.float()), dim=-1)
+
+    def num_trainable(self) -> int:
+        """How many parameters are trained."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def trainable_share(self, model: Model) -> float:
+        """Trained parameters as a share of the foundation's."""
+        return self.num_trainable() / model.num_parameters()
+
+    def digest(self) -> str:
+        """A short digest of configuration and parameters, for the keys of caches whose states they shape."""
+        digest = hashlib.blake2b(json.dumps([asdict(self.config), self.foundation]).encode(), digest_size=8)
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def merge(self, model: Model) -> Model:
+        """A foundation that has the change in its own weights and shares the others with ``model``.
+
+        The heads and segment embeddings stay here; run the result without a delta and read it with ``score``.
+
+        Raises:
+            ConfigError: The method can't be merged, or ``model`` is another foundation.
+        """
+        _require_foundation(self.foundation, model)
+        try:
+            changed = self.change.merged(model)
+        except ConfigError as error:
+            raise ConfigError(f"method {self.config.method!r} can't be merged: {error}") from None
+        with torch.device("meta"):
+            merged = Model(model.config)
+        merged.load_state_dict({**model.state_dict(), **{n: w.detach() for n, w in changed.items()}}, assign=True)
+        merged.id = f"{model.id}+{self.digest()}"
+        return merged.requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``tuning.safetensors``, which holds the card too, and ``card.json``, a copy of it to read."""
+        card = {
+            "config": asdict(self.config),
+            "foundation": self.foundation,
+            "parameters": self.num_trainable(),
+            "m6rec": version("m6rec"),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tuning-", dir=folder) as partial:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in self.state_dict().items()},
+                Path(partial, WEIGHTS),
+                metadata={"card": json.dumps(card)},
+            )
+            Path(partial, CARD).write_text(json.dumps(card, indent=1) + "\n")
+            for name in (WEIGHTS, CARD):
+                os.replace(Path(partial, name), folder / name)
+
+
+def create(config: TuningConfig, model: Model, *, seed: int, options_CD: Tensor | None = None) -> Tuning:
+    """A fresh tuning, on the device of ``model``, which changes none of its hidden states.
+
+    Args:
+        config: The method and its sizes.
+        model: The foundation.
+        seed: Fixes every initial value.
+        options_CD: What option rows start from, such as the embeddings of the answer words.
+
+    Raises:
+        ConfigError: The configuration doesn't fit the model.
+    """
+    return Tuning(config, model, Generator().manual_seed(seed), options_CD)
+
+
+def load(folder: Path, model: Model) -> Tuning:
+    """Reads what ``Tuning.save`` wrote.
+
+    Raises:
+        AssetError: The folder holds no readable tuning.
+        ConfigError: It was made for another foundation than ``model``.
+    """
+    file = folder / WEIGHTS
+    try:
+        with safe_open(file, framework="pt") as stored:
+            card = json.loads((stored.metadata() or {})["card"])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+        config, foundation = TuningConfig(**card["config"]), str(card["foundation"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise AssetError(
+            f"{file} is not a readable tuning ({error}); give a folder that a tuning was saved in"
+        ) from error
+    _require_foundation(foundation, model)
+    tuning = create(config, model, seed=0)
+    tuning.load_state_dict(tensors)
+    return tuning
+
+
+def _require_foundation(foundation: str, model: Model) -> None:
+    if model.id != foundation:
+        raise ConfigError(
+            f"the tuning belongs to foundation {foundation}, but the model given is {model.id}; "
+            "load the foundation it was made for, or tune again"
+        )
+
+
+def _linear(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    nn.init.normal_(linear.weight, std=inputs**-0.5, generator=generator)
+    nn.init.zeros_(linear.bias)
+    return linear
