@@ -1,0 +1,27 @@
+"""Retrieval of the items that the user will like next (M6-Rec, section 3.1): a user vector and item vectors."""
+
+from m6rec.domains.domain import Domain
+from m6rec.tasks import like
+from m6rec.tasks.task import Task
+from m6rec.types import Event, Item, Segment
+
+
+def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
+    """The item's own side: a noun phrase, read without any user."""
+    return (Segment(f"Recommended: {domain.item(item)}.", "candidate"),)
+
+
+def answer(event: Event, domain: Domain) -> int | None:
+    """Only liked events are targets; which item it was is the answer."""
+    return 1 if domain.likes(event) else None
+
+
+TASK = Task(
+    name="retrieve",
+    readout="embed",
+    facts=like.facts,
+    behaviour=like.behaviour,
+    candidate=candidate,
+    answer=answer,
+    ask=(Segment("The user would next like:", "ask"),),
+)

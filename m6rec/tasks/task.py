@@ -1,0 +1,182 @@
+"""A task: what is asked of the model, as plain functions composed into one value.
+
+A new task is one file with ``TASK = Task(...)``, used by its path (``shop.tasks:TASK``).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.domains.domain import Domain
+from m6rec.errors import ConfigError
+from m6rec.text.batch import Row
+from m6rec.text.past import Past
+from m6rec.types import Event, Item, Segment, User
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """How one kind of question is worded and answered.
+
+    Attributes:
+        name: Its name in ``named``.
+        readout: "score" for classes, "embed" for vectors that are compared.
+        facts: The user in segments, before any behaviour.
+        behaviour: One past event as a segment of the context. It must not depend on the moment of the question, so
+            that its state is computed once.
+        candidate: An item as segments of region 2. Retrieval words the item's own side here.
+        ask: What stands in place of a candidate when vectors are compared; empty for scores.
+        answer: The class of an event; None where the event asks nothing.
+        num_classes: How many classes ``answer`` tells apart; 0 for "embed".
+        options: A word for each class, whose embeddings the option rows start from.
+        uses_signals: Whether the statistics of user and item go in as a vector.
+    """
+
+    name: str
+    readout: Literal["score", "embed"]
+    facts: Callable[[User, Domain], tuple[Segment, ...]]
+    behaviour: Callable[[Event, Item, Domain], Segment]
+    candidate: Callable[[Item, Domain], tuple[Segment, ...]]
+    answer: Callable[[Event, Domain], int | None]
+    ask: tuple[Segment, ...] = ()
+    num_classes: int = 0
+    options: tuple[str, ...] = ()
+    uses_signals: bool = False
+
+
+_TASKS = {
+    "like": "m6rec.tasks.like:TASK",
+    "click": "m6rec.tasks.click:TASK",
+    "retrieve": "m6rec.tasks.retrieve:TASK",
+}
+
+
+def names() -> tuple[str, ...]:
+    """The tasks that come with m6rec."""
+    return tuple(_TASKS)
+
+
+def named(name: str) -> Task:
+    """The task of a name, or of a path ``package.module:NAME``.
+
+    Raises:
+        ConfigError: There is no such task.
+    """
+    module, _, attribute = _TASKS.get(name, name).partition(":")
+    try:
+        task = getattr(importlib.import_module(module), attribute) if attribute else None
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"task {name!r} can't be imported ({error}); give package.module:NAME") from error
+    if not isinstance(task, Task):
+        raise ConfigError(f"there is no task {name!r}; tasks: {', '.join(_TASKS)}, or your own as package.module:NAME")
+    return task
+
+
+def context(task: Task, past: Past, user: User, domain: Domain, items: dict[str, Item]) -> tuple[Segment, ...]:
+    """Region 1 of a user now: facts, then every behaviour so far."""
+    behaviours = (task.behaviour(event, items[event.item], domain) for event in past.history(user.id))
+    return task.facts(user, domain) + tuple(behaviours)
+
+
+def ask(task: Task, past: Past, user: User, candidates: Sequence[Item], domain: Domain, items: dict[str, Item]) -> Row:
+    """Asks about several items at one moment. ``past`` ends before it, so the future is out of reach.
+
+    Tasks with ``ask`` put that one question, whatever the candidates.
+    """
+    words = context(task, past, user, domain, items)
+    blocks = (task.ask,) if task.ask else tuple(task.candidate(item, domain) for item in candidates)
+    nothing = np.full(len(blocks), -1)
+    return Row(
+        words,
+        np.full(len(blocks), len(words)),
+        blocks,
+        _signals(task, past, user.id, [item.id for item in candidates]) if not task.ask else _none(1),
+        nothing,
+        nothing,
+    )
+
+
+def lay_out(
+    task: Task,
+    events: Sequence[Event],
+    users: dict[str, User],
+    items: dict[str, Item],
+    domain: Domain,
+    wanted: NDArray[np.bool_],
+) -> tuple[list[Row], Past]:
+    """Reads a log forward once and asks ``task`` of the wanted events, each just before it happens.
+
+    Args:
+        task: The task.
+        events: The log in order of time.
+        users: By id.
+        items: By id; for "embed" an answer is the position of its item here.
+        domain: The domain.
+        wanted: bool [len(events)], the events to ask of (a part of the split).
+
+    Returns:
+        A row for each user with a question, in order of first appearance, and the past after the last event.
+    """
+    past = Past(items, domain.likes)
+    drafts: dict[str, _Draft] = {}
+    numbers = {item: number for number, item in enumerate(items)}
+    for position, event in enumerate(events):
+        draft = drafts.get(event.user)
+        if draft is None:
+            draft = drafts[event.user] = _Draft(list(task.facts(users[event.user], domain)))
+        answer = task.answer(event, domain) if wanted[position] else None
+        if answer is not None:
+            item = items[event.item]
+            draft.visible.append(len(draft.context))
+            draft.candidates.append(task.ask or task.candidate(item, domain))
+            draft.signals.append(_none(1)[0] if task.ask else _signals(task, past, event.user, [item.id])[0])
+            draft.answers.append(numbers[event.item] if task.readout == "embed" else answer)
+            draft.events.append(position)
+        draft.context.append(task.behaviour(event, items[event.item], domain))
+        past.observe(event)
+    return [draft.row() for draft in drafts.values() if draft.events], past
+
+
+def texts(rows: Sequence[Row]) -> Iterator[str]:
+    """Every segment's text, with repetitions."""
+    for row in rows:
+        yield from (segment.text for segment in row.context)
+        for block in row.candidates:
+            yield from (segment.text for segment in block)
+
+
+class _Draft:
+    """A row in the making."""
+
+    def __init__(self, facts: list[Segment]) -> None:
+        self.context = facts
+        self.visible: list[int] = []
+        self.candidates: list[tuple[Segment, ...]] = []
+        self.signals: list[NDArray[np.float32]] = []
+        self.answers: list[int] = []
+        self.events: list[int] = []
+
+    def row(self) -> Row:
+        end = self.visible[-1]  # nothing after the last question is looked at
+        return Row(
+            tuple(self.context[:end]),
+            np.array(self.visible),
+            tuple(self.candidates),
+            np.stack(self.signals),
+            np.array(self.answers),
+            np.array(self.events),
+        )
+
+
+def _none(count: int) -> NDArray[np.float32]:
+    return np.zeros((count, 0), np.float32)
+
+
+def _signals(task: Task, past: Past, user: str, items: list[str]) -> NDArray[np.float32]:
+    return past.statistics(user, items) if task.uses_signals else _none(len(items))

@@ -1,0 +1,135 @@
+"""Rows of questions → padded arrays of token positions: everything about a batch but the states themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.types import SLOTS, Question, Segment
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """All questions of one user, laid out for one forward pass (one pass, all targets).
+
+    The context grows by a segment an event, and question c sees the first ``visible[c]`` segments of it: what had
+    happened by then. A question of ``ask`` is a row with one question.
+
+    Attributes:
+        context: Facts and behaviours, oldest first.
+        visible: int64 [C], segments of the context that each question sees.
+        candidates: C blocks of segments.
+        signals: float32 [C, len(STATISTICS)], or [C, 0] for tasks without.
+        answers: int64 [C], classes; for "embed" the number of the item in the catalogue.
+        events: int64 [C], positions in the log.
+    """
+
+    context: tuple[Segment, ...]
+    visible: NDArray[np.int64]
+    candidates: tuple[tuple[Segment, ...], ...]
+    signals: NDArray[np.float32]
+    answers: NDArray[np.int64]
+    events: NDArray[np.int64]
+
+    def question(self, number: int) -> Question:
+        """One of the questions by itself."""
+        return Question(self.context[: self.visible[number]], self.candidates[number])
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B users, each with a context of N tokens and C blocks of M tokens, padded at the right.
+
+    Attributes:
+        context_BN: Positions in the table of states; padding points at 0 and is never seen.
+        context_slot_BN: Position in ``SLOTS`` of each token's segment.
+        length_B: Valid context tokens.
+        block_BCM: As ``context_BN``, for the candidates.
+        block_slot_BCM: As ``context_slot_BN``.
+        visible_BC: Context tokens that each candidate sees.
+        last_BC: Where the last valid token of each block is, which readouts read.
+        signals_BCF: Numbers of user and candidate.
+        answers_BC: Classes or item numbers; -1 where there is no candidate, or no answer.
+        valid_BC: False where there is no candidate.
+    """
+
+    context_BN: Ints
+    context_slot_BN: Ints
+    length_B: Ints
+    block_BCM: Ints
+    block_slot_BCM: Ints
+    visible_BC: Ints
+    last_BC: Ints
+    signals_BCF: NDArray[np.float32]
+    answers_BC: Ints
+    valid_BC: NDArray[np.bool_]
+
+
+def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
+    """Pads rows to one batch; ``span`` tells where a text's kept tokens are."""
+    contexts = [_flat(row.context, span) for row in rows]
+    blocks = [[_flat(block, span) for block in row.candidates] for row in rows]
+    batch, count = len(rows), max(len(row) for row in blocks)
+    size = max(len(tokens) for row in blocks for tokens, _, _ in row)
+    length = max(len(tokens) for tokens, _, _ in contexts)
+    result = Batch(
+        np.zeros((batch, length), np.int64),
+        np.zeros((batch, length), np.int64),
+        np.array([len(tokens) for tokens, _, _ in contexts]),
+        np.zeros((batch, count, size), np.int64),
+        np.zeros((batch, count, size), np.int64),
+        np.zeros((batch, count), np.int64),
+        np.zeros((batch, count), np.int64),
+        np.zeros((batch, count, rows[0].signals.shape[1]), np.float32),
+        np.full((batch, count), -1),
+        np.zeros((batch, count), np.bool_),
+    )
+    for b, (row, (tokens, slots, ends)) in enumerate(zip(rows, contexts, strict=True)):
+        result.context_BN[b, : len(tokens)], result.context_slot_BN[b, : len(tokens)] = tokens, slots
+        many = len(row.candidates)
+        result.visible_BC[b, :many] = ends[row.visible]
+        result.signals_BCF[b, :many] = row.signals
+        result.answers_BC[b, :many] = row.answers
+        result.valid_BC[b, :many] = True
+        for c, (tokens, slots, _) in enumerate(blocks[b]):
+            result.block_BCM[b, c, : len(tokens)], result.block_slot_BCM[b, c, : len(tokens)] = tokens, slots
+            result.last_BC[b, c] = len(tokens) - 1
+    return result
+
+
+def _flat(segments: Sequence[Segment], span: Callable[[str], Ints]) -> tuple[Ints, Ints, Ints]:
+    """(token positions, their slots, how many tokens the first s segments have, for s = 0, 1, …)."""
+    spans = [span(segment.text) for segment in segments]
+    lengths = [len(tokens) for tokens in spans]
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    if not spans:
+        return ends[:0], ends[:0], ends
+    slots = np.repeat([SLOTS.index(segment.slot) for segment in segments], lengths)
+    return np.concatenate(spans), slots, ends
+
+
+def pack(sizes: Sequence[tuple[int, int]], most: int) -> list[list[int]]:
+    """Groups rows so that padding is small and no group, padded, has more than ``most`` tokens.
+
+    Args:
+        sizes: (context segments, candidates) of each row.
+        most: Padded context and candidate segments of a group; a larger row is a group of its own.
+
+    Returns:
+        Positions in ``sizes``, shortest rows first.
+    """
+    order = sorted(range(len(sizes)), key=lambda number: sizes[number])
+    groups: list[list[int]] = []
+    for number in order:
+        group = [*groups[-1], number] if groups else [number]
+        padded = len(group) * (max(sizes[n][0] for n in group) + max(sizes[n][1] for n in group))
+        if groups and padded <= most:
+            groups[-1] = group
+        else:
+            groups.append([number])
+    return groups

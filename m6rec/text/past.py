@@ -1,0 +1,303 @@
+"""What was known before a question: histories, and the collaborative signal as a few named shares.
+
+A ``Past`` reads a log forward, one event at a time. Questions are asked of it between two events, so nothing
+later than the question is within its reach; training, evaluation and serving use it alike. Its statistics are
+what our model reads as sentences and what the LightGBM baseline reads as numbers: one source for both.
+
+Plain text lacks the collaborative signal (CTRL, RecBench); these shares put it back. All but the counts
+and surprises are like rates in [0, 1], shrunk towards a prior so that few observations say little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.types import Event, Item
+
+Floats = NDArray[np.float32]
+
+STATISTICS = (
+    "user_share",  # of this user's events
+    "user_count",  # … ln(1 + number)
+    "recent_share",  # of this user's events, the latest weighing most: 0.85 per event back
+    "item_share",  # of this item's events
+    "item_count",  # … ln(1 + number)
+    "category_share",  # of this user's events with an item of these categories
+    "like_minded_share",  # among viewers of the item, weighted by the likes they share with this user
+    "dislike_minded_share",  # … weighted by the dislikes they share
+    "opposed_share",  # … weighted by the items they and this user disagree on
+    "agreeing_share",  # … weighted by agreements minus disagreements, where positive
+    "neighbour_surprise",  # how much more than expected the correlated viewers like the item, in [-1, 1]
+    "user_surprise",  # how much more than their items' viewers this user likes what they see, in [-1, 1]
+)
+"""Names and meanings of the columns of ``Past.statistics``, in order."""
+
+# Pseudo-observations of a share's prior, and the memory of ``recent_share``; chosen on validation.
+USER_PRIOR, ITEM_PRIOR, CATEGORY_PRIOR, NEIGHBOUR_PRIOR = 5.0, 5.0, 3.0, 3.0
+CORRELATION_PRIOR, SURPRISE_PRIOR = 10.0, 0.1
+RECENT_MEMORY = 0.85
+NEIGHBOUR_BYTES = 256 << 20
+"""Memory for the neighbours of active users; those of others are counted anew when they come back."""
+
+
+class Past:
+    """Histories and statistics of everything observed so far.
+
+    Memory is some hundred bytes an event, and ``NEIGHBOUR_BYTES``. ``observe`` and a row of ``statistics`` cost a few
+    operations on the viewers of the one item; the first question after a long absence, on those of all the user's.
+    """
+
+    def __init__(self, items: Mapping[str, Item], likes: Callable[[Event], bool]) -> None:
+        """Starts with nothing observed; ``likes`` tells a liked event from one that is not."""
+        self._items = items
+        self._likes = likes
+        self._users: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
+        self._histories: list[list[Event]] = []
+        # Parallel to the histories, per user: (item row, liked, surprise at the time).
+        self._seen: list[list[tuple[int, bool, float]]] = []
+        self._viewers: list[_Viewers] = []
+        self._categories: dict[str, int] = {}
+        self._item_categories: list[NDArray[np.int64]] = []
+        self._user_categories: list[dict[int, list[int]]] = []
+        self._recent: list[float] = []
+        self._likes_of_user: list[int] = []
+        self._likes_of_item: list[int] = []
+        self._count_of_item: list[int] = []
+        self._surprise_of_user: list[float] = []
+        self._neighbours = _Neighbours()
+        self._num_events = 0
+        self._num_likes = 0
+
+    @property
+    def like_rate(self) -> float:
+        """The share of liked events so far; 0.5 before the first."""
+        return self._num_likes / self._num_events if self._num_events else 0.5
+
+    def history(self, user: str) -> Sequence[Event]:
+        """The user's events so far, oldest first."""
+        row = self._users.get(user)
+        return () if row is None else self._histories[row]
+
+    def seen(self, user: str) -> frozenset[str]:
+        """Ids of the items that the user has had to do with."""
+        return frozenset(event.item for event in self.history(user))
+
+    def observe(self, event: Event) -> None:
+        """Takes in the next event of the log."""
+        user, item = self._user_row(event.user), self._item_row(event.item)
+        liked = bool(self._likes(event))
+        surprise_of_user = self._surprise_of_user[user] / (len(self._seen[user]) + USER_PRIOR)
+        surprise = liked - self._item_share(item) - surprise_of_user
+        self._surprise_of_user[user] += liked - self._item_share(item)
+        before = self._recent[user] if self._seen[user] else self.like_rate
+        self._recent[user] = RECENT_MEMORY * before + (1 - RECENT_MEMORY) * liked
+        for category in self._item_categories[item]:
+            counts = self._user_categories[user].setdefault(int(category), [0, 0])
+            counts[0] += liked
+            counts[1] += 1
+        self._neighbours.observe(user, self._viewers[item], liked, surprise)
+        self._viewers[item].add(user, liked, surprise)
+        self._seen[user].append((item, liked, surprise))
+        self._histories[user].append(event)
+        self._likes_of_user[user] += liked
+        self._likes_of_item[item] += liked
+        self._count_of_item[item] += 1
+        self._num_events += 1
+        self._num_likes += liked
+
+    def observe_all(self, events: Iterable[Event]) -> Past:
+        """``observe`` each, and return this past."""
+        for event in events:
+            self.observe(event)
+        return self
+
+    def statistics(self, user: str, items: Sequence[str]) -> Floats:
+        """The ``STATISTICS`` of one user with each of several items.
+
+        Returns:
+            float32 [len(items), len(STATISTICS)].
+        """
+        row = self._users.get(user)
+        count = 0 if row is None else len(self._seen[row])
+        rate = self.like_rate
+        likes = 0 if row is None else self._likes_of_user[row]
+        user_share = (likes + USER_PRIOR * rate) / (count + USER_PRIOR)
+        recent = self._recent[row] if row is not None and count else rate
+        surprise = 0.0 if row is None else self._surprise_of_user[row] / (count + USER_PRIOR)
+        neighbours = None
+        if row is not None and count:
+            neighbours = self._neighbours.of(row, self._seen[row], self._viewers)
+        table = np.empty((len(items), len(STATISTICS)), np.float32)
+        for number, item in enumerate(items):
+            item_row = self._item_row(item)
+            item_share = self._item_share(item_row)
+            table[number] = (
+                user_share,
+                np.log1p(count),
+                recent,
+                item_share,
+                np.log1p(self._count_of_item[item_row]),
+                self._category_share(row, item_row, user_share),
+                *self._neighbour_shares(neighbours, item_row, item_share),
+                surprise,
+            )
+        return table
+
+    def _user_row(self, user: str) -> int:
+        row = self._users.setdefault(user, len(self._users))
+        if row == len(self._histories):
+            self._histories.append([])
+            self._seen.append([])
+            self._user_categories.append({})
+            self._recent.append(0.5)
+            self._likes_of_user.append(0)
+            self._surprise_of_user.append(0.0)
+        return row
+
+    def _item_row(self, item: str) -> int:
+        row = self._rows.setdefault(item, len(self._rows))
+        if row == len(self._viewers):
+            self._viewers.append(_Viewers())
+            self._likes_of_item.append(0)
+            self._count_of_item.append(0)
+            known = self._items.get(item)
+            names = known.categories if known else ()
+            rows = [self._categories.setdefault(name, len(self._categories)) for name in names]
+            self._item_categories.append(np.asarray(rows, np.int64))
+        return row
+
+    def _item_share(self, item: int) -> float:
+        return (self._likes_of_item[item] + ITEM_PRIOR * self.like_rate) / (self._count_of_item[item] + ITEM_PRIOR)
+
+    def _category_share(self, user: int | None, item: int, user_share: float) -> float:
+        likes = seen = 0
+        if user is not None:
+            for category in self._item_categories[item]:
+                counts = self._user_categories[user].get(int(category))
+                if counts:
+                    likes, seen = likes + counts[0], seen + counts[1]
+        return (likes + CATEGORY_PRIOR * user_share) / (seen + CATEGORY_PRIOR)
+
+    def _neighbour_shares(self, neighbours: Floats | None, item: int, prior: float) -> tuple[float, ...]:
+        viewers = self._viewers[item]
+        if neighbours is None or not len(viewers.users):
+            return (prior, prior, prior, prior, 0.0)
+        likes, dislikes, against, product, shared = neighbours[:, viewers.users]
+        liked = viewers.liked
+
+        def share(weight: Floats) -> float:
+            return float((weight[liked].sum() + NEIGHBOUR_PRIOR * prior) / (weight.sum() + NEIGHBOUR_PRIOR))
+
+        agreement = np.maximum(likes + dislikes - against, 0)
+        # 0.2 is about the variance of a surprise, which makes this a correlation shrunk to nought.
+        correlation = product / (shared + CORRELATION_PRIOR) / 0.2
+        surprise = float((correlation * viewers.surprise).sum() / (np.abs(correlation).sum() + 5 * SURPRISE_PRIOR))
+        return (share(likes), share(dislikes), share(against), share(agreement), surprise)
+
+
+class _Viewers:
+    """All viewers of an item as arrays that grow by doubling."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._users = np.empty(4, np.int64)
+        self._liked = np.empty(4, np.bool_)
+        self._surprise = np.empty(4, np.float32)
+
+    def add(self, user: int, liked: bool, surprise: float) -> None:
+        if self._size == len(self._users):
+            self._users = np.resize(self._users, 2 * self._size)
+            self._liked = np.resize(self._liked, 2 * self._size)
+            self._surprise = np.resize(self._surprise, 2 * self._size)
+        self._users[self._size], self._liked[self._size] = user, liked
+        self._surprise[self._size] = surprise
+        self._size += 1
+
+    @property
+    def users(self) -> NDArray[np.int64]:
+        return self._users[: self._size]
+
+    @property
+    def liked(self) -> NDArray[np.bool_]:
+        return self._liked[: self._size]
+
+    @property
+    def surprise(self) -> Floats:
+        return self._surprise[: self._size]
+
+
+BOTH_LIKE, BOTH_DISLIKE, DISAGREE, PRODUCT, SHARED = range(5)
+
+
+class _Neighbours:
+    """How users relate over the items that both have seen, kept up to date for those who were asked about lately.
+
+    A table of a user is [5, users]: likes shared, dislikes shared, disagreements, summed products of surprises, items
+    shared; nobody is their own neighbour.
+    """
+
+    def __init__(self) -> None:
+        self._tables = np.zeros((0, 5, 0), np.float32)
+        self._place: NDArray[np.int64] = np.zeros(0, np.int64)  # of a user's table; -1 for none
+        self._asked: dict[int, None] = {}  # users with a table, the longest unasked first
+
+    def of(self, user: int, seen: Sequence[tuple[int, bool, float]], viewers: Sequence[_Viewers]) -> Floats:
+        """The user's table."""
+        if user >= len(self._place) or self._place[user] < 0:
+            self._admit(user)
+            for item, liked, surprise in seen:
+                self._add(user, viewers[item], liked, surprise)
+        self._asked[user] = self._asked.pop(user, None)
+        table: Floats = self._tables[self._place[user]]
+        return table
+
+    def observe(self, user: int, viewers: _Viewers, liked: bool, surprise: float) -> None:
+        """Adds an event of the user to all tables concerned; ``viewers`` are those of its item, before it."""
+        others, theirs = viewers.users, viewers.liked
+        if not len(others) or not self._asked:
+            return
+        if user >= len(self._place):
+            self._grow(user)
+        if self._place[user] >= 0:
+            self._add(user, viewers, liked, surprise)
+        place = self._place[others]
+        known = (place >= 0) & (others != user)
+        place = place[known]
+        np.add.at(self._tables, (place, _relation(theirs[known], liked), user), 1)
+        np.add.at(self._tables, (place, PRODUCT, user), viewers.surprise[known] * np.float32(surprise))
+        np.add.at(self._tables, (place, SHARED, user), 1)
+
+    def _add(self, user: int, viewers: _Viewers, liked: bool, surprise: float) -> None:
+        table, others = self._tables[self._place[user]], viewers.users
+        np.add.at(table, (_relation(viewers.liked, liked), others), 1)
+        np.add.at(table[PRODUCT], others, viewers.surprise * np.float32(surprise))
+        np.add.at(table[SHARED], others, 1)
+        table[:, user] = 0
+
+    def _admit(self, user: int) -> None:
+        if user >= len(self._place):
+            self._grow(user)
+        if len(self._asked) == len(self._tables):
+            oldest = next(iter(self._asked))
+            del self._asked[oldest]
+            place, self._place[oldest] = self._place[oldest], -1
+        else:
+            place = np.int64(len(self._asked))
+        self._place[user] = place
+        self._tables[place] = 0
+        self._asked[user] = None
+
+    def _grow(self, user: int) -> None:
+        """Makes room for more users; the tables start anew."""
+        size = max(1024, 2 * user)
+        self._asked.clear()
+        self._place = np.full(size, -1)
+        self._tables = np.zeros((max(1, min(size, NEIGHBOUR_BYTES // (20 * size))), 5, size), np.float32)
+
+
+def _relation(theirs: NDArray[np.bool_], liked: bool) -> NDArray[np.int64]:
+    return np.where(theirs == liked, BOTH_LIKE if liked else BOTH_DISLIKE, DISAGREE)

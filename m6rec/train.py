@@ -1,0 +1,277 @@
+"""The one training loop: AdamW, warm-up and decay, averaging, early stopping, exact resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from m6rec.errors import ConfigError
+
+BatchT = TypeVar("BatchT")
+CHECKPOINT = "checkpoint.safetensors"
+AVERAGE, FIRST, SECOND = "average/", "first/", "second/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a tuning is trained.
+
+    Attributes:
+        epochs: Passes over the batches.
+        learning_rate: The peak, after the warm-up; it falls to 2 % of itself along a cosine.
+        warmup_steps: Steps of linear rise, at most a tenth of all.
+        weight_decay: On matrices only, as usual.
+        accumulate: Batches to an optimiser step.
+        clip: Greatest norm of a gradient.
+        average: Decay of the running mean of the weights, which is what is kept; 0 keeps the last weights.
+        patience: Epochs without a better validation before it stops; 0 never stops early.
+        checkpoint_steps: Steps between two checkpoints.
+        seed: Fixes the order of batches.
+    """
+
+    epochs: int = 3
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    accumulate: int = 1
+    clip: float = 1.0
+    average: float = 0.99
+    patience: int = 0
+    checkpoint_steps: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulate", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.average < 1 or self.clip <= 0:
+            raise ConfigError(
+                f"learning_rate {self.learning_rate} must be in (0, 1), average {self.average} in [0, 1), "
+                f"clip {self.clip} above 0"
+            )
+
+
+@dataclass
+class History:
+    """How a training went.
+
+    Attributes:
+        losses: One a step.
+        judgements: What ``judge`` said, one an epoch; empty without it.
+        best_epoch: The epoch, from 0, whose weights were kept.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    judgements: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def fit(
+    module: nn.Module,
+    batches: Sequence[BatchT],
+    loss: Callable[[BatchT], Tensor],
+    config: TrainConfig,
+    *,
+    judge: Callable[[], float] | None = None,
+    folder: Path | None = None,
+    progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
+) -> History:
+    """Trains the parameters of ``module`` that require gradients, in place.
+
+    Args:
+        module: A tuning, or several in a ``ModuleList`` to train tasks together.
+        batches: Seen once an epoch, in an order that the seed and the epoch fix.
+        loss: Mean loss of a batch.
+        config: How to train.
+        judge: A validation measure, greater is better, of the averaged weights; picks the epoch that is kept.
+        folder: Where the checkpoint and the TensorBoard log go. A run that was killed goes on from its checkpoint
+            with the same losses as if it had not been; a finished one is not trained again.
+        progress: Called after each step.
+
+    Returns:
+        Its history. ``module`` holds the weights of the best epoch, or of the last without ``judge``.
+
+    Raises:
+        ConfigError: The folder holds a checkpoint of another configuration.
+    """
+    run = _Run(module, config, len(batches), folder)
+    history = run.history
+    writer = SummaryWriter(str(folder / "log"), purge_step=len(history.losses)) if folder else None
+    while run.epoch < config.epochs and not run.stopped:
+        order = np.random.default_rng([config.seed, run.epoch]).permutation(len(batches))
+        while run.place < len(order):
+            numbers = order[run.place : run.place + config.accumulate]
+            total = 0.0
+            for number in numbers:
+                value = loss(batches[number]) / len(numbers)
+                torch.autograd.backward(value)
+                total += value.item()
+            rate = run.step()
+            history.losses.append(total)
+            run.place += len(numbers)
+            if writer:
+                writer.add_scalar("loss", total, len(history.losses))
+                writer.add_scalar("learning_rate", rate, len(history.losses))
+            if len(history.losses) % config.checkpoint_steps == 0:
+                run.save()
+            progress(len(history.losses), run.num_steps, total)
+        with run.averaged():
+            judgement = judge() if judge else float(run.epoch)
+            if judge:
+                history.judgements.append(judgement)
+                if writer:
+                    writer.add_scalar("validation", judgement, len(history.losses))
+            run.keep_if_best(judgement)
+        run.epoch, run.place = run.epoch + 1, 0
+        run.stopped = bool(config.patience) and run.epoch - 1 - history.best_epoch >= config.patience
+        run.save()
+    if writer:
+        writer.close()
+    run.load_best()
+    return history
+
+
+class _Run:
+    """Everything that a training would need to go on after a kill: weights, moments, mean, place."""
+
+    def __init__(self, module: nn.Module, config: TrainConfig, num_batches: int, folder: Path | None) -> None:
+        self.config, self.folder = config, folder
+        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.per_epoch = math.ceil(num_batches / config.accumulate)
+        self.num_steps = config.epochs * self.per_epoch
+        self.history = History()
+        self.epoch = self.place = 0
+        self.stopped = False
+        self.best_judgement = -math.inf
+        decayed = [p for p in self.parameters.values() if p.ndim > 1]
+        plain = [p for p in self.parameters.values() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        for p in self.parameters.values():  # made now rather than at the first step, so that they can be loaded
+            self.optimizer.state[p] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
+        self.mean = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._load()
+
+    def step(self) -> float:
+        """One optimiser step from the gradients gathered; returns the learning rate used."""
+        done, config = len(self.history.losses), self.config
+        warmup = max(1, min(config.warmup_steps, self.num_steps // 10))
+        decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done / max(1, self.num_steps)))
+        rate = config.learning_rate * min(1.0, (done + 1) / warmup) * decay
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        nn.utils.clip_grad_norm_(self.parameters.values(), config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = min(config.average, (done + 1) / (done + 10)) if config.average else 0.0
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                self.mean[name].lerp_(p, 1 - decay)
+        return rate
+
+    def averaged(self) -> _Swapped:
+        """A block in which the module holds the averaged weights."""
+        return _Swapped(self.parameters, self.mean)
+
+    def keep_if_best(self, judgement: float) -> None:
+        """Remembers the averaged weights where they are the best so far."""
+        if judgement > self.best_judgement:
+            self.best_judgement, self.history.best_epoch = judgement, self.epoch
+            self.best = {name: p.clone() for name, p in self.mean.items()}
+
+    def load_best(self) -> None:
+        """Puts the best weights into the module."""
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(self.best[name])
+
+    def save(self) -> None:
+        """Writes the checkpoint, atomically."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = {}
+        for name, p in self.parameters.items():
+            state = self.optimizer.state[p]
+            tensors |= {
+                name: p.detach(),
+                AVERAGE + name: self.mean[name],
+                "best/" + name: self.best[name],
+                FIRST + name: state["exp_avg"],
+                SECOND + name: state["exp_avg_sq"],
+            }
+        note = {
+            "config": asdict(self.config),
+            "steps_per_epoch": self.per_epoch,
+            "history": asdict(self.history),
+            "epoch": self.epoch,
+            "place": self.place,
+            "stopped": self.stopped,
+            "best_judgement": self.best_judgement,
+        }
+        partial = self.folder / f".{CHECKPOINT}.partial"
+        save_file({n: t.contiguous() for n, t in tensors.items()}, partial, metadata={"note": json.dumps(note)})
+        os.replace(partial, self.folder / CHECKPOINT)
+
+    def _load(self) -> None:
+        path = self.folder / CHECKPOINT if self.folder else None
+        if path is None or not path.is_file():
+            return
+        with safe_open(path, "pt") as file:
+            note = json.loads(file.metadata()["note"])
+        if note["config"] != asdict(self.config) or note["steps_per_epoch"] != self.per_epoch:
+            raise ConfigError(
+                f"{path} belongs to a run with another configuration or other data; continue with the same, give "
+                "another folder, or delete it to start anew"
+            )
+        tensors = load_file(path)
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(tensors[name])
+                self.mean[name].copy_(tensors[AVERAGE + name])
+                self.best[name].copy_(tensors["best/" + name])
+                self.optimizer.state[p]["step"].fill_(len(note["history"]["losses"]))
+                self.optimizer.state[p]["exp_avg"].copy_(tensors[FIRST + name])
+                self.optimizer.state[p]["exp_avg_sq"].copy_(tensors[SECOND + name])
+        self.history = History(**note["history"])
+        self.epoch, self.place = note["epoch"], note["place"]
+        self.stopped, self.best_judgement = note["stopped"], note["best_judgement"]
+
+
+class _Swapped:
+    """Weights exchanged for others while the block runs."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], others: dict[str, Tensor]) -> None:
+        self._parameters, self._others = parameters, others
+
+    def _copy(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, p in self._parameters.items():
+                p.copy_(values[name])
+
+    def __enter__(self) -> None:
+        self._own = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._copy(self._others)
+
+    def __exit__(self, *error: object) -> None:
+        self._copy(self._own)

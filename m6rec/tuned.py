@@ -1,0 +1,317 @@
+"""One tuned task on one foundation: rows of questions → hidden states → loss, scores or vectors.
+
+Training, evaluation and serving all read through here, from the same cache of states, so there is one path from a
+question to its answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m6rec.domains import domain as domains
+from m6rec.domains.domain import Domain
+from m6rec.errors import AssetError, ConfigError
+from m6rec.foundation.checkpoint import Foundation
+from m6rec.foundation.states import StateCache, States, StatesConfig
+from m6rec.tasks import task as tasks
+from m6rec.tasks.task import Task
+from m6rec.text.batch import Batch, Row, pack, pad
+from m6rec.text.past import STATISTICS
+from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
+from m6rec.tuning import create as create_tuning
+from m6rec.tuning import load as load_tuning
+from m6rec.types import Item
+
+TEMPERATURE = 0.07
+EMBED_WIDTH = 128
+INFERENCE_TOKENS = 2048
+"""Padded segments of one inference batch."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedConfig:
+    """What is tuned, and how; saved with the run.
+
+    Attributes:
+        task: A name of ``tasks.task.named``.
+        domain: A name of ``domains.domain.named``.
+        foundation: What ``foundation.checkpoint.load`` was given.
+        method: A tuning method.
+        depth: Layers that run ahead of time; None for all but the last three.
+        keep: Kept tokens of a segment; 0 keeps all.
+        all_layers: Whether tuning reaches the lower layers too, as in the paper; the states are then this task's own.
+        bidirectional: Whether region 1 sees all of itself, as in the paper; rows then hold one question each.
+    """
+
+    task: str
+    domain: str
+    foundation: str
+    method: str = "option-adapter"
+    depth: int | None = None
+    keep: int = 1
+    all_layers: bool = False
+    bidirectional: bool = False
+
+
+class Tuned:
+    """A task's tuning together with everything needed to use it.
+
+    Attributes:
+        config: What it was made from.
+        task: The task.
+        domain: The domain.
+        tuning: The trained parameters.
+        cache: Where states come from.
+    """
+
+    def __init__(self, config: TunedConfig, foundation: Foundation, tuning: Tuning, cache: StateCache) -> None:
+        self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
+        self.task: Task = tasks.named(config.task)
+        self.domain: Domain = domains.named(config.domain)
+
+    def save(self, folder: Path) -> None:
+        """Writes the tuning and its configuration."""
+        self.tuning.save(folder)
+        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
+
+    def read(self, batch: Batch, states: States, others: Sequence[Tuned] = (), task_B: Tensor | None = None) -> Tensor:
+        """Runs the upper layers.
+
+        Args:
+            batch: Padded rows.
+            states: A table that holds all their texts.
+            others: Further tasks, where the rows of a batch belong to several.
+            task_B: For each row the number of its task: 0 is this one, 1 the first of ``others``, …
+
+        Returns:
+            normed_BCD at the last token of each candidate's block.
+        """
+        model = self.foundation.model
+        device, dtype = model.device, model.dtype
+        if task_B is None:
+            task_B = torch.zeros(len(batch.length_B), dtype=torch.long, device=device)
+        mixture = Mixture([self.tuning, *(other.tuning for other in others)], task_B)
+        prompts_BPD, slots_BSD = mixture.prompts_BPD.to(dtype), mixture.slots_BSD.to(dtype)
+        row_B = torch.arange(len(task_B), device=device)
+
+        def states_of(tokens: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
+            owner = row_B.view(-1, *[1] * (tokens.ndim - 1))
+            return states.tokens_TD[_tensor(tokens, device)] + slots_BSD[owner, _tensor(slots, device)]
+
+        context_BND = torch.cat([prompts_BPD, states_of(batch.context_BN, batch.context_slot_BN)], 1)
+        blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
+        last_BC = _tensor(batch.last_BC, device)
+        if self.tuning.signals is not None:
+            added_BCD = self.tuning.inject(_tensor(batch.signals_BCF, device)).to(dtype)
+            at_last_BCM = F.one_hot(last_BC, blocks_BCMD.shape[2]).to(dtype)
+            blocks_BCMD = blocks_BCMD + at_last_BCM[..., None] * added_BCD[:, :, None]
+        num_prompts = prompts_BPD.shape[1]
+        length_B = _tensor(batch.length_B, device) + num_prompts if self.config.bidirectional else None
+        normed_BCMD = model.upper(
+            context_BND,
+            blocks_BCMD,
+            _tensor(batch.visible_BC, device) + num_prompts,
+            self.cache.config.depth,
+            length_B=length_B,
+            delta=mixture,
+        )
+        index = last_BC[..., None, None].expand(-1, -1, 1, normed_BCMD.shape[-1])
+        return normed_BCMD.gather(2, index)[:, :, 0]
+
+    def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None) -> Tensor:
+        """Mean loss of the answered questions: cross-entropy, or InfoNCE against the batch's items.
+
+        Args:
+            batch: Padded rows with answers.
+            states: A table that holds all their texts.
+            items: The catalogue, for tasks that embed.
+        """
+        valid_BC = _tensor(batch.valid_BC & (batch.answers_BC >= 0), self.foundation.model.device)
+        answers_Q = _tensor(batch.answers_BC, self.foundation.model.device)[valid_BC]
+        normed_QD = self.read(batch, states)[valid_BC]
+        if self.task.readout == "score":
+            return F.cross_entropy(self.tuning.score(normed_QD), answers_Q)
+        assert items is not None
+        targets_I, column_Q = torch.unique(answers_Q, return_inverse=True)
+        vectors_IE = self.tuning.embed(self.read(items.batch(targets_I.cpu().numpy()), states)[0], "item")
+        logits_QI = self.tuning.embed(normed_QD, "user") @ vectors_IE.T / TEMPERATURE
+        if items.log_share is not None:
+            # A popular item is a negative more often than its share of the catalogue says (Yi et al., 2019).
+            logits_QI = logits_QI - _tensor(items.log_share, logits_QI.device)[targets_I]
+        return F.cross_entropy(logits_QI, column_Q)
+
+    def scores(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
+        """Probability of the last class ("yes") for every question, row after row.
+
+        Raises:
+            ConfigError: The task compares vectors and has no scores.
+        """
+        if self.task.readout != "score":
+            raise ConfigError(f"task {self.task.name!r} compares vectors; use vectors and item_vectors")
+        hidden_QD = self._hidden(rows, progress)
+        with torch.no_grad():
+            return self.tuning.score(hidden_QD).softmax(-1)[:, -1].double().cpu().numpy()
+
+    def vectors(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
+        """Unit vectors of the users, [Q, 128], one for every question, row after row."""
+        with torch.no_grad():
+            return self.tuning.embed(self._hidden(rows, progress), "user").cpu().numpy()
+
+    def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
+        """Unit vectors of the items, [I, 128], read from their text alone."""
+        blocks = ItemBlocks.of(self.task, self.domain, items)
+        states = self.cache.fetch(blocks.texts())
+        vectors = []
+        with torch.no_grad():
+            for first in range(0, len(items), INFERENCE_TOKENS):
+                numbers = np.arange(first, min(first + INFERENCE_TOKENS, len(items)))
+                normed_BCD = self.read(blocks.bound(states).batch(numbers), states)
+                vectors.append(self.tuning.embed(normed_BCD[0], "item").cpu().numpy())
+                progress(int(numbers[-1]) + 1, len(items))
+        return np.concatenate(vectors)
+
+    def _hidden(self, rows: Sequence[Row], progress: Progress) -> Tensor:
+        """normed_QD of every question, row after row."""
+        states = self.cache.fetch(tasks.texts(rows))
+        parts: dict[int, Tensor] = {}
+        groups = pack([(len(row.context), len(row.candidates)) for row in rows], INFERENCE_TOKENS)
+        with torch.no_grad():
+            for group in groups:
+                batch = pad([rows[number] for number in group], states.span)
+                normed_BCD = self.read(batch, states)
+                for place, number in enumerate(group):
+                    parts[number] = normed_BCD[place, : len(rows[number].candidates)]
+                progress(len(parts), len(rows))
+        return torch.cat([parts[number] for number in range(len(rows))])
+
+
+class ItemBlocks:
+    """The catalogue's own side: every item as a block that sees no user."""
+
+    def __init__(self, rows: Sequence[Row], log_share: NDArray[np.float32] | None = None) -> None:
+        self._rows = rows
+        self.log_share = log_share
+        self._all: Batch | None = None
+
+    @classmethod
+    def of(cls, task: Task, domain: Domain, items: Sequence[Item]) -> ItemBlocks:
+        """Words the items."""
+        none = np.zeros(1, np.int64)
+        signals = np.zeros((1, 0), np.float32)
+        return cls([Row((), none, (task.candidate(item, domain),), signals, none - 1, none - 1) for item in items])
+
+    def texts(self) -> list[str]:
+        """Every text of the catalogue."""
+        return list(tasks.texts(self._rows))
+
+    def bound(self, states: States) -> ItemBlocks:
+        """This catalogue with the places of its tokens in ``states`` looked up."""
+        if self._all is None:
+            self._all = pad(self._rows, states.span)
+        return self
+
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
+        """One row, without context, whose candidates are the items of these numbers."""
+        assert self._all is not None, "bound() first"
+        every = self._all
+        count = len(numbers)
+        return Batch(
+            np.zeros((1, 0), np.int64),
+            np.zeros((1, 0), np.int64),
+            np.zeros(1, np.int64),
+            every.block_BCM[None, numbers, 0],
+            every.block_slot_BCM[None, numbers, 0],
+            np.zeros((1, count), np.int64),
+            every.last_BC[None, numbers, 0],
+            np.zeros((1, count, 0), np.float32),
+            np.full((1, count), -1),
+            np.ones((1, count), np.bool_),
+        )
+
+
+def create(config: TunedConfig, foundation: Foundation, cache_folder: Path | None, *, seed: int = 0) -> Tuned:
+    """A fresh tuning of a task, which answers as the foundation does.
+
+    Raises:
+        ConfigError: The configuration is contradictory or doesn't fit the foundation.
+    """
+    task = tasks.named(config.task)
+    model = foundation.model
+    depth = model.config.num_layers - 3 if config.depth is None else config.depth
+    states = StatesConfig(depth=depth, keep=config.keep)
+    if config.all_layers and depth:
+        raise ConfigError(
+            f"all_layers with depth {depth}: training can't read cached states that it changes. Train with depth 0, "
+            "or tune the upper layers only"
+        )
+    tuning = create_tuning(
+        TuningConfig(
+            method=config.method,
+            first_layer=0 if config.all_layers else depth,
+            num_classes=task.num_classes,
+            embed_width=EMBED_WIDTH if task.readout == "embed" else 0,
+            num_signals=len(STATISTICS) if task.uses_signals else 0,
+        ),
+        model,
+        seed=seed,
+        options_CD=_options(task, config.method, foundation),
+    )
+    return Tuned(config, foundation, tuning, StateCache(foundation, states, cache_folder))
+
+
+def load(
+    folder: Path, foundation: Foundation, cache: StateCache | None = None, cache_folder: Path | None = None
+) -> Tuned:
+    """Reads what ``Tuned.save`` wrote.
+
+    Args:
+        folder: The run.
+        foundation: The model that it was tuned on.
+        cache: A cache of the same split to share; else one is opened at ``cache_folder``.
+        cache_folder: See ``cache``.
+
+    Raises:
+        AssetError: The folder is not a run.
+        ConfigError: It was tuned on another foundation.
+    """
+    config = read_config(folder)
+    tuning = load_tuning(folder, foundation.model)
+    depth = foundation.model.config.num_layers - 3 if config.depth is None else config.depth
+    states = StatesConfig(depth=depth, keep=config.keep)
+    if cache is None or cache.config != states:
+        cache = StateCache(foundation, states, cache_folder)
+    return Tuned(config, foundation, tuning, cache)
+
+
+def read_config(folder: Path) -> TunedConfig:
+    """The configuration of a saved run. Raises AssetError where the folder is not one."""
+    try:
+        return TunedConfig(**json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise AssetError(
+            f"{folder} holds no tuned task ({error}); make one with `m6rec tune --run {folder}`"
+        ) from error
+
+
+def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
+    """Embeddings of the answer words, where the method has option rows."""
+    if not METHODS[method].options or not task.options:
+        return None
+    ids = foundation.tokenizer.encode(task.options)
+    table = foundation.model.embed_tokens.weight.float()
+    return torch.stack([table[torch.tensor(row)].mean(0) for row in ids])
+
+
+def _tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)

@@ -1,0 +1,41 @@
+"""The collaborative signal as a vector: numbers of user and item, projected into the model's width (as in CoLLM)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+WIDTH = 128
+GAIN = 10.0
+"""Upper states are some tens of times larger than a fresh projection; this brings the two to one scale."""
+
+
+class Signals(nn.Module):
+    """F numbers → a vector that is added to a candidate's state, through two hidden layers; zero at first.
+
+    ``fit`` sets the numbers' mean and spread from the training part, by which they are normed.
+    """
+
+    def __init__(self, num_signals: int, width: int, generator: Generator) -> None:
+        super().__init__()
+
+        def random(rows: int, columns: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(rows, columns, generator=generator) * (2 / rows) ** 0.5)
+
+        self.w1_FR, self.b1_R = random(num_signals, WIDTH), nn.Parameter(torch.zeros(WIDTH))
+        self.w2_RR, self.b2_R = random(WIDTH, WIDTH), nn.Parameter(torch.zeros(WIDTH))
+        self.w3_RD = nn.Parameter(torch.zeros(WIDTH, width))
+        self.register_buffer("mean_F", torch.zeros(num_signals))
+        self.register_buffer("spread_F", torch.ones(num_signals))
+
+    def fit(self, signals_NF: Tensor) -> None:
+        """Norms by the mean and spread of these, the signals of the training part."""
+        self.mean_F = signals_NF.mean(0).to(self.w3_RD.device)
+        self.spread_F = signals_NF.std(0).clamp_min(1e-3).to(self.w3_RD.device)
+
+    def forward(self, signals_BCF: Tensor) -> Tensor:
+        """added_BCD."""
+        normed = ((signals_BCF - self.mean_F) / self.spread_F).clamp(-8, 8)
+        hidden = F.relu(F.relu(normed @ self.w1_FR + self.b1_R) @ self.w2_RR + self.b2_R)
+        return GAIN * (hidden @ self.w3_RD)
