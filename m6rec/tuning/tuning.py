@@ -25,6 +25,7 @@ from m6rec.tuning.blocks import Blocks
 from m6rec.tuning.change import Change
 from m6rec.tuning.lora import LoRA
 from m6rec.tuning.prompt import Prompts
+from m6rec.tuning.signals import Signals
 from m6rec.types import SLOTS
 
 WEIGHTS, CARD = "tuning.safetensors", "card.json"
@@ -43,6 +44,7 @@ class TuningConfig:
         lora_rank: Rank of LoRA's updates.
         lora_alpha: LoRA scales its updates by alpha / rank.
         embed_width: Width of the vectors of ``embed``, 128 in the paper; 0 for tasks that don't retrieve.
+        num_signals: Numbers a candidate that ``inject`` takes; 0 for tasks without.
     """
 
     method: str
@@ -52,6 +54,7 @@ class TuningConfig:
     lora_rank: int = 8
     lora_alpha: float = 16.0
     embed_width: int = 0
+    num_signals: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -142,6 +145,7 @@ class Tuning(nn.Module):
         self.change = method.change(config, model, generator)
         has_head = config.num_classes and not method.options
         self.head = _linear(width, config.num_classes, generator) if has_head else None
+        self.signals = Signals(config.num_signals, width, generator) if config.num_signals else None
         self.projections = nn.ModuleDict(
             {side: _linear(width, config.embed_width, generator) for side in ("user", "item")}
             if config.embed_width
@@ -153,6 +157,17 @@ class Tuning(nn.Module):
     def prompts_PD(self) -> Tensor:
         """Prompts that the caller puts before the context; P is 0 in methods without prompts."""
         return self.slots_SD.new_empty(0, self.slots_SD.shape[1]) if self.prompts is None else self.prompts.tokens()
+
+    def inject(self, signals_BCF: Tensor) -> Tensor:
+        """What the caller adds to the state of each candidate's last token, added_BCD in fp32; zero at first.
+
+        Raises:
+            ConfigError: The tuning was made with ``num_signals=0``.
+        """
+        if self.signals is None:
+            raise ConfigError("this tuning takes no signals; make one with num_signals")
+        added_BCD: Tensor = self.signals(signals_BCF)
+        return added_BCD
 
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``Delta``."""
