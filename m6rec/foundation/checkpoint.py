@@ -52,13 +52,20 @@ def load(
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device {device!r} is unknown; give cpu, cuda, cuda:1, …") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r} was asked for, but no CUDA device is visible; use --device cpu")
     folder = locate(source, accept_licence=accept_licence)
-    config = ModelConfig.from_hf(_read_config(folder))
+    config = _read_config(folder)
     with torch.device("meta"):
         model = Model(config)
-    model.load_state_dict(_rename(_read_weights(folder), config, folder), assign=True)
+    try:
+        model.load_state_dict(_rename(_read_weights(folder), config, folder), assign=True)
+    except RuntimeError as error:
+        raise AssetError(f"the weights in {folder} don't have the shapes of its config.json: {error}") from error
     model.requires_grad_(False)
     model.id = _digest(folder)
     return Foundation(model.to(device=device, dtype=DTYPES[dtype]), Tokenizer.open(folder), source)
@@ -85,7 +92,13 @@ def locate(source: str, *, accept_licence: bool = False) -> Path:
 
 
 def save(model: Model, raw_config: Mapping[str, object], tokenizer_json: Path, folder: Path) -> None:
-    """Writes a foundation as a Hugging Face folder (config.json, model.safetensors, tokenizer.json), atomically."""
+    """Writes a foundation as a new Hugging Face folder (config.json, model.safetensors, tokenizer.json), atomically.
+
+    Raises:
+        ConfigError: The folder exists.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already; give a new folder, or remove it first")
     with _new_folder(folder) as partial:
         names = {ours: theirs for theirs, ours in _names(model.config).items()}
         tensors = {names[name]: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -107,14 +120,17 @@ def _from_hub(source: str) -> Path:
         ) from error
 
 
-def _read_config(folder: Path) -> dict[str, object]:
+def _read_config(folder: Path) -> ModelConfig:
     try:
-        config: dict[str, object] = json.loads((folder / "config.json").read_text())
+        return ModelConfig.from_hf(json.loads((folder / "config.json").read_text()))
+    except KeyError as error:
+        raise AssetError(f"{folder / 'config.json'} lacks {error}; give a Hugging Face model folder") from error
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise AssetError(
             f"{folder} holds no readable config.json ({error}); give a Hugging Face model folder"
         ) from error
-    return config
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -166,7 +182,18 @@ def _rename(tensors: Mapping[str, Tensor], config: ModelConfig, folder: Path) ->
         raise AssetError(
             f"{folder} lacks {len(missing)} weights, the first is {missing[0]}; it is not a whole checkpoint"
         )
+    unknown = sorted(name for name in tensors.keys() - names.keys() if _matters(name))
+    if unknown:
+        raise ConfigError(
+            f"{folder} has {len(unknown)} weights that we don't know of a {config.family} model, "
+            f"the first is {unknown[0]}; quantised checkpoints and biases of the feed-forward half are not supported"
+        )
     return {ours: tensors[theirs] for theirs, ours in names.items()}
+
+
+def _matters(name: str) -> bool:
+    """Whether leaving a weight out would change the text model: not so for tables that can be computed anew."""
+    return name.startswith("model.layers.") and not name.endswith("rotary_emb.inv_freq")
 
 
 def _digest(folder: Path) -> str:

@@ -250,12 +250,12 @@ class SharedContext:
         k_own = k_BGTK[:, :, n:].reshape(batch, groups, count, m, width)
         v_own = v_BGTK[:, :, n:].reshape(batch, groups, count, m, width)
         own = (q @ k_own.transpose(-1, -2)).view(batch, groups, count, heads // groups, m, m)
-        ahead = torch.ones(m, m, dtype=torch.bool, device=q.device).triu(1)
-        own = own.masked_fill(ahead, -math.inf).view(batch, groups, count, rows, m)
+        own = own.masked_fill(self._hidden_MM(window), -math.inf).view(batch, groups, count, rows, m)
         past = (q.reshape(batch, groups, count * rows, width) @ k_BGTK[:, :, :n].transpose(-1, -2)).view(
-            batch, groups, count, rows, n
+            batch, groups, count, heads // groups, m, n
         )
-        past = past.masked_fill(self._hidden_BCN(window)[:, None, :, None, :], -math.inf)
+        hidden_BCMN = self._hidden_BCMN(window)
+        past = past.masked_fill(hidden_BCMN[:, None, :, None], -math.inf).view(batch, groups, count, rows, n)
         weights = torch.softmax(torch.cat([past, own], -1), -1)
         from_past = weights[..., :n].reshape(batch, groups, count * rows, n) @ v_BGTK[:, :, :n]
         out = from_past.view(batch, groups, count, rows, width) + weights[..., n:] @ v_own
@@ -270,15 +270,20 @@ class SharedContext:
         own = torch.eye(self.num_context, dtype=torch.bool, device=valid_BN.device)
         return valid_BN[:, None, :] | own
 
-    def _hidden_BCN(self, window: int | None) -> Tensor:
-        """True where a candidate block may not look at a context token."""
+    def _hidden_BCMN(self, window: int | None) -> Tensor:
+        """True where a token of a block may not look at a context token; M is 1 where all tokens see alike."""
         index_N = torch.arange(self.num_context, device=self.visible_BC.device)
-        hidden_BCN = index_N >= self.visible_BC[..., None]
+        hidden_BCMN = (index_N >= self.visible_BC[..., None])[:, :, None]
         if window is not None:
-            start_BC = self.positions_BT[:, self.num_context :: self.block_size]
-            far_BCN = start_BC[..., None] - self.positions_BT[:, None, : self.num_context] >= window
-            hidden_BCN = hidden_BCN | far_BCN
-        return hidden_BCN
+            position_BCM = self.positions_BT[:, self.num_context :].view(*self.visible_BC.shape, self.block_size)
+            distance_BCMN = position_BCM[..., None] - self.positions_BT[:, None, None, : self.num_context]
+            hidden_BCMN = hidden_BCMN | (distance_BCMN >= window)
+        return hidden_BCMN
+
+    def _hidden_MM(self, window: int | None) -> Tensor:
+        """True where a token of a block may not look at another of the same block."""
+        hidden_MM = torch.ones(self.block_size, self.block_size, dtype=torch.bool, device=self.visible_BC.device)
+        return hidden_MM.triu(1) if window is None else hidden_MM.triu(1) | hidden_MM.tril(-window)
 
 
 class RMSNorm(nn.Module):

@@ -1,0 +1,27 @@
+import torch
+
+from m6rec import tuning
+from m6rec.tuning import TuningConfig
+from m6rec.tuning.adapter import Adapter
+from tests import tiny
+
+
+def test_formula_by_hand():
+    adapter = Adapter(2, 2, torch.Generator())
+    with torch.no_grad():
+        adapter.w1_DR.copy_(torch.tensor([[1.0, -1.0], [2.0, 0.0]]))
+        adapter.b1_R.copy_(torch.tensor([0.5, 0.0]))
+        adapter.w2_RD.copy_(torch.tensor([[1.0, 3.0], [10.0, 10.0]]))
+        adapter.b2_D.copy_(torch.tensor([0.0, 1.0]))
+        adapter.scale.fill_(2.0)
+    # Z W1 + b1 = (1 + 4 + 0.5, -1); ReLU → (5.5, 0); W2 → (5.5, 16.5); + b2 → (5.5, 17.5); times λ = 2.
+    assert adapter(torch.tensor([[[1.0, 2.0]]])).tolist() == [[[11.0, 35.0]]]
+
+
+def test_only_layers_from_first_layer_on():
+    model = tiny.model()
+    change = tuning.create(TuningConfig(method="adapter", first_layer=2), model, seed=0).change
+    for adapter in change.layers:
+        torch.nn.init.ones_(adapter.b2_D)
+    x_BLD, y_BLD = torch.randn(1, 3, 32), torch.zeros(1, 3, 32)
+    assert [change.ffn(layer, x_BLD, y_BLD).max().item() for layer in range(4)] == [0, 0, 1, 1]

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+import torch
+
+from m6rec import tuning
+from m6rec.errors import AssetError, ConfigError
+from m6rec.tuning import TuningConfig
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.model()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "ia3"}, "'ia3' is unknown; choose one of prompt, option, adapter, option-adapter, lora"),
+        ({"method": "head", "first_layer": -1}, "first_layer is -1; it must be at least 0"),
+        ({"method": "head", "num_classes": 1}, "num_classes is 1; give 2 or more"),
+        ({"method": "option", "num_prompts": 3, "num_classes": 5}, "num_prompts is 3; give at least 5"),
+        ({"method": "lora", "lora_rank": 0}, "lora_rank is 0"),
+        ({"method": "full", "first_layer": 1}, "choose 'upper'"),
+        ({"method": "upper", "first_layer": 0}, "choose 'full'"),
+    ],
+)
+def test_configs_that_make_no_sense(options, message):
+    with pytest.raises(ConfigError, match=message):
+        TuningConfig(**{"first_layer": 0, **options})
+
+
+def test_first_layer_beyond_the_model(model):
+    with pytest.raises(ConfigError, match="first_layer is 4, but the foundation has 4 layers"):
+        tuning.create(TuningConfig(method="adapter", first_layer=4), model, seed=0)
+
+
+def test_the_seed_fixes_everything(model):
+    config = TuningConfig(method="option-adapter", first_layer=2, embed_width=8)
+    state = torch.random.get_rng_state()
+    first, same, other = (tuning.create(config, model, seed=seed).digest() for seed in (1, 1, 2))
+    assert first == same != other
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_retrieval_vectors_have_unit_length_and_a_map_a_side(model):
+    t = tuning.create(TuningConfig(method="adapter", first_layer=2, num_classes=0, embed_width=128), model, seed=0)
+    normed_BD = torch.randn(3, 32, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16)
+    user_BE, item_BE = t.embed(normed_BD, "user"), t.embed(normed_BD, "item")
+    assert user_BE.shape == (3, 128)
+    torch.testing.assert_close(user_BE.norm(dim=-1), torch.ones(3))
+    torch.testing.assert_close(item_BE.norm(dim=-1), torch.ones(3))
+    assert (user_BE * item_BE).sum(-1).abs().max() < 0.9
+
+
+def test_what_a_tuning_was_not_made_for(model):
+    t = tuning.create(TuningConfig(method="option", first_layer=2, num_classes=0), model, seed=0)
+    with pytest.raises(ConfigError, match="num_classes=0"):
+        t.score(torch.zeros(1, 32))
+    with pytest.raises(ConfigError, match="embed_width, such as 128"):
+        t.embed(torch.zeros(1, 32), "user")
+
+
+def test_card(model, tmp_path):
+    t = tuning.create(TuningConfig(method="lora", first_layer=3), model, seed=0)
+    t.save(tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["foundation"] == model.id
+    assert card["parameters"] == t.num_trainable()
+    assert card["config"]["method"] == "lora"
+    assert set(card) == {"config", "foundation", "parameters", "m6rec"}
+
+
+def test_saving_again_replaces_and_leaves_other_files(model, tmp_path):
+    (tmp_path / "report.json").write_text("{}")
+    for seed in range(2):
+        t = tuning.create(TuningConfig(method="head", first_layer=0), model, seed=seed)
+        t.save(tmp_path)
+    assert tuning.load(tmp_path, model).digest() == t.digest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "report.json", "tuning.safetensors"]
+
+
+def test_a_tuning_of_another_foundation(model, tmp_path):
+    t = tuning.create(TuningConfig(method="lora", first_layer=3), model, seed=0)
+    t.save(tmp_path)
+    other = tiny.model(seed=1)
+    with pytest.raises(ConfigError, match=f"belongs to foundation {model.id}, but the model given is {other.id}"):
+        tuning.load(tmp_path, other)
+    with pytest.raises(ConfigError, match=f"belongs to foundation {model.id}, but the model given is {other.id}"):
+        t.merge(other)
+
+
+def test_nothing_readable(model, tmp_path):
+    with pytest.raises(AssetError, match=r"tuning\.safetensors is not a readable tuning"):
+        tuning.load(tmp_path, model)
+    tuning.create(TuningConfig(method="head", first_layer=0), model, seed=0).save(tmp_path)
+    file = tmp_path / "tuning.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(AssetError, match=r"tuning\.safetensors is not a readable tuning"):
+        tuning.load(tmp_path, model)
+
+
+def test_merged_shares_what_did_not_change(model):
+    merged = tuning.create(TuningConfig(method="lora", first_layer=3), model, seed=0).merge(model)
+    assert merged.embed_tokens.weight.data_ptr() == model.embed_tokens.weight.data_ptr()
+    assert merged.layers[2].q_proj.weight.data_ptr() == model.layers[2].q_proj.weight.data_ptr()
+    assert merged.layers[3].q_proj.weight.data_ptr() != model.layers[3].q_proj.weight.data_ptr()
+    assert merged.id.startswith(model.id + "+")
+    assert not any(parameter.requires_grad for parameter in merged.parameters())
