@@ -36,6 +36,13 @@ class Row:
     answers: NDArray[np.int64]
     events: NDArray[np.int64]
 
+    def only(self, keep: NDArray[np.bool_]) -> Row:
+        """This row with some of its questions; ``keep`` is bool [C], not all False."""
+        blocks = tuple(block for block, kept in zip(self.candidates, keep, strict=True) if kept)
+        visible = self.visible[keep]
+        context = self.context[: visible.max()]
+        return Row(context, visible, blocks, self.signals[keep], self.answers[keep], self.events[keep])
+
     def question(self, number: int) -> Question:
         """One of the questions by itself."""
         return Question(self.context[: self.visible[number]], self.candidates[number])

@@ -267,9 +267,10 @@ class _Neighbours:
         place = self._place[others]
         known = (place >= 0) & (others != user)
         place = place[known]
-        np.add.at(self._tables, (place, _relation(theirs[known], liked), user), 1)
-        np.add.at(self._tables, (place, PRODUCT, user), viewers.surprise[known] * np.float32(surprise))
-        np.add.at(self._tables, (place, SHARED, user), 1)
+        column = self._tables[:, :, user]
+        np.add.at(column, (place, _relation(theirs[known], liked)), 1)
+        np.add.at(column[:, PRODUCT], place, viewers.surprise[known] * np.float32(surprise))
+        np.add.at(column[:, SHARED], place, 1)
 
     def _add(self, user: int, viewers: _Viewers, liked: bool, surprise: float) -> None:
         table, others = self._tables[self._place[user]], viewers.users

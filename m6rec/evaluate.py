@@ -1,0 +1,309 @@
+"""Ours and the classical models on one split: the same questions, the same past, the same measures.
+
+Every method sees, at each question, all events before it. Classical models are fitted on the training part, tuned on
+validation with one number of trials each, and read the user's history up to the question as their input, so users who
+are new in the test part are served by all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec import baselines
+from m6rec.domains.domain import Domain
+from m6rec.errors import DataError
+from m6rec.metrics import auc, calibration_error, gauc, hit_rate, log_loss, mrr, ndcg, ranks, uauc
+from m6rec.report import Row as ReportRow
+from m6rec.report import Table
+from m6rec.tasks.task import Task, lay_out
+from m6rec.text.batch import Row
+from m6rec.text.log import TEST, TRAIN, VALID, Split
+from m6rec.text.past import STATISTICS, Past
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+PARTS = (TRAIN, VALID, TEST)
+RETRIEVAL_CUT = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """A task asked of a whole split, each question before its event.
+
+    Attributes:
+        rows: The rows of each part, TRAIN, VALID and TEST.
+        past: Everything, for use after the last event.
+    """
+
+    rows: Mapping[int, list[Row]]
+    past: Past
+
+    def answers(self, part: int) -> Ints:
+        """Classes or item numbers, in the order in which scores come."""
+        return np.concatenate([row.answers for row in self.rows[part]])
+
+    def events(self, part: int) -> Ints:
+        """Positions in the log, in the same order."""
+        return np.concatenate([row.events for row in self.rows[part]])
+
+    def signals(self, part: int) -> NDArray[np.float32]:
+        """float32 [Q, len(STATISTICS)], in the same order."""
+        return np.concatenate([row.signals for row in self.rows[part]])
+
+
+def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
+    """Walks the log once and asks the task of every event.
+
+    Raises:
+        DataError: A part has no question, so nothing could be tuned or measured on it.
+    """
+    log = split.log
+    rows, past = lay_out(task, log.events, dict(log.users), dict(log.items), domain, np.ones(len(log.events), np.bool_))
+    by_part: dict[int, list[Row]] = {}
+    for part, name in zip(PARTS, ("training", "validation", "test"), strict=True):
+        kept = [(row, split.part[row.events] == part) for row in rows]
+        by_part[part] = [row.only(keep) for row, keep in kept if keep.any()]
+        if not by_part[part]:
+            raise DataError(
+                f"the {name} part has no event that {task.name!r} asks about; give a larger part or another split"
+            )
+    return Questions(by_part, past)
+
+
+def check_leaks(split: Split, questions: Questions) -> None:
+    """Fails where a question could know its answer.
+
+    Raises:
+        DataError: A question's context reaches its own event or later ones, or an event occurs twice in the log.
+    """
+    events = split.log.events
+    twice = len(events) - len({(event.user, event.item, event.time, event.value) for event in events})
+    if twice:
+        raise DataError(f"{twice} events occur twice in the log, so a copy may tell the answer; drop duplicates first")
+    earlier = np.zeros(len(events), np.int64)
+    counts: dict[str, int] = {}
+    for position, event in enumerate(events):
+        earlier[position] = counts.get(event.user, 0)
+        counts[event.user] = earlier[position] + 1
+    for rows in questions.rows.values():
+        for row in rows:
+            behaviours = np.array([0, *np.cumsum([segment.slot == "history" for segment in row.context])])
+            if not np.array_equal(behaviours[row.visible], earlier[row.events]):
+                raise DataError(f"a question of event {row.events[0]} or later sees more or less than its past")
+
+
+def ranking_metrics(labels: Ints, scores: Floats, users: Ints, *, probabilities: bool) -> dict[str, float]:
+    """AUC, GAUC and UAUC; log loss and calibration error too where the scores are probabilities."""
+    metrics = {"AUC": auc(labels, scores), "GAUC": gauc(labels, scores, users), "UAUC": uauc(labels, scores, users)}
+    if probabilities:
+        metrics |= {"log loss": log_loss(labels, scores), "ECE": calibration_error(labels, scores)}
+    return metrics
+
+
+def ranking_table(
+    split: Split,
+    questions: Questions,
+    domain: Domain,
+    ours: Mapping[str, Sequence[Floats]],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    progress: Callable[[str], None] = lambda name: None,
+) -> Table:
+    """Like-ranking on the test part.
+
+    Args:
+        split: The split.
+        questions: Of a ranking task.
+        domain: The domain.
+        ours: Our methods' test scores, one array a seed; the first method is "ours" in the verdict.
+        seeds: For the baselines that draw at random.
+        progress: Told what is being fitted.
+    """
+    labels, users = questions.answers(TEST), _users(split, questions.events(TEST))
+    rows = [
+        _row(name, [ranking_metrics(labels, scores, users, probabilities=True) for scores in by_seed])
+        for name, by_seed in ours.items()
+    ]
+    column = {name: number for number, name in enumerate(STATISTICS)}
+    signals = questions.signals(TEST).astype(np.float64)
+    for name, statistic in (("popularity", "item_count"), ("item mean", "item_share"), ("user mean", "user_share")):
+        metrics = ranking_metrics(labels, signals[:, column[statistic]], users, probabilities=False)
+        rows.append(_row(name, [metrics]))
+    fit = _likes_matrix(split, domain)
+    valid, test = (_histories(split, domain, questions.events(part))[0] for part in (VALID, TEST))
+    valid_items, test_items = (_items(split, questions.events(part)) for part in (VALID, TEST))
+    for name, factory in _RECOMMENDERS.items():
+        if name == "popularity":
+            continue
+        progress(name)
+
+        def judge(model: baselines.Recommender) -> float:
+            return auc(questions.answers(VALID), baselines.pair_scores(model, valid, valid_items))
+
+        model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
+        scores = baselines.pair_scores(model, test, test_items)
+        rows.append(_row(name, [ranking_metrics(labels, scores, users, probabilities=False)]))
+    progress("LightGBM")
+    forests = [
+        baselines.fit_lightgbm(
+            questions.signals(TRAIN),
+            questions.answers(TRAIN),
+            questions.signals(VALID),
+            questions.answers(VALID),
+            seed=s,
+        ).model(questions.signals(TEST))
+        for s in seeds
+    ]
+    rows.append(
+        _row(
+            "LightGBM, same statistics",
+            [ranking_metrics(labels, scores, users, probabilities=True) for scores in forests],
+        )
+    )
+    note = (
+        f"{len(labels)} test questions of {len(set(users.tolist()))} users; "
+        f"{baselines.NUM_TRIALS} trials on validation for each tuned baseline; "
+        "popularity and the means are kept up to date to the moment of each question."
+    )
+    return Table(title="Like-ranking", metric="AUC", rows=tuple(rows), ours=next(iter(ours)), note=note)
+
+
+def retrieval_tables(
+    split: Split,
+    questions: Questions,
+    domain: Domain,
+    ours: Mapping[str, Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]],
+    *,
+    progress: Callable[[str], None] = lambda name: None,
+) -> tuple[Table, ...]:
+    """Retrieval of each liked test item among the whole catalogue, items already seen left out.
+
+    Args:
+        split: The split.
+        questions: Of a retrieval task.
+        domain: The domain.
+        ours: Our methods' (user vectors [Q, E], item vectors [I, E]), one pair a seed.
+        progress: Told what is being fitted.
+
+    Returns:
+        A table for all items and, where there are any, one for items without an event in the training part.
+    """
+    positions = questions.events(TEST)
+    targets = questions.answers(TEST)
+    histories, seen = _histories(split, domain, positions)
+    found: dict[str, list[Floats]] = {}
+    for name, by_seed in ours.items():
+        found[name] = [_vector_ranks(users, items, targets, seen) for users, items in by_seed]
+    valid_positions, valid_targets = questions.events(VALID), questions.answers(VALID)
+    valid_histories, valid_seen = _histories(split, domain, valid_positions)
+
+    def judge(model: baselines.Recommender) -> float:
+        return ndcg(baselines.retrieval_ranks(model, valid_histories, valid_targets, valid_seen), RETRIEVAL_CUT)
+
+    fit = _likes_matrix(split, domain)
+    for name, factory in _RECOMMENDERS.items():
+        progress(name)
+        model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
+        found[name] = [baselines.retrieval_ranks(model, histories, targets, seen)]
+    known = {split.log.events[position].item for position in split.indices(TRAIN)}
+    unseen = np.array([item not in known for item in split.log.items])[targets]
+    tables = []
+    for title, chosen in (("all items", np.ones(len(targets), np.bool_)), ("items unseen in training", unseen)):
+        if not chosen.any():
+            continue
+        rows = [_row(name, [_retrieval_metrics(r[chosen]) for r in by_seed]) for name, by_seed in found.items()]
+        note = f"{int(chosen.sum())} liked test events, full ranking over {len(split.log.items)} items."
+        tables.append(
+            Table(title=f"Retrieval, {title}", metric="NDCG@10", rows=tuple(rows), ours=next(iter(ours)), note=note)
+        )
+    return tuple(tables)
+
+
+_RECOMMENDERS: Mapping[str, Callable[..., baselines.Recommender]] = {
+    "popularity": baselines.Popularity,
+    "item-kNN": baselines.ItemKNN,
+    "EASE": baselines.EASE,
+    "matrix factorisation": baselines.MatrixFactorisation,
+}
+
+
+def _vector_ranks(
+    users_QE: NDArray[np.float32], items_IE: NDArray[np.float32], targets: Ints, seen: csr_matrix
+) -> Floats:
+    step = max(1, baselines.MAX_SCORES // len(items_IE))
+    chunks = [slice(start, start + step) for start in range(0, len(targets), step)]
+    return np.concatenate(
+        [ranks(users_QE[rows] @ items_IE.T, targets[rows], seen[rows].toarray() != 0) for rows in chunks]
+    )
+
+
+def _retrieval_metrics(ranks_Q: Floats) -> dict[str, float]:
+    return {
+        "NDCG@10": ndcg(ranks_Q, RETRIEVAL_CUT),
+        "HitRate@10": hit_rate(ranks_Q, RETRIEVAL_CUT),
+        "MRR@10": mrr(ranks_Q, RETRIEVAL_CUT),
+        "HitRate@100": hit_rate(ranks_Q, 100),
+    }
+
+
+def _row(name: str, by_seed: Sequence[Mapping[str, float]]) -> ReportRow:
+    return ReportRow(method=name, metrics={key: tuple(metrics[key] for metrics in by_seed) for key in by_seed[0]})
+
+
+def _users(split: Split, positions: Ints) -> Ints:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(split.log.events[p].user, len(numbers)) for p in positions])
+
+
+def _items(split: Split, positions: Ints) -> Ints:
+    numbers = {item: number for number, item in enumerate(split.log.items)}
+    return np.array([numbers[split.log.events[p].item] for p in positions])
+
+
+def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
+    """Who liked what in the training part, [users, items]."""
+    from scipy.sparse import csr_matrix
+
+    positions = np.array([p for p in split.indices(TRAIN) if domain.likes(split.log.events[p])])
+    users, items = _users(split, positions), _items(split, positions)
+    shape = (int(users.max()) + 1, len(split.log.items))
+    matrix = csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def _histories(split: Split, domain: Domain, positions: Ints) -> tuple[csr_matrix, csr_matrix]:
+    """(likes before each event, everything seen before it), each [len(positions), items]."""
+    from scipy.sparse import csr_matrix
+
+    numbers = {item: number for number, item in enumerate(split.log.items)}
+    wanted = {int(position): place for place, position in enumerate(positions)}
+    liked: dict[str, list[int]] = {}
+    seen: dict[str, list[int]] = {}
+    rows: tuple[list[Ints], list[Ints]] = (
+        [np.zeros(0, np.int64)] * len(positions),
+        [np.zeros(0, np.int64)] * len(positions),
+    )
+    for position, event in enumerate(split.log.events):
+        place = wanted.get(position)
+        if place is not None:
+            rows[0][place] = np.unique(np.array(liked.get(event.user, []), np.int64))
+            rows[1][place] = np.unique(np.array(seen.get(event.user, []), np.int64))
+        if domain.likes(event):
+            liked.setdefault(event.user, []).append(numbers[event.item])
+        seen.setdefault(event.user, []).append(numbers[event.item])
+
+    def matrix(lists: list[Ints]) -> csr_matrix:
+        ends = np.concatenate([[0], np.cumsum([len(row) for row in lists])])
+        columns = np.concatenate(lists)
+        return csr_matrix((np.ones(len(columns), np.float32), columns, ends), shape=(len(lists), len(numbers)))
+
+    return matrix(rows[0]), matrix(rows[1])
