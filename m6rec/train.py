@@ -18,9 +18,16 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from m6rec.errors import ConfigError
+from m6rec.metrics import auc, ndcg, ranks
+from m6rec.tasks.task import texts
+from m6rec.text.batch import Row, pack, pad
+from m6rec.tuned import ItemBlocks, Tuned
+from m6rec.types import Item
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
+TRAINING_SEGMENTS = 600
+"""Padded segments of one training batch: small, for many steps an epoch; a longer life is a batch of its own."""
 AVERAGE, FIRST, SECOND = "average/", "first/", "second/"
 
 
@@ -275,3 +282,61 @@ class _Swapped:
 
     def __exit__(self, *error: object) -> None:
         self._copy(self._own)
+
+
+def tune(
+    tuned: Tuned,
+    training: Sequence[Row],
+    validation: Sequence[Row],
+    items: Sequence[Item],
+    config: TrainConfig,
+    *,
+    folder: Path | None = None,
+    log_q: bool = True,
+    progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
+) -> History:
+    """Trains a task on the rows of the training part and keeps the epoch that is best on validation.
+
+    A row holds a user's whole life, so one forward pass trains on all of its questions.
+
+    Args:
+        tuned: The task; its tuning is trained in place.
+        training: Rows of the training part.
+        validation: Rows of the validation part.
+        items: The catalogue, in the order of the log's items.
+        config: How to train.
+        folder: See ``fit``; the tuning is saved there at the end.
+        log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets.
+        progress: See ``fit``.
+    """
+    states = tuned.cache.fetch([*texts(training), *texts(validation)])
+    catalogue = None
+    if tuned.task.readout == "embed":
+        answers = np.concatenate([row.answers for row in training])
+        share = (np.bincount(answers, minlength=len(items)) + 1.0) / (len(answers) + len(items))
+        catalogue = ItemBlocks.of(tuned.task, tuned.domain, items, np.log(share).astype(np.float32) if log_q else None)
+        states = tuned.cache.fetch([*texts(training), *catalogue.texts()])
+        catalogue.bind(states)
+    if tuned.tuning.signals is not None:
+        tuned.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in training])))
+    groups = pack([(len(row.context), len(row.candidates)) for row in training], TRAINING_SEGMENTS)
+    batches = [pad([training[number] for number in group], states.span) for group in groups]
+
+    def judge() -> float:
+        labels = np.concatenate([row.answers for row in validation])
+        if catalogue is None:
+            return auc(labels, tuned.scores(validation))
+        return ndcg(ranks(tuned.vectors(validation) @ tuned.item_vectors(items).T, labels), 10)
+
+    history = fit(
+        tuned.tuning,
+        batches,
+        lambda batch: tuned.loss(batch, states, catalogue),
+        config,
+        judge=judge,
+        folder=folder,
+        progress=progress,
+    )
+    if folder is not None:
+        tuned.save(folder)
+    return history

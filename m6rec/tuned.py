@@ -172,11 +172,12 @@ class Tuned:
         """Unit vectors of the items, [I, 128], read from their text alone."""
         blocks = ItemBlocks.of(self.task, self.domain, items)
         states = self.cache.fetch(blocks.texts())
+        blocks.bind(states)
         vectors = []
         with torch.no_grad():
             for first in range(0, len(items), INFERENCE_TOKENS):
                 numbers = np.arange(first, min(first + INFERENCE_TOKENS, len(items)))
-                normed_BCD = self.read(blocks.bound(states).batch(numbers), states)
+                normed_BCD = self.read(blocks.batch(numbers), states)
                 vectors.append(self.tuning.embed(normed_BCD[0], "item").cpu().numpy())
                 progress(int(numbers[-1]) + 1, len(items))
         return np.concatenate(vectors)
@@ -205,25 +206,26 @@ class ItemBlocks:
         self._all: Batch | None = None
 
     @classmethod
-    def of(cls, task: Task, domain: Domain, items: Sequence[Item]) -> ItemBlocks:
-        """Words the items."""
+    def of(
+        cls, task: Task, domain: Domain, items: Sequence[Item], log_share: NDArray[np.float32] | None = None
+    ) -> ItemBlocks:
+        """Words the items; ``log_share`` [I] is the logarithm of how often each is a target."""
         none = np.zeros(1, np.int64)
         signals = np.zeros((1, 0), np.float32)
-        return cls([Row((), none, (task.candidate(item, domain),), signals, none - 1, none - 1) for item in items])
+        rows = [Row((), none, (task.candidate(item, domain),), signals, none - 1, none - 1) for item in items]
+        return cls(rows, log_share)
 
     def texts(self) -> list[str]:
         """Every text of the catalogue."""
         return list(tasks.texts(self._rows))
 
-    def bound(self, states: States) -> ItemBlocks:
-        """This catalogue with the places of its tokens in ``states`` looked up."""
-        if self._all is None:
-            self._all = pad(self._rows, states.span)
-        return self
+    def bind(self, states: States) -> None:
+        """Looks up the places of the catalogue's tokens in ``states``."""
+        self._all = pad(self._rows, states.span)
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """One row, without context, whose candidates are the items of these numbers."""
-        assert self._all is not None, "bound() first"
+        assert self._all is not None, "bind() first"
         every = self._all
         count = len(numbers)
         return Batch(

@@ -1,0 +1,58 @@
+"""A log made ready: validated, split and kept in a folder that names its domain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from m6rec.domains import domain as domains
+from m6rec.domains.domain import Domain
+from m6rec.errors import AssetError, ConfigError
+from m6rec.text import log as logs
+from m6rec.text.log import Log, Split
+
+SPLITS: Mapping[str, Callable[[Log], Split]] = {
+    "time": logs.split_by_time,
+    "leave-one-out": logs.leave_one_out,
+    "item": logs.split_by_item,
+}
+CARD = "prepared.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A split log with the words of its domain."""
+
+    domain: Domain
+    split: Split
+
+
+def prepare(name: str, split: str, folder: Path, *files: Path) -> Prepared:
+    """Reads the log of a domain (or the user's files), checks and splits it, and keeps it in ``folder``.
+
+    Raises:
+        ConfigError: There is no such domain or split, or the log doesn't allow it.
+        DataError: The log is malformed.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
+    domain = domains.named(name)
+    log = domains.load(domain, *files)
+    made = SPLITS[split](log)
+    logs.save(log, folder)
+    (folder / CARD).write_text(json.dumps({"domain": name, "split": split}) + "\n")
+    return Prepared(domain=domain, split=made)
+
+
+def load(folder: Path) -> Prepared:
+    """Reads what ``prepare`` kept. Raises AssetError where the folder holds nothing prepared."""
+    try:
+        card = json.loads((folder / CARD).read_text())
+        domain, split = str(card["domain"]), SPLITS[card["split"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise AssetError(
+            f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
+        ) from error
+    return Prepared(domain=domains.named(domain), split=split(logs.load(folder)))
