@@ -23,8 +23,9 @@ CARD = "prepared.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A split log with the words of its domain."""
+    """A split log with the words of its domain; ``domain_name`` is what ``domains.domain.named`` takes."""
 
+    domain_name: str
     domain: Domain
     split: Split
 
@@ -43,16 +44,16 @@ def prepare(name: str, split: str, folder: Path, *files: Path) -> Prepared:
     made = SPLITS[split](log)
     logs.save(log, folder)
     (folder / CARD).write_text(json.dumps({"domain": name, "split": split}) + "\n")
-    return Prepared(domain=domain, split=made)
+    return Prepared(domain_name=name, domain=domain, split=made)
 
 
 def load(folder: Path) -> Prepared:
     """Reads what ``prepare`` kept. Raises AssetError where the folder holds nothing prepared."""
     try:
         card = json.loads((folder / CARD).read_text())
-        domain, split = str(card["domain"]), SPLITS[card["split"]]
+        name, split = str(card["domain"]), SPLITS[card["split"]]
     except (OSError, ValueError, KeyError) as error:
         raise AssetError(
             f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
         ) from error
-    return Prepared(domain=domains.named(domain), split=split(logs.load(folder)))
+    return Prepared(domain_name=name, domain=domains.named(name), split=split(logs.load(folder)))

@@ -1,0 +1,287 @@
+"""The command line: one verb a command, ``--json`` on each that reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from m6rec import assets
+from m6rec.errors import ConfigError, M6RecError
+from m6rec.foundation.checkpoint import DEFAULT
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+assets_app = typer.Typer(no_args_is_help=True, help="Named models and data sets.")
+app.add_typer(assets_app, name="assets")
+out, err = Console(), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Data = Annotated[Path, typer.Option(help="Folder that `m6rec prepare` made.")]
+Foundation = Annotated[str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+Dtype = Annotated[str, typer.Option(help="bfloat16 or float32.")]
+
+
+def main() -> None:
+    """Runs a command; an error that a user can act on is one line and exit code 2."""
+    try:
+        app()
+    except M6RecError as error:
+        err.print(f"m6rec: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Any]:
+    """A progress bar with the time left; yields ``update(done, total, *note)``."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=err, transient=not err.is_terminal) as progress:
+        number = progress.add_task(label, total=None)
+
+        def update(done: int, total: int, loss: float | None = None) -> None:
+            note = label if loss is None else f"{label}, loss {loss:.3f}"
+            progress.update(number, completed=done, total=total, description=note)
+
+        yield update
+
+
+def say(value: object, as_json: bool, text: str) -> None:
+    """Prints a result, as JSON or as text."""
+    if as_json:
+        typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    else:
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@assets_app.command("list")
+def assets_list(as_json: Json = False) -> None:
+    """What can be fetched by name, its licence, and what is here already."""
+    rows = [{**asdict(assets.describe(name)), "here": assets.is_here(name)} for name in assets.names()]
+    lines = [
+        f"{'✓' if row['here'] else ' '} {row['name']:16} {row['kind']:6} {row['megabytes']:>4} MB  {row['licence']}"
+        for row in rows
+    ]
+    say(rows, as_json, "\n".join(lines))
+
+
+@assets_app.command("get")
+def assets_get(
+    name: str,
+    accept_licence: Annotated[bool, typer.Option(help="Accept the terms of an asset that has some.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetches an asset, verifies it and tells where it is."""
+    folder = assets.get(name, accept_licence=accept_licence)
+    say({"name": name, "folder": str(folder)}, as_json, str(folder))
+
+
+@app.command()
+def prepare(
+    domain: Annotated[str, typer.Argument(help="movielens, books, clothes, generic or package.module:NAME")],
+    files: Annotated[list[Path] | None, typer.Argument(help="Your own files, where the domain has no data.")] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the checked and split log.")],
+    split: Annotated[str, typer.Option(help="time, leave-one-out or item.")] = "time",
+    as_json: Json = False,
+) -> None:
+    """Reads, checks and splits a log."""
+    from m6rec.domains import prepared
+    from m6rec.text.log import TEST, TRAIN, VALID
+
+    made = prepared.prepare(domain, split, out, *(files or []))
+    log = made.split.log
+    facts = {
+        "events": len(log.events),
+        "items": len(log.items),
+        "users": len(log.users),
+        "training": len(made.split.indices(TRAIN)),
+        "validation": len(made.split.indices(VALID)),
+        "test": len(made.split.indices(TEST)),
+        "dropped": dict(log.dropped),
+    }
+    say(facts, as_json, "\n".join(f"{name:10} {value}" for name, value in facts.items()))
+
+
+@app.command()
+def tune(
+    task: Annotated[str, typer.Argument(help="like, click, retrieve or package.module:NAME")],
+    *,
+    data: Data,
+    run: Annotated[Path, typer.Option(help="Folder for the tuning; give it again to resume.")],
+    foundation: Foundation = DEFAULT,
+    method: Annotated[str, typer.Option(help="A tuning method.")] = "option-adapter",
+    depth: Annotated[int | None, typer.Option(help="Layers run ahead of time; all but three.")] = None,
+    keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
+    all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
+    epochs: int = 3,
+    learning_rate: float = 2e-3,
+    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better one; 0 never.")] = 0,
+    seed: int = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Tunes a task on a prepared log; resumes where it was interrupted."""
+    from m6rec.domains import prepared
+    from m6rec.evaluate import ask_all, check_leaks
+    from m6rec.foundation.checkpoint import load
+    from m6rec.text.log import TRAIN, VALID
+    from m6rec.train import TrainConfig
+    from m6rec.train import tune as train
+    from m6rec.tuned import TunedConfig, create
+
+    made = prepared.load(data)
+    config = TunedConfig(
+        task=task,
+        domain=made.domain_name,
+        foundation=foundation,
+        method=method,
+        depth=depth,
+        keep=keep,
+        all_layers=all_layers,
+    )
+    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, seed=seed)
+    tuned = create(config, load(foundation, dtype=dtype, device=device), assets.home() / "states", seed=seed)
+    questions = ask_all(tuned.task, made.split, made.domain)
+    check_leaks(made.split, questions)
+    with bar(f"tuning {task}") as update:
+        history = train(
+            tuned,
+            questions.rows[TRAIN],
+            questions.rows[VALID],
+            list(made.split.log.items.values()),
+            training,
+            folder=run,
+            progress=update,
+        )
+    model = tuned.foundation.model
+    facts = {
+        "run": str(run),
+        "trained parameters": tuned.tuning.num_trainable(),
+        "share of the foundation": tuned.tuning.trainable_share(model),
+        "validation": history.judgements,
+        "kept epoch": history.best_epoch,
+    }
+    say(facts, as_json, "\n".join(f"{name}: {value}" for name, value in facts.items()))
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of `m6rec tune`; one seed each of the same task.")],
+    *,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Measures tuned runs beside the classical baselines on the test part, and writes the report."""
+    from m6rec import report
+    from m6rec.domains import prepared
+    from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
+    from m6rec.foundation.checkpoint import load
+    from m6rec.text.log import TEST
+    from m6rec.tuned import load as load_tuned
+    from m6rec.tuned import read_config
+
+    configs = [read_config(run) for run in runs]
+    if len({config.task for config in configs}) > 1 or len({config.foundation for config in configs}) > 1:
+        raise ConfigError("runs of one report must share task and foundation; evaluate the others apart")
+    made = prepared.load(data)
+    foundation = load(configs[0].foundation, dtype=dtype, device=device)
+    first = load_tuned(runs[0], foundation, cache_folder=assets.home() / "states")
+    tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
+    questions = ask_all(first.task, made.split, made.domain)
+    check_leaks(made.split, questions)
+    rows, items = questions.rows[TEST], list(made.split.log.items.values())
+    with bar("scoring") as update:
+        if first.task.readout == "score":
+            scores = [one.scores(rows, update) for one in tuned]
+            tables = [ranking_table(made.split, questions, made.domain, {f"m6rec {configs[0].method}": scores})]
+        else:
+            vectors = [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]
+            tables = [*retrieval_tables(made.split, questions, made.domain, {f"m6rec {configs[0].method}": vectors})]
+    made_report = report.Report(
+        title=f"{configs[0].task} on {made.domain.name}",
+        tables=tuple(tables),
+        facts={**report.facts(), "runs": ", ".join(map(str, runs))},
+    )
+    report.write(made_report, out)
+    if as_json:
+        typer.echo(report.to_json(made_report))
+    else:
+        Console().print(report.to_table(made_report))
+
+
+Retrieve = Annotated[Path, typer.Option("--retrieve", help="Run of the retrieval task.")]
+Rank = Annotated[Path, typer.Option("--rank", help="Run of the ranking task.")]
+
+
+@app.command()
+def recommend(
+    *,
+    user: Annotated[str, typer.Option(help="Id of the user.")],
+    data: Data = Path("runs/demo/data"),
+    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
+    rank: Rank = Path("runs/demo/like-0"),
+    count: Annotated[int, typer.Option(help="How many items.")] = 10,
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Recommends items to a user, with scores and the history they rest on."""
+    recommender, history = _recommender(data, retrieve, rank, user, device, dtype)
+    ranked = recommender.recommend(user, count)
+    value = {
+        "user": user,
+        "history": history,
+        "items": [{"id": r.item.id, "title": r.item.title, "score": r.score} for r in ranked],
+    }
+    lines = ["Latest of the history:", *(f"  {line}" for line in history[-10:]), "", "Recommended:"]
+    lines += [f"  {r.score:.3f}  {r.item.title}  ({', '.join(r.item.categories)})" for r in ranked]
+    say(value, as_json, "\n".join(lines))
+
+
+@app.command()
+def rank(
+    items: Annotated[list[str], typer.Argument(help="Ids of the items to order.")],
+    *,
+    user: Annotated[str, typer.Option(help="Id of the user.")],
+    data: Data = Path("runs/demo/data"),
+    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
+    rank: Rank = Path("runs/demo/like-0"),
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Orders given items by the probability that the user likes them."""
+    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
+    ranked = recommender.rank(user, items)
+    value = [{"id": r.item.id, "title": r.item.title, "score": r.score} for r in ranked]
+    say(value, as_json, "\n".join(f"{r.score:.3f}  {r.item.id:>6}  {r.item.title}" for r in ranked))
+
+
+def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str) -> tuple[Any, list[str]]:
+    from m6rec.domains import prepared
+    from m6rec.foundation.checkpoint import load
+    from m6rec.serving.recommender import Recommender
+    from m6rec.text.past import Past
+    from m6rec.tuned import load as load_tuned
+    from m6rec.tuned import read_config
+
+    made = prepared.load(data)
+    log, domain = made.split.log, made.domain
+    foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
+    ranking = load_tuned(rank, foundation, cache_folder=assets.home() / "states")
+    retrieval = load_tuned(retrieve, foundation, ranking.cache)
+    past = Past(log.items, domain.likes).observe_all(log.events)
+    history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
+    return Recommender(retrieval, ranking, log, past), history
