@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -183,7 +183,15 @@ class Layer(Protocol):
 
 
 class Attention(Protocol):
-    """An attention pattern: mixes values by queries and keys, rotated already."""
+    """An attention pattern: mixes values by queries and keys, rotated already.
+
+    Attributes:
+        skip: How many tokens, from the first, are only looked at: a block makes no query and no output for them.
+    """
+
+    @property
+    def skip(self) -> int:
+        """See the attributes."""
 
     def __call__(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int | None, scale: float) -> Tensor:
         """Returns the mixed values, as ``q_BHTK``."""
@@ -195,6 +203,7 @@ class Dense:
 
     positions_BL: Tensor
     mask_BLL: Tensor | None = None
+    skip: int = 0
 
     def __call__(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int | None, scale: float) -> Tensor:
         """See ``Attention``."""
@@ -222,7 +231,7 @@ class SharedContext:
     The context is causal, or bidirectional within ``length_B``. Candidate block c sees the first
     ``visible_BC[b, c]`` context tokens and, causally, itself; never another block. No key is copied
     per candidate: the scores against the context are one matrix product, those within a block another,
-    and one softmax spans both.
+    and one softmax spans both. ``skip`` is 0, or N in the last layer, of whose context nobody reads the output.
     """
 
     positions_BT: Tensor
@@ -230,22 +239,21 @@ class SharedContext:
     num_context: int
     block_size: int
     length_B: Tensor | None = None
+    skip: int = 0
 
     def __call__(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int | None, scale: float) -> Tensor:
         """See ``Attention``."""
         n, m = self.num_context, self.block_size
         mixed = []
-        if n:
+        if n and not self.skip:
             context = Dense(self.positions_BT[:, :n], self._context_mask_BNN())
             mixed.append(context(q_BHTK[:, :, :n], k_BGTK[:, :, :n], v_BGTK[:, :, :n], window, scale))
         batch, heads, _, width = q_BHTK.shape
         groups = k_BGTK.shape[1]
         count = self.visible_BC.shape[1]
-        if count == 0:
-            return torch.cat(mixed, 2)
         rows = (heads // groups) * m
         # [B, G, C, R·M, K]: the R query heads of a key head and the M tokens of a block are rows alike.
-        q = (q_BHTK[:, :, n:] * scale).view(batch, groups, heads // groups, count, m, width)
+        q = (q_BHTK[:, :, n - self.skip :] * scale).view(batch, groups, heads // groups, count, m, width)
         q = q.transpose(2, 3).reshape(batch, groups, count, rows, width)
         k_own = k_BGTK[:, :, n:].reshape(batch, groups, count, m, width)
         v_own = v_BGTK[:, :, n:].reshape(batch, groups, count, m, width)
@@ -337,16 +345,19 @@ class Block(nn.Module):
     ) -> Tensor:
         """See ``Layer``; ``layer`` is this block's number, ``rotation`` the cosines and sines of the positions."""
         c = self.config
+        skip = attention.skip
         x_BLD = self.input_layernorm(hidden_BLD)
-        q_BHLK = self._heads(layer, "q", x_BLD, delta)
+        q_BHLK = self._heads(layer, "q", x_BLD[:, skip:], delta)
         k_BGLK = self._heads(layer, "k", x_BLD, delta)
         v_BGLK = self._heads(layer, "v", x_BLD, delta)
         if c.has_qk_norm:
             q_BHLK, k_BGLK = self.q_norm(q_BHLK), self.k_norm(k_BGLK)
-        q_BHLK, k_BGLK = rotate(q_BHLK, *rotation), rotate(k_BGLK, *rotation)
+        cos_BLK, sin_BLK = rotation
+        q_BHLK = rotate(q_BHLK, cos_BLK[:, skip:], sin_BLK[:, skip:])
+        k_BGLK = rotate(k_BGLK, cos_BLK, sin_BLK)
         mixed_BHLK = attention(q_BHLK, k_BGLK, v_BGLK, c.windows[layer], c.attention_scale)
         y_BLD = self._linear(layer, "o", mixed_BHLK.transpose(1, 2).flatten(2), delta)
-        hidden_BLD = hidden_BLD + (self.attention_out_layernorm(y_BLD) if c.is_gemma else y_BLD)
+        hidden_BLD = hidden_BLD[:, skip:] + (self.attention_out_layernorm(y_BLD) if c.is_gemma else y_BLD)
         x_BLD = self.ffn_layernorm(hidden_BLD)
         activation = ACTIVATIONS[c.activation]
         inner = activation(self._linear(layer, "gate", x_BLD, delta)) * self._linear(layer, "up", x_BLD, delta)
@@ -504,6 +515,8 @@ class Model(nn.Module):
             normed_BCMD, ready for a readout at each block's last valid token.
         """
         batch, count, size, width = blocks_BCMD.shape
+        if not count:
+            return blocks_BCMD
         num_context = context_BND.shape[1]
         device = context_BND.device
         context_positions = torch.arange(num_context, device=device).expand(batch, num_context)
@@ -511,5 +524,9 @@ class Model(nn.Module):
         positions_BT = torch.cat([context_positions, block_positions], 1)
         hidden_BTD = torch.cat([context_BND, blocks_BCMD.flatten(1, 2)], 1)
         attention = SharedContext(positions_BT, visible_BC, num_context, size, length_B)
-        hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=depth, delta=delta)
-        return self.finish(hidden_BTD[:, num_context:]).view(batch, count, size, width)
+        end = self.config.num_layers
+        if depth < end:
+            hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=depth, last=end - 1, delta=delta)
+            attention = replace(attention, skip=num_context)
+            hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=end - 1, delta=delta)
+        return self.finish(hidden_BTD[:, -count * size :]).view(batch, count, size, width)

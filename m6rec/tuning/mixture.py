@@ -87,7 +87,7 @@ class _Chosen:
         attention: Attention,
         delta: Delta | None,
     ) -> Tensor:
-        out_BLD = hidden_BLD
+        out_BLD = hidden_BLD[:, attention.skip :]
         for task, block in self.blocks.items():
             own_BLD = block(layer, hidden_BLD, rotation, attention, delta)
             out_BLD = torch.where((self.task_B == task)[:, None, None], own_BLD, out_BLD)

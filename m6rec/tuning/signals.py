@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 WIDTH = 128
-GAIN = 10.0
+GAIN = 20.0
 """Upper states are some tens of times larger than a fresh projection; this brings the two to one scale."""
 
 
