@@ -31,6 +31,11 @@ Dtype = Annotated[str, typer.Option(help="bfloat16 or float32.")]
 
 
 def main() -> None:
+    """The command ``m6rec``."""
+    guard(app)
+
+
+def guard(app: typer.Typer) -> None:
     """Runs a command; an error that a user can act on is one line and exit code 2."""
     try:
         app()

@@ -33,6 +33,8 @@ from m6rec.types import Item
 
 TEMPERATURE = 0.07
 EMBED_WIDTH = 128
+UPPER_LAYERS = 3
+"""Layers that run online by default, as many as the paper's late interaction has."""
 INFERENCE_TOKENS = 2048
 """Padded segments of one inference batch."""
 
@@ -242,16 +244,30 @@ class ItemBlocks:
         )
 
 
-def create(config: TunedConfig, foundation: Foundation, cache_folder: Path | None, *, seed: int = 0) -> Tuned:
+def create(
+    config: TunedConfig,
+    foundation: Foundation,
+    cache_folder: Path | None = None,
+    *,
+    cache: StateCache | None = None,
+    seed: int = 0,
+) -> Tuned:
     """A fresh tuning of a task, which answers as the foundation does.
+
+    Args:
+        config: The task and how to tune it.
+        foundation: The model to tune.
+        cache_folder: Where the states are kept; None keeps them in memory.
+        cache: A cache of the same split to share instead of one at ``cache_folder``.
+        seed: Fixes the initial values.
 
     Raises:
         ConfigError: The configuration is contradictory or doesn't fit the foundation.
     """
     task = tasks.named(config.task)
     model = foundation.model
-    depth = model.config.num_layers - 3 if config.depth is None else config.depth
-    states = StatesConfig(depth=depth, keep=config.keep)
+    states = _states_config(config, foundation)
+    depth = states.depth
     if config.all_layers and depth:
         raise ConfigError(
             f"all_layers with depth {depth}: training can't read cached states that it changes. Train with depth 0, "
@@ -269,7 +285,7 @@ def create(config: TunedConfig, foundation: Foundation, cache_folder: Path | Non
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return Tuned(config, foundation, tuning, StateCache(foundation, states, cache_folder))
+    return Tuned(config, foundation, tuning, _cache(states, foundation, cache, cache_folder))
 
 
 def load(
@@ -289,11 +305,18 @@ def load(
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
-    depth = foundation.model.config.num_layers - 3 if config.depth is None else config.depth
-    states = StatesConfig(depth=depth, keep=config.keep)
-    if cache is None or cache.config != states:
-        cache = StateCache(foundation, states, cache_folder)
-    return Tuned(config, foundation, tuning, cache)
+    return Tuned(
+        config, foundation, tuning, _cache(_states_config(config, foundation), foundation, cache, cache_folder)
+    )
+
+
+def _states_config(config: TunedConfig, foundation: Foundation) -> StatesConfig:
+    layers = foundation.model.config.num_layers
+    return StatesConfig(depth=max(0, layers - UPPER_LAYERS) if config.depth is None else config.depth, keep=config.keep)
+
+
+def _cache(states: StatesConfig, foundation: Foundation, shared: StateCache | None, folder: Path | None) -> StateCache:
+    return StateCache(foundation, states, folder) if shared is None or shared.config != states else shared
 
 
 def read_config(folder: Path) -> TunedConfig:

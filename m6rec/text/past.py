@@ -86,6 +86,10 @@ class Past:
         """Ids of the items that the user has had to do with."""
         return frozenset(event.item for event in self.history(user))
 
+    def item_share(self, item: str) -> float:
+        """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
+        return self._item_share(self._item_row(item))
+
     def observe(self, event: Event) -> None:
         """Takes in the next event of the log."""
         user, item = self._user_row(event.user), self._item_row(event.item)
@@ -156,6 +160,7 @@ class Past:
             self._recent.append(0.5)
             self._likes_of_user.append(0)
             self._surprise_of_user.append(0.0)
+            self._neighbours.make_room(len(self._histories))
         return row
 
     def _item_row(self, item: str) -> int:
@@ -245,9 +250,18 @@ class _Neighbours:
         self._place: NDArray[np.int64] = np.zeros(0, np.int64)  # of a user's table; -1 for none
         self._asked: dict[int, None] = {}  # users with a table, the longest unasked first
 
+    def make_room(self, num_users: int) -> None:
+        """Prepares for users 0 … ``num_users`` - 1; where room must be made, the tables start anew."""
+        if num_users <= len(self._place):
+            return
+        size = max(1024, 2 * len(self._place))
+        self._asked.clear()
+        self._place = np.full(size, -1)
+        self._tables = np.zeros((max(1, min(size, NEIGHBOUR_BYTES // (20 * size))), 5, size), np.float32)
+
     def of(self, user: int, seen: Sequence[tuple[int, bool, float]], viewers: Sequence[_Viewers]) -> Floats:
         """The user's table."""
-        if user >= len(self._place) or self._place[user] < 0:
+        if self._place[user] < 0:
             self._admit(user)
             for item, liked, surprise in seen:
                 self._add(user, viewers[item], liked, surprise)
@@ -260,8 +274,6 @@ class _Neighbours:
         others, theirs = viewers.users, viewers.liked
         if not len(others) or not self._asked:
             return
-        if user >= len(self._place):
-            self._grow(user)
         if self._place[user] >= 0:
             self._add(user, viewers, liked, surprise)
         place = self._place[others]
@@ -280,8 +292,6 @@ class _Neighbours:
         table[:, user] = 0
 
     def _admit(self, user: int) -> None:
-        if user >= len(self._place):
-            self._grow(user)
         if len(self._asked) == len(self._tables):
             oldest = next(iter(self._asked))
             del self._asked[oldest]
@@ -291,13 +301,6 @@ class _Neighbours:
         self._place[user] = place
         self._tables[place] = 0
         self._asked[user] = None
-
-    def _grow(self, user: int) -> None:
-        """Makes room for more users; the tables start anew."""
-        size = max(1024, 2 * user)
-        self._asked.clear()
-        self._place = np.full(size, -1)
-        self._tables = np.zeros((max(1, min(size, NEIGHBOUR_BYTES // (20 * size))), 5, size), np.float32)
 
 
 def _relation(theirs: NDArray[np.bool_], liked: bool) -> NDArray[np.int64]:
