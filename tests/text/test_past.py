@@ -1,0 +1,215 @@
+from fractions import Fraction as F
+from math import log
+
+import numpy as np
+import pytest
+
+from m6rec.text import past as module
+from m6rec.text.past import STATISTICS, Past
+from m6rec.types import Event, Item
+
+ITEMS = {
+    "x": Item("x", "X", ("crime",)),
+    "y": Item("y", "Y", ("crime", "drama")),
+    "z": Item("z", "Z"),
+}
+LOG = [
+    Event("a", "x", 1, 1),
+    Event("b", "x", 2, 1),
+    Event("a", "y", 3, 0),
+    Event("b", "y", 4, 0),
+    Event("c", "x", 5, 1),
+]
+
+
+def likes(event):
+    return event.value > 0
+
+
+def make(items=ITEMS):
+    return Past(items, likes)
+
+
+def random_log(num_events, num_users, num_items, *, seed=0):
+    """A log in which users come back and see items again."""
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(num_users, size=num_events), rng.integers(num_items, size=num_events)
+    return [
+        Event(f"u{user}", f"i{item}", time, int(rng.integers(2)))
+        for time, (user, item) in enumerate(zip(users.tolist(), items.tolist(), strict=True))
+    ]
+
+
+CATALOGUE = {f"i{n}": Item(f"i{n}", f"T{n}", ("odd",) * (n % 2) + ("third",) * (n % 3 == 0)) for n in range(40)}
+
+
+def reference(events, user, item, catalogue=CATALOGUE):
+    """One row of statistics, counted anew from the events by the definitions, pair by pair."""
+    rate, seen, liked = 0.5, [], []  # seen: (user, item, liked, surprise)
+    sums, recent, of_user = {}, {}, {}
+    for event in events:
+        like = likes(event)
+        of_item = [l for _, i, l, _ in seen if i == event.item]
+        expected = (sum(of_item) + 5 * rate) / (len(of_item) + 5)
+        bias = sums.get(event.user, 0.0) / (len(of_user.get(event.user, [])) + 5)
+        recent[event.user] = 0.85 * recent.get(event.user, rate) + 0.15 * like
+        sums[event.user] = sums.get(event.user, 0.0) + like - expected
+        of_user.setdefault(event.user, []).append((event.item, like, like - expected - bias))
+        seen.append((event.user, event.item, like, like - expected - bias))
+        liked.append(like)
+        rate = sum(liked) / len(liked)
+    own = of_user.get(user, [])
+    of_item = [l for _, i, l, _ in seen if i == item]
+    user_share = (sum(l for _, l, _ in own) + 5 * rate) / (len(own) + 5)
+    prior = (sum(of_item) + 5 * rate) / (len(of_item) + 5)
+    alike = [l for category in catalogue[item].categories for i, l, _ in own if category in catalogue[i].categories]
+    weights = {name: [] for name in ("like", "dislike", "against", "agree", "correlation")}
+    viewers = [(other, l, s) for other, i, l, s in seen if i == item]
+    for other, _, _ in viewers:
+        pairs = [
+            (mine, theirs, product * s)
+            for i, mine, product in own
+            for j, theirs, s in of_user[other]
+            if i == j and other != user
+        ]
+        like = sum(mine and theirs for mine, theirs, _ in pairs)
+        dislike = sum(not mine and not theirs for mine, theirs, _ in pairs)
+        against = len(pairs) - like - dislike
+        weights["like"].append(like)
+        weights["dislike"].append(dislike)
+        weights["against"].append(against)
+        weights["agree"].append(max(like + dislike - against, 0))
+        weights["correlation"].append(sum(p for *_, p in pairs) / (len(pairs) + 10) / 0.2)
+
+    def share(name):
+        return (sum(w for w, (_, l, _) in zip(weights[name], viewers, strict=True) if l) + 3 * prior) / (
+            sum(weights[name]) + 3
+        )
+
+    correlation = weights["correlation"]
+    surprise = sum(w * s for w, (*_, s) in zip(correlation, viewers, strict=True)) / (sum(map(abs, correlation)) + 0.5)
+    return [
+        user_share,
+        log(1 + len(own)),
+        recent.get(user, rate),
+        prior,
+        log(1 + len(of_item)),
+        (sum(alike) + 3 * user_share) / (len(alike) + 3),
+        *(share(name) for name in ("like", "dislike", "against", "agree")),
+        surprise,
+        sums.get(user, 0.0) / (len(own) + 5),
+    ]
+
+
+def test_statistics_worked_by_hand():
+    row = make().observe_all(LOG).statistics("c", ["y"])[0]
+    # Three of five events are likes. c liked x, as a and b did before disliking y.
+    expected = {
+        "user_share": (1 + 5 * F(3, 5)) / (1 + 5),
+        "user_count": log(2),
+        "recent_share": F(85, 100) * F(2, 4) + F(15, 100),
+        "item_share": (0 + 5 * F(3, 5)) / (2 + 5),
+        "item_count": log(3),
+        "category_share": (1 + 3 * F(2, 3)) / (1 + 3),
+        "like_minded_share": (0 + 3 * F(3, 7)) / (2 + 3),
+        "dislike_minded_share": F(3, 7),
+        "opposed_share": F(3, 7),
+        "agreeing_share": (0 + 3 * F(3, 7)) / (2 + 3),
+        # Surprises at x: a 1 - 1/2, b 1 - 1, c 1 - 9/14; at y: a 0 - 1 - 1/12. So c correlates with a alone.
+        "neighbour_surprise": F(25, 308) * F(-13, 12) / (F(25, 308) + F(1, 2)),
+        "user_surprise": F(5, 14) / (1 + 5),
+    }
+    assert tuple(expected) == STATISTICS
+    assert row.tolist() == pytest.approx([float(value) for value in expected.values()], rel=1e-6)
+
+
+def test_statistics_of_strangers_are_priors():
+    rate = 3 / 5
+    past = make().observe_all(LOG)
+    row = past.statistics("nobody", ["z"])[0]
+    assert row.tolist() == pytest.approx([rate, 0, rate, rate, 0, rate, rate, rate, rate, rate, 0, 0])
+    known = past.statistics("nobody", ["y"])[0]
+    item = 3 / 7
+    assert known.tolist() == pytest.approx([rate, 0, rate, item, log(3), rate, item, item, item, item, 0, 0])
+    assert (
+        make().statistics("nobody", ["x", "not in the catalogue"]).tolist()
+        == [pytest.approx([0.5, 0, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0])] * 2
+    )
+    assert past.statistics("a", []).shape == (0, len(STATISTICS))
+
+
+def test_history_is_the_users_own_in_order():
+    past = make().observe_all(LOG)
+    assert list(past.history("a")) == [LOG[0], LOG[2]]
+    assert list(past.history("nobody")) == []
+    assert past.seen("b") == {"x", "y"}
+    assert past.like_rate == 3 / 5
+    assert make().like_rate == 0.5
+
+
+@pytest.mark.parametrize("tables", [1, 2, 1000])
+def test_kept_up_to_date_equals_counted_anew(monkeypatch, tables):
+    """Whether a user's neighbours are still in memory, were evicted (few tables) or never asked for."""
+    monkeypatch.setattr(module, "NEIGHBOUR_BYTES", tables * 20 * 1024)
+    events, rng = random_log(160, 12, 15), np.random.default_rng(1)
+    past = make(CATALOGUE)
+    for number, event in enumerate(events):
+        if number % 5 == 0:
+            user, item = f"u{rng.integers(14)}", f"i{rng.integers(17)}"
+            expected = reference(events[:number], user, item)
+            np.testing.assert_allclose(past.statistics(user, [item])[0], expected, rtol=1e-4, atol=1e-5)
+        past.observe(event)
+
+
+def test_repeated_events_of_one_user_with_one_item():
+    events = [
+        Event("u1", "i1", 1, 1),
+        Event("u2", "i1", 2, 1),
+        Event("u2", "i1", 3, 0),
+        Event("u1", "i1", 4, 1),
+        Event("u2", "i2", 5, 1),
+    ]
+    expected = reference(events, "u1", "i2")
+    late, early = make(CATALOGUE).observe_all(events), make(CATALOGUE)
+    for event in events:
+        early.observe(event)
+        early.statistics("u1", ["i2"])
+    np.testing.assert_allclose(late.statistics("u1", ["i2"])[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(early.statistics("u1", ["i2"])[0], expected, rtol=1e-5)
+    # u1 likes i1 twice, u2 once: two pairs of likes, two of disagreement. Nobody is their own neighbour.
+    item = (1 + 5 * 4 / 5) / (1 + 5)
+    assert late.statistics("u1", ["i2"])[0, 6] == pytest.approx((2 + 3 * item) / (2 + 3))
+
+
+@pytest.mark.parametrize("first_question", [5, 1500, 2999])
+def test_more_users_than_a_table_starts_with(first_question):
+    """Room is made for all users, whether they come before the first question or after it."""
+    events = [Event(f"u{n}", f"i{n % 3}", n, n % 2) for n in range(3000)]
+    events += [Event("u0", "i1", 3000, 1), Event("u2998", "i0", 3001, 1)]
+    grown, fresh = make(CATALOGUE), make(CATALOGUE).observe_all(events)
+    for event in events:
+        grown.observe(event)
+        if event.time >= first_question and event.time % 500 in (0, 499):
+            grown.statistics("u0", ["i2"])
+            grown.statistics(event.user, ["i0", "i1"])
+    for user in ("u0", "u1", "u1023", "u1024", "u2998", "u2999"):
+        np.testing.assert_allclose(
+            grown.statistics(user, ["i0", "i1", "i2"]), fresh.statistics(user, ["i0", "i1", "i2"]), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_questions_leave_no_trace():
+    """What is asked, of whom and in which order changes no answer."""
+    events = random_log(120, 10, 12)
+    quiet, asked = make(CATALOGUE), make(CATALOGUE)
+    for event in events:
+        asked.statistics("stranger", ["i39", "nothing"])
+        asked.statistics(event.user, [f"i{n}" for n in range(11, -1, -1)])
+        quiet.observe(event)
+        asked.observe(event)
+    items = [f"i{n}" for n in range(12)]
+    for user in ("u3", "u0", "u7", "stranger"):
+        whole = quiet.statistics(user, items)
+        np.testing.assert_allclose(asked.statistics(user, items), whole, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(quiet.statistics(user, items[::-1])[::-1], whole)
+        np.testing.assert_array_equal(quiet.statistics(user, items[4:5])[0], whole[4])
