@@ -1,5 +1,6 @@
-from fractions import Fraction as F
+from fractions import Fraction
 from math import log
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -43,61 +44,58 @@ def random_log(num_events, num_users, num_items, *, seed=0):
 CATALOGUE = {f"i{n}": Item(f"i{n}", f"T{n}", ("odd",) * (n % 2) + ("third",) * (n % 3 == 0)) for n in range(40)}
 
 
-def reference(events, user, item, catalogue=CATALOGUE):
+class Seen(NamedTuple):
+    user: str
+    item: str
+    liked: bool
+    surprise: float
+
+
+def reference(events, user, item):
     """One row of statistics, counted anew from the events by the definitions, pair by pair."""
-    rate, seen, liked = 0.5, [], []  # seen: (user, item, liked, surprise)
-    sums, recent, of_user = {}, {}, {}
+    rate, recent, tally, seen = 0.5, {}, {}, []
     for event in events:
-        like = likes(event)
-        of_item = [l for _, i, l, _ in seen if i == event.item]
+        liked = likes(event)
+        times, sum_of_user = tally.get(event.user, (0, 0.0))
+        of_item = [other.liked for other in seen if other.item == event.item]
         expected = (sum(of_item) + 5 * rate) / (len(of_item) + 5)
-        bias = sums.get(event.user, 0.0) / (len(of_user.get(event.user, [])) + 5)
-        recent[event.user] = 0.85 * recent.get(event.user, rate) + 0.15 * like
-        sums[event.user] = sums.get(event.user, 0.0) + like - expected
-        of_user.setdefault(event.user, []).append((event.item, like, like - expected - bias))
-        seen.append((event.user, event.item, like, like - expected - bias))
-        liked.append(like)
-        rate = sum(liked) / len(liked)
-    own = of_user.get(user, [])
-    of_item = [l for _, i, l, _ in seen if i == item]
-    user_share = (sum(l for _, l, _ in own) + 5 * rate) / (len(own) + 5)
-    prior = (sum(of_item) + 5 * rate) / (len(of_item) + 5)
-    alike = [l for category in catalogue[item].categories for i, l, _ in own if category in catalogue[i].categories]
-    weights = {name: [] for name in ("like", "dislike", "against", "agree", "correlation")}
-    viewers = [(other, l, s) for other, i, l, s in seen if i == item]
-    for other, _, _ in viewers:
-        pairs = [
-            (mine, theirs, product * s)
-            for i, mine, product in own
-            for j, theirs, s in of_user[other]
-            if i == j and other != user
-        ]
-        like = sum(mine and theirs for mine, theirs, _ in pairs)
-        dislike = sum(not mine and not theirs for mine, theirs, _ in pairs)
-        against = len(pairs) - like - dislike
-        weights["like"].append(like)
-        weights["dislike"].append(dislike)
-        weights["against"].append(against)
-        weights["agree"].append(max(like + dislike - against, 0))
-        weights["correlation"].append(sum(p for *_, p in pairs) / (len(pairs) + 10) / 0.2)
-
-    def share(name):
-        return (sum(w for w, (_, l, _) in zip(weights[name], viewers, strict=True) if l) + 3 * prior) / (
-            sum(weights[name]) + 3
-        )
-
-    correlation = weights["correlation"]
-    surprise = sum(w * s for w, (*_, s) in zip(correlation, viewers, strict=True)) / (sum(map(abs, correlation)) + 0.5)
+        recent[event.user] = 0.85 * recent.get(event.user, rate) + 0.15 * liked
+        tally[event.user] = times + 1, sum_of_user + liked - expected
+        seen.append(Seen(event.user, event.item, liked, liked - expected - sum_of_user / (times + 5)))
+        rate = sum(other.liked for other in seen) / len(seen)
+    own = [mine for mine in seen if mine.user == user]
+    viewers = [other for other in seen if other.item == item]
+    user_share = (sum(mine.liked for mine in own) + 5 * rate) / (len(own) + 5)
+    prior = (sum(viewer.liked for viewer in viewers) + 5 * rate) / (len(viewers) + 5)
+    wanted = CATALOGUE[item].categories
+    alike = [mine.liked for mine in own for category in CATALOGUE[mine.item].categories if category in wanted]
+    table = []
+    for viewer in viewers:
+        theirs = [other for other in seen if other.user == viewer.user != user]
+        pairs = [(mine, other) for mine in own for other in theirs if mine.item == other.item]
+        both_like = sum(mine.liked and other.liked for mine, other in pairs)
+        disagree = sum(mine.liked != other.liked for mine, other in pairs)
+        both_dislike = len(pairs) - both_like - disagree
+        correlation = sum(mine.surprise * other.surprise for mine, other in pairs) / (len(pairs) + 10) / 0.2
+        agreement = max(both_like + both_dislike - disagree, 0)
+        table.append((both_like, both_dislike, disagree, agreement, correlation))
+    *weights, correlations = zip(*table, strict=True) if table else [()] * 5
+    shares = [
+        (sum(w for w, viewer in zip(weight, viewers, strict=True) if viewer.liked) + 3 * prior) / (sum(weight) + 3)
+        for weight in weights
+    ]
+    surprise = sum(c * viewer.surprise for c, viewer in zip(correlations, viewers, strict=True))
+    times, sum_of_user = tally.get(user, (0, 0.0))
     return [
         user_share,
         log(1 + len(own)),
         recent.get(user, rate),
         prior,
-        log(1 + len(of_item)),
+        log(1 + len(viewers)),
         (sum(alike) + 3 * user_share) / (len(alike) + 3),
-        *(share(name) for name in ("like", "dislike", "against", "agree")),
-        surprise,
-        sums.get(user, 0.0) / (len(own) + 5),
+        *shares,
+        surprise / (sum(map(abs, correlations)) + 0.5),
+        sum_of_user / (times + 5),
     ]
 
 
@@ -105,19 +103,19 @@ def test_statistics_worked_by_hand():
     row = make().observe_all(LOG).statistics("c", ["y"])[0]
     # Three of five events are likes. c liked x, as a and b did before disliking y.
     expected = {
-        "user_share": (1 + 5 * F(3, 5)) / (1 + 5),
+        "user_share": (1 + 5 * Fraction(3, 5)) / (1 + 5),
         "user_count": log(2),
-        "recent_share": F(85, 100) * F(2, 4) + F(15, 100),
-        "item_share": (0 + 5 * F(3, 5)) / (2 + 5),
+        "recent_share": Fraction(85, 100) * Fraction(2, 4) + Fraction(15, 100),
+        "item_share": (0 + 5 * Fraction(3, 5)) / (2 + 5),
         "item_count": log(3),
-        "category_share": (1 + 3 * F(2, 3)) / (1 + 3),
-        "like_minded_share": (0 + 3 * F(3, 7)) / (2 + 3),
-        "dislike_minded_share": F(3, 7),
-        "opposed_share": F(3, 7),
-        "agreeing_share": (0 + 3 * F(3, 7)) / (2 + 3),
+        "category_share": (1 + 3 * Fraction(2, 3)) / (1 + 3),
+        "like_minded_share": (0 + 3 * Fraction(3, 7)) / (2 + 3),
+        "dislike_minded_share": Fraction(3, 7),
+        "opposed_share": Fraction(3, 7),
+        "agreeing_share": (0 + 3 * Fraction(3, 7)) / (2 + 3),
         # Surprises at x: a 1 - 1/2, b 1 - 1, c 1 - 9/14; at y: a 0 - 1 - 1/12. So c correlates with a alone.
-        "neighbour_surprise": F(25, 308) * F(-13, 12) / (F(25, 308) + F(1, 2)),
-        "user_surprise": F(5, 14) / (1 + 5),
+        "neighbour_surprise": Fraction(25, 308) * Fraction(-13, 12) / (Fraction(25, 308) + Fraction(1, 2)),
+        "user_surprise": Fraction(5, 14) / (1 + 5),
     }
     assert tuple(expected) == STATISTICS
     assert row.tolist() == pytest.approx([float(value) for value in expected.values()], rel=1e-6)
