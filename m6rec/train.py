@@ -246,9 +246,11 @@ class _Run:
             return
         with safe_open(path, "pt") as file:
             note = json.loads(file.metadata()["note"])
-        if note["config"] != asdict(self.config) or note["steps_per_epoch"] != self.per_epoch:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if "/" not in name}  # noqa: SIM118
+        ours = {name: list(p.shape) for name, p in self.parameters.items()}
+        if note["config"] != asdict(self.config) or note["steps_per_epoch"] != self.per_epoch or shapes != ours:
             raise ConfigError(
-                f"{path} belongs to a run with another configuration or other data; continue with the same, give "
+                f"{path} belongs to a run with another configuration, method or data; continue with the same, give "
                 "another folder, or delete it to start anew"
             )
         tensors = load_file(path)
@@ -319,6 +321,7 @@ def tune(
         catalogue.bind(states)
     if tuned.tuning.signals is not None:
         tuned.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in training])))
+    training = tuned.rows(training)
     groups = pack([(len(row.context), len(row.candidates)) for row in training], TRAINING_SEGMENTS)
     batches = [pad([training[number] for number in group], states.span) for group in groups]
 

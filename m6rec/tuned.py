@@ -87,6 +87,10 @@ class Tuned:
         self.tuning.save(folder)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
 
+    def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows as ``read`` takes them: one for each moment where region 1 sees all of itself."""
+        return [moment for row in rows for moment in row.moments()] if self.config.bidirectional else rows
+
     def read(self, batch: Batch, states: States, others: Sequence[Tuned] = (), task_B: Tensor | None = None) -> Tensor:
         """Runs the upper layers.
 
@@ -114,12 +118,16 @@ class Tuned:
         context_BND = torch.cat([prompts_BPD, states_of(batch.context_BN, batch.context_slot_BN)], 1)
         blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
         last_BC = _tensor(batch.last_BC, device)
-        if self.tuning.signals is not None:
-            added_BCD = self.tuning.inject(_tensor(batch.signals_BCF, device)).to(dtype)
+        if batch.signals_BCF.shape[2]:
+            added_BCD = mixture.inject(_tensor(batch.signals_BCF, device)).to(dtype)
             at_last_BCM = F.one_hot(last_BC, blocks_BCMD.shape[2]).to(dtype)
             blocks_BCMD = blocks_BCMD + at_last_BCM[..., None] * added_BCD[:, :, None]
         num_prompts = prompts_BPD.shape[1]
-        length_B = _tensor(batch.length_B, device) + num_prompts if self.config.bidirectional else None
+        length_B = None
+        if self.config.bidirectional:
+            past = batch.visible_BC == batch.length_B[:, None]
+            assert past[batch.valid_BC].all(), "a question would see behind its moment; give Row.moments()"
+            length_B = _tensor(batch.length_B, device) + num_prompts
         normed_BCMD = model.upper(
             context_BND,
             blocks_BCMD,
@@ -186,6 +194,7 @@ class Tuned:
 
     def _hidden(self, rows: Sequence[Row], progress: Progress) -> Tensor:
         """normed_QD of every question, row after row."""
+        rows = self.rows(rows)
         states = self.cache.fetch(tasks.texts(rows))
         parts: dict[int, Tensor] = {}
         groups = pack([(len(row.context), len(row.candidates)) for row in rows], INFERENCE_TOKENS)

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import lmdb
 import numpy as np
@@ -181,12 +183,19 @@ class StateCache:
 class _Store:
     """Bytes by key on disk, each with a checksum. Safe for several processes; commits are atomic (LMDB)."""
 
+    _environments: ClassVar[WeakValueDictionary[Path, Any]] = WeakValueDictionary()  # LMDB allows one a process
+
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._environment = lmdb.open(str(folder), map_size=MAP_BYTES, writemap=False, metasync=False)
-        except lmdb.Error as error:
-            raise AssetError(f"the state cache at {folder} can't be opened ({error}); delete the folder") from error
+        path = folder.resolve()
+        environment: Any = self._environments.get(path)
+        if environment is None:
+            try:
+                environment = lmdb.open(str(path), map_size=MAP_BYTES, writemap=False, metasync=False)
+            except lmdb.Error as error:
+                raise AssetError(f"the state cache at {folder} can't be opened ({error}); delete the folder") from error
+            self._environments[path] = environment
+        self._environment = environment
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with self._environment.begin(buffers=False) as transaction:

@@ -43,6 +43,10 @@ class Row:
         context = self.context[: visible.max()]
         return Row(context, visible, blocks, self.signals[keep], self.answers[keep], self.events[keep])
 
+    def moments(self) -> list[Row]:
+        """A row for each moment at which something is asked, the earliest first."""
+        return [self.only(self.visible == visible) for visible in np.unique(self.visible)]
+
     def question(self, number: int) -> Question:
         """One of the questions by itself."""
         return Question(self.context[: self.visible[number]], self.candidates[number])
@@ -60,7 +64,7 @@ class Batch:
         block_slot_BCM: As ``context_slot_BN``.
         visible_BC: Context tokens that each candidate sees.
         last_BC: Where the last valid token of each block is, which readouts read.
-        signals_BCF: Numbers of user and candidate.
+        signals_BCF: Numbers of user and candidate; 0 in rows without, F is 0 where no row has any.
         answers_BC: Classes or item numbers; -1 where there is no candidate, or no answer.
         valid_BC: False where there is no candidate.
     """
@@ -92,7 +96,7 @@ def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
         np.zeros((batch, count, size), np.int64),
         np.zeros((batch, count), np.int64),
         np.zeros((batch, count), np.int64),
-        np.zeros((batch, count, rows[0].signals.shape[1]), np.float32),
+        np.zeros((batch, count, max(row.signals.shape[1] for row in rows)), np.float32),
         np.full((batch, count), -1),
         np.zeros((batch, count), np.bool_),
     )
@@ -100,7 +104,7 @@ def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
         result.context_BN[b, : len(tokens)], result.context_slot_BN[b, : len(tokens)] = tokens, slots
         many = len(row.candidates)
         result.visible_BC[b, :many] = ends[row.visible]
-        result.signals_BCF[b, :many] = row.signals
+        result.signals_BCF[b, :many, : row.signals.shape[1]] = row.signals
         result.answers_BC[b, :many] = row.answers
         result.valid_BC[b, :many] = True
         for c, (tokens, slots, _) in enumerate(blocks[b]):

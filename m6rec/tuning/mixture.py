@@ -47,6 +47,14 @@ class Mixture:
         """The segment embeddings of each row."""
         return torch.stack([tuning.slots_SD for tuning in self._tunings])[self._task_B]
 
+    def inject(self, signals_BCF: Tensor) -> Tensor:
+        """What is added to the state of each candidate's last token, added_BCD in fp32; see ``Tuning.inject``."""
+        added_BCD = signals_BCF.new_zeros(*signals_BCF.shape[:2], self._tunings[0].slots_SD.shape[-1])
+        for task, rows in self._rows.items():
+            if self._tunings[task].signals is not None:
+                added_BCD = added_BCD.index_copy(0, rows, self._tunings[task].inject(signals_BCF[rows]))
+        return added_BCD
+
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``Delta``."""
         blocks: dict[int, Layer] = {task: self._tunings[task].block(layer, frozen) for task in self._rows}
