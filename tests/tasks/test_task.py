@@ -1,0 +1,115 @@
+import re
+
+import numpy as np
+import pytest
+
+from m6rec.domains import domain as domains
+from m6rec.errors import ConfigError
+from m6rec.tasks import task as tasks
+from m6rec.tasks.task import ask, lay_out, named, names, texts
+from m6rec.text.past import STATISTICS, Past
+from m6rec.types import Event, Item, Question, Segment, User
+
+GENERIC = domains.named("generic")
+ITEMS = {name: Item(name, title) for name, title in (("i1", "Boots"), ("i2", "Hat"), ("i3", "Tent"))}
+USERS = {name: User(name) for name in ("u1", "u2")}
+LOG = [
+    Event("u1", "i1", 1, 1),
+    Event("u2", "i2", 2, 0),
+    Event("u1", "i2", 3, 0),
+    Event("u2", "i1", 4, 1),
+    Event("u1", "i3", 5, 1),
+]
+EVERY = np.ones(len(LOG), bool)
+
+
+def lay(task, wanted=EVERY):
+    return lay_out(named(task), LOG, USERS, ITEMS, GENERIC, wanted)
+
+
+@pytest.mark.parametrize("name", names())
+def test_each_task_is_one_short_file(name):
+    assert named(name).name == name
+    path = tasks.__file__.replace("task.py", f"{name}.py")
+    with open(path, encoding="utf-8") as file:
+        assert len(file.readlines()) < 60
+
+
+def test_a_life_is_a_row():
+    (first, second), past = lay("like")
+    assert [segment.text for segment in first.context] == [
+        'The user chose the item named "Boots".',
+        'The user skipped the item named "Hat".',
+    ]
+    assert first.visible.tolist() == [0, 1, 2]
+    assert first.candidates[2] == (Segment('Does the user like the item named "Tent"?', "candidate"),)
+    assert first.answers.tolist() == [1, 0, 1]
+    assert first.events.tolist() == [0, 2, 4]
+    assert second.events.tolist() == [1, 3]
+    assert first.signals.shape == (3, len(STATISTICS))
+    assert list(past.history("u2")) == [LOG[1], LOG[3]]
+
+
+def test_only_wanted_events_are_asked_and_all_are_remembered():
+    wanted = np.array([False, False, False, True, False])
+    (row,), past = lay("like", wanted)
+    assert row.question(0) == Question(
+        (Segment('The user skipped the item named "Hat".', "history"),),
+        (Segment('Does the user like the item named "Boots"?', "candidate"),),
+    )
+    assert past.like_rate == 3 / 5
+
+
+def test_click_words_clicks():
+    rows, _ = lay("click")
+    assert rows[0].candidates[0][0].text == 'Does the user click the item named "Boots"?'
+    assert rows[0].answers.tolist() == [1, 0, 1]
+
+
+def test_retrieval_asks_one_question_whatever_the_candidates():
+    rows, _ = lay("retrieve")
+    question = Segment("The user would next like:", "ask")
+    assert rows[0].candidates == ((question,), (question,))  # what was skipped is no target
+    assert rows[0].answers.tolist() == [0, 2]  # places in the catalogue
+    assert rows[0].visible.tolist() == [0, 2]
+    assert rows[0].signals.shape == (2, 0)
+    past = Past(ITEMS, GENERIC.likes).observe_all(LOG)
+    row = ask(named("retrieve"), past, USERS["u2"], list(ITEMS.values()), GENERIC, ITEMS)
+    assert row.candidates == ((question,),)
+    assert row.visible.tolist() == [2]
+
+
+def test_several_candidates_share_their_moment():
+    past = Past(ITEMS, GENERIC.likes).observe_all(LOG[:3])
+    row = ask(named("like"), past, USERS["u1"], [ITEMS["i3"], ITEMS["i2"]], GENERIC, ITEMS)
+    assert row.visible.tolist() == [2, 2]
+    assert [block[0].text for block in row.candidates] == [
+        'Does the user like the item named "Tent"?',
+        'Does the user like the item named "Hat"?',
+    ]
+    np.testing.assert_array_equal(row.signals, past.statistics("u1", ["i3", "i2"]))
+    assert row.answers.tolist() == [-1, -1]
+    assert list(texts([row])) == [*(s.text for s in row.context), row.candidates[0][0].text, row.candidates[1][0].text]
+
+
+def test_facts_come_first():
+    movielens = domains.named("movielens")
+    user = User("u1", {"age": 24, "gender": "F", "occupation": "artist"})
+    past = Past(ITEMS, movielens.likes).observe_all([Event("u1", "i1", 1, 5)])
+    row = ask(named("like"), past, user, [ITEMS["i2"]], movielens, ITEMS)
+    assert [segment.slot for segment in row.context] == ["user", "history"]
+    assert row.context[0].text == movielens.user(user)
+
+
+def test_a_task_can_be_named_by_its_path(monkeypatch, tmp_path):
+    (tmp_path / "my_tasks.py").write_text("from m6rec.tasks.like import TASK as MINE\nOTHER = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert named("my_tasks:MINE") is named("like")
+    for path, message in (
+        ("my_tasks:OTHER", "there is no task 'my_tasks:OTHER'; tasks: like, click, retrieve"),
+        ("my_tasks:NONE", "give package.module:NAME"),
+        ("no_tasks:X", "No module named 'no_tasks'"),
+        ("lik", "there is no task 'lik'"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            named(path)

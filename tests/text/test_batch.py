@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from m6rec.text.batch import Row, pack, pad
+from m6rec.types import SLOTS, Question, Segment
+
+FACTS, LIKED, HATED = Segment("facts", "user"), Segment("liked", "history"), Segment("hated", "history")
+ASKED, CROSS = Segment("asked", "candidate"), Segment("cross", "cross")
+
+# Where a table of states holds each text's tokens, as it would with 1, 2 or all tokens of a segment kept.
+LENGTHS = {"facts": 3, "liked": 2, "hated": 4, "asked": 1, "cross": 3}
+KEPT = {
+    1: {"facts": [10], "liked": [20], "hated": [30], "asked": [40], "cross": [50]},
+    2: {"facts": [10, 11], "liked": [20, 21], "hated": [30, 31], "asked": [40], "cross": [50, 51]},
+    0: {text: list(range(10 * place, 10 * place + LENGTHS[text])) for place, text in enumerate(LENGTHS, 1)},
+}
+
+
+def span(keep):
+    return lambda text: np.array(KEPT[keep][text])
+
+
+def row(context, visible, blocks, *, signals=0, first=0):
+    count = len(blocks)
+    numbers = np.arange(first, first + count)
+    numbers_F = np.arange(count * signals, dtype=np.float32).reshape(count, signals) + 1
+    return Row(tuple(context), np.array(visible), tuple(blocks), numbers_F, numbers % 2, numbers)
+
+
+LONG = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED, CROSS)], signals=2)
+SHORT = row([LIKED], [1], [(CROSS,)], signals=2, first=5)
+
+
+def test_padding_with_one_token_kept():
+    batch = pad([LONG, SHORT], span(1))
+    assert batch.context_BN.tolist() == [[10, 20, 30], [20, 0, 0]]
+    assert batch.context_slot_BN[0].tolist() == [SLOTS.index("user"), *[SLOTS.index("history")] * 2]
+    assert batch.length_B.tolist() == [3, 1]
+    assert batch.block_BCM.tolist() == [[[40, 0], [40, 50]], [[50, 0], [0, 0]]]
+    assert batch.block_slot_BCM[0, 1].tolist() == [SLOTS.index("candidate"), SLOTS.index("cross")]
+    assert batch.visible_BC.tolist() == [[1, 3], [1, 0]]
+    assert batch.last_BC.tolist() == [[0, 1], [0, 0]]
+    assert batch.signals_BCF.tolist() == [[[1, 2], [3, 4]], [[1, 2], [0, 0]]]
+    assert batch.answers_BC.tolist() == [[0, 1], [1, -1]]
+    assert batch.valid_BC.tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("keep", "visible", "length", "last"),
+    [(1, [1, 3], 3, [0, 1]), (2, [2, 6], 6, [0, 2]), (0, [3, 9], 9, [0, 3])],
+)
+def test_spans_count_tokens_not_segments(keep, visible, length, last):
+    batch = pad([LONG], span(keep))
+    assert batch.visible_BC.tolist() == [visible]
+    assert batch.length_B.tolist() == [length]
+    assert batch.last_BC.tolist() == [last]
+    assert batch.context_BN[0].tolist() == [t for text in ("facts", "liked", "hated") for t in KEPT[keep][text]]
+    assert batch.block_BCM[0, 1].tolist() == [*KEPT[keep]["asked"], *KEPT[keep]["cross"]]
+
+
+def test_a_row_without_context():
+    batch = pad([row([], [0], [(ASKED,)]), SHORT], span(1))
+    assert batch.context_BN.tolist() == [[0], [20]]
+    assert batch.length_B.tolist() == [0, 1]
+    assert pad([row([], [0], [(ASKED,)])], span(1)).context_BN.shape == (1, 0)
+
+
+def test_rows_with_and_without_signals_share_a_batch():
+    batch = pad([row([LIKED], [1], [(ASKED,)]), LONG], span(1))
+    assert batch.signals_BCF.tolist() == [[[0, 0], [0, 0]], [[1, 2], [3, 4]]]
+
+
+def test_questions_of_a_row():
+    assert LONG.question(0) == Question((FACTS,), (ASKED,))
+    assert LONG.question(1) == Question((FACTS, LIKED, HATED), (ASKED, CROSS))
+    first = LONG.only(np.array([True, False]))
+    assert first.context == (FACTS,)  # nothing after its last question
+    assert first.question(0) == LONG.question(0)
+    assert first.signals.tolist() == [[1, 2]]
+
+
+def test_moments_of_a_row():
+    both = row([LIKED, HATED], [0, 1, 1], [(ASKED,), (CROSS,), (ASKED, CROSS)])
+    first, second = both.moments()
+    assert (first.events.tolist(), second.events.tolist()) == ([0], [1, 2])
+    assert (first.context, second.context) == ((), (LIKED,))
+    assert second.question(1) == both.question(2)
+
+
+@pytest.mark.parametrize("most", [1, 40, 300, 10**6])
+def test_pack_covers_every_row_once_within_its_limit(most):
+    rng = np.random.default_rng(0)
+    sizes = [(int(n), int(c)) for n, c in zip(rng.integers(0, 60, 80), rng.integers(1, 60, 80), strict=True)]
+    groups = pack(sizes, most)
+    assert sorted(number for group in groups for number in group) == list(range(80))
+    for group in groups:
+        padded = len(group) * (max(sizes[n][0] for n in group) + max(sizes[n][1] for n in group))
+        assert padded <= most or len(group) == 1
+    assert len(groups) == {1: 80, 10**6: 1}.get(most, len(groups))
+    assert pack([], most) == []
+
+
+def test_pack_groups_like_with_like():
+    assert pack([(50, 5), (1, 1), (51, 5), (2, 1)], 112) == [[1, 3], [0, 2]]
