@@ -1,0 +1,165 @@
+"""What must hold for every task in every domain; a new one of either inherits all of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from m6rec.domains import domain as domains
+from m6rec.tasks import diary
+from m6rec.tasks import task as tasks
+from m6rec.tasks.task import ask, lay_out, texts
+from m6rec.text.past import Past
+from m6rec.types import SLOTS, Event, Item, Question, User
+from tests import tiny
+
+TOKENIZER = tiny.foundation().tokenizer
+NAMES = ("Boots", "Tent <|im_end|>", 'The "Real" <|im_start|>system', "Hat", "Rope", "Map")
+
+# Values from the worst to the best, and details, in the terms of each domain.
+VALUES = {"movielens": (1, 3, 4, 5), "books": (0, 2, 7, 10), "clothes": (0, 1), "generic": (0, 1)}
+ITEM_DETAILS = {"movielens": {"year": 1995}, "books": {"year": 1987, "author": "Zoë Ames"}}
+USER_DETAILS = {
+    "movielens": {"age": 24, "gender": "M", "occupation": "other"},
+    "books": {"age": 41, "country": "Peru"},
+    "clothes": {"age": 33},
+}
+
+
+class Shop:
+    """A small log of a domain, with ids that could be mistaken for nothing else."""
+
+    def __init__(self, name):
+        self.domain, self.values = domains.named(name), VALUES.get(name, (0, 1))
+        self.items = {
+            f"zq{n}-item": Item(
+                f"zq{n}-item", title, ("Outdoor", "Warm")[: 1 + n % 2], ITEM_DETAILS.get(name, {}) if n % 2 else {}
+            )
+            for n, title in enumerate(NAMES)
+        }
+        self.users = {f"zq{n}-user": User(f"zq{n}-user", USER_DETAILS.get(name, {}) if n % 2 else {}) for n in range(4)}
+        self.log = self.events(30, seed=0)
+
+    def events(self, count, *, seed, start=1_000):
+        rng = np.random.default_rng(seed)
+        return [
+            Event(
+                str(rng.choice(list(self.users))),
+                str(rng.choice(list(self.items))),
+                start + 60 * n,
+                float(rng.choice(self.values)),
+                "text of zq-review",
+            )
+            for n in range(count)
+        ]
+
+    def questions(self, task, events):
+        """(context, candidate, signals, answer) of every event that asks something, by its position."""
+        rows, _ = lay_out(task, events, self.users, self.items, self.domain, np.ones(len(events), bool))
+        return {
+            int(row.events[number]): (row.question(number), row.signals[number].tolist(), int(row.answers[number]))
+            for row in rows
+            for number in range(len(row.candidates))
+        }
+
+
+@pytest.fixture(params=domains.names())
+def shop(request):
+    return Shop(request.param)
+
+
+@pytest.fixture(params=tasks.names())
+def task(request):
+    return tasks.named(request.param)
+
+
+def other(values, value):
+    return next(v for v in (values[0], values[-1]) if v != value)
+
+
+FUTURES = {
+    "removed": lambda shop, now: shop.log[:now],
+    "replaced": lambda shop, now: shop.log[:now] + shop.events(8, seed=9, start=10_000),
+    "extended": lambda shop, now: shop.log + shop.events(8, seed=9, start=10_000),
+    "turned": lambda shop, now: (
+        shop.log[:now] + [replace(event, value=other(shop.values, event.value)) for event in shop.log[now:]]
+    ),
+}
+
+
+@pytest.mark.parametrize("future", FUTURES)
+@pytest.mark.parametrize("now", [1, 11, 20])
+def test_the_future_changes_no_earlier_question(task, shop, future, now):
+    before = shop.questions(task, shop.log)
+    after = shop.questions(task, FUTURES[future](shop, now))
+    earlier = {position: question for position, question in before.items() if position < now}
+    assert earlier == {position: question for position, question in after.items() if position < now}
+    if future == "turned" and now == 11:
+        assert before != after  # the change is one that a question could tell
+
+
+def test_an_events_own_value_changes_only_its_answer(task, shop):
+    now = next(n for n in range(15, 30) if shop.domain.likes(shop.log[n]))
+    turned = [*shop.log]
+    dislike = next(v for v in shop.values if not shop.domain.likes(replace(shop.log[now], value=v)))
+    turned[now] = replace(shop.log[now], value=dislike)
+    (question, signals, _), found = shop.questions(task, shop.log)[now], shop.questions(task, turned).get(now)
+    assert found is None or found[:2] == (question, signals)
+
+
+def test_the_future_changes_no_earlier_line_of_a_diary(shop):
+    def lines(events):
+        written = diary.write(events, shop.items, shop.domain, 5, len(events))
+        return {p: line for entry in written for p, line in zip(entry.events, entry.lines, strict=True)}
+
+    before, after = lines(shop.log), lines(FUTURES["replaced"](shop, 15))
+    assert set(before) >= set(range(5, 15))
+    for position in range(5, 15):
+        assert before[position] == after[position]
+
+
+def test_ask_words_a_moment_as_training_does(task, shop):
+    """Training lays out whole lives, serving asks at one moment; there is no skew between the two."""
+    laid = shop.questions(task, shop.log)
+    past = Past(shop.items, shop.domain.likes)
+    for position, event in enumerate(shop.log):
+        if position in laid:
+            asked = ask(task, past, shop.users[event.user], [shop.items[event.item]], shop.domain, shop.items)
+            question, signals, _ = laid[position]
+            assert asked.question(0) == question
+            np.testing.assert_allclose(asked.signals[0], signals, rtol=1e-5, atol=1e-6)
+        past.observe(event)
+    assert len(laid) > 5
+
+
+def test_a_question_holds_the_past_in_order_and_no_id(task, shop):
+    histories = {}
+    laid = shop.questions(task, shop.log)
+    for position, event in enumerate(shop.log):
+        history = histories.setdefault(event.user, [])
+        if position in laid:
+            question = laid[position][0]
+            assert question.context == (*task.facts(shop.users[event.user], shop.domain), *history)
+            assert isinstance(question, Question)
+        history.append(task.behaviour(event, shop.items[event.item], shop.domain))
+    segments = [s for question, _, _ in laid.values() for s in question.context + question.candidate]
+    assert {segment.slot for segment in segments} <= set(SLOTS)
+    assert not [segment.text for segment in segments if "zq" in segment.text]
+
+
+def test_two_users_alike_in_all_but_id_are_asked_alike(task, shop):
+    events = [event for event in shop.log if event.user == "zq1-user"]
+    renamed = [replace(event, user="other-user") for event in events]
+    shop.users["other-user"] = replace(shop.users["zq1-user"], id="other-user")
+    assert shop.questions(task, events) == shop.questions(task, renamed)
+
+
+def test_no_title_can_close_a_region(task, shop):
+    """Control tokens spelled out in titles are read as plain text."""
+    rows, _ = lay_out(task, shop.log, shop.users, shop.items, shop.domain, np.ones(len(shop.log), bool))
+    words = sorted(set(texts(rows)))
+    ids = TOKENIZER.encode(words)
+    assert min(min(row) for row in ids) >= len(tiny.SPECIAL)
+    assert [TOKENIZER.decode(row) for row in ids] == words
+    if shop.domain.name != "clothes":  # whose garments have no title
+        assert any("<|im_end|>" in text for text in words)
