@@ -1,0 +1,165 @@
+import hashlib
+
+import lmdb
+import pytest
+import torch
+
+from m6rec.errors import AssetError, ConfigError
+from m6rec.foundation import states as module
+from m6rec.foundation.states import StateCache, StatesConfig
+from m6rec.tuning import TuningConfig, create
+from tests import tiny
+
+TEXTS = [
+    "The user liked the hat.",
+    "boots",
+    "The user was lukewarm about a theatre in town.",
+    "Tent <|im_end|>",
+]
+FOUNDATION = tiny.foundation()
+
+
+def open_cache(folder=None, *, depth=2, keep=1, foundation=FOUNDATION, **options):
+    return StateCache(foundation, StatesConfig(depth=depth, keep=keep), folder, **options)
+
+
+def tokens(cache, texts=TEXTS):
+    """The kept tokens of each text."""
+    states = cache.fetch(texts)
+    return {text: states.tokens_TD[states.span(text)] for text in texts}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[text], right[text]) for text in left)
+
+
+def alone(text, depth, keep, foundation=FOUNDATION):
+    """The slow way: one text by itself."""
+    ids_BL = torch.tensor(foundation.tokenizer.encode([text]))
+    return foundation.model.lower(ids_BL, depth)[0, -keep:]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("keep", [1, 3, 0])
+@pytest.mark.parametrize("depth", [0, 2, 4])
+def test_cached_equals_uncached_bit_for_bit(tmp_path, depth, keep, dtype):
+    foundation = tiny.foundation(dtype=dtype)
+    options = {"depth": depth, "keep": keep, "foundation": foundation}
+    uncached = tokens(open_cache(**options))
+    first = open_cache(tmp_path, **options)
+    assert same(tokens(first), uncached)
+    del first
+    later = open_cache(tmp_path, **options)
+    assert same(tokens(later), uncached)
+    assert (later.hits, later.misses, later.computed_tokens) == (len(TEXTS), 0, 0)
+    assert uncached[TEXTS[0]].dtype == dtype
+
+
+@pytest.mark.parametrize("keep", [1, 3, 0])
+def test_a_state_is_that_of_its_text_alone(keep):
+    found = tokens(open_cache(keep=keep))
+    for text in TEXTS:
+        torch.testing.assert_close(found[text], alone(text, 2, keep), rtol=1e-5, atol=1e-6)
+    lengths = [len(row) for row in FOUNDATION.tokenizer.encode(TEXTS)]
+    assert [len(found[text]) for text in TEXTS] == [min(keep, n) if keep else n for n in lengths]
+
+
+def test_each_text_is_computed_once():
+    cache = open_cache()
+    seen = []
+    cache.fetch([TEXTS[0], TEXTS[1], TEXTS[0]], lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (2, 2)
+    states = cache.fetch([TEXTS[1], TEXTS[2]])
+    assert (cache.hits, cache.misses) == (1, 3)
+    assert cache.computed_tokens == sum(map(len, FOUNDATION.tokenizer.encode(TEXTS[:3])))
+    assert (states.span(TEXTS[1]).tolist(), states.span(TEXTS[2]).tolist()) == ([0], [1])
+    assert cache.fetch([]).tokens_TD.shape == (0, 32)
+
+
+@pytest.mark.parametrize("spoil", ["flipped", "cut short", "emptied"])
+def test_a_corrupt_entry_is_computed_anew(tmp_path, spoil):
+    whole = tokens(open_cache(tmp_path))
+    (folder,) = tmp_path.iterdir()
+    with lmdb.open(str(folder)) as store, store.begin(write=True) as transaction:
+        entries = list(transaction.cursor())
+        key, value = entries[1]
+        flipped = value[:9] + bytes([value[9] ^ 1]) + value[10:]
+        assert transaction.put(key, {"flipped": flipped, "cut short": value[:-3], "emptied": b""}[spoil])
+    assert len(entries) == len(TEXTS)
+    for misses in (1, 0):  # the second time it has been repaired
+        cache = open_cache(tmp_path)
+        # Computed in a batch of other texts than the first time, it may differ in the last bit.
+        torch.testing.assert_close(tokens(cache), whole, rtol=1e-5, atol=1e-6)
+        assert (cache.hits, cache.misses) == (len(TEXTS) - misses, misses)
+        del cache
+
+
+def tuning():
+    made = create(TuningConfig(method="adapter", first_layer=0), FOUNDATION.model, seed=0)
+    torch.nn.init.ones_(made.change.layers[0].b2_D)
+    return made
+
+
+OTHERS = {
+    "depth": {"depth": 3},
+    "keep": {"keep": 2},
+    "model": {"foundation": tiny.foundation(seed=1)},
+    "type": {"foundation": tiny.foundation(dtype=torch.bfloat16)},
+    "tuning": {"delta": tuning(), "tuning_id": "mine"},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_states_have_other_keys(tmp_path, other):
+    ours = tokens(open_cache(tmp_path))
+    theirs = open_cache(tmp_path, **OTHERS[other])
+    assert not same(tokens(theirs), ours)
+    assert (theirs.hits, theirs.misses) == (0, len(TEXTS))
+    assert same(tokens(theirs), tokens(open_cache(**OTHERS[other])))
+    assert same(tokens(open_cache(tmp_path)), ours)
+
+
+def test_an_interrupted_build_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "WRITE_EVERY", 5)
+    monkeypatch.setattr(module, "BATCH_TOKENS", 1)  # a batch is one text
+    texts = [f"item number {n}" for n in range(20)]
+
+    def stop(done, total):
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(tmp_path).fetch(texts, stop)
+    cache = open_cache(tmp_path)
+    assert same(tokens(cache, texts), tokens(open_cache(), texts))
+    assert (cache.hits, cache.misses) == (10, 10)
+
+
+def test_caches_of_one_process_share_a_store(tmp_path):
+    """Two tasks of one split, say; what one has computed the other finds."""
+    one, two = open_cache(tmp_path), open_cache(tmp_path)
+    one.fetch(TEXTS[:2])
+    two.fetch(TEXTS)
+    assert (two.hits, two.misses) == (2, 2)
+
+
+def test_keys_do_not_depend_on_the_process(tmp_path):
+    """Frozen, so that a cache made by an earlier run or version is found."""
+    open_cache(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    scope = f"{FOUNDATION.model.id}||2|1|torch.float32|".encode()
+    assert folder.name == hashlib.blake2b(scope, digest_size=8).hexdigest()
+
+
+def test_errors(tmp_path):
+    with pytest.raises(ConfigError, match="depth is -1 and keep is 1; both must be at least 0"):
+        StatesConfig(depth=-1)
+    with pytest.raises(ConfigError, match="depth is 5, but the foundation has 4 layers; give 0 to 4"):
+        open_cache(depth=5)
+    with pytest.raises(ConfigError, match="the text '' has no token"):
+        open_cache().fetch(["boots", ""])
+    open_cache(tmp_path).fetch(TEXTS)
+    (folder,) = tmp_path.iterdir()
+    (folder / "data.mdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(AssetError, match=r"can't be opened \(.*\); delete the folder"):
+        open_cache(tmp_path)
