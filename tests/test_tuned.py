@@ -1,0 +1,230 @@
+from dataclasses import replace
+from math import exp, log
+
+import numpy as np
+import pytest
+import torch
+
+from m6rec import tuned as module
+from m6rec.domains import domain as domains
+from m6rec.errors import AssetError, ConfigError
+from m6rec.foundation.model import Dense
+from m6rec.tasks import task as tasks
+from m6rec.tasks.task import lay_out, texts
+from m6rec.text.batch import pad
+from m6rec.tuned import INFERENCE_TOKENS, TEMPERATURE, UPPER_LAYERS, ItemBlocks, TunedConfig, create, load
+from m6rec.tuning import METHODS
+from m6rec.types import Event, Item, User
+from tests import tiny
+
+FOUNDATION = tiny.foundation()
+BOOKS = domains.named("books")
+TITLES = ("Sea", "The long way home", "Ash", "On stone", "He", "Tin men")
+ITEMS = {str(n): Item(str(n), title) for n, title in enumerate(TITLES)}
+USERS = {"a": User("a", {"age": 30}), "b": User("b"), "c": User("c", {"country": "Peru"})}
+LOG = [
+    Event("abc"[user], str(item), time, value)
+    for time, (user, item, value) in enumerate(
+        [(0, 0, 9), (1, 3, 8), (0, 2, 2), (0, 3, 10), (1, 0, 7), (2, 5, 8), (0, 1, 8), (1, 4, 1), (0, 4, 5), (1, 5, 9)]
+    )
+]
+
+
+def rows_of(task):
+    rows, _ = lay_out(tasks.named(task), LOG, USERS, ITEMS, BOOKS, np.ones(len(LOG), bool))
+    return rows
+
+
+ROWS = {task: rows_of(task) for task in tasks.names()}
+
+
+def make(task="like", *, foundation=FOUNDATION, used=True, seed=0, cache=None, **options):
+    """A tuned task, fresh or as if it had been trained."""
+    config = TunedConfig(task=task, domain="books", foundation="tiny", **{"depth": 2, **options})
+    made = create(config, foundation, cache=cache, seed=seed)
+    if used:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in made.tuning.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def answers(tuned, rows):
+    return tuned.scores(rows) if tuned.task.readout == "score" else tuned.vectors(rows)
+
+
+def one_by_one(rows):
+    """A row for each question."""
+    return [row.only(np.arange(len(row.events)) == n) for row in rows for n in range(len(row.events))]
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+SPLITS = [{"depth": 2, "keep": 1}, {"depth": 3, "keep": 2}, {"depth": 0, "keep": 0}]
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("task", tasks.names())
+def test_one_pass_over_a_life_equals_each_question_alone(task, split):
+    tuned = make(task, **split)
+    whole = answers(tuned, ROWS[task])
+    close(whole, np.concatenate([answers(tuned, [row]) for row in one_by_one(ROWS[task])]))
+    assert np.ptp(whole, axis=0).max() > 0.01  # they differ, so that equality says something
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("task", tasks.names())
+def test_single_equals_batch_in_any_order(task, split):
+    tuned, rows = make(task, **split), ROWS[task]
+    alone = [answers(tuned, [row]) for row in rows]
+    close(answers(tuned, rows), np.concatenate(alone))
+    close(answers(tuned, rows[::-1]), np.concatenate(alone[::-1]))
+
+
+def test_batches_of_one_row_equal_one_batch(monkeypatch):
+    tuned, seen = make(), []
+    whole = tuned.scores(ROWS["like"])
+    monkeypatch.setattr(module, "INFERENCE_TOKENS", 1)
+    close(tuned.scores(ROWS["like"], lambda done, total: seen.append((done, total))), whole)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("prompted", [False, True])
+def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
+    """Depth 0 with all tokens kept equals the unsplit model under the same mask (M6-Rec, figure 2)."""
+    tuned = make(method="prompt" if prompted else "adapter", depth=0, keep=0, bidirectional=bidirectional)
+    model, encode, tuning = FOUNDATION.model, FOUNDATION.tokenizer.encode, tuned.tuning
+    for row in one_by_one(ROWS["like"]):
+        question = row.question(0)
+        hidden = [tuning.prompts_PD]
+        for segment in question.context + question.candidate:
+            hidden.append(model.embed(torch.tensor(encode([segment.text])[0])) + tuning.slots_SD[slot(segment)])
+        hidden[-1][-1] += tuning.inject(torch.from_numpy(row.signals)[None])[0, 0]
+        hidden_BLD = torch.cat(hidden)[None]
+        length = hidden_BLD.shape[1]
+        mask_LL = torch.ones(length, length, dtype=torch.bool).tril()
+        if bidirectional:
+            region = length - sum(map(len, hidden[1 + len(question.context) :]))
+            mask_LL[:region, :region] = True
+        positions_BL = torch.arange(length)[None]
+        hidden_BLD = model.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_LL[None]), delta=tuning)
+        expected = tuning.score(model.finish(hidden_BLD)[:, -1]).softmax(-1)[:, 1]
+        close(tuned.scores([row]), expected.detach().numpy())
+
+
+def slot(segment):
+    return ("user", "history", "candidate", "cross", "ask").index(segment.slot)
+
+
+def test_a_bidirectional_life_is_cut_into_its_moments():
+    """A token that sees the whole context must not carry what came after a question into it."""
+    tuned, causal = make(bidirectional=True), make()
+    rows = ROWS["like"]
+    close(tuned.scores(rows), np.concatenate([tuned.scores([row]) for row in one_by_one(rows)]))
+    assert np.abs(tuned.scores(rows) - causal.scores(rows)).max() > 1e-3
+    states = tuned.cache.fetch(texts(rows))
+    with pytest.raises(AssertionError, match=r"Row\.moments"):
+        tuned.read(pad(rows, states.span), states)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_answers_trains_and_comes_back(method, tmp_path):
+    tuned, rows = make(method=method, depth=0 if method == "full" else 2), ROWS["like"]
+    states = tuned.cache.fetch(texts(rows))
+    tuned.loss(pad(rows, states.span), states).backward()
+    assert any(parameter.grad.any() for parameter in tuned.tuning.parameters() if parameter.requires_grad)
+    tuned.save(tmp_path)
+    again = load(tmp_path, FOUNDATION)
+    assert again.config == tuned.config
+    np.testing.assert_array_equal(again.scores(rows), tuned.scores(rows))
+
+
+def test_a_fresh_tuning_answers_as_the_foundation_does():
+    """Options start as the embeddings of the answer words, so the untrained score is the model's own."""
+    tuned, model = make(used=False, method="option-adapter"), FOUNDATION.model
+    hidden_D = torch.randn(model.config.width, generator=torch.Generator().manual_seed(0))
+    no, yes = (
+        model.embed_tokens.weight[torch.tensor(ids)].mean(0) for ids in FOUNDATION.tokenizer.encode([" no", " yes"])
+    )
+    assert torch.equal(tuned.tuning.score(hidden_D[None])[0], torch.stack([no, yes]) @ hidden_D)
+    assert tuned.cache.config.depth == 2
+    assert make(depth=None).cache.config.depth == FOUNDATION.model.config.num_layers - UPPER_LAYERS
+
+
+@pytest.mark.parametrize("others", [("click",), ("retrieve",), ("click", "retrieve")], ids=str)
+def test_tasks_mixed_in_one_batch_equal_each_alone(others):
+    first = make("like", seed=1)
+    rest = [make(task, seed=2 + n, cache=first.cache) for n, task in enumerate(others)]
+    everyone = [first, *rest]
+    rows = [row for tuned in everyone for row in ROWS[tuned.task.name]]
+    task_B = [n for n, tuned in enumerate(everyone) for _ in ROWS[tuned.task.name]]
+    order = np.random.default_rng(0).permutation(len(rows))
+    rows, task_B = [rows[n] for n in order], [task_B[n] for n in order]
+    states = first.cache.fetch(texts(rows))
+    mixed_BCD = first.read(pad(rows, states.span), states, rest, torch.tensor(task_B))
+    for row, task, found_CD in zip(rows, task_B, mixed_BCD, strict=True):
+        alone_BCD = everyone[task].read(pad([row], states.span), states)
+        torch.testing.assert_close(found_CD[: len(row.events)], alone_BCD[0], rtol=1e-5, atol=1e-5)
+
+
+def test_ranking_loss_is_the_mean_surprise():
+    tuned, rows = make(), ROWS["like"]
+    states = tuned.cache.fetch(texts(rows))
+    labels = np.concatenate([row.answers for row in rows])
+    probability = tuned.scores(rows)
+    expected = -np.log(np.where(labels == 1, probability, 1 - probability)).mean()
+    assert tuned.loss(pad(rows, states.span), states).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("log_q", [False, True])
+def test_retrieval_loss_is_infonce(log_q):
+    tuned, rows, items = make("retrieve"), ROWS["retrieve"], list(ITEMS.values())
+    share = [0.3, 0.02, 0.1, 0.25, 0.08, 0.25]
+    catalogue = ItemBlocks.of(tuned.task, BOOKS, items, np.log(share).astype(np.float32) if log_q else None)
+    states = tuned.cache.fetch([*texts(rows), *catalogue.texts()])
+    catalogue.bind(states)
+    users, vectors = tuned.vectors(rows), tuned.item_vectors(items)
+    targets = [int(n) for row in rows for n in row.answers]
+    present = sorted(set(targets))  # negatives are the other targets of the batch, each once
+    assert len(present) < len(targets) < len(LOG)
+    total = 0.0
+    for user, target in zip(users, targets, strict=True):
+        logit = {n: float(user @ vectors[n]) / TEMPERATURE - (log(share[n]) if log_q else 0) for n in present}
+        total -= log(exp(logit[target]) / sum(exp(value) for value in logit.values()))
+    loss = tuned.loss(pad(rows, states.span), states, catalogue)
+    assert loss.item() == pytest.approx(total / len(targets), rel=1e-4)
+
+
+def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
+    tuned, items = make("retrieve"), list(ITEMS.values())
+    vectors = tuned.item_vectors(items)
+    close(np.linalg.norm(vectors, axis=1), np.ones(len(items)))
+    close(
+        np.linalg.norm(tuned.vectors(ROWS["retrieve"]), axis=1), np.ones(sum(len(r.events) for r in ROWS["retrieve"]))
+    )
+    close(vectors, np.concatenate([tuned.item_vectors([item]) for item in items]))
+    assert len(items) < INFERENCE_TOKENS
+    monkeypatch.setattr(module, "INFERENCE_TOKENS", 4)
+    close(tuned.item_vectors(items), vectors)
+    assert vectors.shape == (6, 128)
+
+
+def test_errors(tmp_path):
+    with pytest.raises(ConfigError, match="all_layers with depth 2: training can't read cached states"):
+        make(all_layers=True)
+    assert make(all_layers=True, depth=0).tuning.config.first_layer == 0
+    with pytest.raises(ConfigError, match="task 'retrieve' compares vectors; use vectors and item_vectors"):
+        make("retrieve").scores(ROWS["retrieve"])
+    with pytest.raises(AssetError, match=r"holds no tuned task .*make one with `m6rec tune --run"):
+        load(tmp_path, FOUNDATION)
+    tuned = make()
+    tuned.save(tmp_path)
+    with pytest.raises(ConfigError, match="belongs to foundation tiny-4-0, but the model given is tiny-4-1"):
+        load(tmp_path, tiny.foundation(seed=1))
+    shared = load(tmp_path, FOUNDATION, tuned.cache)
+    assert shared.cache is tuned.cache
+    assert load(tmp_path, FOUNDATION, make(keep=2).cache).cache.config == replace(tuned.cache.config, keep=1)
