@@ -13,6 +13,7 @@ Budget: every method with settings gets ``NUM_TRIALS`` of them. Libraries are im
 
 import importlib
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
@@ -321,6 +322,27 @@ def fit_lightgbm(
         fit,
         lambda classifier: auc(labels_valid, classifier(features_valid)),
     )
+
+
+def fit_mlp(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Classifier:
+    """A two-layer perceptron on numeric features [N, F] (``sklearn.neural_network``).
+
+    It is what our own model would be without its language model: as many hidden units as ``tuning.signals`` has.
+
+    Raises:
+        ExtraError: scikit-learn is not installed.
+    """
+    network = _library("sklearn.pipeline").make_pipeline(
+        _library("sklearn.preprocessing").StandardScaler(),
+        _library("sklearn.neural_network").MLPClassifier(
+            (128, 128), alpha=1e-3, batch_size=512, learning_rate_init=5e-4, max_iter=8, n_iter_no_change=8,
+            random_state=seed,
+        ),
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that eight passes are no convergence is meant
+        network.fit(np.asarray(features), np.asarray(labels))
+    return lambda table: np.asarray(network.predict_proba(np.asarray(table))[:, 1], dtype=np.float64)
 
 
 def _best_of(

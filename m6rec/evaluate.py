@@ -168,11 +168,18 @@ def ranking_table(
         for s in seeds
     ]
     add("LightGBM, same statistics", forests, probabilities=True)
+    progress("MLP")
+    networks = [
+        baselines.fit_mlp(questions.signals(TRAIN), questions.answers(TRAIN), seed=s)(questions.signals(TEST))
+        for s in seeds
+    ]
+    add("MLP, same statistics", networks, probabilities=True)
     _, rival, rival_scores = max(rivals, key=lambda entry: entry[0])
     gap = bootstrap_difference(labels, np.mean(next(iter(ours.values())), 0), rival_scores, users)
+    trials = baselines.NUM_TRIALS
     note = (
-        f"{len(labels)} test questions of {len(set(users.tolist()))} users. {baselines.NUM_TRIALS} trials on validation "
-        "for each tuned baseline; popularity and the means are kept up to date to the moment of each question. "
+        f"{len(labels)} test questions of {len(set(users.tolist()))} users. {trials} trials on validation for each "
+        "tuned baseline; popularity and the means are kept up to date to the moment of each question. "
         f"Paired bootstrap over users, seeds averaged, against {rival}: {gap.value:+.4f} AUC, "
         f"95 % [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}."
     )
