@@ -14,7 +14,7 @@ from m6rec.tasks.task import lay_out, texts
 from m6rec.text.batch import pad
 from m6rec.tuned import INFERENCE_TOKENS, TEMPERATURE, UPPER_LAYERS, ItemBlocks, TunedConfig, create, load
 from m6rec.tuning import METHODS
-from m6rec.types import Event, Item, User
+from m6rec.types import SLOTS, Event, Item, User
 from tests import tiny
 
 FOUNDATION = tiny.foundation()
@@ -102,7 +102,8 @@ def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
         question = row.question(0)
         hidden = [tuning.prompts_PD]
         for segment in question.context + question.candidate:
-            hidden.append(model.embed(torch.tensor(encode([segment.text])[0])) + tuning.slots_SD[slot(segment)])
+            ids_L = torch.tensor(encode([segment.text])[0])
+            hidden.append(model.embed(ids_L) + tuning.slots_SD[SLOTS.index(segment.slot)])
         hidden[-1][-1] += tuning.inject(torch.from_numpy(row.signals)[None])[0, 0]
         hidden_BLD = torch.cat(hidden)[None]
         length = hidden_BLD.shape[1]
@@ -114,10 +115,6 @@ def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
         hidden_BLD = model.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_LL[None]), delta=tuning)
         expected = tuning.score(model.finish(hidden_BLD)[:, -1]).softmax(-1)[:, 1]
         close(tuned.scores([row]), expected.detach().numpy())
-
-
-def slot(segment):
-    return ("user", "history", "candidate", "cross", "ask").index(segment.slot)
 
 
 def test_a_bidirectional_life_is_cut_into_its_moments():
@@ -202,10 +199,8 @@ def test_retrieval_loss_is_infonce(log_q):
 def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
     tuned, items = make("retrieve"), list(ITEMS.values())
     vectors = tuned.item_vectors(items)
-    close(np.linalg.norm(vectors, axis=1), np.ones(len(items)))
-    close(
-        np.linalg.norm(tuned.vectors(ROWS["retrieve"]), axis=1), np.ones(sum(len(r.events) for r in ROWS["retrieve"]))
-    )
+    close(np.linalg.norm(vectors, axis=1), 1)
+    close(np.linalg.norm(tuned.vectors(ROWS["retrieve"]), axis=1), 1)
     close(vectors, np.concatenate([tuned.item_vectors([item]) for item in items]))
     assert len(items) < INFERENCE_TOKENS
     monkeypatch.setattr(module, "INFERENCE_TOKENS", 4)
