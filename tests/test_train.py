@@ -1,0 +1,322 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from m6rec import train
+from m6rec.domains import domain as domains
+from m6rec.errors import ConfigError
+from m6rec.tasks import task as tasks
+from m6rec.tasks.task import Task, lay_out
+from m6rec.train import CHECKPOINT, TrainConfig, fit, tune
+from m6rec.tuned import TunedConfig, create, load
+from m6rec.types import Event, Item, Segment, User
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+GENERIC = domains.named("generic")
+ITEMS = {str(n): Item(str(n), "ab"[n % 2]) for n in range(8)}
+
+SIGNED = Task(
+    name="signed",
+    readout="score",
+    facts=lambda user, domain: (),
+    behaviour=lambda event, item, domain: Segment(("+" if domain.likes(event) else "-") + item.title, "history"),
+    candidate=lambda item, domain: (Segment("?" + item.title, "candidate"),),
+    answer=lambda event, domain: int(domain.likes(event)),
+    num_classes=2,
+    options=(" no", " yes"),
+)
+"""As terse as the tiny model is dull, and without numbers: what is learned is learned from the text."""
+
+
+def board(task, seed, num_users):
+    """Rows of a checkerboard: half the users like the items of one colour, half those of the other.
+
+    Neither user nor item tells the answer, only the two together, which a user's history reveals.
+    """
+    rng = np.random.default_rng(seed)
+    events = [
+        Event(f"{seed}-{user}", str(item), time, (user + item) % 2)
+        for time in range(8)
+        for user, item in enumerate(rng.integers(8, size=num_users).tolist())
+    ]
+    users = {event.user: User(event.user) for event in events}
+    rows, _ = lay_out(tasks.named(task), events, users, ITEMS, GENERIC, np.ones(len(events), bool))
+    return [row.only(row.visible > 0) for row in rows if row.visible.any()]
+
+
+def tune_board(task, method, *, folder=None, progress=lambda step, total, loss: None, num_users=60, **options):
+    """(the tuned task, its history)."""
+    config = TunedConfig(task=task, domain="generic", foundation="tiny", method=method)
+    tuned = create(config, tiny.foundation())
+    options = {"epochs": 4, "learning_rate": 5e-3, "average": 0.9, **options}
+    history = tune(
+        tuned,
+        board(task, 0, num_users),
+        board(task, 1, 20),
+        list(ITEMS.values()),
+        TrainConfig(**options),
+        folder=folder,
+        progress=progress,
+    )
+    return tuned, history
+
+
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [
+        ("tests.test_train:SIGNED", "upper"),
+        ("tests.test_train:SIGNED", "lora"),
+        ("like", "option-adapter"),
+        ("like", "head"),
+    ],
+)
+def test_a_checkerboard_is_learned(monkeypatch, task, method):
+    monkeypatch.setattr(train, "TRAINING_SEGMENTS", 60)
+    _, history = tune_board(task, method)
+    assert max(history.judgements) > 0.97  # the AUC of users that training never saw
+    assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
+
+
+def test_retrieval_learns_which_colour_follows(monkeypatch):
+    monkeypatch.setattr(train, "TRAINING_SEGMENTS", 60)
+    tuned, history = tune_board("retrieve", "upper", epochs=3)
+    assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
+    assert history.judgements[-1] == max(history.judgements)
+    assert tuned.item_vectors(list(ITEMS.values())).shape == (8, 128)
+
+
+class Line(nn.Module):
+    """A model of four parameters, one frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 1))
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def loss(self, batch):
+        x_N2, y_N = batch
+        return ((x_N2 @ self.weight)[:, 0] + self.bias * self.frozen - y_N).square().mean()
+
+
+def batches(count=12, size=4):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, size, 2, generator=generator)
+    y = 3 * x[..., 0] - x[..., 1] + 0.5 + 0.1 * torch.randn(count, size, generator=generator)
+    return list(zip(x, y, strict=True))
+
+
+CONFIG = {"epochs": 4, "learning_rate": 0.1, "warmup_steps": 4, "checkpoint_steps": 5}
+
+
+def fit_line(folder=None, *, data=None, line=None, **options):
+    line, data = line or Line(), batches() if data is None else data
+    keywords = {name: options.pop(name) for name in ("judge", "progress") if name in options}
+    history = fit(line, data, line.loss, TrainConfig(**{**CONFIG, **options}), folder=folder, **keywords)
+    return line, history
+
+
+def state(line):
+    return [parameter.tolist() for parameter in line.parameters()]
+
+
+def test_loss_falls_and_frozen_parameters_stay():
+    line, history = fit_line(epochs=20, average=0.5)
+    assert len(history.losses) == 20 * 12
+    assert np.mean(history.losses[-12:]) < 0.05 < 1 < np.mean(history.losses[:3])
+    assert line.weight[:, 0].tolist() == pytest.approx([3, -1], abs=0.15)
+    assert line.frozen.item() == 1
+
+
+def test_same_seed_same_result_other_seed_other_order():
+    first, again, other = fit_line(), fit_line(), fit_line(seed=1)
+    assert first[1] == again[1]
+    assert state(first[0]) == state(again[0])
+    assert first[1].losses != other[1].losses
+
+
+def test_learning_rate_rises_then_falls():
+    """Seen in the size of the first steps, which Adam makes as long as the rate."""
+    line, seen = Line(), [[0.0, 0.0]]
+    config = TrainConfig(epochs=4, learning_rate=0.1, warmup_steps=4, average=0, weight_decay=0)
+    fit(line, batches(), line.loss, config, progress=lambda *_: seen.append(line.weight[:, 0].tolist()))
+    steps = np.abs(np.diff(seen, axis=0)).max(1)
+    assert steps[0] == pytest.approx(0.1 / 4, rel=1e-3)
+    assert steps[:4].tolist() == sorted(steps[:4])
+    assert steps[-4:].max() < 0.02 * 0.1 + 0.003
+
+
+def test_accumulated_batches_equal_larger_ones():
+    small = batches()
+    order = [np.random.default_rng([0, epoch]).permutation(12) for epoch in range(2)]
+    line, halves = Line(), []
+    fit(
+        line,
+        small,
+        line.loss,
+        TrainConfig(epochs=2, learning_rate=0.1, accumulate=2),
+        progress=lambda step, total, loss: halves.append((step, total, loss)),
+    )
+    assert halves[-1][:2] == (12, 12)
+    # The same pairs as batches of double size, taken in their order.
+    doubled = [
+        tuple(torch.cat(parts) for parts in zip(small[a], small[b], strict=True))
+        for epoch in order
+        for a, b in epoch.reshape(-1, 2)
+    ]
+    other, steps = Line(), iter(doubled)
+    fit(other, [None] * 6, lambda _: other.loss(next(steps)), TrainConfig(epochs=2, learning_rate=0.1))
+    np.testing.assert_allclose(np.concatenate(state(line)[:1]), np.concatenate(state(other)[:1]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_remainder_of_batches_is_a_step_of_its_own():
+    _, history = fit_line(data=batches(5), accumulate=2, epochs=2)
+    assert len(history.losses) == 6
+
+
+def test_the_best_epoch_is_kept_and_training_stops_early():
+    line, judged, judgements = Line(), [], iter([0.1, 0.7, 0.6, 0.7, 0.9])
+
+    def judge():
+        judged.append(state(line))
+        return next(judgements)
+
+    _, history = fit_line(line=line, judge=judge, epochs=5, patience=2)
+    assert history.judgements == [0.1, 0.7, 0.6, 0.7]  # no better for two epochs
+    assert history.best_epoch == 1
+    assert state(line) == judged[1]
+    assert judged[1] != judged[3]
+
+
+def test_without_patience_all_epochs_run():
+    judgements = iter([0.9, 0.1, 0.1, 0.1])
+    _, history = fit_line(judge=lambda: next(judgements))
+    assert (len(history.judgements), history.best_epoch) == (4, 0)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_the_running_mean_is_what_is_kept(average):
+    line, mean, last = Line(), np.zeros(2), None
+
+    def follow(step, total, loss):
+        nonlocal mean, last
+        decay = min(average, step / (step + 9)) if average else 0.0
+        last = line.weight[:, 0].tolist()
+        mean = decay * mean + (1 - decay) * np.array(last)
+
+    fit_line(line=line, average=average, progress=follow, epochs=1)
+    assert line.weight[:, 0].tolist() == pytest.approx(mean.tolist(), rel=1e-5)
+    assert (line.weight[:, 0].tolist() == last) == (average == 0)
+
+
+def test_one_wild_batch_does_not_stop_the_rest():
+    """Unclipped, its gradient stays in Adam's second moment and makes every later step tiny."""
+    ordinary = batches()
+    wild = [(x, y + 1e6 * (number == 3)) for number, (x, y) in enumerate(ordinary)]
+    loss = {}
+    for clip in (1.0, 1e9):
+        line, _ = fit_line(data=wild, clip=clip, epochs=10)
+        loss[clip] = np.mean([line.loss(batch).item() for batch in ordinary])
+    assert loss[1.0] < 2 < 5 < loss[1e9]
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("stop", "first"),
+    [(3, 1), (10, 11), (17, 16), (24, 21), (48, 46)],
+    ids=["before any checkpoint", "at a checkpoint", "in an epoch", "at an epoch's end", "at the end"],
+)
+def test_an_interrupted_run_goes_on_exactly(tmp_path, stop, first):
+    """A checkpoint is written every 5 steps, and at the end of an epoch, which has 12."""
+
+    def run(folder=None, progress=lambda *_: None):
+        line = Line()
+        _, history = fit_line(folder, line=line, progress=progress, judge=lambda: -line.weight.sum().item())
+        return history, state(line)
+
+    def interrupt(step, total, loss):
+        if step == stop:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run(tmp_path, interrupt)
+    steps = []
+    assert run(tmp_path, lambda step, *_: steps.append(step)) == run()
+    assert steps[0] == first
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = fit_line(tmp_path)
+    again = fit_line(tmp_path, progress=lambda *_: pytest.fail("trained again"))
+    assert again[1] == first[1]
+    assert state(again[0]) == state(first[0])
+
+
+KILLED = {"task": "like", "method": "option-adapter", "num_users": 30, "epochs": 3, "checkpoint_steps": 3}
+
+
+def die(step, total, loss):
+    if step == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_and_run_again_it_loses_nothing(tmp_path, monkeypatch):
+    """SIGKILL in the middle of a tuning; the run that goes on has the losses of one that was never killed."""
+    code = (
+        "import sys; from pathlib import Path; from m6rec import train; from tests import test_train as t; "
+        "train.TRAINING_SEGMENTS = 60; t.tune_board(**t.KILLED, folder=Path(sys.argv[1]), progress=t.die)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / CHECKPOINT).is_file()
+    monkeypatch.setattr(train, "TRAINING_SEGMENTS", 60)
+    steps = []
+    resumed, history = tune_board(**KILLED, folder=tmp_path, progress=lambda step, *_: steps.append(step))
+    assert steps[0] == 7
+    whole, expected = tune_board(**KILLED)
+    assert history == expected
+    rows = board("like", 1, 20)
+    np.testing.assert_array_equal(resumed.scores(rows), whole.scores(rows))
+    np.testing.assert_array_equal(load(tmp_path, tiny.foundation()).scores(rows), whole.scores(rows))
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path):
+    fit_line(tmp_path)
+    for options in ({"learning_rate": 0.2}, {"seed": 1}, {"epochs": 9}, {"data": batches(11)}):
+        with pytest.raises(ConfigError, match="belongs to a run with another configuration, method or data"):
+            fit_line(tmp_path, **options)
+    other = nn.Linear(2, 1)
+    with pytest.raises(ConfigError, match="another folder, or delete it to start anew"):
+        fit(other, batches(), lambda batch: other(batch[0]).mean(), TrainConfig(**CONFIG), folder=tmp_path)
+
+
+def test_a_tensorboard_log_is_written(tmp_path):
+    fit_line(tmp_path, judge=lambda: 0.5)
+    assert list((tmp_path / "log").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"learning_rate": 0.0}, r"learning_rate 0.0 must be in \(0, 1\)"),
+        ({"average": 1.0}, r"average 1.0 in \[0, 1\)"),
+        ({"clip": 0.0}, "clip 0.0 above 0"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**options)
