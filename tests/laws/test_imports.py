@@ -1,0 +1,75 @@
+"""Who may import whom: the layers of pyproject.toml hold, and a violation would be seen."""
+
+import pkgutil
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import m6rec
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(m6rec.__file__).parent
+LIGHT = ("types", "errors", "metrics", "assets", "text", "domains", "tasks")
+HEAVY = ("torch", "transformers", "tensorboard", "faiss", "m6rec.foundation", "m6rec.tuning")
+
+
+def lint(folder):
+    """(exit status, output) of import-linter on the package in a folder."""
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False, env={"PYTHONPATH": "."}
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_layers_hold():
+    status, output = lint(ROOT)
+    assert status == 0, output
+
+
+VIOLATIONS = {
+    "upwards": ("metrics.py", "import m6rec.tuning", "m6rec.metrics is not allowed to import m6rec.tuning"),
+    "beside": ("tasks/like.py", "import m6rec.tuning", "m6rec.tasks is not allowed to import m6rec.tuning"),
+    "deferred": (
+        "foundation/model.py",
+        "def late():\n    from m6rec import train",
+        "m6rec.foundation is not allowed to import m6rec.train",
+    ),
+}
+
+
+@pytest.mark.parametrize("violation", VIOLATIONS)
+def test_a_planted_violation_is_seen(tmp_path, violation):
+    shutil.copytree(PACKAGE, tmp_path / "m6rec", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    file, line, message = VIOLATIONS[violation]
+    with open(tmp_path / "m6rec" / file, "a", encoding="utf-8") as source:
+        source.write(f"\n{line}\n")
+    status, output = lint(tmp_path)
+    assert status == 1, output
+    assert message in output
+
+
+def test_every_module_has_a_layer():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = config["tool"]["importlinter"]["contracts"][0]["layers"]
+    named = {name.strip() for layer in layers for name in layer.split("|")}
+    assert named == {f"m6rec.{module.name}" for module in pkgutil.iter_modules(m6rec.__path__)}
+
+
+def test_data_and_tasks_come_without_torch():
+    """Reading, wording and measuring need no model, so they must not wait for one to load."""
+    modules = [
+        module.name for module in pkgutil.walk_packages(m6rec.__path__, "m6rec.") if module.name.split(".")[1] in LIGHT
+    ]
+    assert len(modules) > 15
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {modules}]; "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
