@@ -157,15 +157,12 @@ def test_learning_rate_rises_then_falls():
 def test_accumulated_batches_equal_larger_ones():
     small = batches()
     order = [np.random.default_rng([0, epoch]).permutation(12) for epoch in range(2)]
-    line, halves = Line(), []
-    fit(
-        line,
-        small,
-        line.loss,
-        TrainConfig(epochs=2, learning_rate=0.1, accumulate=2),
-        progress=lambda step, total, loss: halves.append((step, total, loss)),
+    line, seen = Line(), []
+    config = {"epochs": 2, "learning_rate": 0.1}
+    history = fit(
+        line, small, line.loss, TrainConfig(**config, accumulate=2), progress=lambda *now: seen.append(now[:2])
     )
-    assert halves[-1][:2] == (12, 12)
+    assert seen == [(step, 12) for step in range(1, 13)]
     # The same pairs as batches of double size, taken in their order.
     doubled = [
         tuple(torch.cat(parts) for parts in zip(small[a], small[b], strict=True))
@@ -173,7 +170,8 @@ def test_accumulated_batches_equal_larger_ones():
         for a, b in epoch.reshape(-1, 2)
     ]
     other, steps = Line(), iter(doubled)
-    fit(other, [None] * 6, lambda _: other.loss(next(steps)), TrainConfig(epochs=2, learning_rate=0.1))
+    expected = fit(other, [None] * 6, lambda _: other.loss(next(steps)), TrainConfig(**config))
+    assert history.losses == pytest.approx(expected.losses, rel=1e-4)
     np.testing.assert_allclose(np.concatenate(state(line)[:1]), np.concatenate(state(other)[:1]), rtol=1e-4, atol=1e-6)
 
 
