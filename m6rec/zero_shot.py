@@ -27,6 +27,9 @@ from m6rec.tuning import TuningConfig, create
 
 BATCH_TOKENS = 2048
 UPPER_LAYERS = 3
+"""Layers that few-shot tuning reaches; those below run once for all measurements."""
+NUM_SHOWN = 4000
+"""Few-shot examples are drawn from this many events at the end of the training part."""
 SHOTS = (80, 400)
 FEW_SHOT = TrainConfig(epochs=4, learning_rate=5e-4, average=0.0)
 
@@ -34,8 +37,10 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
-    ids_BL: Tensor
+class Batch:
+    """Diaries after the lower layers: hidden_BLD, and where in it the Q blanks are, with their answers and events."""
+
+    hidden_BLD: Tensor
     row_Q: Tensor
     place_Q: Tensor
     answer_Q: Tensor
@@ -57,9 +62,9 @@ def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0)
     layers = foundation.model.config.num_layers
     config = TuningConfig(method="adapter", first_layer=layers - UPPER_LAYERS, num_classes=0)
     tuning = create(config, foundation.model, seed=seed)
-    batches = [_batches(foundation, [diary])[0] for diary in diaries]
+    batches = [read(foundation, [diary])[0] for diary in diaries]
 
-    def loss(batch: _Batch) -> Tensor:
+    def loss(batch: Batch) -> Tensor:
         return F.cross_entropy(_logits(foundation, batch, tuning), batch.answer_Q)
 
     training = TrainConfig(epochs=FEW_SHOT.epochs, learning_rate=FEW_SHOT.learning_rate, average=0.0, seed=seed)
@@ -78,16 +83,16 @@ def table(
     """Test AUC without training, and after ``SHOTS`` examples from the end of the time before the test part."""
     log = split.log
     items = dict(log.items)
-    first, test = int(split.indices(VALID)[0]), int(split.indices(TEST)[0])
-    asked = write(log.events, items, domain, test, len(log.events))
+    valid, test = int(split.indices(VALID)[0]), int(split.indices(TEST)[0])
+    progress("reading diaries")
+    asked = read(foundation, write(log.events, items, domain, test, len(log.events)))
     labels = np.array([int(domain.likes(log.events[position])) for position in range(test, len(log.events))])
-    shown = [diary for diary in write(log.events, items, domain, first, test) if len(diary.lines) > diary.num_lead]
+    shown = write(log.events, items, domain, max(0, valid - NUM_SHOWN), valid)
 
     def measure(delta: Delta | None) -> float:
         found = scores(foundation, asked, delta)
         return auc(labels, np.array([found[position] for position in range(test, len(log.events))]))
 
-    progress("zero-shot")
     rows = [Row(method="zero-shot", metrics={"AUC": (measure(None),)})]
     for shots in SHOTS:
         values = []
@@ -95,7 +100,7 @@ def table(
             progress(f"{shots} examples, seed {seed}")
             values.append(measure(few_shot(foundation, _examples(shown, shots, seed), seed=seed)))
         rows.append(Row(method=f"{shots} examples", metrics={"AUC": tuple(values)}))
-    note = f"{len(labels)} test questions; diaries of at most {QUESTIONS} lines; examples drawn from validation users."
+    note = f"{len(labels)} test questions; diaries of at most {QUESTIONS} lines; few-shot examples from the end of the training part."
     return Table(title="Zero-shot and few-shot likes, by likelihood", metric="AUC", rows=tuple(rows), note=note)
 
 
@@ -115,20 +120,26 @@ def _examples(diaries: Sequence[Diary], shots: int, seed: int) -> list[Diary]:
     return chosen
 
 
-def _logits(foundation: Foundation, batch: _Batch, delta: Delta | None) -> Tensor:
+def _logits(foundation: Foundation, batch: Batch, delta: Delta | None) -> Tensor:
     """fp32 logits of the two answers at each blank, logits_QC."""
     model = foundation.model
-    positions_BL = torch.arange(batch.ids_BL.shape[1], device=model.device).expand_as(batch.ids_BL)
-    hidden_BLD = model.run(model.embed(batch.ids_BL), positions_BL, Dense(positions_BL), delta=delta)
+    hidden_BLD = _run(foundation, batch.hidden_BLD, model.config.num_layers - UPPER_LAYERS, None, delta)
     normed_QD = model.finish(hidden_BLD[batch.row_Q, batch.place_Q])
     head = model.embed_tokens.weight if model.config.tied else model.lm_head.weight
     answers = [ids[0] for ids in foundation.tokenizer.encode(ANSWERS)]
     return normed_QD.float() @ head[answers].float().T
 
 
-def _batches(foundation: Foundation, diaries: Sequence[Diary]) -> list[_Batch]:
-    """Diaries as padded rows of tokens, alike in length."""
-    tokenizer, device = foundation.tokenizer, foundation.model.device
+def _run(foundation: Foundation, hidden_BLD: Tensor, first: int, last: int | None, delta: Delta | None) -> Tensor:
+    positions_BL = torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device).expand(hidden_BLD.shape[:2])
+    return foundation.model.run(hidden_BLD, positions_BL, Dense(positions_BL), first=first, last=last, delta=delta)
+
+
+@torch.no_grad()
+def read(foundation: Foundation, diaries: Sequence[Diary]) -> list[Batch]:
+    """Runs the lower layers over diaries, padded to batches of rows alike in length."""
+    model, tokenizer, device = foundation.model, foundation.tokenizer, foundation.model.device
+    depth = model.config.num_layers - UPPER_LAYERS
     answers = tokenizer.encode(ANSWERS)
     rows = []
     for diary in diaries:
@@ -150,8 +161,8 @@ def _batches(foundation: Foundation, diaries: Sequence[Diary]) -> list[_Batch]:
         for number, (tokens, *_) in enumerate(part):
             ids_BL[number, : len(tokens)] = torch.tensor(tokens)
         batches.append(
-            _Batch(
-                ids_BL.to(device),
+            Batch(
+                _run(foundation, model.embed(ids_BL.to(device)), 0, depth, None),
                 torch.tensor([n for n, row in enumerate(part) for _ in row[1]], device=device),
                 torch.tensor([place for row in part for place in row[1]], device=device),
                 torch.tensor([answer for row in part for answer in row[2]], device=device),

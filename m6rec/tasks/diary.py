@@ -1,7 +1,7 @@
 """Zero-shot like prediction: a user's events as a diary whose next line the untuned model completes.
 
-    Toy Story, liked by 80% of viewers. User likes it? yes
-    Heat, liked by 75% of viewers. User likes it? ___
+    Toy Story, liked by 80%. User likes it? yes
+    Heat, liked by 75%. User likes it? ___
 
 The score is log p(" yes") − log p(" no") at the blank. Earlier lines show how readily this user says yes, and the
 share, which is counted from the past alone, says what a model that never saw the item can't know.
@@ -18,7 +18,7 @@ from m6rec.text.verbalise import share
 from m6rec.types import Event, Item
 
 ANSWERS = (" no", " yes")
-LEAD, QUESTIONS = 8, 48
+LEAD, QUESTIONS = 8, 32
 """Lines of history before the first question of a diary, and questions in one: long enough to share, short to run."""
 
 
@@ -39,7 +39,7 @@ class Diary:
 
 def line(item: Item, item_share: float) -> str:
     """An event's line up to the blank."""
-    return f"\n{item.title}, liked by {share(item_share)} of viewers. User likes it?"
+    return f"\n{item.title}, liked by {share(item_share)}. User likes it?"
 
 
 def write(events: Sequence[Event], items: dict[str, Item], domain: Domain, first: int, last: int) -> list[Diary]:
