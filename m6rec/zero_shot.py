@@ -47,11 +47,11 @@ class Batch:
     events: list[int]
 
 
-def scores(foundation: Foundation, diaries: Sequence[Diary], delta: Delta | None = None) -> dict[int, float]:
+def scores(foundation: Foundation, batches: Sequence[Batch], delta: Delta | None = None) -> dict[int, float]:
     """Log p(yes) − log p(no) of every question, by the position of its event in the log."""
     found: dict[int, float] = {}
     with torch.no_grad():
-        for batch in _batches(foundation, diaries):
+        for batch in batches:
             logits_QC = _logits(foundation, batch, delta)
             found |= dict(zip(batch.events, (logits_QC[:, 1] - logits_QC[:, 0]).tolist(), strict=True))
     return found
@@ -100,7 +100,10 @@ def table(
             progress(f"{shots} examples, seed {seed}")
             values.append(measure(few_shot(foundation, _examples(shown, shots, seed), seed=seed)))
         rows.append(Row(method=f"{shots} examples", metrics={"AUC": tuple(values)}))
-    note = f"{len(labels)} test questions; diaries of at most {QUESTIONS} lines; few-shot examples from the end of the training part."
+    note = (
+        f"{len(labels)} test questions, {QUESTIONS} at most in a diary; few-shot examples from the end of the training "
+        "part. The share of viewers who like the item stands in each line."
+    )
     return Table(title="Zero-shot and few-shot likes, by likelihood", metric="AUC", rows=tuple(rows), note=note)
 
 
