@@ -1,1 +1,31 @@
 """One pretrained language model as the foundation of a whole recommender."""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Domain": "m6rec.domains.domain",
+    "Event": "m6rec.types",
+    "Item": "m6rec.types",
+    "M6RecError": "m6rec.errors",
+    "Past": "m6rec.text.past",
+    "Recommender": "m6rec.serving.recommender",
+    "StateCache": "m6rec.foundation.states",
+    "Task": "m6rec.tasks.task",
+    "TrainConfig": "m6rec.train",
+    "Tuned": "m6rec.tuned",
+    "TunedConfig": "m6rec.tuned",
+    "User": "m6rec.types",
+}
+# Loaded on first use, so that reading a log does not load torch.
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'm6rec' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

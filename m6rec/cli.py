@@ -274,6 +274,38 @@ def rank(
     say(value, as_json, "\n".join(f"{r.score:.3f}  {r.item.id:>6}  {r.item.title}" for r in ranked))
 
 
+@app.command("zero-shot")
+def zero_shot(
+    *,
+    data: Data = Path("runs/demo/data"),
+    foundation: Foundation = DEFAULT,
+    seeds: Annotated[int, typer.Option(help="Seeds of the few-shot rows.", min=1)] = 1,
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """AUC of likes by likelihood: untuned, and after 80 and 400 examples."""
+    from m6rec import report
+    from m6rec import zero_shot as shots
+    from m6rec.domains import prepared
+    from m6rec.foundation.checkpoint import load
+
+    made = prepared.load(data)
+    model = load(foundation, dtype=dtype, device=device)
+    table = shots.table(
+        model,
+        made.split,
+        made.domain,
+        seeds=range(seeds),
+        progress=lambda name: err.print(f"  {name}", highlight=False),
+    )
+    result = report.Report(title=f"zero-shot on {made.domain.name}", tables=(table,), facts=report.facts())
+    if as_json:
+        typer.echo(report.to_json(result))
+    else:
+        Console().print(report.to_table(result))
+
+
 def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str) -> tuple[Any, list[str]]:
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load

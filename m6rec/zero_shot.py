@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m6rec.domains.domain import Domain
+from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Delta, Dense
 from m6rec.metrics import auc
@@ -130,6 +131,10 @@ def _logits(foundation: Foundation, batch: Batch, delta: Delta | None) -> Tensor
     normed_QD = model.finish(hidden_BLD[batch.row_Q, batch.place_Q])
     head = model.embed_tokens.weight if model.config.tied else model.lm_head.weight
     answers = [ids[0] for ids in foundation.tokenizer.encode(ANSWERS)]
+    if answers[0] == answers[1]:
+        raise ConfigError(
+            f"the tokenizer of {foundation.source!r} starts both {ANSWERS} with one token; use another model"
+        )
     return normed_QD.float() @ head[answers].float().T
 
 

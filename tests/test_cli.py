@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from m6rec import cli
+
+GOLDEN = Path(__file__).parent / "golden" / "flags.json"
+runner = CliRunner()
+
+
+def flags() -> dict[str, list[str]]:
+    """Every command with its options and arguments, in order."""
+    import typer.main
+
+    found = {}
+
+    def walk(command, name):
+        if hasattr(command, "commands"):
+            for word, sub in sorted(command.commands.items()):
+                walk(sub, f"{name} {word}".strip())
+        else:
+            found[name] = [option for parameter in command.params for option in (parameter.opts or [parameter.name])]
+
+    walk(typer.main.get_command(cli.app), "")
+    return found
+
+
+def test_flags_are_those_that_users_have_typed_before():
+    assert flags() == json.loads(GOLDEN.read_text())
+
+
+def run(monkeypatch, capsys, *words: str) -> tuple[int, str]:
+    monkeypatch.setattr("sys.argv", ["m6rec", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0), " ".join(capsys.readouterr().err.split())
+
+
+def test_a_bad_column_is_named(monkeypatch, capsys, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,time,name\n1,2,3,Heat\n")
+    code, said = run(monkeypatch, capsys, "prepare", "generic", str(log), "--out", str(tmp_path / "data"))
+    assert code == 2
+    assert "title" in said
+    assert "name" in said
+
+
+def test_a_missing_model_lists_what_there_is(monkeypatch, capsys, tmp_path):
+    log = tmp_path / "log.csv"
+    rows = [f"{n % 3},{n % 7},{n},Film {n % 7}" for n in range(60)]
+    log.write_text("\n".join(["user,item,time,title", *rows]))
+    data = str(tmp_path / "data")
+    result = runner.invoke(cli.app, ["prepare", "generic", str(log), "--out", data, "--json"])
+    assert json.loads(result.stdout)["events"] == 60
+    words = ("tune", "like", "--data", data, "--run", str(tmp_path / "run"), "--foundation", "no-such-model")
+    code, said = run(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "smollm2-135m" in said
+
+
+def test_an_unprepared_folder_says_how_to_prepare_it(monkeypatch, capsys, tmp_path):
+    code, said = run(monkeypatch, capsys, "recommend", "--user", "1", "--data", str(tmp_path))
+    assert code == 2
+    assert "m6rec prepare" in said
+
+
+def test_assets_are_listed_as_json():
+    result = runner.invoke(cli.app, ["assets", "list", "--json"])
+    assert {row["name"] for row in json.loads(result.stdout)} >= {"smollm2-135m", "movielens-100k"}

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+from m6rec import zero_shot
+from m6rec.domains.domain import named
+from m6rec.errors import ConfigError
+from m6rec.tasks.diary import Diary, write
+from m6rec.text.log import Log, split_by_time
+from m6rec.types import Event, Item, User
+from tests import tiny
+
+ANSWERS = ("n", "y")  # the tiny tokenizer starts " no" and " yes" alike
+
+
+@pytest.fixture
+def foundation(monkeypatch):
+    monkeypatch.setattr(zero_shot, "ANSWERS", ANSWERS)
+    return tiny.foundation(num_layers=4)
+
+
+def make_log(num_events: int = 120) -> Log:
+    items = {f"i{n}": Item(f"i{n}", f"Film {n}") for n in range(7)}
+    users = {f"u{n}": User(f"u{n}") for n in range(3)}
+    draw = np.random.default_rng(0).integers(1, 6, num_events)
+    events = tuple(Event(f"u{n % 3}", f"i{n % 7}", n, float(value)) for n, value in enumerate(draw))
+    return Log(events=events, items=items, users=users)
+
+
+def test_a_score_is_the_likelihood_of_the_answer_after_the_text_so_far(foundation):
+    lines = (("\nHeat, liked by 50%. User likes it?", 1), ("\nAlien, liked by 75%. User likes it?", 0))
+    batches = zero_shot.read(foundation, [Diary(lines, (4, 9), 1)])
+    found = zero_shot.scores(foundation, batches)
+    text = lines[0][0] + ANSWERS[1] + lines[1][0]
+    pieces = [lines[0][0], ANSWERS[1], lines[1][0]]
+    ids = torch.tensor([[token for piece in foundation.tokenizer.encode(pieces) for token in piece]])
+    assert foundation.tokenizer.decode(ids[0].tolist()) == text
+    logits = foundation.model(ids)[0, -1]
+    no, yes = (ids[0] for ids in foundation.tokenizer.encode(ANSWERS))
+    assert set(found) == {9}
+    assert found[9] == pytest.approx(float(logits[yes] - logits[no]), abs=1e-5)
+
+
+def test_answers_that_look_alike_are_refused(foundation, monkeypatch):
+    monkeypatch.setattr(zero_shot, "ANSWERS", (" no", " yes"))
+    batches = zero_shot.read(foundation, [Diary((("\nHeat?", 1),), (0,), 0)])
+    with pytest.raises(ConfigError, match="one token"):
+        zero_shot.scores(foundation, batches)
+
+
+def test_every_wanted_event_is_asked_once_and_sees_only_the_past(foundation):
+    log = make_log()
+    domain, items = named("movielens"), dict(log.items)
+    diaries = write(log.events, items, domain, 60, 120)
+    asked = sorted(position for diary in diaries for position in diary.events[diary.num_lead :])
+    assert asked == list(range(60, 120))
+    before = {e: line for diary in diaries for e, line in zip(diary.events, diary.lines, strict=True)}
+    changed = (*log.events[:90], *(Event(e.user, e.item, e.time, 6 - e.value) for e in log.events[90:]))
+    for diary in write(changed, items, domain, 60, 120):
+        for position, line in zip(diary.events, diary.lines, strict=True):
+            if position <= 90:
+                assert line[0] == before[position][0]
+
+
+def test_a_table_measures_zero_and_few_shot(foundation):
+    table = zero_shot.table(foundation, split_by_time(make_log(200)), named("movielens"), seeds=(0,))
+    assert [row.method for row in table.rows] == ["zero-shot", "80 examples", "400 examples"]
+    assert all(0 <= row.mean("AUC") <= 1 for row in table.rows)
+    assert table.rows[0].mean("AUC") != table.rows[1].mean("AUC")
