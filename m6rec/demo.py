@@ -169,6 +169,11 @@ def _mean(table: Table, method: str, metric: str) -> float:
     return next(row for row in table.rows if row.method == method).mean(metric)
 
 
+def _lead(table: Table) -> float:
+    assert table.lead is not None, "the table has ours and others"
+    return table.lead
+
+
 def _claims(
     ranking: Table,
     retrieving: Sequence[Table],
@@ -186,12 +191,12 @@ def _claims(
 
     best_hit = max(row.mean("HitRate@10") for row in unseen.rows if row.method != OURS)
     return (
-        claim("like-ranking: mean test AUC", ranking_auc := _mean(ranking, OURS, "AUC"), ">=", 0.770),
-        claim("like-ranking: lead over the best baseline", ranking.lead or ranking_auc, ">=", 0.005),
+        claim("like-ranking: mean test AUC", _mean(ranking, OURS, "AUC"), ">=", 0.770),
+        claim("like-ranking: lead over the best baseline", _lead(ranking), ">=", 0.005),
         claim("like-ranking: trained share", like.tuning.trainable_share(like.foundation.model), "<=", 0.01),
         claim("states: tokens a second", states_rate, ">=", 2000),
         claim("like-ranking: seconds to tune, slowest seed", tuning_seconds, "<=", 480),
-        claim("retrieval of unseen items: lead in NDCG@10", unseen.lead or 0.0, ">", 0.0),
+        claim("retrieval of unseen items: lead in NDCG@10", _lead(unseen), ">", 0.0),
         claim("retrieval of unseen items: lead in HitRate@10", _mean(unseen, OURS, "HitRate@10") - best_hit, ">", 0.0),
         claim("zero-shot: test AUC", _mean(shots, "zero-shot", "AUC"), ">", 0.60),
         claim("few-shot, 80 examples: test AUC", _mean(shots, "80 examples", "AUC"), ">", 0.60),

@@ -28,7 +28,7 @@ BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
 TRAINING_SEGMENTS = 600
 """Padded segments of one training batch: small, for many steps an epoch; a longer life is a batch of its own."""
-AVERAGE, FIRST, SECOND = "average/", "first/", "second/"
+AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +223,7 @@ class _Run:
             tensors |= {
                 name: p.detach(),
                 AVERAGE + name: self.mean[name],
-                "best/" + name: self.best[name],
+                BEST + name: self.best[name],
                 FIRST + name: state["exp_avg"],
                 SECOND + name: state["exp_avg_sq"],
             }
@@ -258,7 +258,7 @@ class _Run:
             for name, p in self.parameters.items():
                 p.copy_(tensors[name])
                 self.mean[name].copy_(tensors[AVERAGE + name])
-                self.best[name].copy_(tensors["best/" + name])
+                self.best[name].copy_(tensors[BEST + name])
                 self.optimizer.state[p]["step"].fill_(len(note["history"]["losses"]))
                 self.optimizer.state[p]["exp_avg"].copy_(tensors[FIRST + name])
                 self.optimizer.state[p]["exp_avg_sq"].copy_(tensors[SECOND + name])

@@ -1,7 +1,7 @@
 """The nouns of the system: frozen, without logic, importable without any dependency.
 
 A log is Events over Items and Users. A task turns one moment of the log into a Question made of
-Segments; with its answer it is an Example. A recommender answers with Ranked items.
+Segments. A recommender answers with Ranked items.
 """
 
 from collections.abc import Mapping
@@ -81,14 +81,6 @@ class Question:
 
     context: tuple[Segment, ...]
     candidate: tuple[Segment, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A question with its answer: a class number, or the text to generate."""
-
-    question: Question
-    answer: int | str
 
 
 @dataclass(frozen=True, slots=True)

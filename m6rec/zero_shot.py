@@ -7,7 +7,7 @@ completes a line of the user's diary (``tasks.diary``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,11 +24,10 @@ from m6rec.report import Row, Table
 from m6rec.tasks.diary import ANSWERS, QUESTIONS, Diary, write
 from m6rec.text.log import TEST, VALID, Split
 from m6rec.train import TrainConfig, fit
+from m6rec.tuned import UPPER_LAYERS
 from m6rec.tuning import TuningConfig, create
 
 BATCH_TOKENS = 2048
-UPPER_LAYERS = 3
-"""Layers that few-shot tuning reaches; those below run once for all measurements."""
 NUM_SHOWN = 4000
 """Few-shot examples are drawn from this many events at the end of the training part."""
 SHOTS = (80, 400)
@@ -68,8 +67,7 @@ def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0)
     def loss(batch: Batch) -> Tensor:
         return F.cross_entropy(_logits(foundation, batch, tuning), batch.answer_Q)
 
-    training = TrainConfig(epochs=FEW_SHOT.epochs, learning_rate=FEW_SHOT.learning_rate, average=0.0, seed=seed)
-    fit(tuning, batches, loss, training)
+    fit(tuning, batches, loss, replace(FEW_SHOT, seed=seed))
     return tuning
 
 
@@ -129,13 +127,12 @@ def _logits(foundation: Foundation, batch: Batch, delta: Delta | None) -> Tensor
     model = foundation.model
     hidden_BLD = _run(foundation, batch.hidden_BLD, model.config.num_layers - UPPER_LAYERS, None, delta)
     normed_QD = model.finish(hidden_BLD[batch.row_Q, batch.place_Q])
-    head = model.embed_tokens.weight if model.config.tied else model.lm_head.weight
     answers = [ids[0] for ids in foundation.tokenizer.encode(ANSWERS)]
     if answers[0] == answers[1]:
         raise ConfigError(
             f"the tokenizer of {foundation.source!r} starts both {ANSWERS} with one token; use another model"
         )
-    return normed_QD.float() @ head[answers].float().T
+    return normed_QD.float() @ model.head_VD[answers].float().T
 
 
 def _run(foundation: Foundation, hidden_BLD: Tensor, first: int, last: int | None, delta: Delta | None) -> Tensor:

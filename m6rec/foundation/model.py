@@ -424,6 +424,12 @@ class Model(nn.Module):
         """The type that hidden states are computed in."""
         return self.embed_tokens.weight.dtype
 
+    @property
+    def head_VD(self) -> Tensor:
+        """The output embedding: a row a token, shared with the input where the model is tied."""
+        weight: Tensor = self.embed_tokens.weight if self.config.tied else self.lm_head.weight
+        return weight
+
     def num_parameters(self) -> int:
         """Parameters of the foundation, tied ones once."""
         return sum(p.numel() for p in self.parameters())
@@ -468,8 +474,7 @@ class Model(nn.Module):
 
     def logits(self, normed_BLD: Tensor) -> Tensor:
         """Scores of all next tokens, logits_BLV, from ``finish``'s output."""
-        head = self.embed_tokens.weight if self.config.tied else self.lm_head.weight
-        return F.linear(normed_BLD, head)
+        return F.linear(normed_BLD, self.head_VD)
 
     def forward(self, ids_BL: Tensor, *, mask_BLL: Tensor | None = None, delta: Delta | None = None) -> Tensor:
         """The unsplit model: logits_BLV under a causal mask, or under ``mask_BLL`` (True = may look)."""
