@@ -151,8 +151,8 @@ def _states(cache: StateCache, asked: Sequence[Questions], note: Path, seconds: 
         start = time.perf_counter()
         cache.fetch(wanted, update)
         spent = time.perf_counter() - start
-    if cache.computed_tokens and not note.is_file():
-        note.write_text(json.dumps({"tokens": cache.computed_tokens, "seconds": spent}))
+    if cache.tokens and not note.is_file():
+        note.write_text(json.dumps({"tokens": cache.tokens, "seconds": spent}))
     built = json.loads(note.read_text()) if note.is_file() else {"tokens": 0, "seconds": 1.0}
     return float(built["tokens"] / built["seconds"])
 

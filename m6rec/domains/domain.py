@@ -19,7 +19,7 @@ from m6rec.types import Event, Item, User
 class Domain:
     """How one kind of log is read and worded; plain functions, no state.
 
-    ``f"The user {action(event)} {item(...)}."`` is a sentence.
+    ``f"The user {action(event)} {item(...)}."`` is a sentence, and so is "The user {action(event)} it."
 
     Attributes:
         name: Its name in ``named``.

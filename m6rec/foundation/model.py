@@ -482,19 +482,30 @@ class Model(nn.Module):
         hidden_BLD = self.run(self.embed(ids_BL), positions_BL, Dense(positions_BL, mask_BLL), delta=delta)
         return self.logits(self.finish(hidden_BLD))
 
-    def lower(self, ids_BL: Tensor, depth: int, *, delta: Delta | None = None) -> Tensor:
+    def lower(
+        self,
+        ids_BL: Tensor,
+        depth: int,
+        *,
+        positions_BL: Tensor | None = None,
+        mask_BLL: Tensor | None = None,
+        delta: Delta | None = None,
+    ) -> Tensor:
         """Layers [0, depth) on segments, each alone, causal, with positions from 0.
 
         Args:
             ids_BL: One segment a row, padded at the right; padding can't be seen from the left.
             depth: How many layers run ahead of time, 0 to ``num_layers``.
+            positions_BL: Given with ``mask_BLL`` where a row holds a tree of segments (``text.prefixes``).
+            mask_BLL: True where a token may look.
             delta: A tuning whose adapters reach the lower layers; the states are then its own.
 
         Returns:
             hidden_BLD, whose padded places mean nothing.
         """
-        positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
-        return self.run(self.embed(ids_BL), positions_BL, Dense(positions_BL), last=depth, delta=delta)
+        if positions_BL is None:
+            positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
+        return self.run(self.embed(ids_BL), positions_BL, Dense(positions_BL, mask_BLL), last=depth, delta=delta)
 
     def upper(
         self,

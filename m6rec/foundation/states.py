@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +24,8 @@ from torch import Tensor
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Delta
+from m6rec.text import prefixes
+from m6rec.text.prefixes import Tree
 
 MAP_BYTES = 1 << 40  # address space of the embedded store, not disk: LMDB files are as large as their data
 BATCH_TOKENS = 2048  # rows of one product in the lower layers, where the CPU reaches its matmul rate
@@ -80,7 +82,8 @@ class StateCache:
     Attributes:
         hits: Texts found since the start.
         misses: Texts computed since the start.
-        computed_tokens: Tokens that the lower layers ran over.
+        tokens: Tokens of the texts computed.
+        computed_tokens: … of which the lower layers ran over so many: a beginning that texts share is run once.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class StateCache:
         if config.depth > layers:
             raise ConfigError(f"depth is {config.depth}, but the foundation has {layers} layers; give 0 to {layers}")
         self.foundation, self.config = foundation, config
-        self.hits = self.misses = self.computed_tokens = 0
+        self.hits = self.misses = self.tokens = self.computed_tokens = 0
         self._delta = delta
         self._memory: dict[str, Tensor] = {}
         model = foundation.model
@@ -151,33 +154,33 @@ class StateCache:
         if empty is not None:
             raise ConfigError(f"the text {empty!r} has no token, so it has no state; leave empty segments out")
         # Longest first, so that rows of a batch are alike in length and memory peaks at the start.
-        order = sorted(range(len(texts)), key=lambda number: -len(ids[number]))
-        done, fresh = 0, {}
-        while done < len(order):
-            longest = len(ids[order[done]])
-            batch = order[done : done + max(1, BATCH_TOKENS // longest)]
-            for number, tokens in zip(batch, self._lower([ids[number] for number in batch]), strict=True):
-                self._memory[texts[number]] = tokens
-                fresh[self._key(texts[number])] = tokens
-            done += len(batch)
-            if self._store is not None and (len(fresh) >= WRITE_EVERY or done == len(order)):
+        trees = sorted(prefixes.grow(ids), key=lambda tree: -len(tree.ids))
+        self.tokens += sum(map(len, ids))
+        begun = done = 0
+        fresh: dict[bytes, Tensor] = {}
+        while begun < len(trees):
+            batch = trees[begun : begun + max(1, BATCH_TOKENS // len(trees[begun].ids))]
+            begun += len(batch)
+            for number, tokens in self._lower(batch):
+                self._memory[texts[number]] = fresh[self._key(texts[number])] = tokens
+                done += 1
+            if self._store is not None and (len(fresh) >= WRITE_EVERY or begun == len(trees)):
                 self._store.put({key: t.view(torch.uint8).numpy().tobytes() for key, t in fresh.items()})
                 fresh = {}
-            progress(done, len(order))
+            progress(done, len(texts))
 
     @torch.no_grad()
-    def _lower(self, rows: list[list[int]]) -> list[Tensor]:
-        model = self.foundation.model
-        ids_BL = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        for number, row in enumerate(rows):
-            ids_BL[number, : len(row)] = torch.tensor(row)
-        hidden_BLD = model.lower(ids_BL.to(model.device), self.config.depth, delta=self._delta).cpu()
-        self.computed_tokens += sum(map(len, rows))
-        keep = self.config.keep
-        return [
-            hidden_BLD[number, max(0, len(row) - keep) if keep else 0 : len(row)].clone()
-            for number, row in enumerate(rows)
-        ]
+    def _lower(self, trees: Sequence[Tree]) -> Iterator[tuple[int, Tensor]]:
+        """(number of a text, its kept tokens), for all of the trees."""
+        model, keep = self.foundation.model, self.config.keep
+        ids_BL, positions_BL, mask_BLL = (torch.from_numpy(array).to(model.device) for array in prefixes.pad(trees))
+        hidden_BLD = model.lower(
+            ids_BL, self.config.depth, positions_BL=positions_BL, mask_BLL=mask_BLL, delta=self._delta
+        ).cpu()
+        self.computed_tokens += sum(len(tree.ids) for tree in trees)
+        for hidden_LD, tree in zip(hidden_BLD, trees, strict=True):
+            for number, path in tree.paths.items():
+                yield number, hidden_LD[path[-keep:] if keep else path]
 
 
 class _Store:

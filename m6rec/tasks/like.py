@@ -1,7 +1,12 @@
-"""Ranking by whether the user will like the item (M6-Rec, section 3.1, CTR and CVR)."""
+"""Ranking by whether the user will like the item (M6-Rec, section 3.1, CTR and CVR).
+
+Every text about an item begins with the item, so that all of them share the states of that beginning
+(``text.prefixes``), and its last token, which is kept, has read both the item and what is said of it.
+"""
 
 from m6rec.domains.domain import Domain
 from m6rec.tasks.task import Task
+from m6rec.text.verbalise import sentence
 from m6rec.types import Event, Item, Segment, User
 
 
@@ -12,13 +17,13 @@ def facts(user: User, domain: Domain) -> tuple[Segment, ...]:
 
 
 def behaviour(event: Event, item: Item, domain: Domain) -> Segment:
-    """Words it as "The user liked the movie …"."""
-    return Segment(f"The user {domain.action(event)} {domain.item(item)}.", "history")
+    """Words it as "The movie …. The user liked it."."""
+    return Segment(f"{sentence(domain.item(item))} The user {domain.action(event)} it.", "history")
 
 
 def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
-    """Words it as "Does the user like the movie …?"."""
-    return (Segment(f"Does the user like {domain.item(item)}?", "candidate"),)
+    """Words it as "The movie …. Does the user like it?"."""
+    return (Segment(f"{sentence(domain.item(item))} Does the user like it?", "candidate"),)
 
 
 TASK = Task(

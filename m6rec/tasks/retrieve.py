@@ -3,12 +3,13 @@
 from m6rec.domains.domain import Domain
 from m6rec.tasks import like
 from m6rec.tasks.task import Task
+from m6rec.text.verbalise import sentence
 from m6rec.types import Event, Item, Segment
 
 
 def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
     """The item's own side: a noun phrase, read without any user."""
-    return (Segment(f"Recommended: {domain.item(item)}.", "candidate"),)
+    return (Segment(f"{sentence(domain.item(item))} It is recommended.", "candidate"),)
 
 
 def answer(event: Event, domain: Domain) -> int | None:

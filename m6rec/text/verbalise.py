@@ -36,6 +36,15 @@ def quote(text: str, *, longest: int = 200) -> str:
     return f'"{line}"' if len(line) <= longest else f'"{line[: longest - 1].rstrip()}…"'
 
 
+def sentence(text: str) -> str:
+    """The text with a capital at its start and a full stop at its end.
+
+    >>> sentence("the movie")
+    'The movie.'
+    """
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def names(words: Sequence[str]) -> str:
     """Words as a list in a sentence.
 

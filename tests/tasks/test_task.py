@@ -38,11 +38,11 @@ def test_each_task_is_one_short_file(name):
 def test_a_life_is_a_row():
     (first, second), past = lay("like")
     assert [segment.text for segment in first.context] == [
-        'The user chose the item named "Boots".',
-        'The user skipped the item named "Hat".',
+        'The item named "Boots". The user chose it.',
+        'The item named "Hat". The user skipped it.',
     ]
     assert first.visible.tolist() == [0, 1, 2]
-    assert first.candidates[2] == (Segment('Does the user like the item named "Tent"?', "candidate"),)
+    assert first.candidates[2] == (Segment('The item named "Tent". Does the user like it?', "candidate"),)
     assert first.answers.tolist() == [1, 0, 1]
     assert first.events.tolist() == [0, 2, 4]
     assert second.events.tolist() == [1, 3]
@@ -54,15 +54,15 @@ def test_only_wanted_events_are_asked_and_all_are_remembered():
     wanted = np.array([False, False, False, True, False])
     (row,), past = lay("like", wanted)
     assert row.question(0) == Question(
-        (Segment('The user skipped the item named "Hat".', "history"),),
-        (Segment('Does the user like the item named "Boots"?', "candidate"),),
+        (Segment('The item named "Hat". The user skipped it.', "history"),),
+        (Segment('The item named "Boots". Does the user like it?', "candidate"),),
     )
     assert past.like_rate == 3 / 5
 
 
 def test_click_words_clicks():
     rows, _ = lay("click")
-    assert rows[0].candidates[0][0].text == 'Does the user click the item named "Boots"?'
+    assert rows[0].candidates[0][0].text == 'The item named "Boots". Does the user click it?'
     assert rows[0].answers.tolist() == [1, 0, 1]
 
 
@@ -84,8 +84,8 @@ def test_several_candidates_share_their_moment():
     row = ask(named("like"), past, USERS["u1"], [ITEMS["i3"], ITEMS["i2"]], GENERIC, ITEMS)
     assert row.visible.tolist() == [2, 2]
     assert [block[0].text for block in row.candidates] == [
-        'Does the user like the item named "Tent"?',
-        'Does the user like the item named "Hat"?',
+        'The item named "Tent". Does the user like it?',
+        'The item named "Hat". Does the user like it?',
     ]
     np.testing.assert_array_equal(row.signals, past.statistics("u1", ["i3", "i2"]))
     assert row.answers.tolist() == [-1, -1]
