@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix
+.PHONY: demo test check fix redis
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -19,6 +19,9 @@ check: $(READY)
 fix: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+redis: # a server that machines can share states through; see scripts/redis.sh
+	scripts/redis.sh $(or $(PORT),6379) runs/redis
 
 $(READY): pyproject.toml
 	python3 -m venv $(VENV)

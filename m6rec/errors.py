@@ -4,7 +4,8 @@
     ├── DataError      a log, a table or a text is not what was promised (also a ValueError)
     ├── ConfigError    an option or a combination of options is not allowed (also a ValueError)
     ├── AssetError     a model or a data set is missing, unreachable or damaged
-    └── ExtraError     an optional dependency is not installed
+    ├── ExtraError     an optional dependency is not installed
+    └── StoreError     states, events or items can't be read from or written to where they are kept
 
 A message says what was given, what is allowed and what to do. A broken invariant of our own
 is an ``assert``, never one of these.
@@ -32,3 +33,7 @@ class ExtraError(M6RecError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency. Install it: pip install 'm6rec[{extra}]'")
+
+
+class StoreError(M6RecError):
+    """A store can't be opened, read or written: the disk is full or damaged, or a server doesn't answer."""

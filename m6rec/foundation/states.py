@@ -1,35 +1,33 @@
 """The one cache: states of text segments after the lower layers, computed once and read by everything.
 
 An entry is keyed by what determines it: model, tuning of the lower layers, depth, kept tokens, type and text. So an
-item whose text changes, or a new model, simply asks for other keys. A value carries a checksum; a corrupt or absent
-entry is computed anew, and costs only time.
+item whose text changes, or a new model, simply asks for other keys. An entry that is corrupt or absent, or whose store
+fails, is computed anew, and costs only time. Computed states go through bytes as well, so that they equal stored ones.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-from weakref import WeakValueDictionary
 
-import lmdb
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m6rec.errors import AssetError, ConfigError
+from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Delta
+from m6rec.foundation.stores import Forgiving, LmdbStore, Memory, Store
 from m6rec.text import prefixes
 from m6rec.text.prefixes import Tree
 
-MAP_BYTES = 1 << 40  # address space of the embedded store, not disk: LMDB files are as large as their data
 BATCH_TOKENS = 2048  # rows of one product in the lower layers, where the CPU reaches its matmul rate
 WRITE_EVERY = 1024  # segments computed between two commits, so that an interrupted build goes on there
+MEMORY_BYTES = 1 << 30  # states kept in memory, unless told otherwise
+ENTRY_BYTES = 320  # what Python adds to a text and its states in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +37,12 @@ class StatesConfig:
     Attributes:
         depth: Layers that run ahead of time on each segment alone; 0 keeps token embeddings.
         keep: How many of a segment's last tokens are kept; 0 keeps all.
+        quantised: Whether a state is rounded to 8 bits a number, with one scale a token (its largest magnitude).
     """
 
     depth: int
     keep: int = 1
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         if self.depth < 0 or self.keep < 0:
@@ -69,15 +69,37 @@ class States:
         return np.arange(start, start + self.count[text])
 
 
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """What a cache has done since it was opened, and what it holds in memory.
+
+    Attributes:
+        hits: Texts found in memory or in the store.
+        misses: Texts computed.
+        entries: Texts in memory.
+        bytes: What they take.
+        oldest_s: Seconds since the last use of the one that goes next; small means that the budget is.
+        store_failures: Reads and writes that the store failed at.
+    """
+
+    hits: int
+    misses: int
+    entries: int
+    bytes: int
+    oldest_s: float
+    store_failures: int
+
+
 class StateCache:
-    """States of segments under one foundation and one split.
+    """States of segments under one foundation and one split. One thread at a time may fetch.
 
     Args:
         foundation: The model and its tokenizer.
         config: The split.
-        folder: Where states are kept between processes; None keeps them in memory only.
+        store: Where states are kept between processes: a folder, or a store; None keeps them in memory only.
         delta: A tuning that reaches below the split, with ``tuning_id`` as its name in the keys.
         tuning_id: "" for states that all tasks share.
+        memory_bytes: How much of what was used last stays in memory.
 
     Attributes:
         hits: Texts found since the start.
@@ -90,10 +112,11 @@ class StateCache:
         self,
         foundation: Foundation,
         config: StatesConfig,
-        folder: Path | None = None,
+        store: Path | Store | None = None,
         *,
         delta: Delta | None = None,
         tuning_id: str = "",
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         layers = foundation.model.config.num_layers
         if config.depth > layers:
@@ -101,11 +124,25 @@ class StateCache:
         self.foundation, self.config = foundation, config
         self.hits = self.misses = self.tokens = self.computed_tokens = 0
         self._delta = delta
-        self._memory: dict[str, Tensor] = {}
+        self._memory = Memory[str, bytes](memory_bytes)
         model = foundation.model
-        self._scope = f"{model.id}|{tuning_id}|{config.depth}|{config.keep}|{model.dtype}|".encode()
-        scope = hashlib.blake2b(self._scope, digest_size=8).hexdigest()
-        self._store = _Store(folder / scope) if folder is not None else None
+        self._coder = _Coder(model.config.width, model.dtype, config.quantised)
+        number = f"{model.dtype}/int8" if config.quantised else f"{model.dtype}"
+        self._scope = f"{model.id}|{tuning_id}|{config.depth}|{config.keep}|{number}|".encode()
+        if isinstance(store, Path):
+            store = LmdbStore(store / hashlib.blake2b(self._scope, digest_size=8).hexdigest())
+        self._store = Forgiving(store) if store is not None else None
+
+    def statistics(self) -> CacheStatistics:
+        """Where the cache stands; any thread may ask."""
+        return CacheStatistics(
+            hits=self.hits,
+            misses=self.misses,
+            entries=len(self._memory),
+            bytes=self._memory.bytes,
+            oldest_s=self._memory.oldest_s(),
+            store_failures=self._store.failures if self._store is not None else 0,
+        )
 
     def fetch(self, texts: Iterable[str], progress: Callable[[int, int], None] = lambda done, total: None) -> States:
         """States of all the texts, computed where they are not known.
@@ -115,19 +152,17 @@ class StateCache:
             progress: Called with (computed, to compute) as work goes on.
         """
         unique = list(dict.fromkeys(texts))
-        missing = [text for text in unique if text not in self._memory]
-        if self._store is not None:
-            missing = self._read(missing)
-        self.hits += len(unique) - len(missing)
+        known = self._known(unique)
+        missing = [text for text in unique if text not in known]
+        self.hits += len(known)
         self.misses += len(missing)
-        self._compute(missing, progress)
-        kept = [self._memory[text] for text in unique]
-        counts = [len(tokens) for tokens in kept]
+        known |= self._compute(missing, progress)
+        coder = self._coder
+        counts = [len(known[text]) // coder.token_bytes for text in unique]
         starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
-        model = self.foundation.model
-        tokens_TD = torch.cat(kept) if kept else torch.zeros(0, model.config.width, dtype=model.dtype)
+        tokens_TD = coder.decode(known[text] for text in unique)
         return States(
-            tokens_TD.to(model.device),
+            tokens_TD.to(self.foundation.model.device),
             dict(zip(unique, starts, strict=False)),
             dict(zip(unique, counts, strict=True)),
         )
@@ -135,20 +170,22 @@ class StateCache:
     def _key(self, text: str) -> bytes:
         return hashlib.blake2b(self._scope + text.encode(), digest_size=16).digest()
 
-    def _read(self, texts: Sequence[str]) -> list[str]:
-        """Takes what the store knows into memory; returns the rest."""
-        assert self._store is not None
-        model = self.foundation.model
-        rest = []
-        for text, value in zip(texts, self._store.get([self._key(text) for text in texts]), strict=True):
-            if value is None or len(value) % (model.config.width * model.dtype.itemsize):
-                rest.append(text)
-                continue
-            raw = torch.frombuffer(bytearray(value), dtype=torch.uint8).view(model.dtype)
-            self._memory[text] = raw.view(-1, model.config.width)
-        return rest
+    def _known(self, texts: Sequence[str]) -> dict[str, bytes]:
+        """Encoded states by text, of those texts that memory or the store has."""
+        found = {text: self._memory.get(text) for text in texts}
+        rest = [text for text, value in found.items() if value is None]
+        if self._store is not None:
+            for text, value in zip(rest, self._store.get([self._key(text) for text in rest]), strict=True):
+                if value and len(value) % self._coder.token_bytes == 0:
+                    self._remember(text, value)
+                    found[text] = value
+        return {text: value for text, value in found.items() if value is not None}
 
-    def _compute(self, texts: Sequence[str], progress: Callable[[int, int], None]) -> None:
+    def _remember(self, text: str, value: bytes) -> None:
+        self._memory.put(text, value, len(text) + len(value) + ENTRY_BYTES)
+
+    def _compute(self, texts: Sequence[str], progress: Callable[[int, int], None]) -> dict[str, bytes]:
+        """Encoded states by text, which memory and the store have from now on."""
         ids = self.foundation.tokenizer.encode(texts)
         empty = next((text for text, row in zip(texts, ids, strict=True) if not row), None)
         if empty is not None:
@@ -156,18 +193,21 @@ class StateCache:
         # Longest first, so that rows of a batch are alike in length and memory peaks at the start.
         trees = sorted(prefixes.grow(ids), key=lambda tree: -len(tree.ids))
         self.tokens += sum(map(len, ids))
-        begun = done = 0
-        fresh: dict[bytes, Tensor] = {}
+        begun = 0
+        computed: dict[str, bytes] = {}
+        fresh: dict[bytes, bytes] = {}
         while begun < len(trees):
             batch = trees[begun : begun + max(1, BATCH_TOKENS // len(trees[begun].ids))]
             begun += len(batch)
             for number, tokens in self._lower(batch):
-                self._memory[texts[number]] = fresh[self._key(texts[number])] = tokens
-                done += 1
+                text = texts[number]
+                computed[text] = fresh[self._key(text)] = self._coder.encode(tokens)
+                self._remember(text, computed[text])
             if self._store is not None and (len(fresh) >= WRITE_EVERY or begun == len(trees)):
-                self._store.put({key: t.view(torch.uint8).numpy().tobytes() for key, t in fresh.items()})
+                self._store.put(fresh)
                 fresh = {}
-            progress(done, len(texts))
+            progress(len(computed), len(texts))
+        return computed
 
     @torch.no_grad()
     def _lower(self, trees: Sequence[Tree]) -> Iterator[tuple[int, Tensor]]:
@@ -183,34 +223,36 @@ class StateCache:
                 yield number, hidden_LD[path[-keep:] if keep else path]
 
 
-class _Store:
-    """Bytes by key on disk, each with a checksum. Safe for several processes; commits are atomic (LMDB)."""
+@dataclass(frozen=True)
+class _Coder:
+    """States as bytes, token after token: their numbers as they are, or a scale and 8 bits for each."""
 
-    _environments: ClassVar[WeakValueDictionary[Path, Any]] = WeakValueDictionary()  # LMDB allows one a process
+    width: int
+    dtype: torch.dtype
+    quantised: bool
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder.resolve()
-        environment: Any = self._environments.get(path)
-        if environment is None:
-            try:
-                environment = lmdb.open(str(path), map_size=MAP_BYTES, writemap=False, metasync=False)
-            except lmdb.Error as error:
-                raise AssetError(f"the state cache at {folder} can't be opened ({error}); delete the folder") from error
-            self._environments[path] = environment
-        self._environment = environment
+    @property
+    def token_bytes(self) -> int:
+        return self._record.itemsize if self.quantised else self.width * self.dtype.itemsize
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with self._environment.begin(buffers=False) as transaction:
-            return [_checked(transaction.get(key)) for key in keys]
+    def encode(self, tokens_TD: Tensor) -> bytes:
+        if not self.quantised:
+            return tokens_TD.contiguous().view(torch.uint8).numpy().tobytes()
+        values_TD = tokens_TD.float().numpy()
+        scale_T = np.abs(values_TD).max(1) / 127
+        records_T = np.empty(len(values_TD), self._record)
+        records_T["scale"] = scale_T
+        records_T["numbers"] = np.rint(values_TD / np.where(scale_T, scale_T, 1)[:, None])
+        return records_T.tobytes()
 
-    def put(self, values: dict[bytes, bytes]) -> None:
-        with self._environment.begin(write=True) as transaction:
-            for key, value in values.items():
-                transaction.put(key, zlib.crc32(value).to_bytes(4, "big") + value)
+    def decode(self, values: Iterable[bytes]) -> Tensor:
+        raw = bytearray().join(values)
+        if self.quantised:
+            records_T = np.frombuffer(raw, self._record)
+            return torch.from_numpy(records_T["scale"][:, None] * records_T["numbers"]).to(self.dtype)
+        tokens = torch.frombuffer(raw, dtype=self.dtype) if raw else torch.zeros(0, dtype=self.dtype)
+        return tokens.view(-1, self.width)
 
-
-def _checked(value: bytes | None) -> bytes | None:
-    if value is None or zlib.crc32(value[4:]).to_bytes(4, "big") != value[:4]:
-        return None
-    return value[4:]
+    @property
+    def _record(self) -> np.dtype[np.void]:
+        return np.dtype([("scale", "<f4"), ("numbers", "i1", (self.width,))])
