@@ -2,13 +2,17 @@ import hashlib
 
 import lmdb
 import pytest
+import redis
 import torch
 
-from m6rec.errors import AssetError, ConfigError
+from m6rec.errors import AssetError, ConfigError, StoreError
 from m6rec.foundation import states as module
-from m6rec.foundation.states import StateCache, StatesConfig
+from m6rec.foundation import stores
+from m6rec.foundation.states import CacheStatistics, StateCache, StatesConfig
+from m6rec.foundation.stores import RedisStore
 from m6rec.tuning import TuningConfig, create
 from tests import tiny
+from tests.redis_server import Server
 
 TEXTS = [
     "The user liked the hat.",
@@ -19,8 +23,8 @@ TEXTS = [
 FOUNDATION = tiny.foundation()
 
 
-def open_cache(folder=None, *, depth=2, keep=1, foundation=FOUNDATION, **options):
-    return StateCache(foundation, StatesConfig(depth=depth, keep=keep), folder, **options)
+def open_cache(store=None, *, depth=2, keep=1, quantised=False, foundation=FOUNDATION, **options):
+    return StateCache(foundation, StatesConfig(depth=depth, keep=keep, quantised=quantised), store, **options)
 
 
 def tokens(cache, texts=TEXTS):
@@ -39,12 +43,13 @@ def alone(text, depth, keep, foundation=FOUNDATION):
     return foundation.model.lower(ids_BL, depth)[0, -keep:]
 
 
+@pytest.mark.parametrize("quantised", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("keep", [1, 3, 0])
 @pytest.mark.parametrize("depth", [0, 2, 4])
-def test_cached_equals_uncached_bit_for_bit(tmp_path, depth, keep, dtype):
+def test_cached_equals_uncached_bit_for_bit(tmp_path, depth, keep, dtype, quantised):
     foundation = tiny.foundation(dtype=dtype)
-    options = {"depth": depth, "keep": keep, "foundation": foundation}
+    options = {"depth": depth, "keep": keep, "foundation": foundation, "quantised": quantised}
     uncached = tokens(open_cache(**options))
     first = open_cache(tmp_path, **options)
     assert same(tokens(first), uncached)
@@ -74,6 +79,123 @@ def test_each_text_is_computed_once():
     assert cache.computed_tokens == sum(map(len, FOUNDATION.tokenizer.encode(TEXTS[:3])))
     assert (states.span(TEXTS[1]).tolist(), states.span(TEXTS[2]).tolist()) == ([0], [1])
     assert cache.fetch([]).tokens_TD.shape == (0, 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_quantised_state_is_within_half_a_step(dtype):
+    foundation = tiny.foundation(dtype=dtype)
+    whole, rounded = (tokens(open_cache(keep=0, foundation=foundation, quantised=q)) for q in (False, True))
+    for text in TEXTS:
+        step_T1 = whole[text].float().abs().amax(1, keepdim=True) / 127
+        spare = 1e-6 if dtype == torch.float32 else 2**-8  # bf16 rounds once more
+        allowed_TD = 0.5 * step_T1 + spare * whole[text].float().abs() + 1e-6
+        assert ((rounded[text].float() - whole[text].float()).abs() <= allowed_TD).all()
+        assert not torch.equal(rounded[text], whole[text])
+
+
+def test_a_state_of_nought_can_be_quantised():
+    foundation = tiny.foundation()
+    torch.nn.init.zeros_(foundation.model.embed_tokens.weight)
+    cache = open_cache(depth=0, foundation=foundation, quantised=True)
+    assert torch.equal(cache.fetch(TEXTS).tokens_TD, torch.zeros(len(TEXTS), 32))
+
+
+@pytest.mark.parametrize("budget", [0, 1500, 1 << 20])
+@pytest.mark.parametrize("stored", [False, True])
+def test_more_texts_than_memory_holds(tmp_path, stored, budget):
+    texts = [f"item number {n}" for n in range(20)]
+    expected = tokens(open_cache(), texts)
+    cache = open_cache(tmp_path if stored else None, memory_bytes=budget)
+    for _ in range(2):
+        found = tokens(cache, texts)
+        for text in texts:  # batches may differ, so the last bit may
+            torch.testing.assert_close(found[text], expected[text], rtol=1e-5, atol=1e-6)
+        assert cache.statistics().bytes <= budget
+    assert cache.hits == (20 if stored else {0: 0, 1500: 3, 1 << 20: 20}[budget])
+
+
+def test_statistics(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(stores.time, "monotonic", lambda: now)
+    cache = open_cache(keep=2, memory_bytes=4096)
+    assert cache.statistics() == CacheStatistics(0, 0, 0, 0, 0.0, 0)
+    cache.fetch(TEXTS[:2])
+    now = 107.0
+    cache.fetch(TEXTS[1:3])
+    taken = sum(map(len, TEXTS[:3])) + 3 * (2 * 32 * 4 + module.ENTRY_BYTES)
+    assert cache.statistics() == CacheStatistics(
+        hits=1, misses=3, entries=3, bytes=taken, oldest_s=7.0, store_failures=0
+    )
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = Server(tmp_path / "redis").start("--maxmemory-policy", "noeviction")
+    yield made
+    made.stop()
+
+
+def test_a_shared_store_never_changes_a_state(server, monkeypatch):
+    """Stopped, restarted, flushed, full, without an answer: the states stay, only the work varies."""
+    monkeypatch.setattr(stores, "FIRST_WAIT_S", 0.0)
+    expected = tokens(open_cache())
+    admin = redis.Redis(port=server.port)
+    shared = RedisStore(server.url, timeout_s=0.1)
+
+    def check(*, computed, failures):
+        cache = open_cache(shared, memory_bytes=0)
+        assert same(tokens(cache), expected)
+        assert (cache.misses, cache.statistics().store_failures) == (computed, failures)
+
+    check(computed=4, failures=0)
+    check(computed=0, failures=0)
+    admin.flushall()
+    check(computed=4, failures=0)
+    server.stop()
+    check(computed=4, failures=2)  # neither read nor written
+    server.start()
+    check(computed=4, failures=0)
+    check(computed=0, failures=0)
+    server.freeze()
+    check(computed=4, failures=2)
+    server.thaw()
+    check(computed=0, failures=0)
+    admin.flushall()
+    admin.config_set("maxmemory", "1")
+    check(computed=4, failures=1)  # not written
+    admin.config_set("maxmemory", "0")
+    check(computed=4, failures=0)
+    check(computed=0, failures=0)
+    for key in admin.scan_iter():
+        admin.setrange(key, 20, b"torn")
+    check(computed=4, failures=0)
+    shared.close()
+    admin.close()
+
+
+def test_a_store_that_fails_midway_loses_nothing(monkeypatch):
+    """The server dies between two commits of one fetch."""
+    monkeypatch.setattr(module, "WRITE_EVERY", 2)
+    monkeypatch.setattr(module, "BATCH_TOKENS", 1)
+
+    class Dying:
+        puts = 0
+
+        def get(self, keys):
+            return [None] * len(keys)
+
+        def put(self, values):
+            self.puts += 1
+            if self.puts > 1:
+                raise StoreError("gone")
+
+        def close(self):
+            pass
+
+    texts = [f"{n} is the number of an item" for n in range(20)]
+    cache = open_cache(Dying())
+    assert same(tokens(cache, texts), tokens(open_cache(), texts))
+    assert cache.statistics().store_failures == 1  # then it is left alone
 
 
 @pytest.mark.parametrize("spoil", ["flipped", "cut short", "emptied"])
@@ -106,6 +228,7 @@ OTHERS = {
     "model": {"foundation": tiny.foundation(seed=1)},
     "type": {"foundation": tiny.foundation(dtype=torch.bfloat16)},
     "tuning": {"delta": tuning(), "tuning_id": "mine"},
+    "rounding": {"quantised": True},
 }
 
 

@@ -1,0 +1,51 @@
+"""A real Redis or Valkey server for tests, started as `make redis` starts it."""
+
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "redis.sh"
+
+
+class Server:
+    """A server on a port of its own, to be stopped, frozen, restarted and filled."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+
+    def start(self, *options: str) -> "Server":
+        """Starts it and waits until it answers; skips the test where no server can be had."""
+        folder = self._folder
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "log"
+        with log.open("w") as output:
+            command = [SCRIPT, str(self.port), folder, *options]
+            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        until = time.monotonic() + 120  # the first time the server is downloaded
+        while "Ready to accept connections" not in log.read_text():
+            if self._process.poll() is not None:
+                pytest.skip(f"there is no Redis or Valkey server: {log.read_text()[-300:]}")
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.02)
+        return self
+
+    def stop(self) -> None:
+        """Ends it at once, and waits for its end."""
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """Connections are accepted, but nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undoes ``freeze``."""
+        self._process.send_signal(signal.SIGCONT)

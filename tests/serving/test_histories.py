@@ -1,0 +1,206 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import lmdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from m6rec.errors import DataError, StoreError
+from m6rec.foundation.stores import seal
+from m6rec.serving.histories import Histories
+from m6rec.types import Event
+
+EVENTS = [Event(f"u{n % 3}", f"i{n}", 1000 - n, n / 4, "Nice.") for n in range(7)]
+REAL = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def opened(folder):
+    histories = Histories(folder)
+    yield histories
+    histories.close()
+
+
+@pytest.fixture
+def histories(tmp_path):
+    yield from opened(tmp_path)
+
+
+def kept(folder):
+    """The events in a folder, read by whoever comes later."""
+    return list(Histories(folder).replay())
+
+
+def test_events_come_back_in_order_of_acknowledgement(tmp_path):
+    for events in (EVENTS[3:], [], EVENTS[:3], EVENTS[:1]):
+        histories = Histories(tmp_path / "new" / "folder")
+        histories.append(events)
+        histories.close()
+    assert kept(tmp_path / "new" / "folder") == EVENTS[3:] + EVENTS[:3] + EVENTS[:1]
+
+
+@given(st.lists(st.builds(Event, st.text(), st.text(), st.integers(), REAL, st.text()), max_size=4))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_event_comes_back(histories, events):
+    before = len(list(histories.replay()))
+    histories.append(events)
+    assert list(histories.replay())[before:] == events
+
+
+def test_more_than_256_events_keep_their_order(histories):
+    events = [Event("u", f"i{n}", n) for n in range(300)]
+    histories.append(events)
+    assert list(histories.replay()) == events
+
+
+def test_threads_take_turns(histories):
+    def write(user):
+        for time in range(25):
+            histories.append([Event(user, "i", time)])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, "abcd"))
+    events = list(histories.replay())
+    assert len(events) == 100
+    for user in "abcd":
+        assert [event.time for event in events if event.user == user] == list(range(25))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [Event("mine", "i", 0, float("nan")), Event("mine", "i", 0, float("inf")), Event("mine", "\ud800", 0)],
+    ids=["not a number", "infinite", "half a character"],
+)
+def test_all_events_of_a_call_or_none(histories, wrong):
+    histories.append(EVENTS[:1])
+    with pytest.raises(DataError, match=r"the event of user 'mine' with item .* can't be stored"):
+        histories.append([EVENTS[1], wrong, EVENTS[2]])
+    histories.append(EVENTS[3:4])
+    assert list(histories.replay()) == [EVENTS[0], EVENTS[3]]
+
+
+def test_a_replay_sees_the_moment_it_began(histories):
+    histories.append(EVENTS[:2])
+    replay = histories.replay()
+    assert next(replay) == EVENTS[0]
+    histories.append(EVENTS[2:])
+    assert list(replay) == EVENTS[1:2]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from m6rec.serving.histories import Histories
+from m6rec.types import Event
+
+histories = Histories(Path(sys.argv[1]))
+number = sum(1 for _ in histories.replay())
+while True:
+    histories.append([Event("u", str(number + n), number + n) for n in range(3)])
+    number += 3
+    print(number, flush=True)
+"""
+
+
+def test_kill_9_loses_no_acknowledged_event(tmp_path):
+    acknowledged = 0
+    for _ in range(4):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, text=True)
+        first = int(writer.stdout.readline())
+        time.sleep(0.05)
+        writer.send_signal(signal.SIGKILL)
+        lines = writer.stdout.read().splitlines()
+        writer.stdout.close()
+        writer.wait()
+        assert first == acknowledged + 3
+        last = int(lines[-1]) if lines else first
+        events = kept(tmp_path)
+        assert [event.time for event in events] == list(range(len(events)))
+        assert len(events) in (last, last + 3)  # the call that was cut off, whole or not at all
+        acknowledged = len(events)
+    assert acknowledged > 12
+
+
+FILLER = """
+import resource, sys
+from pathlib import Path
+from m6rec.errors import StoreError
+from m6rec.serving.histories import Histories
+from m6rec.types import Event
+
+histories = Histories(Path(sys.argv[1]))
+histories.append([Event("u", "before", 0)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, resource.RLIM_INFINITY))  # files can't grow: writes fail
+try:
+    for number in range(1000):
+        histories.append([Event("u", "many", number, text="long " * 200)] * 5)
+except StoreError as error:
+    print(number, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+histories.append([Event("u", "after", 0)])
+"""
+
+
+def test_a_full_disk_is_told_and_survived(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FILLER, tmp_path], capture_output=True, text=True, check=True)
+    number, error = done.stdout.split(maxsplit=1)
+    assert "can't be written; is the disk full?" in error
+    events = kept(tmp_path)
+    assert [event.item for event in events] == ["before", *["many"] * 5 * int(number), "after"]
+    assert int(number) > 0
+
+
+def test_the_size_limit_is_told_and_survived(tmp_path):
+    histories = Histories(tmp_path, map_bytes=1 << 16)
+    histories.append(EVENTS[:1])
+    with pytest.raises(StoreError, match="is the disk full"):
+        histories.append(EVENTS * 1000)
+    histories.append(EVENTS[1:2])
+    assert list(histories.replay()) == EVENTS[:2]
+
+
+def test_a_commit_waits_for_the_disk(histories):
+    flags = histories._environment.flags()
+    assert flags["sync"]
+    assert flags["metasync"]
+
+
+def rewrite(folder, change):
+    """Changes the second record behind the back of ``Histories``."""
+    with lmdb.open(str(folder)) as environment, environment.begin(write=True) as writing:
+        key, stored = list(writing.cursor())[1]
+        assert writing.put(key, change(key, stored))
+
+
+def test_damage_is_told(tmp_path):
+    histories = Histories(tmp_path)
+    histories.append(EVENTS)
+    histories.close()
+    rewrite(tmp_path, lambda key, stored: stored[:-1])
+    with pytest.raises(StoreError, match=r"record 0000000000000001 in .* is damaged; restore the folder"):
+        kept(tmp_path)
+
+
+def test_the_schema_is_frozen_and_checked(tmp_path):
+    histories = Histories(tmp_path)
+    histories.append(EVENTS[:2])
+    histories.close()
+    seen = []
+    rewrite(tmp_path, lambda key, stored: seen.append((key, stored)) or stored)
+    record = '{"schema": 1, "user": "u1", "item": "i1", "time": 999, "value": 0.25, "text": "Nice."}'
+    assert seen == [(bytes(7) + b"\x01", seal(seen[0][0], record.encode()))]
+    assert kept(tmp_path) == EVENTS[:2]
+    later = json.dumps({**json.loads(record), "schema": 2}).encode()
+    rewrite(tmp_path, lambda key, stored: seal(key, later))
+    with pytest.raises(StoreError, match="has schema 2, this version reads 1; upgrade m6rec"):
+        kept(tmp_path)
+
+
+def test_a_folder_that_is_no_journal(tmp_path):
+    (tmp_path / "data.mdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match=r"can't be opened \(.*\)$"):
+        Histories(tmp_path)
