@@ -23,6 +23,7 @@ import lmdb
 from m6rec.errors import AssetError, ConfigError, ExtraError, StoreError
 
 MAP_BYTES = 1 << 40  # address space of an embedded store, not disk: LMDB files are as large as their data
+LOCK_BYTES = 8192  # size of LMDB's lock file for its default number of readers
 FORMAT = b"\x01"  # first byte of every stored value; another is not read
 TIMEOUT_S = 0.25  # patience with a shared store, for each chunk
 CHUNK = 256  # keys a command of a shared store
@@ -290,6 +291,7 @@ def open_environment(folder: Path, *, durable: bool, map_bytes: int = MAP_BYTES)
         if environment is None:
             try:
                 path.mkdir(parents=True, exist_ok=True)
+                _reserve(path / "lock.mdb")
                 environment = lmdb.open(str(path), map_size=map_bytes, max_dbs=2, metasync=durable)
                 if durable:
                     for changed in (path, path.parent):
@@ -298,6 +300,13 @@ def open_environment(folder: Path, *, durable: bool, map_bytes: int = MAP_BYTES)
                 raise StoreError(f"the store at {folder} can't be opened ({error})") from error
             _environments[path] = environment
     return environment
+
+
+def _reserve(lock: Path) -> None:
+    """Takes the disk space of a lock file, which LMDB maps and writes to: on a full disk that kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with lock.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, LOCK_BYTES)
 
 
 def _sync(folder: Path) -> None:

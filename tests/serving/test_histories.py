@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,8 +61,8 @@ def test_more_than_256_events_keep_their_order(histories):
 
 def test_threads_take_turns(histories):
     def write(user):
-        for time in range(25):
-            histories.append([Event(user, "i", time)])
+        for number in range(25):
+            histories.append([Event(user, "i", number)])
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, "abcd"))
@@ -152,6 +154,55 @@ def test_a_full_disk_is_told_and_survived(tmp_path):
     events = kept(tmp_path)
     assert [event.item for event in events] == ["before", *["many"] * 5 * int(number), "after"]
     assert int(number) > 0
+
+
+ON_A_SMALL_DISK = """
+import sys
+from contextlib import suppress
+from pathlib import Path
+from m6rec.errors import StoreError
+from m6rec.serving.histories import Histories
+from m6rec.types import Event
+
+disk = Path(sys.argv[1])
+(disk / "ballast").write_bytes(bytes(200_000))
+histories = Histories(disk / "one")
+kept = []
+while True:
+    events = [Event("u", "i", len(kept), text="long " * 200)]
+    try:
+        histories.append(events)
+    except StoreError as error:
+        print(error)
+        break
+    kept += events
+with open(disk / "rest", "wb", buffering=0) as rest, suppress(OSError):
+    while True:
+        rest.write(bytes(1))
+try:
+    Histories(disk / "two")
+except StoreError as error:
+    print(error)
+(disk / "ballast").unlink()
+for name in ("one", "two"):
+    Histories(disk / name).append([Event("u", "after", 0)])
+assert list(histories.replay()) == [*kept, Event("u", "after", 0)]
+assert len(list(Histories(disk / "two").replay())) == 1
+"""
+
+
+def test_a_disk_that_is_full_to_the_last_byte(tmp_path):
+    """Even to open a journal there, whose lock LMDB maps into memory, raises and doesn't kill the process."""
+    inside = 'mount -t tmpfs -o size=400k none "$1" && exec "$2" -c "$3" "$1"'
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*namespace, "mount -t tmpfs none /mnt"], check=False).returncode:
+        pytest.skip("a small disk can't be made here: unshare or mount is not allowed")
+    command = [*namespace, inside, "sh", tmp_path, sys.executable, ON_A_SMALL_DISK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    full, unopened = done.stdout.splitlines()
+    assert "one can't be written; is the disk full?" in full
+    assert re.search(r"two can't be opened \(.*No space left on device", unopened)
 
 
 def test_the_size_limit_is_told_and_survived(tmp_path):
