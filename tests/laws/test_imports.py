@@ -39,6 +39,7 @@ VIOLATIONS = {
         "def late():\n    from m6rec import train",
         "m6rec.foundation is not allowed to import m6rec.train",
     ),
+    "framework": ("serving/batching.py", "import fastapi", "m6rec is not allowed to import fastapi"),
 }
 
 

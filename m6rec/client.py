@@ -1,0 +1,178 @@
+"""A recommender behind HTTP, asked with the same words as one in this process."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.errors import ConfigError, DataError, ExtraError, M6RecError
+from m6rec.serving.backend import NO_FILTERS, Answer, Filters
+from m6rec.types import Event, Item, Ranked
+
+try:
+    import httpx
+except ImportError as error:
+    raise ExtraError("the client", "serving") from error
+
+RETRIED = (429, 503)  # with these the service promises that nothing was done
+
+
+class ServiceError(M6RecError):
+    """The service can't be reached, is overloaded for too long, or failed.
+
+    Attributes:
+        status: Of its answer; 0 where there was none.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """A ``Backend`` at a URL. Use it as a context manager, or close it; any thread may use it.
+
+    Every method raises DataError for an id that the service doesn't know, ConfigError where it refuses the request
+    otherwise (a missing key, a value out of range), and ServiceError where it can't answer.
+
+    Args:
+        url: Where ``m6rec serve`` listens.
+        key: API key, where the service asks for one.
+        timeout_s: How long to wait for one answer.
+        retries: How often to try again when the service is overloaded or can't answer now.
+        max_wait_s: The longest wait before another try, whatever the service asks for.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8300",
+        *,
+        key: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+        max_wait_s: float = 5.0,
+    ) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
+        self._retries, self._max_wait_s = retries, max_wait_s
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def recommend(
+        self, user: str, count: int = 10, *, offset: int = 0, filters: Filters = NO_FILTERS, diversity: float = 0.0
+    ) -> Answer:
+        """The items that the user would like most, ``offset`` of them left out."""
+        body = {"user": user, "count": count, "offset": offset, "diversity": diversity, "timings": True}
+        found = self._send("POST", "/v1/recommend", {**body, "filters": _filters(filters)})
+        return Answer(_ranked(found), found["timings_ms"])
+
+    def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
+        """The nearest items, scored by cosine."""
+        return _ranked(self._send("POST", "/v1/retrieve", {"user": user, "count": count, "filters": _filters(filters)}))
+
+    def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
+        """The items by falling probability that the user likes them."""
+        return _ranked(self._send("POST", "/v1/rank", {"user": user, "items": list(items)}))
+
+    def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
+        """``rank`` of several users, one request each."""
+        return [self.rank(user, items) for user, items in requests]
+
+    def rerank(self, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
+        """How well each document fits the query, in 0 … 1."""
+        found = self._send("POST", "/v1/rerank", {"query": query, "documents": list(documents)})
+        scores = np.zeros(len(documents))
+        for result in found["results"]:
+            scores[result["index"]] = result["relevance_score"]
+        return scores
+
+    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """Unit vectors [n, 128] of the texts, and how many tokens were read."""
+        found = self._send("POST", "/v1/embeddings", {"input": list(texts), "encoding_format": "base64"})
+        rows = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in found["data"]]
+        return np.stack(rows).astype(np.float32), found["usage"]["total_tokens"]
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Takes events in, all or none; on return they are on the service's disk."""
+        self._send("POST", "/v1/events", {"events": [asdict(event) for event in events]})
+
+    def upsert(self, items: Sequence[Item]) -> None:
+        """Adds or replaces items, all or none; on return they can be retrieved and ranked."""
+        bodies = [
+            {**asdict(item), "categories": list(item.categories), "details": dict(item.details)} for item in items
+        ]
+        self._send("POST", "/v1/items", {"items": bodies})
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Takes items out, one request each; returns how many were there."""
+        deleted = 0
+        for one in ids:
+            try:
+                self._send("DELETE", f"/v1/items/{quote(one, safe='')}")
+                deleted += 1
+            except DataError:
+                pass
+        return deleted
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The answer as JSON; tries again where the service asks for it."""
+        for left in range(self._retries, -1, -1):
+            try:
+                response = self._http.request(method, path, json=body)
+            except httpx.HTTPError as error:
+                raise ServiceError(f"{self._http.base_url} doesn't answer ({error!r}); is `m6rec serve` up?") from error
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"the request can't be written as JSON ({error})") from error
+            if response.status_code not in RETRIED or not left:
+                break
+            time.sleep(min(_seconds(response.headers.get("retry-after")), self._max_wait_s))
+        if response.is_success:
+            return response.json()
+        raise _error(response)
+
+
+def _filters(filters: Filters) -> dict[str, Any]:
+    return {"categories": list(filters.categories), "exclude": sorted(filters.exclude), "seen": filters.seen}
+
+
+def _ranked(found: Mapping[str, Any]) -> list[Ranked]:
+    return [
+        Ranked(Item(**{**row["item"], "categories": tuple(row["item"]["categories"])}), row["score"])
+        for row in found["items"]
+    ]
+
+
+def _seconds(retry_after: str | None) -> float:
+    """What a Retry-After header asks for; 1 where it gives a date or nothing."""
+    return float(retry_after) if retry_after and retry_after.isdecimal() else 1.0
+
+
+def _error(response: httpx.Response) -> M6RecError:
+    try:
+        said = response.json()["error"]
+        message = f"{said['message']} (request {said['request_id']})"
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.url} answered {response.status_code}, not as m6rec does; check the URL"
+    if response.status_code == 404:
+        return DataError(message)
+    if response.is_client_error and response.status_code not in RETRIED:
+        return ConfigError(message)
+    return ServiceError(message, response.status_code)

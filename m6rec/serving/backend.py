@@ -1,0 +1,71 @@
+"""What a recommender can be asked, in this process (``Recommender``) or in another (``m6rec.client.Client``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.types import Event, Item, Ranked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filters:
+    """Which items may come up.
+
+    Attributes:
+        categories: Only items of one of these; empty allows all.
+        exclude: Ids that are left out.
+        seen: Whether items may come up that the user has met already.
+    """
+
+    categories: tuple[str, ...] = ()
+    exclude: frozenset[str] = frozenset()
+    seen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Recommended items, the best first, and the milliseconds that each stage took."""
+
+    items: list[Ranked]
+    timings_ms: dict[str, float]
+
+
+NO_FILTERS = Filters()
+
+
+class Backend(Protocol):
+    """Recommends. Every method raises DataError for an id that is not known, and StoreError where a store fails."""
+
+    def recommend(
+        self, user: str, count: int = 10, *, offset: int = 0, filters: Filters = NO_FILTERS, diversity: float = 0.0
+    ) -> Answer:
+        """The items that the user would like most, ``offset`` of them left out."""
+
+    def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
+        """The nearest items, scored by cosine."""
+
+    def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
+        """The items by falling probability that the user likes them."""
+
+    def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
+        """``rank`` of several users at once."""
+
+    def rerank(self, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
+        """How well each document fits the query, in 0 … 1."""
+
+    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """Unit vectors [n, 128] of the texts, and how many tokens were read."""
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Takes events in, all or none; on return they are on disk."""
+
+    def upsert(self, items: Sequence[Item]) -> None:
+        """Adds or replaces items, all or none; on return they are on disk, and can be retrieved and ranked."""
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Takes items out; returns how many were there."""

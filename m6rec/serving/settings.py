@@ -1,0 +1,150 @@
+"""How the service is run: where it listens, who may call it, how much it takes on."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from m6rec.errors import ConfigError
+
+# What one request may hold. These are part of the contract: the OpenAPI states them.
+MAX_ID_CHARS = 200
+MAX_TEXT_CHARS = 4_000
+MAX_CANDIDATES = 1_000  # items to rank, documents to rerank, ids to leave out
+MAX_COUNT = 100
+MAX_OFFSET = 1_000
+MAX_WRITES = 1_000  # events or items
+MAX_TEXTS = 256  # texts to embed
+MAX_FIELDS = 32  # categories or details of an item
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the operator decides.
+
+    Attributes:
+        host: Address to listen at. Other machines reach only an address that is not loopback; that needs ``keys``.
+        port: Port to listen at; 0 takes a free one.
+        keys: File of hashed API keys (see ``Keys``); None lets every local caller in.
+        insecure: Serve other machines without keys.
+        max_body_bytes: Larger bodies are refused (413).
+        max_concurrent: Requests in the house at once; more are refused (429).
+        max_queue: Requests that wait for the model; more are refused (429), and likewise for those that wait
+            for the disk.
+        max_batch: Requests that are ranked together.
+        deadline_s: A request that has not begun by then is refused (503), and a body that has not come (408).
+        drain_s: How long requests are still accepted after SIGTERM, while ``/readyz`` sends new ones elsewhere.
+
+    Raises:
+        ConfigError: A number is out of range, or the service would be open to other machines without keys.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8300
+    keys: Path | None = None
+    insecure: bool = False
+    max_body_bytes: int = 1 << 18
+    max_concurrent: int = 256
+    max_queue: int = 16
+    max_batch: int = 8
+    deadline_s: float = 5.0
+    drain_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 1 << 16:
+            raise ConfigError(f"port is {self.port}; it must be 0 to 65535")
+        for name in ("max_body_bytes", "max_concurrent", "max_queue", "max_batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not (self.deadline_s > 0 and self.drain_s >= 0):
+            raise ConfigError(f"deadline_s is {self.deadline_s} and drain_s {self.drain_s}; they can't be so short")
+        if self.keys is None and not self.insecure and not _is_loopback(self.host):
+            raise ConfigError(
+                f"at {self.host} other machines could call the service without a key. Give it keys "
+                "(m6rec key FILE; m6rec serve --keys FILE), listen at 127.0.0.1, or allow it with --insecure"
+            )
+
+
+class Keys:
+    """API keys, known by their sha256 only: they are random, so a hash without salt or stretching is safe.
+
+    A file holds one key a line: the hash in hexadecimal, then what it is for; ``#`` begins a comment.
+
+    Args:
+        digests: The sha256 of each key.
+    """
+
+    def __init__(self, digests: Iterable[bytes]) -> None:
+        self._digests = tuple(digests)
+
+    @classmethod
+    def load(cls, file: Path) -> Keys:
+        """Reads a file of hashes.
+
+        Raises:
+            ConfigError: It can't be read, holds no key, or a line is not a hash.
+        """
+        digests = []
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"the keys in {file} can't be read ({error}); make one with `m6rec key {file}`"
+            ) from error
+        for number, line in enumerate(lines, start=1):
+            words = line.partition("#")[0].split()
+            if not words:
+                continue
+            try:
+                digests.append(bytes.fromhex(words[0]))
+            except ValueError:
+                digests.append(b"")
+            if len(digests[-1]) != hashlib.sha256().digest_size:
+                raise ConfigError(
+                    f"line {number} of {file} does not begin with a sha256 in hexadecimal; make a key with "
+                    f"`m6rec key {file}`"
+                )
+        if not digests:
+            raise ConfigError(f"{file} holds no key; make one with `m6rec key {file}`")
+        return cls(digests)
+
+    def allow(self, key: str) -> bool:
+        """Whether the key is one of these. Takes the same time whichever it is."""
+        digest = _digest(key)
+        found = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(found)
+
+
+def make_key(file: Path, name: str = "") -> str:
+    """Makes an API key, appends its hash to ``file`` and returns it; it can't be had a second time.
+
+    Raises:
+        ConfigError: The file can't be written, or the name has more than one line.
+    """
+    if len(name.splitlines()) > 1:
+        raise ConfigError(f"the name {name!r} has several lines; give it one")
+    key = f"m6rec_{secrets.token_urlsafe(32)}"
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as lines:
+            lines.write(f"{_digest(key).hex()} {name}".rstrip() + "\n")
+    except OSError as error:
+        raise ConfigError(f"the key can't be added to {file} ({error}); give another file") from error
+    return key
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

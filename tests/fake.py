@@ -1,0 +1,99 @@
+"""A backend without a model: it answers at once, or when a test lets it."""
+
+import threading
+
+import numpy as np
+
+from m6rec.errors import DataError, StoreError
+from m6rec.serving.backend import NO_FILTERS, Answer
+from m6rec.types import Item, Ranked
+
+
+class FakeBackend:
+    """Twenty films of two categories and three users; scores fall with an item's place.
+
+    Attributes:
+        go: Work waits until it is set.
+        begun: Released each time work begins.
+        batches: Sizes of the batches that were ranked together.
+    """
+
+    def __init__(self, histories=None):
+        self.items = {f"i{n}": Item(f"i{n}", f"Film {n}", (("Comedy", "Drama")[n % 2],), {"n": n}) for n in range(20)}
+        self.users = {"u0", "u1", "u2"}
+        self.events, self.histories = [], histories
+        self.batches = []
+        self.broken = False
+        self.go, self.begun = threading.Event(), threading.Semaphore(0)
+        self.go.set()
+
+    def work(self):
+        self.begun.release()
+        assert self.go.wait(20)
+        if self.broken:
+            raise RuntimeError("secret of the model")
+
+    def known(self, user, items=()):
+        if user not in self.users:
+            raise DataError(f"there is no user {user!r}")
+        for item in items:
+            if item not in self.items:
+                raise DataError(f"there is no item {item!r}")
+
+    def _ordered(self, items):
+        names = list(self.items)
+        return [Ranked(self.items[item], 1 / (2 + names.index(item))) for item in sorted(items, key=names.index)]
+
+    def recommend(self, user, count=10, *, offset=0, filters=NO_FILTERS, diversity=0.0):
+        found = self.retrieve(user, 1000, filters=filters)
+        return Answer(found[offset : offset + count], {"retrieve": 1.5, "rank": 2.5})
+
+    def retrieve(self, user, count=100, *, filters=NO_FILTERS):
+        self.work()
+        self.known(user)
+        kept = [
+            item.id
+            for item in self.items.values()
+            if item.id not in filters.exclude
+            and (not filters.categories or set(item.categories) & set(filters.categories))
+        ]
+        return self._ordered(kept)[:count]
+
+    def rank(self, user, items):
+        return self.rank_many([(user, items)])[0]
+
+    def rank_many(self, requests):
+        self.work()
+        for user, items in requests:
+            self.known(user, items)
+        self.batches.append(len(requests))
+        return [self._ordered(items) for _, items in requests]
+
+    def rerank(self, query, documents):
+        self.work()
+        return np.array([len(set(query) & set(text)) / (1 + len(set(query))) for text in documents])
+
+    def embed(self, texts):
+        self.work()
+        vectors = np.array([np.cos(np.arange(128) * (1 + len(text))) for text in texts], np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), sum(map(len, texts))
+
+    def observe(self, events):
+        self.work()
+        for event in events:
+            if event.item not in self.items:
+                raise DataError(f"there is no item {event.item!r}")
+            if event.text == "disk full":
+                raise StoreError("no space left on the disk")
+        if self.histories is not None:
+            self.histories.append(events)
+        self.events.extend(events)
+        self.users |= {event.user for event in events}
+
+    def upsert(self, items):
+        self.work()
+        self.items |= {item.id: item for item in items}
+
+    def delete(self, ids):
+        self.work()
+        return sum(self.items.pop(one, None) is not None for one in ids)

@@ -1,0 +1,59 @@
+"""A service on a real socket: in a thread of the tests, or as a process of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from m6rec.serving.http import Server, create_app
+from m6rec.serving.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def service(backend, **options) -> Iterator[str]:
+    """Serves a backend from a thread; yields its URL."""
+    reload = options.pop("reload", None)
+    server = Server(create_app(backend, Settings(**options), reload=reload))
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def process(code: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A process that serves; yields it and its URL. The code calls ``serve`` with port 0."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}
+    )
+    try:
+        assert child.stderr is not None
+        first = child.stderr.readline()
+        assert first.startswith("{"), first + child.stderr.read()
+        yield child, f"http://127.0.0.1:{json.loads(first)['port']}"
+    finally:
+        child.kill()
+        child.wait()
+        child.stderr.close()
+
+
+@contextmanager
+def http(url: str) -> Iterator[httpx.Client]:
+    """Plain HTTP to a service, as any client would speak it."""
+    with httpx.Client(base_url=url, timeout=20) as client:
+        yield client

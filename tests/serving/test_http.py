@@ -1,0 +1,560 @@
+import base64
+import json
+import logging
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import hypothesis
+import numpy as np
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+
+from m6rec.errors import AssetError
+from m6rec.serving.histories import Histories
+from m6rec.serving.http import create_app
+from m6rec.serving.settings import Settings, make_key
+from tests import malformed, running
+from tests.fake import FakeBackend
+
+ROOT = Path(__file__).parents[2]
+RANK = {"user": "u0", "items": ["i3", "i1", "i2"]}
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return FakeBackend()
+
+
+@pytest.fixture(scope="module")
+def http(backend):
+    with TestClient(create_app(backend, Settings()), raise_server_exceptions=False) as client:
+        yield client
+
+
+def ids(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [row["item"]["id"] for row in answer.json()["items"]]
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, str]:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["request_id"] == answer.headers["x-request-id"]
+    return error
+
+
+# Routes
+
+
+def test_rank_gives_whole_items_by_falling_score(http):
+    answer = http.post("/v1/rank", json=RANK)
+    assert ids(answer) == ["i1", "i2", "i3"]
+    first = answer.json()["items"][0]
+    assert first == {
+        "item": {"id": "i1", "title": "Film 1", "categories": ["Drama"], "details": {"n": 1}},
+        "score": 1 / 3,
+    }
+    assert "timings_ms" not in answer.json()
+
+
+def test_recommend_filters_pages_and_tells_its_stages(http):
+    body = {"user": "u0", "count": 2, "offset": 1, "filters": {"categories": ["Drama"], "exclude": ["i3"]}}
+    assert ids(http.post("/v1/recommend", json=body)) == ["i5", "i7"]
+    timings = http.post("/v1/recommend", json={**body, "timings": True}).json()["timings_ms"]
+    assert set(timings) == {"queue", "retrieve", "rank"}
+
+
+def test_retrieve_gives_so_many(http):
+    assert ids(http.post("/v1/retrieve", json={"user": "u0", "count": 3})) == ["i0", "i1", "i2"]
+
+
+def test_an_event_brings_a_user_into_being(http, backend):
+    unknown = {"user": "u77", "items": ["i1"]}
+    assert "u77" in problem(http.post("/v1/rank", json=unknown), 404)["message"]
+    answer = http.post("/v1/events", json={"events": [{"user": "u77", "item": "i1", "time": 5, "value": 4}]})
+    assert (answer.status_code, answer.json()) == (201, {"written": 1})
+    assert ids(http.post("/v1/rank", json=unknown)) == ["i1"]
+    assert backend.events[-1].value == 4
+
+
+def test_items_come_and_go_even_with_slashes_in_their_ids(http):
+    item = {"id": "a/b c", "title": "New", "categories": ["Noir"], "details": {"year": 1999, "price": 1.5, "by": "X"}}
+    assert http.post("/v1/items", json={"items": [item]}).json() == {"written": 1}
+    answer = http.post("/v1/rank", json={"user": "u0", "items": ["a/b c"]})
+    assert answer.json()["items"][0]["item"] == item
+    assert http.delete("/v1/items/a%2Fb%20c").json() == {"written": 1}
+    problem(http.delete("/v1/items/a%2Fb%20c"), 404)
+    problem(http.post("/v1/rank", json={"user": "u0", "items": ["a/b c"]}), 404)
+
+
+def test_rerank_takes_the_requests_of_cohere_and_of_jina(http):
+    documents = ["xyz", "snow", "so"]
+    cohere = {"model": "rerank-v3.5", "query": "snow", "documents": documents, "top_n": 2}
+    answer = http.post("/v1/rerank", json=cohere).json()
+    assert [result["index"] for result in answer["results"]] == [1, 2]
+    scores = [result["relevance_score"] for result in answer["results"]]
+    assert scores == pytest.approx([4 / 5, 2 / 5])
+    assert "document" not in answer["results"][0]
+    assert {"id", "model", "meta", "usage"} <= set(answer)
+    jina = {"query": "snow", "documents": [{"text": text} for text in documents], "return_documents": True}
+    results = http.post("/v1/rerank", json=jina).json()["results"]
+    assert [result["document"]["text"] for result in results] == ["snow", "so", "xyz"]
+
+
+def test_embeddings_are_the_same_as_numbers_and_as_base64(http):
+    found = http.post("/v1/embeddings", json={"input": ["a", "bcd"], "model": "any"}).json()
+    assert found["object"] == "list"
+    assert found["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+    packed = http.post("/v1/embeddings", json={"input": ["a", "bcd"], "encoding_format": "base64"}).json()
+    for number, text in zip(found["data"], packed["data"], strict=True):
+        vector = np.frombuffer(base64.b64decode(text["embedding"]), "<f4")
+        np.testing.assert_array_equal(vector, np.float32(number["embedding"]))
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+    alone = http.post("/v1/embeddings", json={"input": "bcd"}).json()
+    assert alone["data"][0]["embedding"] == found["data"][1]["embedding"]
+
+
+def test_metrics_count_by_route_and_not_by_path(http):
+    http.get("/somewhere/secret-user")
+    http.delete("/v1/items/secret-item")
+    http.post("/v1/rank", json=RANK)
+    text = http.get("/metrics").text
+    assert "secret" not in text
+    assert re.search(r'm6rec_requests_total\{route="/v1/rank",status="200"\} [1-9]', text)
+    for name in ("request_seconds_bucket", "stage_seconds_bucket", "batch_size_bucket", "queue_depth"):
+        assert f"m6rec_{name}" in text
+
+
+def test_metrics_hold_the_statistics_of_the_cache():
+    from m6rec.foundation.states import CacheStatistics
+
+    statistics = CacheStatistics(hits=7, misses=3, entries=5, bytes=640, oldest_s=1.0, store_failures=2)
+    with TestClient(create_app(FakeBackend(), Settings(), statistics=lambda: statistics)) as http:
+        text = http.get("/metrics").text
+    for line in ("hits_total 7.0", "misses_total 3.0", "bytes 640.0", "store_failures_total 2.0"):
+        assert f"m6rec_cache_{line}" in text
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"", 422),
+        (b'{"user": "u0", "items": [NaN]}', 400),
+        (b'{"user": "\\ud800", "items": ["i1"]}', 400),
+        (b"[" * 100_000, 400),
+        (b"[]", 422),
+        (b'{"user": 0, "items": ["i1"]}', 422),
+        (b'{"user": "u0", "items": []}', 422),
+        (b'{"user": "u0", "items": ["i1"], "itmes": 1}', 422),
+        (b'{"user": "u0", "items": "i1"}', 422),
+        (b'{"user": "u0", "items": ["i99"]}', 404),
+        (b'{"user": "nobody", "items": ["i1"]}', 404),
+        (json.dumps({"user": "u0", "items": ["i1"] * 1001}).encode(), 422),
+        (json.dumps({"user": "u" * 201, "items": ["i1"]}).encode(), 422),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong(http, body, status):
+    error = problem(http.post("/v1/rank", content=body, headers={"content-type": "application/json"}), status)
+    assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/recommend", {"user": "u0", "count": 0}),
+        ("/v1/recommend", {"user": "u0", "count": 10**30}),
+        ("/v1/recommend", {"user": "u0", "offset": -1}),
+        ("/v1/recommend", {"user": "u0", "diversity": 1.5}),
+        ("/v1/recommend", {"user": "u0", "filters": {"category": "x"}}),
+        ("/v1/events", {"events": [{"user": "u0", "item": "i1", "time": True}]}),
+        ("/v1/events", {"events": [{"user": "u0", "item": "i1", "time": 1, "text": "x" * 4001}]}),
+        ("/v1/items", {"items": [{"id": "i", "title": "x", "details": {"deep": {"deeper": 1}}}]}),
+        ("/v1/embeddings", {"input": [1, 2, 3]}),
+        ("/v1/embeddings", {"input": "x", "dimensions": 64}),
+    ],
+)
+def test_values_out_of_range_are_refused(http, path, body):
+    assert problem(http.post(path, json=body), 422)["type"] == "invalid"
+
+
+def test_there_is_one_shape_of_errors_also_where_there_is_no_route(http):
+    assert problem(http.get("/nowhere"), 404)["type"] == "not_found"
+    answer = http.get("/v1/rank")
+    assert problem(answer, 405)["type"] == "method"
+    assert answer.headers["allow"] == "POST"
+
+
+def test_a_failing_store_is_503_and_a_failing_model_500_without_its_message(http, backend, caplog):
+    full = {"events": [{"user": "u0", "item": "i1", "time": 1, "text": "disk full"}]}
+    answer = http.post("/v1/events", json=full)
+    assert problem(answer, 503)["type"] == "store"
+    assert answer.headers["retry-after"]
+    backend.broken = True
+    try:
+        with caplog.at_level(logging.INFO, "m6rec"):
+            answer = http.post("/v1/rank", json=RANK)
+    finally:
+        backend.broken = False
+    assert problem(answer, 500)["type"] == "internal"
+    assert "secret" not in answer.text
+    facts = caplog.records[-1].facts
+    assert facts["error"] == "RuntimeError"
+    assert any("fake.py" in line for line in facts["trace"])
+    assert "secret of" not in json.dumps(facts["error"])
+
+
+def test_malformed_requests_never_fail_the_service(http):
+    statuses = malformed.send(http, 300, seed=1)
+    assert sum(count for status, count in statuses.items() if status >= 400) > 200
+    assert {400, 422} <= set(statuses)
+    assert ids(http.post("/v1/rank", json=RANK))
+
+
+# Contract
+
+
+def test_the_contract_is_the_one_that_clients_were_built_for(http):
+    golden = json.loads((ROOT / "tests" / "golden" / "openapi.json").read_text())
+    assert http.get("/openapi.json").json() == golden
+
+
+def test_every_example_of_the_contract_is_a_request_that_passes(http):
+    document = http.get("/openapi.json").json()
+    tried = 0
+    for path, methods in document["paths"].items():
+        body = methods.get("post", {}).get("requestBody")
+        if body:
+            name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+            for example in document["components"]["schemas"][name]["examples"]:
+                answer = http.post(path, json=example)
+                assert answer.status_code != 422, (path, answer.text)
+                tried += 1
+    assert tried >= 7
+
+
+def test_what_fits_the_contract_is_served_and_what_does_not_is_refused(tmp_path):
+    key = make_key(tmp_path / "keys")
+    app = create_app(FakeBackend(), Settings(keys=tmp_path / "keys"))
+    schema = schemathesis.openapi.from_dict(json.loads((ROOT / "tests" / "golden" / "openapi.json").read_text()))
+    schema.app = app
+    seen = set()
+
+    for operation in schema.get_all_operations():
+        operation = operation.ok()
+
+        @hypothesis.given(case=operation.as_strategy())
+        @hypothesis.settings(
+            max_examples=15,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        def check(case):
+            response = case.call(headers={"Authorization": f"Bearer {key}"})
+            case.validate_response(response)
+            seen.add(case.path)
+
+        check()
+    assert "/v1/recommend" in seen
+
+
+# Keys
+
+
+@pytest.fixture
+def keyed(tmp_path):
+    file = tmp_path / "keys"
+    key = make_key(file)
+    reloads = []
+    app = create_app(FakeBackend(), Settings(keys=file), reload=lambda: reloads.append(1))
+    with TestClient(app) as client:
+        yield client, file, key, reloads
+
+
+def test_without_its_key_nobody_gets_in(keyed):
+    http, _, key, _ = keyed
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {key}"}, {"Authorization": key}):
+        for method, path in (("POST", "/v1/rank"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/nowhere")):
+            answer = http.request(method, path, headers=headers)
+            assert problem(answer, 401)["type"] == "unauthorised"
+            assert answer.headers["www-authenticate"] == "Bearer"
+    assert http.get("/healthz").status_code == http.get("/readyz").status_code == 200
+    assert ids(http.post("/v1/rank", json=RANK, headers={"authorization": f"bearer {key}"}))
+
+
+def test_reload_takes_in_new_keys_and_lets_the_old_ones_go(keyed):
+    http, file, key, reloads = keyed
+    file.unlink()
+    fresh = make_key(file)
+    old, new = ({"Authorization": f"Bearer {one}"} for one in (key, fresh))
+    problem(http.post("/v1/rank", json=RANK, headers=new), 401)
+    assert http.post("/v1/admin/reload", headers=old).status_code == 200
+    assert reloads == [1]
+    problem(http.post("/v1/rank", json=RANK, headers=old), 401)
+    assert ids(http.post("/v1/rank", json=RANK, headers=new))
+
+
+def test_reload_needs_a_key_to_exist(http):
+    assert "SIGHUP" in problem(http.post("/v1/admin/reload"), 403)["message"]
+
+
+def test_a_failed_reload_says_why_and_changes_nothing(tmp_path):
+    def fail():
+        raise AssetError("runs/like-0 holds no tuned task")
+
+    key = make_key(tmp_path / "keys")
+    with TestClient(create_app(FakeBackend(), Settings(keys=tmp_path / "keys"), reload=fail)) as http:
+        http.headers["Authorization"] = f"Bearer {key}"
+        assert "no tuned task" in problem(http.post("/v1/admin/reload"), 409)["message"]
+        assert ids(http.post("/v1/rank", json=RANK))
+
+
+# Logs and request ids
+
+
+def test_request_ids_are_kept_or_made_and_logs_hold_no_text_of_users(http, caplog):
+    with caplog.at_level(logging.INFO, "m6rec"):
+        answer = http.post(
+            "/v1/rank", json={"user": "private-name", "items": ["i1"]}, headers={"X-Request-Id": "a.b-1"}
+        )
+        http.get("/v1/items/private-name")
+    assert answer.headers["x-request-id"] == "a.b-1"
+    facts = [record.facts for record in caplog.records if record.name.startswith("m6rec")]
+    assert facts[0].items() >= {"request_id": "a.b-1", "method": "POST", "route": "/v1/rank", "status": 404}.items()
+    assert facts[0]["ms"] > 0
+    assert "private-name" not in json.dumps(facts)
+    for bad in ("x" * 65, "a b", "a\tb", "ä"):
+        made = http.get("/healthz", headers={"X-Request-Id": bad.encode()}).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", made)
+
+
+# Load
+
+
+def test_what_waits_is_ranked_together():
+    backend = FakeBackend()
+    backend.go.clear()
+    with running.service(backend) as url, running.http(url) as http, ThreadPoolExecutor(8) as pool:
+        first = pool.submit(http.post, "/v1/rank", json=RANK)
+        assert backend.begun.acquire(timeout=10)
+        others = [pool.submit(http.post, "/v1/rank", json=RANK) for _ in range(5)]
+        until(lambda: depth(http) == 5)
+        backend.go.set()
+        assert all(ids(one.result(10)) == ["i1", "i2", "i3"] for one in (first, *others))
+    assert backend.batches == [1, 5]
+
+
+def test_overload_is_refused_quickly_and_what_was_accepted_is_answered():
+    backend = FakeBackend()
+    backend.go.clear()
+    with running.service(backend, max_queue=4) as url, running.http(url) as http, ThreadPoolExecutor(8) as pool:
+        first = pool.submit(http.post, "/v1/rank", json=RANK)
+        assert backend.begun.acquire(timeout=10)
+        waiting = [pool.submit(http.post, "/v1/recommend", json={"user": "u0"}) for _ in range(4)]
+        until(lambda: depth(http) == 4)
+        seconds = []
+        for path in ("/v1/rank", "/v1/recommend", "/v1/embeddings") * 5:
+            began = time.perf_counter()
+            answer = http.post(path, content=b"not even JSON")
+            seconds.append(time.perf_counter() - began)
+            assert problem(answer, 429)["type"] == "overloaded"
+            assert int(answer.headers["retry-after"]) >= 1
+        assert http.get("/readyz").status_code == 200
+        backend.go.set()
+        assert ids(first.result(10))
+        assert all(ids(one.result(10)) for one in waiting)
+    assert sorted(seconds)[len(seconds) // 2] < 0.05
+
+
+def test_a_client_that_leaves_makes_room_and_costs_nothing():
+    backend = FakeBackend()
+    backend.go.clear()
+    with running.service(backend) as url, running.http(url) as http, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(http.post, "/v1/rank", json=RANK)
+        assert backend.begun.acquire(timeout=10)
+        body = json.dumps(RANK).encode()
+        head = f"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        leaver = socket.create_connection((httpx.URL(url).host, httpx.URL(url).port))
+        leaver.sendall(head.encode() + b"\r\n\r\n" + body)
+        until(lambda: depth(http) == 1)
+        leaver.close()
+        until(lambda: depth(http) == 0)
+        backend.go.set()
+        assert ids(first.result(10))
+        until(lambda: 'route="/v1/rank",status="499"} 1.0' in http.get("/metrics").text)
+    assert backend.batches == [1]
+
+
+def test_what_has_not_begun_by_its_deadline_is_refused_and_never_done():
+    backend = FakeBackend()
+    backend.go.clear()
+    with running.service(backend, deadline_s=0.2) as url, running.http(url) as http, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(http.post, "/v1/rank", json=RANK)
+        assert backend.begun.acquire(timeout=10)
+        answer = http.post("/v1/rank", json=RANK)
+        assert problem(answer, 503)["type"] == "deadline"
+        assert answer.headers["retry-after"]
+        backend.go.set()
+        assert ids(first.result(10)), "what has begun is answered, however late"
+    assert backend.batches == [1]
+
+
+def test_too_many_at_once_are_refused():
+    backend = FakeBackend()
+    backend.go.clear()
+    with running.service(backend, max_concurrent=2) as url, running.http(url) as http, ThreadPoolExecutor(2) as pool:
+        event = {"user": "u0", "item": "i1", "time": 1}
+        rank = pool.submit(http.post, "/v1/rank", json=RANK)
+        write = pool.submit(http.post, "/v1/events", json={"events": [event]})
+        assert all(backend.begun.acquire(timeout=10) for _ in range(2))
+        assert problem(http.post("/v1/retrieve", json={"user": "u0"}), 429)["type"] == "overloaded"
+        assert http.get("/healthz").status_code == 200
+        backend.go.set()
+        assert ids(rank.result(10))
+        assert write.result(10).status_code == 201
+
+
+def test_long_and_slow_bodies_are_refused():
+    with running.service(FakeBackend(), max_body_bytes=1000, deadline_s=0.3) as url, running.http(url) as http:
+        problem(http.post("/v1/rank", content=b" " * 1001), 413)
+        problem(http.post("/v1/rank", content=(b" " * 100 for _ in range(11))), 413)  # chunked: no length is told
+        with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)) as slow:
+            slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+            assert b"408" in slow.recv(1000).split(b"\r\n")[0]
+        assert ids(http.post("/v1/rank", json=RANK))
+
+
+def until(holds):
+    """Waits until something holds."""
+    for _ in range(500):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came to hold")
+
+
+def depth(http) -> float:
+    return float(re.search(r'm6rec_queue_depth\{queue="model"\} (\S+)', http.get("/metrics").text)[1])
+
+
+# As a process
+
+
+SERVE = """
+from pathlib import Path
+from m6rec.serving.histories import Histories
+from m6rec.serving.http import serve
+from m6rec.serving.settings import Settings
+from tests.fake import FakeBackend
+backend = FakeBackend({histories})
+{more}
+serve(backend, Settings(port=0, drain_s={drain_s}){reload})
+"""
+
+
+def test_sigterm_answers_what_is_in_flight_and_exits_with_0(tmp_path):
+    more = f"""
+import threading, time
+from pathlib import Path
+backend.go.clear()
+def let_go():
+    while not Path({str(tmp_path / "go")!r}).exists():
+        time.sleep(0.01)
+    backend.go.set()
+threading.Thread(target=let_go, daemon=True).start()
+"""
+    code = SERVE.format(histories=None, more=more, drain_s=0.5, reload="")
+    with running.process(code) as (child, url), running.http(url) as http, ThreadPoolExecutor(2) as pool:
+        held = pool.submit(http.post, "/v1/rank", json=RANK)
+        until(lambda: 'kind="rank"' in http.get("/metrics").text)
+        child.send_signal(signal.SIGTERM)
+        until(lambda: http.get("/readyz").status_code == 503)
+        assert http.get("/healthz").status_code == 200
+        late = pool.submit(http.post, "/v1/rank", json=RANK)  # one that was on its way while the balancer found out
+        until(lambda: depth(http) == 1)
+        time.sleep(0.6)  # the service has stopped to listen
+        (tmp_path / "go").touch()
+        assert ids(held.result(10)) == ids(late.result(10)) == ["i1", "i2", "i3"]
+        assert child.wait(10) == 0
+        lines = [json.loads(line) for line in child.stderr]
+    assert {"/v1/rank", "/readyz"} <= {line["route"] for line in lines}
+    assert all({"time", "level", "event", "request_id", "status", "ms"} <= set(line) for line in lines)
+
+
+def test_sighup_swaps_while_requests_go_on():
+    more = "import time\ndef reload():\n    time.sleep(0.2)\n    backend.users.add('v1')"
+    code = SERVE.format(histories=None, more=more, drain_s=0, reload=", reload=reload")
+    with running.process(code) as (child, url), running.http(url) as http:
+        child.send_signal(signal.SIGHUP)
+        statuses = set()
+
+        def swapped():
+            statuses.add(http.post("/v1/rank", json=RANK).status_code)
+            return http.post("/v1/rank", json={"user": "v1", "items": ["i1"]}).status_code == 200
+
+        until(swapped)
+        assert statuses == {200}
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+
+
+def test_killed_while_events_are_posted_it_keeps_all_that_it_acknowledged(tmp_path):
+    code = SERVE.format(histories=f"Histories(Path({str(tmp_path)!r}))", more="", drain_s=0, reload="")
+    acknowledged = []
+
+    def post(http, writer):
+        for number in range(10_000):
+            event = {"user": f"u{writer}", "item": "i1", "time": number}
+            try:
+                answer = http.post("/v1/events", json={"events": [event]})
+            except httpx.HTTPError:
+                return
+            if answer.status_code == 201:
+                acknowledged.append((f"u{writer}", number))
+
+    for kill in range(2):
+        with running.process(code) as (child, url), running.http(url) as http:
+            writers = [threading.Thread(target=post, args=(http, 2 * kill + n)) for n in range(2)]
+            for writer in writers:
+                writer.start()
+            enough = 20 * (kill + 1)
+            until(lambda enough=enough: len(acknowledged) > enough)
+            child.kill()
+            for writer in writers:
+                writer.join(20)
+    histories = Histories(tmp_path)
+    kept = [(event.user, event.time) for event in histories.replay()]
+    histories.close()
+    assert len(acknowledged) > 40
+    assert set(acknowledged) <= set(kept)
+    assert len(set(kept)) == len(kept)
+
+
+# README
+
+
+def test_the_commands_of_the_readme_work():
+    text = (ROOT / "README.md").read_text().split("## Serve", 1)[1].split("\n## ", 1)[0]
+    commands = re.findall(r"^curl (?:.*\\\n)*.*", text, re.MULTILINE)
+    assert len(commands) >= 5
+    backend = FakeBackend()
+    backend.users.add("196")
+    backend.items |= dict.fromkeys(("50", "172", "100"), backend.items["i1"])
+    with running.service(backend) as url:
+        for command in commands:
+            local = command.replace("http://127.0.0.1:8300", url).replace("curl ", "curl -sS --fail-with-body ", 1)
+            done = subprocess.run(["bash", "-c", local], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, (command, done.stdout, done.stderr)

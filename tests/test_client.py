@@ -1,0 +1,150 @@
+import inspect
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+
+from m6rec.client import Client, ServiceError
+from m6rec.errors import ConfigError, DataError
+from m6rec.serving.backend import Backend, Filters
+from m6rec.serving.settings import make_key
+from m6rec.types import Event, Item
+from tests import running
+from tests.fake import FakeBackend
+
+
+@pytest.fixture(scope="module")
+def both():
+    """A client, and the backend behind its service."""
+    backend = FakeBackend()
+    with running.service(backend) as url, Client(url) as client:
+        yield client, backend
+
+
+def test_a_client_answers_as_the_backend_does(both):
+    client, backend = both
+    filters = Filters(categories=("Drama",), exclude=frozenset({"i3"}))
+    assert (
+        client.recommend("u0", 3, offset=1, filters=filters).items
+        == backend.recommend("u0", 3, offset=1, filters=filters).items
+    )
+    assert {"queue", "retrieve", "rank"} == set(client.recommend("u0").timings_ms)
+    assert client.retrieve("u1", 5) == backend.retrieve("u1", 5)
+    assert client.rank("u1", ["i5", "i2"]) == backend.rank("u1", ["i5", "i2"])
+    requests = [("u0", ["i1"]), ("u1", ["i3", "i2"])]
+    assert client.rank_many(requests) == backend.rank_many(requests)
+    documents = ["xyz", "snow", "so"]
+    np.testing.assert_array_equal(client.rerank("snow", documents), backend.rerank("snow", documents))
+    vectors, tokens = client.embed(["a", "bcd"])
+    expected, expected_tokens = backend.embed(["a", "bcd"])
+    np.testing.assert_array_equal(vectors, expected)
+    assert (vectors.dtype, tokens) == (np.float32, expected_tokens)
+
+
+def test_what_a_client_writes_is_there(both):
+    client, backend = both
+    item, event = Item("n/1 ?", "Ünïcode", ("Noir",), {"year": 1999}), Event("u9", "i1", 7, 4.5, "fine")
+    client.upsert([item])
+    client.observe([event])
+    assert backend.items["n/1 ?"] == item
+    assert backend.events[-1] == event
+    assert client.delete(["n/1 ?", "never"]) == 1
+    assert "n/1 ?" not in backend.items
+
+
+def test_it_has_the_methods_of_a_backend():
+    for name, method in inspect.getmembers(Backend, inspect.isfunction):
+        if not name.startswith("_"):
+            assert inspect.signature(getattr(Client, name)) == inspect.signature(method), name
+
+
+def test_refusals_are_the_errors_of_the_house(both):
+    client, _ = both
+    with pytest.raises(DataError, match=r"nobody.*request [0-9a-f]{32}"):
+        client.recommend("nobody")
+    with pytest.raises(ConfigError, match="count"):
+        client.recommend("u0", 0)
+    with pytest.raises(ConfigError, match="JSON"):
+        client.rank("u0", [float("nan")])
+
+
+def test_a_key_opens_the_door(tmp_path):
+    key = make_key(tmp_path / "keys")
+    with running.service(FakeBackend(), keys=tmp_path / "keys") as url:
+        with Client(url) as client, pytest.raises(ConfigError, match="API key"):
+            client.rank("u0", ["i1"])
+        with Client(url, key=key) as client:
+            assert len(client.rank("u0", ["i1"])) == 1
+
+
+def test_nobody_there_is_told():
+    with Client("http://127.0.0.1:9", retries=0) as client, pytest.raises(ServiceError, match="m6rec serve"):
+        client.rank("u0", ["i1"])
+
+
+@pytest.fixture
+def busy():
+    """A server that refuses as it is told: (status, Retry-After) pairs, the last one for ever."""
+    refusals, times = [], []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            times.append(time.monotonic())
+            status, after = refusals.pop(0) if len(refusals) > 1 else refusals[0]
+            body = b'{"items": []}' if status == 200 else b"busy"
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            if after:
+                self.send_header("Retry-After", after)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", refusals, times
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_it_waits_as_long_as_it_is_asked_and_tries_again(busy):
+    url, refusals, times = busy
+    refusals += [(429, "1"), (503, "0"), (200, "")]
+    with Client(url) as client:
+        assert client.rank("u0", ["i1"]) == []
+    assert len(times) == 3
+    assert 1 <= times[1] - times[0] < 2
+    assert times[2] - times[1] < 0.5
+
+
+def test_it_gives_up_and_never_waits_longer_than_its_bound(busy):
+    url, refusals, times = busy
+    refusals += [(429, "3600")]
+    with Client(url, retries=2, max_wait_s=0.1) as client, pytest.raises(ServiceError) as caught:
+        client.rank("u0", ["i1"])
+    assert caught.value.status == 429
+    assert len(times) == 3
+    assert times[2] - times[0] < 1
+
+
+def test_other_failures_are_not_tried_again(busy):
+    url, refusals, times = busy
+    refusals += [(500, "0")]
+    with Client(url) as client, pytest.raises(ServiceError, match="500"):
+        client.rank("u0", ["i1"])
+    assert len(times) == 1
+
+
+def test_a_client_needs_neither_torch_nor_the_web_framework():
+    code = "import sys, m6rec.client; print([m for m in ('torch', 'faiss', 'fastapi', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=running.ROOT)
+    assert done.stdout.strip() == "[]"
