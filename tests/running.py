@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from m6rec.serving.http import Server, create_app
+from m6rec.serving.http import Server, bind, create_app
 from m6rec.serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -22,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 def service(backend, **options) -> Iterator[str]:
     """Serves a backend from a thread; yields its URL."""
     reload = options.pop("reload", None)
-    server = Server(create_app(backend, Settings(**options), reload=reload))
-    listener = socket.create_server(("127.0.0.1", 0))
+    settings = Settings(port=0, **options)
+    server, listener = Server(create_app(backend, settings, reload=reload)), bind(settings)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
