@@ -35,19 +35,24 @@ def service(backend, **options) -> Iterator[str]:
 
 
 @contextmanager
-def process(code: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A process that serves; yields it and its URL. The code calls ``serve`` with port 0."""
+def process(code: str) -> Iterator[tuple[subprocess.Popen, str, list[str]]]:
+    """A process that serves; yields it, its URL and what it logs. The code calls ``serve`` with port 0."""
     child = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}
     )
+    assert child.stderr is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lines.extend, args=(child.stderr,))
     try:
-        assert child.stderr is not None
         first = child.stderr.readline()
         assert first.startswith("{"), first + child.stderr.read()
-        yield child, f"http://127.0.0.1:{json.loads(first)['port']}"
+        reader.start()
+        yield child, f"http://127.0.0.1:{json.loads(first)['port']}", lines
     finally:
         child.kill()
         child.wait()
+        if reader.ident:
+            reader.join()
         child.stderr.close()
 
 

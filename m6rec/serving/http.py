@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 import uvicorn
@@ -62,7 +63,7 @@ from m6rec.serving.schema import (
     State,
     Written,
 )
-from m6rec.serving.settings import Keys, Settings
+from m6rec.serving.settings import Keys, Settings, is_loopback
 from m6rec.types import Event, Item, Ranked
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class Service:
 
     def overloaded(self, path: str) -> bool:
         """Whether a request to ``path`` would be refused, known before its body is read."""
-        if not path.startswith("/v1/"):
+        if not path.startswith("/v1/") or path.startswith("/v1/admin/"):
             return False
         return (self.disk if path.startswith(WRITES) else self.model).full
 
@@ -407,7 +408,11 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            await send(message)
+            try:
+                async with asyncio.timeout(self.service.settings.deadline_s):
+                    await send(message)
+            except TimeoutError:
+                raise _ClientGoneError from None  # it reads nothing
 
         self._running += 1
         try:
@@ -433,6 +438,10 @@ class Gate:
         if scope["path"] in OPEN:
             return None
         headers, service = Headers(scope=scope), self.service
+        if service.keys is None and not service.settings.insecure and not is_loopback(_hostname(headers)):
+            # A page in a browser of this machine can give its own name our address (DNS rebinding).
+            message = "the service has no keys, so it must be called by a loopback name such as 127.0.0.1"
+            return problem(scope, 403, TYPES[403], message)
         scheme, _, key = headers.get("authorization", "").partition(" ")
         if service.keys and not (scheme.lower() == "bearer" and service.keys.allow(key.strip())):
             message = "an API key is needed: send the header 'Authorization: Bearer KEY'"
@@ -478,6 +487,13 @@ class Gate:
             log.error("request", extra={"facts": facts})
 
 
+def _hostname(headers: Headers) -> str:
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
 class _ClientGoneError(Exception):
     """Nobody waits for an answer."""
 
@@ -509,7 +525,7 @@ async def _until_gone(app: ASGIApp, scope: Scope, body: bytes, receive: Receive,
         left.cancel()
 
 
-ERRORS = (400, 401, 404, 408, 413, 422, 429, 500, 503)
+ERRORS = (400, 401, 403, 404, 408, 413, 422, 429, 500, 503)
 
 
 def create_app(

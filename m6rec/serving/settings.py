@@ -38,7 +38,8 @@ class Settings:
         max_queue: Requests that wait for the model; more are refused (429), and likewise for those that wait
             for the disk.
         max_batch: Requests that are ranked together.
-        deadline_s: A request that has not begun by then is refused (503), and a body that has not come (408).
+        deadline_s: A request that has not begun by then is refused (503), a body that has not come (408);
+            an answer that is not taken is given up.
         drain_s: How long requests are still accepted after SIGTERM, while ``/readyz`` sends new ones elsewhere.
 
     Raises:
@@ -64,7 +65,7 @@ class Settings:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (self.deadline_s > 0 and self.drain_s >= 0):
             raise ConfigError(f"deadline_s is {self.deadline_s} and drain_s {self.drain_s}; they can't be so short")
-        if self.keys is None and not self.insecure and not _is_loopback(self.host):
+        if self.keys is None and not self.insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"at {self.host} other machines could call the service without a key. Give it keys "
                 "(m6rec key FILE; m6rec serve --keys FILE), listen at 127.0.0.1, or allow it with --insecure"
@@ -143,7 +144,8 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address can only mean this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

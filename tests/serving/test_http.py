@@ -35,7 +35,7 @@ def backend():
 
 @pytest.fixture(scope="module")
 def http(backend):
-    with TestClient(create_app(backend, Settings()), raise_server_exceptions=False) as client:
+    with TestClient(create_app(backend, Settings()), "http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
 
 
@@ -137,7 +137,7 @@ def test_metrics_hold_the_statistics_of_the_cache():
     from m6rec.foundation.states import CacheStatistics
 
     statistics = CacheStatistics(hits=7, misses=3, entries=5, bytes=640, oldest_s=1.0, store_failures=2)
-    with TestClient(create_app(FakeBackend(), Settings(), statistics=lambda: statistics)) as http:
+    with TestClient(create_app(FakeBackend(), Settings(), statistics=lambda: statistics), "http://localhost") as http:
         text = http.get("/metrics").text
     for line in ("hits_total 7.0", "misses_total 3.0", "bytes 640.0", "store_failures_total 2.0"):
         assert f"m6rec_cache_{line}" in text
@@ -307,6 +307,13 @@ def test_reload_takes_in_new_keys_and_lets_the_old_ones_go(keyed):
     assert ids(http.post("/v1/rank", json=RANK, headers=new))
 
 
+def test_without_keys_only_loopback_names_are_answered(http):
+    for host in ("evil.example", "evil.example:8300", "192.168.0.3", "", "[", "localhost.evil.example"):
+        assert problem(http.post("/v1/rank", json=RANK, headers={"host": host}), 403)["type"] == "forbidden"
+    for host in ("127.0.0.1", "localhost:8300", "[::1]:8300"):
+        assert ids(http.post("/v1/rank", json=RANK, headers={"host": host}))
+
+
 def test_reload_needs_a_key_to_exist(http):
     assert "SIGHUP" in problem(http.post("/v1/admin/reload"), 403)["message"]
 
@@ -395,10 +402,8 @@ def test_a_client_that_leaves_makes_room_and_costs_nothing():
     with running.service(backend) as url, running.http(url) as http, ThreadPoolExecutor(2) as pool:
         first = pool.submit(http.post, "/v1/rank", json=RANK)
         assert backend.begun.acquire(timeout=10)
-        body = json.dumps(RANK).encode()
-        head = f"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        leaver = socket.create_connection((httpx.URL(url).host, httpx.URL(url).port))
-        leaver.sendall(head.encode() + b"\r\n\r\n" + body)
+        leaver = socket.create_connection(address(url))
+        leaver.sendall(raw("/v1/rank", RANK))
         until(lambda: depth(http) == 1)
         leaver.close()
         until(lambda: depth(http) == 0)
@@ -437,12 +442,23 @@ def test_too_many_at_once_are_refused():
         assert write.result(10).status_code == 201
 
 
+def test_a_client_that_does_not_read_its_answer_holds_no_place():
+    with running.service(FakeBackend(), max_concurrent=1, deadline_s=0.3) as url, running.http(url) as http:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(address(url))
+            # Several answers: one may fit into the buffers on the way.
+            deaf.sendall(8 * raw("/v1/embeddings", {"input": ["x"] * 256}))
+            until(lambda: http.post("/v1/rank", json=RANK).status_code == 429)
+            until(lambda: http.post("/v1/rank", json=RANK).status_code == 200)
+
+
 def test_long_and_slow_bodies_are_refused():
     with running.service(FakeBackend(), max_body_bytes=1000, deadline_s=0.3) as url, running.http(url) as http:
         problem(http.post("/v1/rank", content=b" " * 1001), 413)
         problem(http.post("/v1/rank", content=(b" " * 100 for _ in range(11))), 413)  # chunked: no length is told
-        with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)) as slow:
-            slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        with socket.create_connection(address(url)) as slow:
+            slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
             assert b"408" in slow.recv(1000).split(b"\r\n")[0]
         assert ids(http.post("/v1/rank", json=RANK))
 
@@ -454,6 +470,17 @@ def until(holds):
             return
         time.sleep(0.01)
     raise AssertionError("it never came to hold")
+
+
+def address(url: str) -> tuple[str, int]:
+    return httpx.URL(url).host, httpx.URL(url).port
+
+
+def raw(path: str, body: object) -> bytes:
+    """A request as it goes over the wire."""
+    content = json.dumps(body).encode()
+    lines = (f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json")
+    return "\r\n".join((*lines, f"Content-Length: {len(content)}", "", "")).encode() + content
 
 
 def depth(http) -> float:
@@ -487,7 +514,7 @@ def let_go():
 threading.Thread(target=let_go, daemon=True).start()
 """
     code = SERVE.format(histories=None, more=more, drain_s=0.5, reload="")
-    with running.process(code) as (child, url), running.http(url) as http, ThreadPoolExecutor(2) as pool:
+    with running.process(code) as (child, url, logged), running.http(url) as http, ThreadPoolExecutor(2) as pool:
         held = pool.submit(http.post, "/v1/rank", json=RANK)
         until(lambda: 'kind="rank"' in http.get("/metrics").text)
         child.send_signal(signal.SIGTERM)
@@ -499,7 +526,7 @@ threading.Thread(target=let_go, daemon=True).start()
         (tmp_path / "go").touch()
         assert ids(held.result(10)) == ids(late.result(10)) == ["i1", "i2", "i3"]
         assert child.wait(10) == 0
-        lines = [json.loads(line) for line in child.stderr]
+    lines = [json.loads(line) for line in logged]
     assert {"/v1/rank", "/readyz"} <= {line["route"] for line in lines}
     assert all({"time", "level", "event", "request_id", "status", "ms"} <= set(line) for line in lines)
 
@@ -507,7 +534,7 @@ threading.Thread(target=let_go, daemon=True).start()
 def test_sighup_swaps_while_requests_go_on():
     more = "import time\ndef reload():\n    time.sleep(0.2)\n    backend.users.add('v1')"
     code = SERVE.format(histories=None, more=more, drain_s=0, reload=", reload=reload")
-    with running.process(code) as (child, url), running.http(url) as http:
+    with running.process(code) as (child, url, _), running.http(url) as http:
         child.send_signal(signal.SIGHUP)
         statuses = set()
 
@@ -536,7 +563,7 @@ def test_killed_while_events_are_posted_it_keeps_all_that_it_acknowledged(tmp_pa
                 acknowledged.append((f"u{writer}", number))
 
     for kill in range(2):
-        with running.process(code) as (child, url), running.http(url) as http:
+        with running.process(code) as (child, url, _), running.http(url) as http:
             writers = [threading.Thread(target=post, args=(http, 2 * kill + n)) for n in range(2)]
             for writer in writers:
                 writer.start()
