@@ -321,6 +321,8 @@ def tune(
         catalogue.bind(states)
     if tuned.tuning.signals is not None:
         tuned.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in training])))
+    if tuned.tuning.traces is not None:
+        tuned.tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in training])))
     training = tuned.rows(training)
     groups = pack([(len(row.context), len(row.candidates)) for row in training], TRAINING_SEGMENTS)
     batches = [pad([training[number] for number in group], states.span) for group in groups]

@@ -25,7 +25,7 @@ from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.text.batch import Batch, Row, pack, pad
-from m6rec.text.past import STATISTICS
+from m6rec.text.past import STATISTICS, TRACES
 from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
 from m6rec.tuning import load as load_tuning
@@ -33,8 +33,8 @@ from m6rec.types import Item
 
 TEMPERATURE = 0.07
 EMBED_WIDTH = 128
-UPPER_LAYERS = 3
-"""Layers that run online by default, as many as the paper's late interaction has."""
+UPPER_LAYERS = 2
+"""Layers that run online by default: as good as three here, at two thirds of the time (design/log.md)."""
 INFERENCE_TOKENS = 2048
 """Padded segments of one inference batch."""
 
@@ -50,7 +50,7 @@ class TunedConfig:
         domain: A name of ``domains.domain.named``.
         foundation: What ``foundation.checkpoint.load`` was given.
         method: A tuning method.
-        depth: Layers that run ahead of time; None for all but the last three.
+        depth: Layers that run ahead of time; None for all but the last ``UPPER_LAYERS``.
         keep: Kept tokens of a segment; 0 keeps all.
         all_layers: Whether tuning reaches the lower layers too, as in the paper; the states are then this task's own.
         bidirectional: Whether region 1 sees all of itself, as in the paper; rows then hold one question each.
@@ -115,7 +115,11 @@ class Tuned:
             owner = row_B.view(-1, *[1] * (tokens.ndim - 1))
             return states.tokens_TD[_tensor(tokens, device)] + slots_BSD[owner, _tensor(slots, device)]
 
-        context_BND = torch.cat([prompts_BPD, states_of(batch.context_BN, batch.context_slot_BN)], 1)
+        states_BND = states_of(batch.context_BN, batch.context_slot_BN)
+        if batch.traces_BNG.shape[2]:
+            added_BND = mixture.trace(_tensor(batch.traces_BNG, device)).to(dtype)
+            states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
+        context_BND = torch.cat([prompts_BPD, states_BND], 1)
         blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
         last_BC = _tensor(batch.last_BC, device)
         if batch.signals_BCF.shape[2]:
@@ -289,6 +293,7 @@ def create(
             num_classes=task.num_classes,
             embed_width=EMBED_WIDTH if task.readout == "embed" else 0,
             num_signals=len(STATISTICS) if task.uses_signals else 0,
+            num_traces=len(TRACES) if task.uses_signals else 0,
         ),
         model,
         seed=seed,

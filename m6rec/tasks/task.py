@@ -35,7 +35,7 @@ class Task:
         answer: The class of an event; None where the event asks nothing.
         num_classes: How many classes ``answer`` tells apart; 0 for "embed".
         options: A word for each class, whose embeddings the option rows start from.
-        uses_signals: Whether the statistics of user and item go in as a vector.
+        uses_signals: Whether the statistics of user and item, and the traces of the behaviours, go in as vectors.
     """
 
     name: str
@@ -99,6 +99,7 @@ def ask(task: Task, past: Past, user: User, candidates: Sequence[Item], domain: 
         _signals(task, past, user.id, [item.id for item in candidates]) if not task.ask else _none(1),
         nothing,
         nothing,
+        past.traces(user.id) if task.uses_signals else _none(0),
     )
 
 
@@ -140,7 +141,12 @@ def lay_out(
             draft.events.append(position)
         draft.context.append(task.behaviour(event, items[event.item], domain))
         past.observe(event)
-    return [draft.row() for draft in drafts.values() if draft.events], past
+    rows = [
+        draft.row(past.traces(user) if task.uses_signals else _none(0))
+        for user, draft in drafts.items()
+        if draft.events
+    ]
+    return rows, past
 
 
 def texts(rows: Sequence[Row]) -> Iterator[str]:
@@ -156,13 +162,14 @@ class _Draft:
 
     def __init__(self, facts: list[Segment]) -> None:
         self.context = facts
+        self.num_facts = len(facts)
         self.visible: list[int] = []
         self.candidates: list[tuple[Segment, ...]] = []
         self.signals: list[NDArray[np.float32]] = []
         self.answers: list[int] = []
         self.events: list[int] = []
 
-    def row(self) -> Row:
+    def row(self, traces: NDArray[np.float32]) -> Row:
         end = self.visible[-1]  # nothing after the last question is looked at
         return Row(
             tuple(self.context[:end]),
@@ -171,6 +178,7 @@ class _Draft:
             np.stack(self.signals),
             np.array(self.answers),
             np.array(self.events),
+            traces[: max(0, end - self.num_facts)],
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ class Row:
         signals: float32 [C, len(STATISTICS)], or [C, 0] for tasks without.
         answers: int64 [C], classes; for "embed" the number of the item in the catalogue.
         events: int64 [C], positions in the log.
+        traces: float32 [H, len(TRACES)] of the last H segments of the context, which are the behaviours; [0, 0] for
+            tasks without.
     """
 
     context: tuple[Segment, ...]
@@ -35,13 +37,27 @@ class Row:
     signals: NDArray[np.float32]
     answers: NDArray[np.int64]
     events: NDArray[np.int64]
+    traces: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def only(self, keep: NDArray[np.bool_]) -> Row:
         """This row with some of its questions; ``keep`` is bool [C], not all False."""
         blocks = tuple(block for block, kept in zip(self.candidates, keep, strict=True) if kept)
         visible = self.visible[keep]
-        context = self.context[: visible.max()]
-        return Row(context, visible, blocks, self.signals[keep], self.answers[keep], self.events[keep])
+        end = visible.max()
+        return Row(
+            self.context[:end],
+            visible,
+            blocks,
+            self.signals[keep],
+            self.answers[keep],
+            self.events[keep],
+            self.traces[: max(0, end - self.num_facts)],
+        )
+
+    @property
+    def num_facts(self) -> int:
+        """Segments of the context before the first that has a trace."""
+        return len(self.context) - len(self.traces)
 
     def moments(self) -> list[Row]:
         """A row for each moment at which something is asked, the earliest first."""
@@ -67,6 +83,8 @@ class Batch:
         signals_BCF: Numbers of user and candidate; 0 in rows without, F is 0 where no row has any.
         answers_BC: Classes or item numbers; -1 where there is no candidate, or no answer.
         valid_BC: False where there is no candidate.
+        traces_BNG: Numbers of a behaviour at the last token of its segment, else 0; G is 0 where no row has any.
+        traced_BN: Whether there are such numbers.
     """
 
     context_BN: Ints
@@ -79,6 +97,8 @@ class Batch:
     signals_BCF: NDArray[np.float32]
     answers_BC: Ints
     valid_BC: NDArray[np.bool_]
+    traces_BNG: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    traced_BN: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
 
 
 def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
@@ -99,9 +119,14 @@ def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
         np.zeros((batch, count, max(row.signals.shape[1] for row in rows)), np.float32),
         np.full((batch, count), -1),
         np.zeros((batch, count), np.bool_),
+        np.zeros((batch, length, max(row.traces.shape[1] for row in rows)), np.float32),
+        np.zeros((batch, length), np.bool_),
     )
     for b, (row, (tokens, slots, ends)) in enumerate(zip(rows, contexts, strict=True)):
         result.context_BN[b, : len(tokens)], result.context_slot_BN[b, : len(tokens)] = tokens, slots
+        if len(row.traces):
+            places = ends[1 + row.num_facts :] - 1
+            result.traces_BNG[b, places], result.traced_BN[b, places] = row.traces, True
         many = len(row.candidates)
         result.visible_BC[b, :many] = ends[row.visible]
         result.signals_BCF[b, :many, : row.signals.shape[1]] = row.signals

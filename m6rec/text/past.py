@@ -34,6 +34,16 @@ STATISTICS = (
     "user_surprise",  # how much more than their items' viewers this user likes what they see, in [-1, 1]
 )
 """Names and meanings of the columns of ``Past.statistics``, in order."""
+TRACES = (
+    "liked",
+    "value",  # strength of the behaviour in the log's unit
+    "value_surprise",  # … minus the mean of the item's events before it
+    "surprise",  # how much more than expected the user liked it
+    "item_share",
+    "item_count",
+    "pause",  # ln(1 + seconds) since the user's event before it
+)
+"""Names and meanings of the columns of ``Past.traces``, in order; each as it was just before the event."""
 
 # Pseudo-observations of a share's prior, and the memory of ``recent_share``; chosen on validation.
 USER_PRIOR, ITEM_PRIOR, CATEGORY_PRIOR, NEIGHBOUR_PRIOR = 5.0, 5.0, 3.0, 3.0
@@ -68,6 +78,9 @@ class Past:
         self._likes_of_item: list[int] = []
         self._count_of_item: list[int] = []
         self._surprise_of_user: list[float] = []
+        self._traces: list[list[tuple[float, ...]]] = []
+        self._values_of_item: list[float] = []
+        self._sum_of_values = 0.0
         self._neighbours = _Neighbours()
         self._num_events = 0
         self._num_likes = 0
@@ -86,6 +99,12 @@ class Past:
         """Ids of the items that the user has had to do with."""
         return frozenset(event.item for event in self.history(user))
 
+    def traces(self, user: str) -> Floats:
+        """The ``TRACES`` of the user's events, oldest first: float32 [len(history), len(TRACES)]."""
+        row = self._users.get(user)
+        traces = [] if row is None else self._traces[row]
+        return np.array(traces, np.float32).reshape(len(traces), len(TRACES))
+
     def item_share(self, item: str) -> float:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
         return self._item_share(self._item_row(item))
@@ -96,6 +115,9 @@ class Past:
         liked = bool(self._likes(event))
         surprise_of_user = self._surprise_of_user[user] / (len(self._seen[user]) + USER_PRIOR)
         surprise = liked - self._item_share(item) - surprise_of_user
+        self._traces[user].append(self._trace(user, item, event, liked, surprise))
+        self._values_of_item[item] += event.value
+        self._sum_of_values += event.value
         self._surprise_of_user[user] += liked - self._item_share(item)
         before = self._recent[user] if self._seen[user] else self.like_rate
         self._recent[user] = RECENT_MEMORY * before + (1 - RECENT_MEMORY) * liked
@@ -151,6 +173,21 @@ class Past:
             )
         return table
 
+    def _trace(self, user: int, item: int, event: Event, liked: bool, surprise: float) -> tuple[float, ...]:
+        """The ``TRACES`` of an event that is about to be observed."""
+        history, count = self._histories[user], self._count_of_item[item]
+        mean_value = self._sum_of_values / self._num_events if self._num_events else event.value
+        expected = (self._values_of_item[item] + ITEM_PRIOR * mean_value) / (count + ITEM_PRIOR)
+        return (
+            liked,
+            event.value,
+            event.value - expected,
+            surprise,
+            self._item_share(item),
+            float(np.log1p(count)),
+            float(np.log1p(max(0, event.time - history[-1].time))) if history else 0.0,
+        )
+
     def _user_row(self, user: str) -> int:
         row = self._users.setdefault(user, len(self._users))
         if row == len(self._histories):
@@ -160,6 +197,7 @@ class Past:
             self._recent.append(0.5)
             self._likes_of_user.append(0)
             self._surprise_of_user.append(0.0)
+            self._traces.append([])
             self._neighbours.make_room(len(self._histories))
         return row
 
@@ -169,6 +207,7 @@ class Past:
             self._viewers.append(_Viewers())
             self._likes_of_item.append(0)
             self._count_of_item.append(0)
+            self._values_of_item.append(0.0)
             known = self._items.get(item)
             names = known.categories if known else ()
             rows = [self._categories.setdefault(name, len(self._categories)) for name in names]

@@ -55,6 +55,14 @@ class Mixture:
                 added_BCD = added_BCD.index_copy(0, rows, self._tunings[task].inject(signals_BCF[rows]))
         return added_BCD
 
+    def trace(self, traces_BNG: Tensor) -> Tensor:
+        """What is added to the state of each behaviour's last token, added_BND in fp32; see ``Tuning.trace``."""
+        added_BND = traces_BNG.new_zeros(*traces_BNG.shape[:2], self._tunings[0].slots_SD.shape[-1])
+        for task, rows in self._rows.items():
+            if self._tunings[task].traces is not None:
+                added_BND = added_BND.index_copy(0, rows, self._tunings[task].trace(traces_BNG[rows]))
+        return added_BND
+
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``Delta``."""
         blocks: dict[int, Layer] = {task: self._tunings[task].block(layer, frozen) for task in self._rows}

@@ -1,4 +1,7 @@
-"""The collaborative signal as a vector: numbers of user and item, projected into the model's width (as in CoLLM)."""
+"""The collaborative signal as a vector: numbers of a question or of a behaviour, projected into the model's width.
+
+CoLLM (Zhang et al., 2023) projects the factors of a classical model; ours are statistics that are up to date.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ GAIN = 20.0
 
 
 class Signals(nn.Module):
-    """F numbers → a vector that is added to a candidate's state, through two hidden layers; zero at first.
+    """F numbers → a vector that is added to a token's state, through two hidden layers; zero at first.
 
     ``fit`` sets the numbers' mean and spread from the training part, by which they are normed.
     """

@@ -45,6 +45,7 @@ class TuningConfig:
         lora_alpha: LoRA scales its updates by alpha / rank.
         embed_width: Width of the vectors of ``embed``, 128 in the paper; 0 for tasks that don't retrieve.
         num_signals: Numbers a candidate that ``inject`` takes; 0 for tasks without.
+        num_traces: Numbers a behaviour that ``trace`` takes; 0 for tasks without.
     """
 
     method: str
@@ -55,6 +56,7 @@ class TuningConfig:
     lora_alpha: float = 16.0
     embed_width: int = 0
     num_signals: int = 0
+    num_traces: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -146,6 +148,7 @@ class Tuning(nn.Module):
         has_head = config.num_classes and not method.options
         self.head = _linear(width, config.num_classes, generator) if has_head else None
         self.signals = Signals(config.num_signals, width, generator) if config.num_signals else None
+        self.traces = Signals(config.num_traces, width, generator) if config.num_traces else None
         self.projections = nn.ModuleDict(
             {side: _linear(width, config.embed_width, generator) for side in ("user", "item")}
             if config.embed_width
@@ -168,6 +171,17 @@ class Tuning(nn.Module):
             raise ConfigError("this tuning takes no signals; make one with num_signals")
         added_BCD: Tensor = self.signals(signals_BCF)
         return added_BCD
+
+    def trace(self, traces_BNG: Tensor) -> Tensor:
+        """What the caller adds to the state of each behaviour's last token, added_BND in fp32; zero at first.
+
+        Raises:
+            ConfigError: The tuning was made with ``num_traces=0``.
+        """
+        if self.traces is None:
+            raise ConfigError("this tuning takes no traces; make one with num_traces")
+        added_BND: Tensor = self.traces(traces_BNG)
+        return added_BND
 
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``Delta``."""

@@ -54,13 +54,19 @@ class Shop:
         ]
 
     def questions(self, task, events):
-        """(context, candidate, signals, answer) of every event that asks something, by its position."""
+        """(context and candidate, signals and traces, answer) of every event that asks something, by its position."""
         rows, _ = lay_out(task, events, self.users, self.items, self.domain, np.ones(len(events), bool))
         return {
-            int(row.events[number]): (row.question(number), row.signals[number].tolist(), int(row.answers[number]))
+            int(row.events[number]): (row.question(number), numbers_of(row, number), int(row.answers[number]))
             for row in rows
             for number in range(len(row.candidates))
         }
+
+
+def numbers_of(row, number):
+    """What a question is told in numbers: its signals, and the traces of the behaviours that it sees."""
+    seen = max(0, row.visible[number] - row.num_facts)
+    return [*row.signals[number].tolist(), *row.traces[:seen].ravel().tolist()]
 
 
 @pytest.fixture(params=domains.names())
@@ -127,7 +133,7 @@ def test_ask_words_a_moment_as_training_does(task, shop):
             asked = ask(task, past, shop.users[event.user], [shop.items[event.item]], shop.domain, shop.items)
             question, signals, _ = laid[position]
             assert asked.question(0) == question
-            np.testing.assert_allclose(asked.signals[0], signals, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(numbers_of(asked, 0), signals, rtol=1e-5, atol=1e-6)
         past.observe(event)
     assert len(laid) > 5
 

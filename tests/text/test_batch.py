@@ -20,11 +20,12 @@ def span(keep):
     return lambda text: np.array(KEPT[keep][text])
 
 
-def row(context, visible, blocks, *, signals=0, first=0):
+def row(context, visible, blocks, *, signals=0, first=0, traces=()):
     count = len(blocks)
     numbers = np.arange(first, first + count)
     numbers_F = np.arange(count * signals, dtype=np.float32).reshape(count, signals) + 1
-    return Row(tuple(context), np.array(visible), tuple(blocks), numbers_F, numbers % 2, numbers)
+    traces_HG = np.array(traces, np.float32).reshape(-1, 2)
+    return Row(tuple(context), np.array(visible), tuple(blocks), numbers_F, numbers % 2, numbers, traces_HG)
 
 
 LONG = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED, CROSS)], signals=2)
@@ -43,6 +44,18 @@ def test_padding_with_one_token_kept():
     assert batch.signals_BCF.tolist() == [[[1, 2], [3, 4]], [[1, 2], [0, 0]]]
     assert batch.answers_BC.tolist() == [[0, 1], [1, -1]]
     assert batch.valid_BC.tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize(("keep", "places"), [(1, [1, 2]), (2, [3, 5]), (0, [4, 8])])
+def test_traces_stand_at_the_last_token_of_their_behaviours(keep, places):
+    traced = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED,)], traces=[[0, 5], [6, 7]])
+    batch = pad([traced, SHORT], span(keep))
+    assert np.flatnonzero(batch.traced_BN[0]).tolist() == places
+    assert batch.traces_BNG[0, places].tolist() == [[0, 5], [6, 7]]
+    assert not batch.traced_BN[1].any()
+    assert batch.traces_BNG.sum() == 18
+    first = traced.only(np.array([True, False]))
+    assert (len(first.context), first.num_facts, first.traces.tolist()) == (1, 1, [])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m6rec.text import past as module
-from m6rec.text.past import STATISTICS, Past
+from m6rec.text.past import STATISTICS, TRACES, Past
 from m6rec.types import Event, Item
 
 ITEMS = {
@@ -119,6 +119,27 @@ def test_statistics_worked_by_hand():
     }
     assert tuple(expected) == STATISTICS
     assert row.tolist() == pytest.approx([float(value) for value in expected.values()], rel=1e-6)
+
+
+def test_traces_worked_by_hand():
+    past = make()
+    for time, (user, value) in enumerate([("a", 1.0), ("b", 0.0), ("a", 1.0)]):
+        past.observe(Event(user, "x", 10 * time, value))
+    first, last = past.traces("a")
+    expected = {
+        "liked": 1,
+        "value": 1,
+        "value_surprise": 1 - (1 + 5 * Fraction(1, 2)) / (2 + 5),
+        # Expected of the item, and of this user, whose one event was 1 - 1/2 above.
+        "surprise": 1 - (1 + 5 * Fraction(1, 2)) / (2 + 5) - Fraction(1, 2) / (1 + 5),
+        "item_share": (1 + 5 * Fraction(1, 2)) / (2 + 5),
+        "item_count": log(3),
+        "pause": log(21),
+    }
+    assert tuple(expected) == TRACES
+    assert last.tolist() == pytest.approx([float(value) for value in expected.values()], rel=1e-6)
+    assert first.tolist() == pytest.approx([1, 1, 0, 0.5, 0.5, 0, 0])
+    assert past.traces("nobody").shape == (0, len(TRACES))
 
 
 def test_statistics_of_strangers_are_priors():
