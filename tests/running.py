@@ -1,9 +1,7 @@
 """A service on a real socket: in a thread of the tests, or as a process of its own."""
 
 import json
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +33,11 @@ def service(backend, **options) -> Iterator[str]:
 
 
 @contextmanager
-def process(code: str) -> Iterator[tuple[subprocess.Popen, str, list[str]]]:
-    """A process that serves; yields it, its URL and what it logs. The code calls ``serve`` with port 0."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}
-    )
+def process(
+    command: list[str], folder: Path, environment: dict[str, str]
+) -> Iterator[tuple[subprocess.Popen, str, list[str]]]:
+    """A process that serves at port 0; yields it, its URL and what it logs."""
+    child = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     lines: list[str] = []
     reader = threading.Thread(target=lines.extend, args=(child.stderr,))

@@ -2,10 +2,12 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -257,7 +259,7 @@ def test_what_fits_the_contract_is_served_and_what_does_not_is_refused(tmp_path)
 
         @hypothesis.given(case=operation.as_strategy())
         @hypothesis.settings(
-            max_examples=15,
+            max_examples=10,
             deadline=None,
             database=None,
             derandomize=True,
@@ -509,6 +511,11 @@ serve(backend, Settings(port=0, drain_s={drain_s}){reload})
 """
 
 
+def process(code):
+    environment = {**os.environ, "PYTHONPATH": "."}
+    return running.process([sys.executable, "-c", code], running.ROOT, environment)
+
+
 def test_sigterm_answers_what_is_in_flight_and_exits_with_0(tmp_path):
     more = f"""
 import threading, time
@@ -521,7 +528,7 @@ def let_go():
 threading.Thread(target=let_go, daemon=True).start()
 """
     code = SERVE.format(histories=None, more=more, drain_s=0.5, reload="")
-    with running.process(code) as (child, url, logged), running.http(url) as http, ThreadPoolExecutor(2) as pool:
+    with process(code) as (child, url, logged), running.http(url) as http, ThreadPoolExecutor(2) as pool:
         held = pool.submit(http.post, "/v1/rank", json=RANK)
         until(lambda: 'kind="rank"' in http.get("/metrics").text)
         child.send_signal(signal.SIGTERM)
@@ -541,7 +548,7 @@ threading.Thread(target=let_go, daemon=True).start()
 def test_sighup_swaps_while_requests_go_on():
     more = "import time\ndef reload():\n    time.sleep(0.2)\n    backend.users.add('v1')"
     code = SERVE.format(histories=None, more=more, drain_s=0, reload=", reload=reload")
-    with running.process(code) as (child, url, _), running.http(url) as http:
+    with process(code) as (child, url, _), running.http(url) as http:
         child.send_signal(signal.SIGHUP)
         statuses = set()
 
@@ -570,7 +577,7 @@ def test_killed_while_events_are_posted_it_keeps_all_that_it_acknowledged(tmp_pa
                 acknowledged.append((f"u{writer}", number))
 
     for kill in range(2):
-        with running.process(code) as (child, url, _), running.http(url) as http:
+        with process(code) as (child, url, _), running.http(url) as http:
             writers = [threading.Thread(target=post, args=(http, 2 * kill + n)) for n in range(2)]
             for writer in writers:
                 writer.start()
