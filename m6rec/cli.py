@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from m6rec import assets
-from m6rec.errors import ConfigError, M6RecError
+from m6rec.errors import ConfigError, ExtraError, M6RecError
 from m6rec.foundation.checkpoint import DEFAULT
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -244,7 +244,7 @@ def recommend(
 ) -> None:
     """Recommends items to a user, with scores and the history they rest on."""
     recommender, history = _recommender(data, retrieve, rank, user, device, dtype)
-    ranked = recommender.recommend(user, count)
+    ranked = recommender.recommend(user, count).items
     value = {
         "user": user,
         "history": history,
@@ -306,19 +306,94 @@ def zero_shot(
         Console().print(report.to_table(result))
 
 
+@app.command()
+def serve(
+    *,
+    data: Data = Path("runs/demo/data"),
+    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
+    rank: Rank = Path("runs/demo/like-0"),
+    store: Annotated[Path, typer.Option(help="Folder that keeps the events and items which come in.")] = Path(
+        "runs/demo/store"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8300,
+    keys: Annotated[Path | None, typer.Option(help="File of hashed API keys, made by `m6rec key`.")] = None,
+    insecure: Annotated[bool, typer.Option(help="Let other machines in without keys.")] = False,
+    queue: Annotated[int, typer.Option(help="Requests that may wait for the model.")] = 16,
+    batch: Annotated[int, typer.Option(help="Requests that are ranked together.")] = 8,
+    deadline: Annotated[float, typer.Option(help="Seconds after which a waiting request is refused.")] = 5.0,
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Serves recommendations over HTTP until SIGTERM; SIGHUP loads what was tuned meanwhile."""
+    try:
+        from m6rec.serving import http
+    except ImportError as error:
+        raise ExtraError("m6rec serve", "serving") from error
+    from m6rec.serving.catalogue import Catalogue
+    from m6rec.serving.histories import Histories
+    from m6rec.serving.recommender import Recommender
+    from m6rec.serving.settings import Settings
+    from m6rec.text.past import Past
+    from m6rec.tuned import load as load_tuned
+
+    settings = Settings(
+        host=host,
+        port=port,
+        keys=keys,
+        insecure=insecure,
+        max_queue=queue,
+        max_batch=batch,
+        deadline_s=deadline,
+    )
+    made, retrieval, ranking = _tuned(data, retrieve, rank, device, dtype)
+    log = made.split.log
+    recommender = Recommender(
+        retrieval,
+        ranking,
+        log,
+        Past(log.items, made.domain.likes).observe_all(log.events),
+        histories=Histories(store / "histories"),
+        catalogue=Catalogue(store / "catalogue"),
+    )
+
+    def reload() -> None:
+        recommender.swap(*(load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)))
+
+    http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
+
+
+@app.command()
+def key(
+    file: Annotated[Path, typer.Argument(help="File of hashes for `m6rec serve --keys`; made if need be.")],
+    *,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+) -> None:
+    """Makes an API key and prints it, once; the file keeps its hash."""
+    from m6rec.serving.settings import make_key
+
+    typer.echo(make_key(file, name))
+
+
 def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str) -> tuple[Any, list[str]]:
-    from m6rec.domains import prepared
-    from m6rec.foundation.checkpoint import load
     from m6rec.serving.recommender import Recommender
     from m6rec.text.past import Past
+
+    made, retrieval, ranking = _tuned(data, retrieve, rank, device, dtype)
+    log, domain = made.split.log, made.domain
+    past = Past(log.items, domain.likes).observe_all(log.events)
+    history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
+    return Recommender(retrieval, ranking, log, past), history
+
+
+def _tuned(data: Path, retrieve: Path, rank: Path, device: str, dtype: str) -> tuple[Any, Any, Any]:
+    """The prepared log, and the tuned tasks on one foundation and one cache."""
+    from m6rec.domains import prepared
+    from m6rec.foundation.checkpoint import load
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
     made = prepared.load(data)
-    log, domain = made.split.log, made.domain
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
     ranking = load_tuned(rank, foundation, cache_folder=assets.home() / "states")
-    retrieval = load_tuned(retrieve, foundation, ranking.cache)
-    past = Past(log.items, domain.likes).observe_all(log.events)
-    history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
-    return Recommender(retrieval, ranking, log, past), history
+    return made, load_tuned(retrieve, foundation, ranking.cache), ranking

@@ -1,78 +1,246 @@
-"""From a user to recommended items: retrieve, leave out what was seen, rank."""
+"""From a user to recommended items: retrieve, filter, rank, diversify, page; and everything that changes as it goes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
-import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, DataError
+from m6rec.foundation.states import StateCache
+from m6rec.serving.backend import NO_FILTERS, Answer, Filters
+from m6rec.serving.catalogue import Catalogue
+from m6rec.serving.diversity import mmr
+from m6rec.serving.histories import Histories
+from m6rec.serving.index import Index
 from m6rec.tasks.task import ask
+from m6rec.text.batch import Row
 from m6rec.text.log import Log
 from m6rec.text.past import Past
+from m6rec.text.verbalise import quote
 from m6rec.tuned import Tuned
-from m6rec.types import Item, Ranked, User
+from m6rec.types import Event, Item, Ranked, Segment, User
 
 NUM_RETRIEVED = 100
+"""Candidates that are ranked for a recommendation, and the end of its pages."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concatenate[Recommender, P], R]:
+    @wraps(method)
+    def locked(self: Recommender, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return locked
 
 
 class Recommender:
-    """Two tuned tasks and what has happened so far.
+    """A ``Backend`` in this process: two tuned tasks, a catalogue, and what has happened so far.
+
+    Any thread may call it; one lock makes calls wait for each other, as they share the processor anyway.
 
     Args:
         retrieve: The retrieval task, which fetches ``NUM_RETRIEVED`` candidates.
         rank: The ranking task, which orders them.
-        log: The catalogue and the users.
-        past: Everything observed; later events are taken in with ``past.observe``.
+        log: The items and users to start with.
+        past: Everything observed in the log.
+        histories: The journal of later events, which is read in here; None keeps them in memory only.
+        catalogue: The items on disk, which replace those of the log if there are any; None keeps them in memory only.
     """
 
-    def __init__(self, retrieve: Tuned, rank: Tuned, log: Log, past: Past) -> None:
-        self._retrieve, self._rank, self.past = retrieve, rank, past
+    def __init__(
+        self,
+        retrieve: Tuned,
+        rank: Tuned,
+        log: Log,
+        past: Past,
+        *,
+        histories: Histories | None = None,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._past, self._histories, self._catalogue = past, histories, catalogue
         self._users = dict(log.users)
-        self._items = dict(log.items)
-        self._catalogue = list(log.items.values())
-        vectors = retrieve.item_vectors(self._catalogue)
-        self._index = faiss.IndexFlatIP(vectors.shape[1])
-        self._index.add(vectors)
+        self._items = dict(log.items)  # deleted ones too: histories still name them
+        self._live = dict(log.items)  # those that may be recommended
+        if catalogue is not None:
+            kept = catalogue.items()
+            if kept:
+                self._live = kept
+                self._items |= kept
+                past.know(kept.values())
+            else:
+                catalogue.upsert(list(log.items.values()))
+        for event in histories.replay() if histories is not None else ():
+            if event.item in self._items:
+                self._take_in(event)
+        self.swap(retrieve, rank)
 
-    def recommend(self, user: str, count: int = 10) -> list[Ranked]:
-        """The ``count`` items that the user would like most, none of them seen before.
+    @_alone
+    def swap(self, retrieve: Tuned, rank: Tuned) -> None:
+        """Puts other tunings in place; calls that are under way finish on the old ones."""
+        index = Index(retrieve.tuning.config.embed_width)
+        if self._live:
+            index.put(list(self._live), retrieve.item_vectors(list(self._live.values())))
+        self._retrieve, self._rank, self._index = retrieve, rank, index
+        # Texts of strangers must not fill the cache on disk.
+        self._passing_retrieve, self._passing_rank = (
+            Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
+            for one in (retrieve, rank)
+        )
+
+    @_alone
+    def recommend(
+        self, user: str, count: int = 10, *, offset: int = 0, filters: Filters = NO_FILTERS, diversity: float = 0.0
+    ) -> Answer:
+        """See ``Backend``: places ``offset`` … ``offset + count`` of the ranking.
 
         Raises:
             DataError: The user is unknown.
-            ConfigError: ``count`` is not in 1 … ``NUM_RETRIEVED``.
+            ConfigError: The page goes beyond ``NUM_RETRIEVED``, or ``diversity`` is not in 0 … 1.
         """
-        if not 1 <= count <= NUM_RETRIEVED:
-            raise ConfigError(f"count is {count}; it must be 1 to {NUM_RETRIEVED}")
-        return self.rank(user, [item.id for item in self.retrieve(user)])[:count]
+        if count < 1 or offset < 0 or offset + count > NUM_RETRIEVED:
+            raise ConfigError(
+                f"count is {count} and offset {offset}; count must be at least 1, offset at least 0, and both together "
+                f"at most {NUM_RETRIEVED}"
+            )
+        if not 0 <= diversity <= 1:
+            raise ConfigError(f"diversity is {diversity}; it must be 0 (by score alone) to 1")
+        timings: dict[str, float] = {}
+        with _timed(timings, "retrieve"):
+            found = self.retrieve(user, NUM_RETRIEVED, filters=filters)
+        with _timed(timings, "rank"):
+            ranked = self.rank(user, [one.item.id for one in found])
+        with _timed(timings, "diversify"):
+            if diversity and ranked:
+                scores = np.array([one.score for one in ranked])
+                vectors = self._index.vectors([one.item.id for one in ranked])
+                ranked = [ranked[place] for place in mmr(scores, vectors, diversity, offset + count)]
+        return Answer(ranked[offset : offset + count], timings)
 
-    def retrieve(self, user: str) -> list[Item]:
-        """Up to ``NUM_RETRIEVED`` unseen items, the nearest first. Raises DataError for an unknown user."""
-        row = ask(self._retrieve.task, self.past, self._user(user), [], self._retrieve.domain, self._items)
-        seen = self.past.seen(user)
-        wanted = min(NUM_RETRIEVED + len(seen), len(self._catalogue))
-        _, found = self._index.search(self._retrieve.vectors([row]), wanted)
-        items = [self._catalogue[int(number)] for number in found[0]]
-        return [item for item in items if item.id not in seen][:NUM_RETRIEVED]
+    @_alone
+    def retrieve(self, user: str, count: int = NUM_RETRIEVED, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
+        """See ``Backend``."""
+        row = ask(self._retrieve.task, self._past, self._user(user), [], self._retrieve.domain, self._items)
+        without = set(filters.exclude)
+        if not filters.seen:
+            without |= self._past.seen(user)
+        only = None
+        if filters.categories:
+            wanted = set(filters.categories)
+            only = {item.id for item in self._live.values() if wanted & set(item.categories)}
+        found = self._index.search(self._retrieve.vectors([row])[0], count, only=only, without=without)
+        return [Ranked(self._live[item], score) for item, score in found]
 
     def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
-        """The items by falling probability that the user likes them.
+        """See ``Backend``. Raises DataError where the user or an item is unknown."""
+        return self.rank_many([(user, items)])[0]
 
-        Raises:
-            DataError: The user or an item is unknown.
+    @_alone
+    def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
+        """See ``Backend``: one batch of the upper layers, whose rows are the users."""
+        rows: list[Row] = []
+        asked: list[list[Item]] = []
+        for user, items in requests:
+            unknown = next((item for item in items if item not in self._live), None)
+            if unknown is not None:
+                raise DataError(f"there is no item {unknown!r} in the catalogue of {len(self._live)}; check the id")
+            person = self._user(user)
+            asked.append([self._live[item] for item in items])
+            if items:
+                rows.append(ask(self._rank.task, self._past, person, asked[-1], self._rank.domain, self._items))
+        scores = self._rank.scores(rows) if rows else np.zeros(0)
+        answers, start = [], 0
+        for candidates in asked:
+            own = scores[start : start + len(candidates)]
+            start += len(candidates)
+            answers.append([Ranked(candidates[n], float(own[n])) for n in np.argsort(-own, kind="stable")])
+        return answers
+
+    @_alone
+    def rerank(self, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
+        """See ``Backend``: the ranking task's probabilities for a user of whom one search is known, and no statistics.
+
+        A document is read as an item's title, of which the domain words the beginning.
         """
-        unknown = [item for item in items if item not in self._items]
-        if unknown:
-            raise DataError(f"there is no item {unknown[0]!r} in the catalogue of {len(self._items)}; check the id")
+        if not documents:
+            return np.zeros(0)
+        task, domain = self._rank.task, self._rank.domain
+        items = [Item(f"document {number}", document) for number, document in enumerate(documents)]
+        nobody = Past({}, domain.likes)
+        row = ask(task, nobody, User("nobody"), items, domain, {})
+        searched = Segment(f"The user searched {quote(query)}.", "history")
+        row = Row((searched,), row.visible + 1, row.candidates, row.signals, row.answers, row.events)
+        return self._passing_rank.scores([row])
+
+    @_alone
+    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """See ``Backend``: the item side of the retrieval task, a text read as an item's title."""
+        if not texts:
+            return np.zeros((0, self._retrieve.tuning.config.embed_width), np.float32), 0
+        passing = self._passing_retrieve
+        items = [Item(f"text {number}", text) for number, text in enumerate(texts)]
+        words = [segment.text for item in items for segment in passing.task.candidate(item, passing.domain)]
+        return passing.item_vectors(items), sum(map(len, passing.foundation.tokenizer.encode(words)))
+
+    @_alone
+    def observe(self, events: Sequence[Event]) -> None:
+        """See ``Backend``. A user who is new is known from here on; DataError names an unknown item."""
+        unknown = next((event.item for event in events if event.item not in self._live), None)
+        if unknown is not None:
+            raise DataError(f"there is no item {unknown!r} in the catalogue of {len(self._live)}; upsert it first")
+        if self._histories is not None:
+            self._histories.append(events)
+        for event in events:
+            self._take_in(event)
+
+    @_alone
+    def upsert(self, items: Sequence[Item]) -> None:
+        """See ``Backend``."""
         if not items:
-            return []
-        candidates = [self._items[item] for item in items]
-        row = ask(self._rank.task, self.past, self._user(user), candidates, self._rank.domain, self._items)
-        scores = self._rank.scores([row])
-        return [Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
+            return
+        vectors = self._retrieve.item_vectors(items)  # first, as a text that can't be read must change nothing
+        self._rank.cache.fetch(
+            segment.text for item in items for segment in self._rank.task.candidate(item, self._rank.domain)
+        )
+        if self._catalogue is not None:
+            self._catalogue.upsert(items)
+        self._past.know(items)
+        fresh = {item.id: item for item in items}
+        self._live |= fresh
+        self._items |= fresh
+        self._index.put([item.id for item in items], vectors)
+
+    @_alone
+    def delete(self, ids: Sequence[str]) -> int:
+        """See ``Backend``. Histories go on naming what was deleted."""
+        if self._catalogue is not None:
+            self._catalogue.delete(ids)
+        for item in ids:
+            self._live.pop(item, None)
+        return self._index.remove(ids)
+
+    def _take_in(self, event: Event) -> None:
+        self._users.setdefault(event.user, User(event.user))
+        self._past.observe(event)
 
     def _user(self, user: str) -> User:
         if user not in self._users:
-            raise DataError(f"there is no user {user!r} among the {len(self._users)} of the log; check the id")
+            raise DataError(f"there is no user {user!r} among the {len(self._users)} known; check the id")
         return self._users[user]
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[stage] = 1_000 * (time.perf_counter() - start)

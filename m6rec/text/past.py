@@ -62,7 +62,7 @@ class Past:
 
     def __init__(self, items: Mapping[str, Item], likes: Callable[[Event], bool]) -> None:
         """Starts with nothing observed; ``likes`` tells a liked event from one that is not."""
-        self._items = items
+        self._items = dict(items)
         self._likes = likes
         self._users: dict[str, int] = {}
         self._rows: dict[str, int] = {}
@@ -108,6 +108,14 @@ class Past:
     def item_share(self, item: str) -> float:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
         return self._item_share(self._item_row(item))
+
+    def know(self, items: Iterable[Item]) -> None:
+        """Takes in items that are new or have changed, whose categories are counted by from here on."""
+        for item in items:
+            self._items[item.id] = item
+            row = self._rows.get(item.id)
+            if row is not None:
+                self._item_categories[row] = self._categories_of(item.id)
 
     def observe(self, event: Event) -> None:
         """Takes in the next event of the log."""
@@ -208,11 +216,13 @@ class Past:
             self._likes_of_item.append(0)
             self._count_of_item.append(0)
             self._values_of_item.append(0.0)
-            known = self._items.get(item)
-            names = known.categories if known else ()
-            rows = [self._categories.setdefault(name, len(self._categories)) for name in names]
-            self._item_categories.append(np.asarray(rows, np.int64))
+            self._item_categories.append(self._categories_of(item))
         return row
+
+    def _categories_of(self, item: str) -> NDArray[np.int64]:
+        known = self._items.get(item)
+        names = known.categories if known else ()
+        return np.asarray([self._categories.setdefault(name, len(self._categories)) for name in names], np.int64)
 
     def _item_share(self, item: int) -> float:
         return (self._likes_of_item[item] + ITEM_PRIOR * self.like_rate) / (self._count_of_item[item] + ITEM_PRIOR)

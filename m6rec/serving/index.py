@@ -1,0 +1,88 @@
+"""Item vectors by id: exact search by inner product, with additions, deletions and filters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Index:
+    """Vectors of one width, each under an id.
+
+    The search is exact: a thousand 128-d items take microseconds, a million some tens of milliseconds.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(width))
+        self._numbers: dict[str, int] = {}
+        self._ids: dict[int, str] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._numbers
+
+    def put(self, ids: Sequence[str], vectors_IE: NDArray[np.float32]) -> None:
+        """Adds vectors; one whose id is known takes the place of the old."""
+        newest = dict(zip(ids, range(len(ids)), strict=True))
+        self.remove(list(newest))
+        numbers = np.arange(self._next, self._next + len(newest))
+        self._next += len(newest)
+        self._numbers |= dict(zip(newest, numbers.tolist(), strict=True))
+        self._ids |= dict(zip(numbers.tolist(), newest, strict=True))
+        if newest:
+            self._index.add_with_ids(np.ascontiguousarray(vectors_IE[list(newest.values())], np.float32), numbers)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Takes vectors out; returns how many there were."""
+        numbers = [self._numbers.pop(item) for item in dict.fromkeys(ids) if item in self._numbers]
+        for number in numbers:
+            del self._ids[number]
+        if numbers:
+            self._index.remove_ids(_batch(numbers))
+        return len(numbers)
+
+    def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of known ids, [len(ids), E]."""
+        found = [self._index.reconstruct(self._numbers[item]) for item in ids]
+        return np.stack(found) if found else np.zeros((0, self._index.d), np.float32)
+
+    def search(
+        self,
+        vector_E: NDArray[np.float32],
+        count: int,
+        *,
+        only: Collection[str] | None = None,
+        without: Collection[str] = (),
+    ) -> list[tuple[str, float]]:
+        """The nearest ids with their inner products, the best first.
+
+        Args:
+            vector_E: What to be near to.
+            count: How many at most; as many are found as the filters leave.
+            only: Ids to choose from; None for all.
+            without: Ids to leave out.
+        """
+        chosen = self._numbers.keys() if only is None else set(only) & self._numbers.keys()
+        left_out = set(without) & self._numbers.keys()
+        count = min(count, len(chosen) - len(left_out & chosen))
+        if count <= 0:
+            return []
+        if only is None:
+            left = _batch([self._numbers[item] for item in left_out])
+            selector: faiss.IDSelector = faiss.IDSelectorNot(left)
+        else:
+            selector = _batch([self._numbers[item] for item in chosen - left_out])
+        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+        query = np.ascontiguousarray(vector_E[None], np.float32)
+        scores, numbers = self._index.search(query, count, params=parameters)
+        return [(self._ids[int(n)], float(s)) for n, s in zip(numbers[0], scores[0], strict=True)]
+
+
+def _batch(numbers: Sequence[int]) -> faiss.IDSelectorBatch:
+    return faiss.IDSelectorBatch(np.array(numbers, np.int64))

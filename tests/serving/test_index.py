@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from m6rec.serving.index import Index
+
+RNG = np.random.default_rng(0)
+IDS = [f"i{n}" for n in range(50)]
+VECTORS = RNG.standard_normal((50, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def index():
+    made = Index(8)
+    made.put(IDS, VECTORS)
+    return made
+
+
+def by_hand(query, count, allowed):
+    scores = {item: float(vector @ query) for item, vector in zip(IDS, VECTORS, strict=True) if item in allowed}
+    return sorted(scores.items(), key=lambda pair: -pair[1])[:count]
+
+
+FILTERS = [{}, {"only": IDS[5:9]}, {"without": IDS[:20]}, {"only": IDS[:30], "without": IDS[10:]}, {"only": ["none"]}]
+
+
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_search_equals_sorting_what_the_filters_leave(index, filters, count):
+    allowed = set(filters.get("only", IDS)) - set(filters.get("without", ()))
+    found, expected = index.search(VECTORS[3], count, **filters), by_hand(VECTORS[3], count, allowed)
+    assert [item for item, _ in found] == [item for item, _ in expected]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], rel=1e-5, abs=1e-5)
+
+
+def test_a_put_replaces_and_a_removal_forgets(index):
+    index.put(["i3", "new", "i3"], np.stack([VECTORS[0], VECTORS[1], 100 * VECTORS[2]]))
+    assert len(index) == 51
+    assert index.search(VECTORS[2], 1)[0][0] == "i3"
+    np.testing.assert_array_equal(index.vectors(["new", "i3"]), [VECTORS[1], 100 * VECTORS[2]])
+    assert index.remove(["i3", "i3", "unknown"]) == 1
+    assert "i3" not in index
+    assert "i3" not in {item for item, _ in index.search(VECTORS[2], 60)}
+    assert index.remove([*IDS, "new"]) == 50
+    assert index.search(VECTORS[2], 5) == []
