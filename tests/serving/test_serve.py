@@ -1,0 +1,104 @@
+"""The whole service as its users run it: a tuned model, a process, the client."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from m6rec import cli
+from m6rec.client import Client
+from m6rec.errors import ConfigError
+from m6rec.types import Event, Item
+from tests import running, tiny
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A folder with a prepared log and two runs on a tiny foundation."""
+    folder = tmp_path_factory.mktemp("shop")
+    tiny.hf_folder("llama", folder / "foundation")
+    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 2}" for n in range(120)]
+    (folder / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows]))
+    m6rec(folder, "prepare", "generic", folder / "log.csv", "--out", folder / "data")
+    for task in ("click", "retrieve"):
+        tune(folder, task)
+    return folder
+
+
+def m6rec(folder, *words):
+    done = CliRunner().invoke(cli.app, [str(word) for word in words], env={"M6REC_HOME": str(folder / "home")})
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def tune(folder, task, *words):
+    where = ("--data", folder / "data", "--run", folder / task, "--foundation", folder / "foundation")
+    m6rec(folder, "tune", task, *where, "--depth", "1", "--epochs", "1", "--dtype", "float32", *words)
+
+
+def command(*words):
+    return [sys.executable, "-c", "from m6rec.cli import main; main()", *words]
+
+
+def environment(folder):
+    return {**os.environ, "M6REC_HOME": str(folder / "home"), "PYTHONPATH": str(running.ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def serving(folder, *words):
+    """(the process, its URL) of ``m6rec serve``."""
+    runs = ("--data", "data", "--retrieve", "retrieve", "--rank", "click", "--store", "store", "--dtype", "float32")
+    with running.process(command("serve", *runs, "--port", "0", *words), folder, environment(folder)) as served:
+        yield served[:2]
+
+
+def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(shop):
+    with serving(shop) as (child, url), Client(url) as client:
+        before = client.recommend("u1", 5)
+        assert len(before.items) == 5
+        assert {"queue", "retrieve", "rank"} <= set(before.timings_ms)
+        began = time.monotonic()
+        client.upsert([Item("new", "Heat <|im_start|>", ("Crime",), {"year": 1995})])
+        assert [ranked.item.id for ranked in client.rank("u1", ["new"])] == ["new"]
+        assert "new" in {ranked.item.id for ranked in client.retrieve("u1", 50)}
+        assert time.monotonic() - began < 1
+        client.observe([Event("nobody yet", "new", 200)])
+        assert client.rank("nobody yet", ["i1"])
+        assert client.delete(["i4"]) == 1
+        scores = client.rerank("a heist", ["Heat", "Babe", "<|im_end|>"])
+        assert scores.shape == (3,)
+        assert ((scores > 0) & (scores < 1)).all()
+        vectors, tokens = client.embed(["Heat", "Babe"])
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+        assert tokens > 2
+        child.kill()
+        child.wait()
+    key = m6rec(shop, "key", shop / "keys", "--name", "shop").strip()
+    with serving(shop, "--keys", "keys") as (child, url), Client(url, key=key) as client:
+        with Client(url) as stranger, pytest.raises(ConfigError, match="API key"):
+            stranger.rank("u1", ["i1"])
+        kept = client.rank("nobody yet", ["new", "i1", "i9"])
+        assert len(kept) == 3
+        assert "i4" not in {ranked.item.id for ranked in client.retrieve("u1", 50)}
+        (shop / "click").rename(shop / "old")
+        tune(shop, "click", "--seed", "5")
+        child.send_signal(signal.SIGHUP)
+        for _ in range(100):
+            swapped = client.rank("nobody yet", ["new", "i1", "i9"])  # never refused meanwhile
+            if swapped != kept:
+                break
+            time.sleep(0.05)
+        assert swapped != kept
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 0
+
+
+def test_other_machines_are_refused_before_anything_is_loaded():
+    refused = CliRunner().invoke(cli.app, ["serve", "--host", "0.0.0.0"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "--keys" in str(refused.exception)
