@@ -3,12 +3,15 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix redis
+.PHONY: demo test check fix bench-serving redis
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+bench-serving: $(READY)
+	$(BIN)/python -m benchmarks.serving
 
 check: $(READY)
 	$(BIN)/ruff check

@@ -279,6 +279,7 @@ def zero_shot(
     *,
     data: Data = Path("runs/demo/data"),
     foundation: Foundation = DEFAULT,
+    way: Annotated[str, typer.Option(help="How to ask: diary, or also-clicks as in the paper.")] = "diary",
     seeds: Annotated[int, typer.Option(help="Seeds of the few-shot rows.", min=1)] = 1,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
@@ -296,6 +297,7 @@ def zero_shot(
         model,
         made.split,
         made.domain,
+        way=way,
         seeds=range(seeds),
         progress=lambda name: err.print(f"  {name}", highlight=False),
     )

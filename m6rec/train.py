@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from m6rec.errors import ConfigError
+from m6rec.errors import AssetError, ConfigError
 from m6rec.metrics import auc, ndcg, ranks
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Row, pack, pad
@@ -111,7 +111,8 @@ def fit(
         Its history. ``module`` holds the weights of the best epoch, or of the last without ``judge``.
 
     Raises:
-        ConfigError: The folder holds a checkpoint of another configuration.
+        ConfigError: The folder holds a checkpoint of another configuration, or the loss is no longer finite.
+        AssetError: The checkpoint can't be read.
     """
     run = _Run(module, config, len(batches), folder)
     history = run.history
@@ -125,6 +126,11 @@ def fit(
                 value = loss(batches[number]) / len(numbers)
                 torch.autograd.backward(value)
                 total += value.item()
+            if not math.isfinite(total):
+                raise ConfigError(
+                    f"the loss is {total} at step {len(history.losses) + 1} of {run.num_steps}: the training diverged; "
+                    f"lower learning_rate ({config.learning_rate}) or clip ({config.clip})"
+                )
             rate = run.step()
             history.losses.append(total)
             run.place += len(numbers)
@@ -244,9 +250,12 @@ class _Run:
         path = self.folder / CHECKPOINT if self.folder else None
         if path is None or not path.is_file():
             return
-        with safe_open(path, "pt") as file:
-            note = json.loads(file.metadata()["note"])
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if "/" not in name}  # noqa: SIM118
+        try:
+            with safe_open(path, "pt") as file:
+                note = json.loads(file.metadata()["note"])
+                shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if "/" not in name}  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise AssetError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
         ours = {name: list(p.shape) for name, p in self.parameters.items()}
         if note["config"] != asdict(self.config) or note["steps_per_epoch"] != self.per_epoch or shapes != ours:
             raise ConfigError(

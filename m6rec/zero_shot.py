@@ -1,7 +1,7 @@
 """Like prediction by likelihood alone: untuned (zero-shot), or after fitting a handful of examples (few-shot).
 
-M6-Rec, section 3.1, scores a candidate by the log-probability of its words; here the words are the answer that
-completes a line of the user's diary (``tasks.diary``).
+M6-Rec, section 3.1, scores a candidate by the log-probability of its words (``tasks.also_clicks``). Ours, the default,
+scores the answer that completes a line of the user's diary (``tasks.diary``).
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from torch import Tensor
 
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
+from m6rec.foundation import likelihood
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Delta, Dense
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
+from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import ANSWERS, QUESTIONS, Diary, write
 from m6rec.text.log import TEST, VALID, Split
 from m6rec.train import TrainConfig, fit
 from m6rec.tuned import UPPER_LAYERS
-from m6rec.tuning import TuningConfig, create
+from m6rec.tuning import Tuning, TuningConfig, create
 
 BATCH_TOKENS = 2048
 NUM_SHOWN = 4000
@@ -57,11 +59,9 @@ def scores(foundation: Foundation, batches: Sequence[Batch], delta: Delta | None
     return found
 
 
-def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0) -> Delta:
+def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0) -> Tuning:
     """Adapters of the upper layers, fitted to the answers in the diaries."""
-    layers = foundation.model.config.num_layers
-    config = TuningConfig(method="adapter", first_layer=layers - UPPER_LAYERS, num_classes=0)
-    tuning = create(config, foundation.model, seed=seed)
+    tuning = _adapters(foundation, seed)
     batches = [read(foundation, [diary])[0] for diary in diaries]
 
     def loss(batch: Batch) -> Tensor:
@@ -71,39 +71,120 @@ def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0)
     return tuning
 
 
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to ask a model that is not trained for it.
+
+    Attributes:
+        measure: Test scores in the order of the log, untuned or with what ``learn`` returned.
+        learn: Fits (number of examples, seed), drawn from the end of the training part.
+        note: How to read the scores.
+    """
+
+    measure: Callable[[Tuning | None], Sequence[float]]
+    learn: Callable[[int, int], Tuning]
+    note: str
+
+
+def _diary(foundation: Foundation, split: Split, domain: Domain) -> Way:
+    events, items = split.log.events, dict(split.log.items)
+    (test, end), (shown_from, shown_to) = _parts(split)
+    asked = read(foundation, write(events, items, domain, test, end))
+    shown = write(events, items, domain, shown_from, shown_to)
+
+    def measure(tuning: Tuning | None) -> list[float]:
+        found = scores(foundation, asked, tuning)
+        return [found[position] for position in range(test, end)]
+
+    return Way(
+        measure=measure,
+        learn=lambda shots, seed: few_shot(foundation, _examples(shown, shots, seed), seed=seed),
+        note=f"{QUESTIONS} questions at most in a diary; the share of viewers who like the item stands in each line.",
+    )
+
+
+def _also_clicks(foundation: Foundation, split: Split, domain: Domain) -> Way:
+    events, items = split.log.events, split.log.items
+    (test, end), (shown_from, shown_to) = _parts(split)
+    asked = also_clicks.lay_out(events, items, domain, test, end)
+    shown = also_clicks.lay_out(events, items, domain, shown_from, shown_to)
+    order = np.argsort(np.concatenate([row.events for row in asked]))
+
+    def learn(shots: int, seed: int) -> Tuning:
+        tuning = _adapters(foundation, seed)
+        rows, left = [], shots
+        for number in np.random.default_rng(seed).permutation(len(shown)):
+            row = shown[number]
+            rows.append(row.only(np.arange(len(row.events)) < left))
+            left -= len(rows[-1].events)
+            if not left:
+                break
+        fit(
+            tuning,
+            rows,
+            lambda row: likelihood.loss(foundation, [row], tuning=tuning),
+            replace(FEW_SHOT, seed=seed),
+        )
+        return tuning
+
+    return Way(
+        measure=lambda tuning: likelihood.scores(foundation, asked, tuning=tuning)[order].tolist(),
+        learn=learn,
+        note="How likely the title is after those of liked items, as in the paper; examples fit that likelihood.",
+    )
+
+
+WAYS: dict[str, Callable[[Foundation, Split, Domain], Way]] = {"diary": _diary, "also-clicks": _also_clicks}
+
+
 def table(
     foundation: Foundation,
     split: Split,
     domain: Domain,
     *,
+    way: str = "diary",
     seeds: Sequence[int] = (0, 1, 2),
     progress: Callable[[str], None] = lambda name: None,
 ) -> Table:
-    """Test AUC without training, and after ``SHOTS`` examples from the end of the time before the test part."""
-    log = split.log
-    items = dict(log.items)
-    valid, test = int(split.indices(VALID)[0]), int(split.indices(TEST)[0])
-    progress("reading diaries")
-    asked = read(foundation, write(log.events, items, domain, test, len(log.events)))
-    labels = np.array([int(domain.likes(log.events[position])) for position in range(test, len(log.events))])
-    shown = write(log.events, items, domain, max(0, valid - NUM_SHOWN), valid)
+    """Test AUC without training, and after ``SHOTS`` examples from the end of the time before the test part.
 
-    def measure(delta: Delta | None) -> float:
-        found = scores(foundation, asked, delta)
-        return auc(labels, np.array([found[position] for position in range(test, len(log.events))]))
+    Raises:
+        ConfigError: ``way`` is none of ``WAYS``.
+    """
+    if way not in WAYS:
+        raise ConfigError(f"there is no way {way!r} to ask; choose one of {', '.join(WAYS)}")
+    log = split.log
+    progress("reading")
+    made = WAYS[way](foundation, split, domain)
+    (test, end), _ = _parts(split)
+    labels = np.array([int(domain.likes(log.events[position])) for position in range(test, end)])
+
+    def measure(tuning: Tuning | None) -> float:
+        return auc(labels, np.array(made.measure(tuning)))
 
     rows = [Row(method="zero-shot", metrics={"AUC": (measure(None),)})]
     for shots in SHOTS:
         values = []
         for seed in seeds:
             progress(f"{shots} examples, seed {seed}")
-            values.append(measure(few_shot(foundation, _examples(shown, shots, seed), seed=seed)))
+            values.append(measure(made.learn(shots, seed)))
         rows.append(Row(method=f"{shots} examples", metrics={"AUC": tuple(values)}))
-    note = (
-        f"{len(labels)} test questions, {QUESTIONS} at most in a diary; few-shot examples from the end of the training "
-        "part. The share of viewers who like the item stands in each line."
+    note = f"{len(labels)} test questions; few-shot examples from the end of the training part. {made.note}"
+    return Table(
+        title=f"Zero-shot and few-shot likes, by likelihood ({way})", metric="AUC", rows=tuple(rows), note=note
     )
-    return Table(title="Zero-shot and few-shot likes, by likelihood", metric="AUC", rows=tuple(rows), note=note)
+
+
+def _parts(split: Split) -> tuple[tuple[int, int], tuple[int, int]]:
+    """([first, last) of the test events, … of those that few-shot examples are drawn from)."""
+    valid, test = int(split.indices(VALID)[0]), int(split.indices(TEST)[0])
+    return (test, len(split.log.events)), (max(0, valid - NUM_SHOWN), valid)
+
+
+def _adapters(foundation: Foundation, seed: int) -> Tuning:
+    layers = foundation.model.config.num_layers
+    config = TuningConfig(method="adapter", first_layer=layers - UPPER_LAYERS, num_classes=0)
+    return create(config, foundation.model, seed=seed)
 
 
 def _examples(diaries: Sequence[Diary], shots: int, seed: int) -> list[Diary]:

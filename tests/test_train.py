@@ -11,7 +11,7 @@ from torch import nn
 
 from m6rec import train
 from m6rec.domains import domain as domains
-from m6rec.errors import ConfigError
+from m6rec.errors import AssetError, ConfigError
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task, lay_out
 from m6rec.train import CHECKPOINT, TrainConfig, fit, tune
@@ -298,6 +298,21 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     other = nn.Linear(2, 1)
     with pytest.raises(ConfigError, match="another folder, or delete it to start anew"):
         fit(other, batches(), lambda batch: other(batch[0]).mean(), TrainConfig(**CONFIG), folder=tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path):
+    fit_line(tmp_path)
+    whole = (tmp_path / CHECKPOINT).read_bytes()
+    for spoilt in (whole[: len(whole) // 2], b"", b"{}"):
+        (tmp_path / CHECKPOINT).write_bytes(spoilt)
+        with pytest.raises(AssetError, match=r"not a readable checkpoint .*; delete it"):
+            fit_line(tmp_path)
+
+
+def test_a_training_that_diverges_says_so():
+    line = nn.Linear(2, 1)
+    with pytest.raises(ConfigError, match=r"the loss is nan at step 1 of .*lower learning_rate"):
+        fit(line, batches(), lambda batch: line(batch[0]).mean() * float("nan"), TrainConfig(**CONFIG))
 
 
 def test_a_tensorboard_log_is_written(tmp_path):

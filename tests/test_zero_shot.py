@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,8 @@ import torch
 from m6rec import zero_shot
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError
+from m6rec.foundation import likelihood
+from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import Diary, write
 from m6rec.text.log import Log, split_by_time
 from m6rec.types import Event, Item, User
@@ -62,8 +66,26 @@ def test_every_wanted_event_is_asked_once_and_sees_only_the_past(foundation):
                 assert line[0] == before[position][0]
 
 
-def test_a_table_measures_zero_and_few_shot(foundation):
-    table = zero_shot.table(foundation, split_by_time(make_log(200)), named("movielens"), seeds=(0,))
+@pytest.mark.parametrize("way", zero_shot.WAYS)
+def test_a_table_measures_zero_and_few_shot(foundation, way, monkeypatch):
+    monkeypatch.setattr(zero_shot, "FEW_SHOT", replace(zero_shot.FEW_SHOT, learning_rate=0.1))
+    table = zero_shot.table(foundation, split_by_time(make_log(200)), named("movielens"), way=way, seeds=(0,))
     assert [row.method for row in table.rows] == ["zero-shot", "80 examples", "400 examples"]
     assert all(0 <= row.mean("AUC") <= 1 for row in table.rows)
     assert table.rows[0].mean("AUC") != table.rows[1].mean("AUC")
+    assert way in table.title
+
+
+def test_an_unknown_way_is_named(foundation):
+    with pytest.raises(ConfigError, match="'asking' to ask; choose one of diary, also-clicks"):
+        zero_shot.table(foundation, split_by_time(make_log(200)), named("movielens"), way="asking")
+
+
+def test_the_papers_way_scores_each_event_by_its_title(foundation):
+    split, domain = split_by_time(make_log(100)), named("movielens")
+    found = zero_shot.WAYS["also-clicks"](foundation, split, domain).measure(None)
+    rows = also_clicks.lay_out(split.log.events, split.log.items, domain, 90, 100)
+    for row in rows:
+        for number, event in enumerate(row.events):
+            alone = likelihood.scores(foundation, [row.only(np.arange(len(row.events)) == number)])
+            assert found[event - 90] == pytest.approx(alone[0], rel=1e-4)

@@ -85,18 +85,25 @@ class Recommender:
                 self._take_in(event)
         self.swap(retrieve, rank)
 
-    @_alone
     def swap(self, retrieve: Tuned, rank: Tuned) -> None:
-        """Puts other tunings in place; calls that are under way finish on the old ones."""
+        """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
+        with self._lock:
+            items = list(self._live.values())
         index = Index(retrieve.tuning.config.embed_width)
-        if self._live:
-            index.put(list(self._live), retrieve.item_vectors(list(self._live.values())))
-        self._retrieve, self._rank, self._index = retrieve, rank, index
-        # Texts of strangers must not fill the cache on disk.
-        self._passing_retrieve, self._passing_rank = (
-            Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
-            for one in (retrieve, rank)
-        )
+        if items:
+            index.put([item.id for item in items], retrieve.item_vectors(items))
+        with self._lock:
+            known = {item.id: item for item in items}
+            fresh = [item for item in self._live.values() if known.get(item.id) is not item]
+            index.remove([item for item in known if item not in self._live])
+            if fresh:
+                index.put([item.id for item in fresh], retrieve.item_vectors(fresh))
+            self._retrieve, self._rank, self._index = retrieve, rank, index
+            # Texts of strangers must not fill the cache on disk.
+            self._passing_retrieve, self._passing_rank = (
+                Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
+                for one in (retrieve, rank)
+            )
 
     @_alone
     def recommend(

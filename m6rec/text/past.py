@@ -30,7 +30,7 @@ STATISTICS = (
     "dislike_minded_share",  # … weighted by the dislikes they share
     "opposed_share",  # … weighted by the items they and this user disagree on
     "agreeing_share",  # … weighted by agreements minus disagreements, where positive
-    "neighbour_surprise",  # how much more than expected the correlated viewers like the item, in [-1, 1]
+    "neighbour_surprise",  # how much more than expected the correlated viewers like the item, about [-1, 1]
     "user_surprise",  # how much more than their items' viewers this user likes what they see, in [-1, 1]
 )
 """Names and meanings of the columns of ``Past.statistics``, in order."""

@@ -190,6 +190,25 @@ def test_swapped_tunings_answer_anew(recommender, tunings):
     assert [one.score for one in recommender.rank("u0", ["i9"])] != before
 
 
+def test_what_changes_while_tunings_are_swapped_is_kept(recommender, tunings, monkeypatch):
+    retrieve = tunings[0]
+    read = retrieve.item_vectors
+
+    def slow(items):
+        monkeypatch.setattr(retrieve, "item_vectors", read)
+        recommender.upsert([Item("fresh", "Storm", ("Western",)), Item("i1", "Another", ("Western",))])
+        recommender.delete(["i2"])
+        return read(items)
+
+    monkeypatch.setattr(retrieve, "item_vectors", slow)
+    recommender.swap(*tunings)
+    found = {one.item.id: one for one in recommender.retrieve("u0", filters=Filters(seen=True))}
+    assert "i2" not in found
+    assert found["i1"].item.title == "Another"
+    expected = recommender.retrieve("u0", filters=Filters(categories=("Western",), seen=True))
+    assert {one.item.id: one.score for one in expected} == {n: found[n].score for n in ("fresh", "i1")}
+
+
 def test_unknown_ids_and_counts_are_named(recommender):
     with pytest.raises(DataError, match="nobody"):
         recommender.recommend("nobody")
