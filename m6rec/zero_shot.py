@@ -6,7 +6,7 @@ scores the answer that completes a line of the user's diary (``tasks.diary``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,8 +34,6 @@ NUM_SHOWN = 4000
 """Few-shot examples are drawn from this many events at the end of the training part."""
 SHOTS = (80, 400)
 FEW_SHOT = TrainConfig(epochs=4, learning_rate=5e-4, average=0.0)
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +110,8 @@ def _also_clicks(foundation: Foundation, split: Split, domain: Domain) -> Way:
 
     def learn(shots: int, seed: int) -> Tuning:
         tuning = _adapters(foundation, seed)
-        rows, left = [], shots
-        for number in np.random.default_rng(seed).permutation(len(shown)):
-            row = shown[number]
-            rows.append(row.only(np.arange(len(row.events)) < left))
-            left -= len(rows[-1].events)
-            if not left:
-                break
+        drawn = _draw([len(row.events) for row in shown], shots, seed)
+        rows = [shown[number].only(np.arange(len(shown[number].events)) < count) for number, count in drawn]
         fit(
             tuning,
             rows,
@@ -190,23 +183,30 @@ def _adapters(foundation: Foundation, seed: int) -> Tuning:
 def _examples(diaries: Sequence[Diary], shots: int, seed: int) -> list[Diary]:
     """Diaries drawn at random whose questions number ``shots`` in all; the last is cut short."""
     chosen: list[Diary] = []
-    left = shots
-    order: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(diaries))
-    for number in order:
+    for number, count in _draw([len(diary.lines) - diary.num_lead for diary in diaries], shots, seed):
         diary = diaries[number]
-        asked = min(left, len(diary.lines) - diary.num_lead)
-        end = diary.num_lead + asked
+        end = diary.num_lead + count
         chosen.append(Diary(diary.lines[:end], diary.events[:end], diary.num_lead))
-        left -= asked
-        if not left:
-            break
     return chosen
+
+
+def _draw(sizes: Sequence[int], shots: int, seed: int) -> Iterator[tuple[int, int]]:
+    """(number of a group, how many of its first questions) at random, until there are ``shots`` or no groups left."""
+    order: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(sizes))
+    for number in order:
+        count = min(shots, sizes[number])
+        yield int(number), count
+        shots -= count
+        if not shots:
+            return
 
 
 def _logits(foundation: Foundation, batch: Batch, delta: Delta | None) -> Tensor:
     """fp32 logits of the two answers at each blank, logits_QC."""
     model = foundation.model
-    hidden_BLD = _run(foundation, batch.hidden_BLD, model.config.num_layers - UPPER_LAYERS, None, delta)
+    depth = model.config.num_layers - UPPER_LAYERS
+    positions_BL = torch.arange(batch.hidden_BLD.shape[1], device=model.device).expand(batch.hidden_BLD.shape[:2])
+    hidden_BLD = model.run(batch.hidden_BLD, positions_BL, Dense(positions_BL), first=depth, delta=delta)
     normed_QD = model.finish(hidden_BLD[batch.row_Q, batch.place_Q])
     answers = [ids[0] for ids in foundation.tokenizer.encode(ANSWERS)]
     if answers[0] == answers[1]:
@@ -214,11 +214,6 @@ def _logits(foundation: Foundation, batch: Batch, delta: Delta | None) -> Tensor
             f"the tokenizer of {foundation.source!r} starts both {ANSWERS} with one token; use another model"
         )
     return normed_QD.float() @ model.head_VD[answers].float().T
-
-
-def _run(foundation: Foundation, hidden_BLD: Tensor, first: int, last: int | None, delta: Delta | None) -> Tensor:
-    positions_BL = torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device).expand(hidden_BLD.shape[:2])
-    return foundation.model.run(hidden_BLD, positions_BL, Dense(positions_BL), first=first, last=last, delta=delta)
 
 
 @torch.no_grad()
@@ -248,7 +243,7 @@ def read(foundation: Foundation, diaries: Sequence[Diary]) -> list[Batch]:
             ids_BL[number, : len(tokens)] = torch.tensor(tokens)
         batches.append(
             Batch(
-                _run(foundation, model.embed(ids_BL.to(device)), 0, depth, None),
+                model.lower(ids_BL.to(device), depth),
                 torch.tensor([n for n, row in enumerate(part) for _ in row[1]], device=device),
                 torch.tensor([place for row in part for place in row[1]], device=device),
                 torch.tensor([answer for row in part for answer in row[2]], device=device),

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from m6rec.types import Event, Item, Ranked
 
+NUM_RETRIEVED = 100
+"""Candidates that are ranked for a recommendation, and the end of its pages."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Filters:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, DataError
 from m6rec.foundation.states import StateCache
-from m6rec.serving.backend import NO_FILTERS, Answer, Filters
+from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Filters
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import mmr
 from m6rec.serving.histories import Histories
@@ -26,9 +26,6 @@ from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
 from m6rec.tuned import Tuned
 from m6rec.types import Event, Item, Ranked, Segment, User
-
-NUM_RETRIEVED = 100
-"""Candidates that are ranked for a recommendation, and the end of its pages."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -158,9 +155,7 @@ class Recommender:
         rows: list[Row] = []
         asked: list[list[Item]] = []
         for user, items in requests:
-            unknown = next((item for item in items if item not in self._live), None)
-            if unknown is not None:
-                raise DataError(f"there is no item {unknown!r} in the catalogue of {len(self._live)}; check the id")
+            self._need(items, "check the id")
             person = self._user(user)
             asked.append([self._live[item] for item in items])
             if items:
@@ -202,9 +197,7 @@ class Recommender:
     @_alone
     def observe(self, events: Sequence[Event]) -> None:
         """See ``Backend``. A user who is new is known from here on; DataError names an unknown item."""
-        unknown = next((event.item for event in events if event.item not in self._live), None)
-        if unknown is not None:
-            raise DataError(f"there is no item {unknown!r} in the catalogue of {len(self._live)}; upsert it first")
+        self._need([event.item for event in events], "upsert it first")
         if self._histories is not None:
             self._histories.append(events)
         for event in events:
@@ -239,6 +232,12 @@ class Recommender:
     def _take_in(self, event: Event) -> None:
         self._users.setdefault(event.user, User(event.user))
         self._past.observe(event)
+
+    def _need(self, items: Sequence[str], advice: str) -> None:
+        """Raises DataError where an item isn't in the catalogue."""
+        unknown = next((item for item in items if item not in self._live), None)
+        if unknown is not None:
+            raise DataError(f"there is no item {unknown!r} in the catalogue of {len(self._live)}; {advice}")
 
     def _user(self, user: str) -> User:
         if user not in self._users:

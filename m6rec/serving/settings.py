@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m6rec.errors import ConfigError
+from m6rec.serving.backend import NUM_RETRIEVED
 
 # What one request may hold. These are part of the contract: the OpenAPI states them.
 MAX_ID_CHARS = 200
 MAX_TEXT_CHARS = 4_000
 MAX_CANDIDATES = 1_000  # items to rank, documents to rerank, ids to leave out
-MAX_COUNT = 100
-MAX_OFFSET = 99
+MAX_COUNT, MAX_OFFSET = NUM_RETRIEVED, NUM_RETRIEVED - 1
 MAX_WRITES = 1_000  # events or items
 MAX_TEXTS = 256  # texts to embed
 MAX_FIELDS = 32  # categories or details of an item

@@ -162,7 +162,6 @@ class _Draft:
 
     def __init__(self, facts: list[Segment]) -> None:
         self.context = facts
-        self.num_facts = len(facts)
         self.visible: list[int] = []
         self.candidates: list[tuple[Segment, ...]] = []
         self.signals: list[NDArray[np.float32]] = []
@@ -170,16 +169,16 @@ class _Draft:
         self.events: list[int] = []
 
     def row(self, traces: NDArray[np.float32]) -> Row:
-        end = self.visible[-1]  # nothing after the last question is looked at
-        return Row(
-            tuple(self.context[:end]),
+        whole = Row(
+            tuple(self.context),
             np.array(self.visible),
             tuple(self.candidates),
             np.stack(self.signals),
             np.array(self.answers),
             np.array(self.events),
-            traces[: max(0, end - self.num_facts)],
+            traces,
         )
+        return whole.only(np.ones(len(self.events), np.bool_))  # nothing after the last question is looked at
 
 
 def _none(count: int) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from m6rec.errors import ConfigError
 from m6rec.foundation.model import Attention, Block, Delta, Layer
+from m6rec.tuning.signals import Signals
 from m6rec.tuning.tuning import Tuning
 
 
@@ -49,19 +50,11 @@ class Mixture:
 
     def inject(self, signals_BCF: Tensor) -> Tensor:
         """What is added to the state of each candidate's last token, added_BCD in fp32; see ``Tuning.inject``."""
-        added_BCD = signals_BCF.new_zeros(*signals_BCF.shape[:2], self._tunings[0].slots_SD.shape[-1])
-        for task, rows in self._rows.items():
-            if self._tunings[task].signals is not None:
-                added_BCD = added_BCD.index_copy(0, rows, self._tunings[task].inject(signals_BCF[rows]))
-        return added_BCD
+        return self._added(lambda tuning: tuning.signals, signals_BCF)
 
     def trace(self, traces_BNG: Tensor) -> Tensor:
         """What is added to the state of each behaviour's last token, added_BND in fp32; see ``Tuning.trace``."""
-        added_BND = traces_BNG.new_zeros(*traces_BNG.shape[:2], self._tunings[0].slots_SD.shape[-1])
-        for task, rows in self._rows.items():
-            if self._tunings[task].traces is not None:
-                added_BND = added_BND.index_copy(0, rows, self._tunings[task].trace(traces_BNG[rows]))
-        return added_BND
+        return self._added(lambda tuning: tuning.traces, traces_BNG)
 
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``Delta``."""
@@ -79,6 +72,15 @@ class Mixture:
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """See ``Delta``."""
         return self._by_task(lambda tuning, x, y: tuning.ffn(layer, x, y), x_BLD, y_BLD)
+
+    def _added(self, part: Callable[[Tuning], Signals | None], numbers_BTF: Tensor) -> Tensor:
+        """What each row's tuning makes of its numbers, added_BTD; 0 in rows of tasks without this part."""
+        added_BTD = numbers_BTF.new_zeros(*numbers_BTF.shape[:2], self._tunings[0].slots_SD.shape[-1])
+        for task, rows in self._rows.items():
+            signals = part(self._tunings[task])
+            if signals is not None:
+                added_BTD = added_BTD.index_copy(0, rows, signals(numbers_BTF[rows]))
+        return added_BTD
 
     def _by_task(self, hook: Callable[[Tuning, Tensor, Tensor], Tensor], x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         if len(self._rows) == 1:

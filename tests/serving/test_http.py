@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -354,12 +355,19 @@ def test_request_ids_are_kept_or_made_and_logs_hold_no_text_of_users(http, caplo
 # Load
 
 
-def test_what_waits_is_ranked_together():
+@contextmanager
+def busy(**options):
+    """A service at work on a first ranking until ``backend.go`` is set: (backend, url, http, pool, that ranking)."""
     backend = FakeBackend()
     backend.go.clear()
-    with running.service(backend) as url, running.http(url) as http, ThreadPoolExecutor(8) as pool:
+    with running.service(backend, **options) as url, running.http(url) as http, ThreadPoolExecutor(8) as pool:
         first = pool.submit(http.post, "/v1/rank", json=RANK)
         assert backend.begun.acquire(timeout=10)
+        yield backend, url, http, pool, first
+
+
+def test_what_waits_is_ranked_together():
+    with busy() as (backend, _, http, pool, first):
         others = [pool.submit(http.post, "/v1/rank", json=RANK) for _ in range(5)]
         until(lambda: depth(http) == 5)
         backend.go.set()
@@ -368,11 +376,7 @@ def test_what_waits_is_ranked_together():
 
 
 def test_overload_is_refused_quickly_and_what_was_accepted_is_answered():
-    backend = FakeBackend()
-    backend.go.clear()
-    with running.service(backend, max_queue=4) as url, running.http(url) as http, ThreadPoolExecutor(8) as pool:
-        first = pool.submit(http.post, "/v1/rank", json=RANK)
-        assert backend.begun.acquire(timeout=10)
+    with busy(max_queue=4) as (backend, _, http, pool, first):
         waiting = [pool.submit(http.post, "/v1/recommend", json={"user": "u0"}) for _ in range(4)]
         until(lambda: depth(http) == 4)
         seconds = []
@@ -400,11 +404,7 @@ def test_answers_are_not_held_back_for_acknowledgements_of_packets():
 
 
 def test_a_client_that_leaves_makes_room_and_costs_nothing():
-    backend = FakeBackend()
-    backend.go.clear()
-    with running.service(backend) as url, running.http(url) as http, ThreadPoolExecutor(2) as pool:
-        first = pool.submit(http.post, "/v1/rank", json=RANK)
-        assert backend.begun.acquire(timeout=10)
+    with busy() as (backend, url, http, _, first):
         leaver = socket.create_connection(address(url))
         leaver.sendall(raw("/v1/rank", RANK))
         until(lambda: depth(http) == 1)
@@ -417,11 +417,7 @@ def test_a_client_that_leaves_makes_room_and_costs_nothing():
 
 
 def test_what_has_not_begun_by_its_deadline_is_refused_and_never_done():
-    backend = FakeBackend()
-    backend.go.clear()
-    with running.service(backend, deadline_s=0.2) as url, running.http(url) as http, ThreadPoolExecutor(2) as pool:
-        first = pool.submit(http.post, "/v1/rank", json=RANK)
-        assert backend.begun.acquire(timeout=10)
+    with busy(deadline_s=0.2) as (backend, _, http, _, first):
         answer = http.post("/v1/rank", json=RANK)
         assert problem(answer, 503)["type"] == "deadline"
         assert answer.headers["retry-after"]
