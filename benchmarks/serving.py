@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from m6rec import assets, report
 from m6rec.domains import prepared
-from m6rec.foundation.checkpoint import Foundation, load
+from m6rec.foundation.checkpoint import Foundation, load, locate
 from m6rec.foundation.model import ModelConfig
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.task import ask
@@ -43,11 +43,7 @@ def timed(run: Callable[[], Any], times: int) -> dict[str, float]:
     """Milliseconds of a call, after a first that is not counted where there are several."""
     if times > 1:
         run()
-    spent = []
-    for _ in range(times):
-        start = time.perf_counter()
-        run()
-        spent.append(1_000 * (time.perf_counter() - start))
+    spent = [1_000 * _once(run) for _ in range(times)]
     return {"p50_ms": float(np.median(spent)), "p99_ms": float(np.quantile(spent, 0.99)), "times": times}
 
 
@@ -92,29 +88,23 @@ def main(
     like = load_tuned(run, foundation, cache_folder=assets.home() / "states")
     log, user = made.split.log, "bench"
     items = list(log.items.values())
-    lives: dict[str, list[Event]] = {}
-    for event in log.events:
-        lives.setdefault(event.user, []).append(event)
-    life = next(events for events in lives.values() if len(events) >= NUM_EVENTS)[:NUM_EVENTS]
     past = Past(log.items, made.domain.likes).observe_all(log.events)
+    life = next(past.history(one) for one in log.users if len(past.history(one)) >= NUM_EVENTS)[:NUM_EVENTS]
     recommender = Recommender(load_tuned(retrieve, foundation, like.cache), like, log, past)
     recommender.observe([Event(user, event.item, event.time, event.value) for event in life])
+    times = 30 if quick else 200
+    rows = {n: ask(like.task, past, User(user), items[:n], made.domain, dict(log.items)) for n in (100, 1_000)}
     results: dict[str, dict[str, float]] = {}
-    for count in (100, 1_000):
+    for count, row in rows.items():
         ids = [item.id for item in items[:count]]
-        results[f"ours, {count} candidates"] = timed(lambda ids=ids: recommender.rank(user, ids), 30 if quick else 200)
-        row = ask(like.task, past, User(user), items[:count], made.domain, dict(log.items))
-        results[f"ours, model only, {count} candidates"] = timed(
-            lambda row=row: like.scores([row]), 30 if quick else 200
-        )
-    row = ask(like.task, past, User(user), items[:100], made.domain, dict(log.items))
-    rivals = _rivals(foundation, row, 4 if quick else 100, 3)
-    results |= rivals
+        results[f"ours, {count} candidates"] = timed(lambda ids=ids: recommender.rank(user, ids), times)
+        results[f"ours, model only, {count} candidates"] = timed(lambda row=row: like.scores([row]), times)
+    results |= _rivals(foundation, rows[100], 4 if quick else 100, 3)
     config = foundation.model.config
     rate = matmul_rate(config.width, config.ffn_width, foundation.model.dtype)
     layers = config.num_layers - like.cache.config.depth
     num_context = NUM_EVENTS + len(like.tuning.prompts_PD)
-    floor = {n: 1_000 * upper_flop(config, layers, num_context, n) / rate for n in (100, 1_000)}
+    floor = {n: 1_000 * upper_flop(config, layers, num_context, n) / rate for n in rows}
     ours = results["ours, 100 candidates"]["p50_ms"]
     bare = results["ours, model only, 100 candidates"]["p50_ms"]
 
@@ -127,12 +117,9 @@ def main(
         claim("100 candidates, model only: times the floor", bare / floor[100], "<=", 1.5),
         claim("1 000 candidates: p50 in ms", results["ours, 1000 candidates"]["p50_ms"], "<=", 60),
     )
-    value = {
-        "facts": {**report.facts(), "seed": 0, "matmul_flop_a_second": rate, "upper_layers": layers},
-        "floor_ms": {str(n): ms for n, ms in floor.items()},
-        "results": results,
-        "claims": [{**vars(one), "holds": one.holds} for one in claims],
-    }
+    facts = {**report.facts(), "seed": 0, "matmul_flop_a_second": rate, "upper_layers": layers}
+    made_report = report.Report(title="Time to rank", claims=claims, facts=facts)
+    value = {**json.loads(report.to_json(made_report)), "floor_ms": floor, "results": results}
     out.mkdir(parents=True, exist_ok=True)
     partial = out / ".serving.json.partial"
     partial.write_text(json.dumps(value, indent=1) + "\n")
@@ -142,7 +129,7 @@ def main(
 
 def _rivals(foundation: Foundation, row: Any, num_prompts: int, times: int) -> dict[str, dict[str, float]]:
     """Times of the unsplit model in transformers for the row's 100 candidates; full prompts on ``num_prompts``."""
-    model = AutoModelForCausalLM.from_pretrained(assets.get(foundation.source), dtype=foundation.model.dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(locate(foundation.source), dtype=foundation.model.dtype).eval()
     encode = foundation.tokenizer.encode
     history = encode([" ".join(segment.text for segment in row.context)])[0]
     asked = encode([" " + " ".join(segment.text for segment in block) for block in row.candidates])
