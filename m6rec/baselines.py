@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from m6rec.errors import ConfigError, DataError, ExtraError
 from m6rec.metrics import auc, ranks
+from m6rec.text.factors import ease
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -93,9 +94,7 @@ class ItemKNN:
 
 @dataclass
 class EASE:
-    """A linear autoencoder with a zero diagonal, in closed form (Steck, WWW 2019, eq. 8).
-
-    P = (XᵀX + regularisation · 1)⁻¹;  B_ij = −P_ij / P_jj for i ≠ j, B_jj = 0;  scores = histories · B
+    """A linear autoencoder with a zero diagonal, in closed form (``text.factors.ease``): scores = histories · B.
 
     Memory and time grow with the square and the cube of the number of items.
     """
@@ -106,10 +105,7 @@ class EASE:
     def fit(self, interactions: "csr_matrix") -> Self:
         """Solve for the weights in closed form."""
         gram_II = (interactions.T @ interactions).toarray().astype(np.float64)
-        gram_II[np.diag_indices_from(gram_II)] += self.regularisation
-        precision_II = np.linalg.inv(gram_II)
-        self.weight_II = precision_II / -np.diag(precision_II)
-        np.fill_diagonal(self.weight_II, 0)
+        self.weight_II = ease(gram_II, self.regularisation)
         return self
 
     def scores(self, histories: "csr_matrix") -> Floats:

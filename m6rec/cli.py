@@ -123,7 +123,7 @@ def tune(
     run: Annotated[Path, typer.Option(help="Folder for the tuning; give it again to resume.")],
     foundation: Foundation = DEFAULT,
     method: Annotated[str, typer.Option(help="A tuning method.")] = "option-adapter",
-    depth: Annotated[int | None, typer.Option(help="Layers run ahead of time; all but three.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Layers run ahead of time; all but two.")] = None,
     keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
     all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
     epochs: int = 3,
@@ -136,8 +136,9 @@ def tune(
 ) -> None:
     """Tunes a task on a prepared log; resumes where it was interrupted."""
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks
+    from m6rec.evaluate import ask_all, check_leaks, fit_factors
     from m6rec.foundation.checkpoint import load
+    from m6rec.tasks.task import named
     from m6rec.text.log import TRAIN, VALID
     from m6rec.train import TrainConfig
     from m6rec.train import tune as train
@@ -154,8 +155,10 @@ def tune(
         all_layers=all_layers,
     )
     training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, seed=seed)
-    tuned = create(config, load(foundation, dtype=dtype, device=device), assets.home() / "states", seed=seed)
-    questions = ask_all(tuned.task, made.split, made.domain)
+    model = load(foundation, dtype=dtype, device=device)
+    factors = fit_factors(made.split, made.domain) if named(task).readout == "embed" else None
+    tuned = create(config, model, assets.home() / "states", factors=factors, seed=seed)
+    questions = ask_all(tuned.task, made.split, made.domain, factors)
     check_leaks(made.split, questions)
     with bar(f"tuning {task}") as update:
         history = train(
@@ -167,11 +170,10 @@ def tune(
             folder=run,
             progress=update,
         )
-    model = tuned.foundation.model
     facts = {
         "run": str(run),
         "trained parameters": tuned.tuning.num_trainable(),
-        "share of the foundation": tuned.tuning.trainable_share(model),
+        "share of the foundation": tuned.tuning.trainable_share(model.model),
         "validation": history.judgements,
         "kept epoch": history.best_epoch,
     }
@@ -204,7 +206,7 @@ def evaluate(
     foundation = load(configs[0].foundation, dtype=dtype, device=device)
     first = load_tuned(runs[0], foundation, cache_folder=assets.home() / "states")
     tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
-    questions = ask_all(first.task, made.split, made.domain)
+    questions = ask_all(first.task, made.split, made.domain, first.factors)
     check_leaks(made.split, questions)
     rows, items = questions.rows[TEST], list(made.split.log.items.values())
     with bar("scoring") as update:
@@ -213,7 +215,8 @@ def evaluate(
             tables = [ranking_table(made.split, questions, made.domain, {f"m6rec {configs[0].method}": scores})]
         else:
             vectors = [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]
-            tables = [*retrieval_tables(made.split, questions, made.domain, {f"m6rec {configs[0].method}": vectors})]
+            ours = {f"m6rec {configs[0].method}": vectors}
+            tables = [*retrieval_tables(made.split, questions, made.domain, ours, factors=first.factors)]
     made_report = report.Report(
         title=f"{configs[0].task} on {made.domain.name}",
         tables=tuple(tables),

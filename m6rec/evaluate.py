@@ -21,7 +21,9 @@ from m6rec.metrics import auc, bootstrap_difference, calibration_error, gauc, hi
 from m6rec.report import Row as ReportRow
 from m6rec.report import Table
 from m6rec.tasks.task import Task, lay_out
+from m6rec.text import factors
 from m6rec.text.batch import Row
+from m6rec.text.factors import NEW_EVERY, Factors
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS, Past
 
@@ -59,14 +61,27 @@ class Questions:
         return np.concatenate([row.signals for row in self.rows[part]])
 
 
-def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
+def fit_factors(split: Split, domain: Domain) -> Factors:
+    """The collaborative signal of the training part."""
+    events = (split.log.events[position] for position in split.indices(TRAIN))
+    return factors.fit((event.user, event.item, domain.likes(event)) for event in events)
+
+
+def ask_all(task: Task, split: Split, domain: Domain, factors: Factors | None = None) -> Questions:
     """Walks the log once and asks the task of every event.
+
+    Args:
+        task: The task.
+        split: The split.
+        domain: The domain.
+        factors: Those of the tuned task, if it has any.
 
     Raises:
         DataError: A part has no question, so nothing could be tuned or measured on it.
     """
     log = split.log
-    rows, past = lay_out(task, log.events, dict(log.users), dict(log.items), domain, np.ones(len(log.events), np.bool_))
+    every = np.ones(len(log.events), np.bool_)
+    rows, past = lay_out(task, log.events, dict(log.users), dict(log.items), domain, every, factors)
     by_part: dict[int, list[Row]] = {}
     for part, name in zip(PARTS, ("training", "validation", "test"), strict=True):
         kept = [(row, split.part[row.events] == part) for row in rows]
@@ -192,6 +207,7 @@ def retrieval_tables(
     domain: Domain,
     ours: Mapping[str, Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]],
     *,
+    factors: Factors | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[Table, ...]:
     """Retrieval of each liked test item among the whole catalogue, items already seen left out.
@@ -201,6 +217,7 @@ def retrieval_tables(
         questions: Of a retrieval task.
         domain: The domain.
         ours: Our methods' (user vectors [Q, E], item vectors [I, E]), one pair a seed.
+        factors: Those of our methods, if any; items without are then retrieved apart (``text.factors.mixed``).
         progress: Told what is being fitted.
 
     Returns:
@@ -210,8 +227,10 @@ def retrieval_tables(
     targets = questions.answers(TEST)
     histories, seen = _histories(split, domain, positions)
     found: dict[str, list[Floats]] = {}
+    ids = list(split.log.items)
+    new = np.zeros(len(ids), np.bool_) if factors is None else factors.new(ids)
     for name, by_seed in ours.items():
-        found[name] = [_vector_ranks(users, items, targets, seen) for users, items in by_seed]
+        found[name] = [_vector_ranks(users, items, new, targets, seen) for users, items in by_seed]
     valid_positions, valid_targets = questions.events(VALID), questions.answers(VALID)
     valid_histories, valid_seen = _histories(split, domain, valid_positions)
 
@@ -245,13 +264,34 @@ _RECOMMENDERS: Mapping[str, Callable[..., baselines.Recommender]] = {
 }
 
 
+def mixed_ranks(
+    scores_QI: NDArray[np.float32], targets_Q: Ints, seen_QI: NDArray[np.bool_], new_I: NDArray[np.bool_]
+) -> Floats:
+    """Rank of each target, from 1, where known and new items are retrieved apart and put together by ``mixed``."""
+    result = np.empty(len(targets_Q))
+    for is_new in (False, True):
+        rows = np.flatnonzero(new_I[targets_Q] == is_new)
+        if not len(rows):
+            continue
+        others = new_I != is_new
+        own = ranks(scores_QI[rows], targets_Q[rows], seen_QI[rows] | others)
+        most = (others & ~seen_QI[rows]).sum(1)
+        before = own * (NEW_EVERY - 1) if is_new else (own - 1) // (NEW_EVERY - 1)
+        result[rows] = own + np.minimum(before, most)
+    return result
+
+
 def _vector_ranks(
-    users_QE: NDArray[np.float32], items_IE: NDArray[np.float32], targets: Ints, seen: csr_matrix
+    users_QE: NDArray[np.float32],
+    items_IE: NDArray[np.float32],
+    new_I: NDArray[np.bool_],
+    targets: Ints,
+    seen: csr_matrix,
 ) -> Floats:
     step = max(1, baselines.MAX_SCORES // len(items_IE))
     chunks = [slice(start, start + step) for start in range(0, len(targets), step)]
     return np.concatenate(
-        [ranks(users_QE[rows] @ items_IE.T, targets[rows], seen[rows].toarray() != 0) for rows in chunks]
+        [mixed_ranks(users_QE[rows] @ items_IE.T, targets[rows], seen[rows].toarray() != 0, new_I) for rows in chunks]
     )
 
 

@@ -21,13 +21,15 @@ from m6rec.errors import AssetError, ConfigError
 from m6rec.metrics import auc, ndcg, ranks
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Row, pack, pad
-from m6rec.tuned import ItemBlocks, Tuned
+from m6rec.tuned import EMBED_WIDTH, ItemBlocks, Tuned
 from m6rec.types import Item
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
 TRAINING_SEGMENTS = 600
 """Padded segments of one training batch: small, for many steps an epoch; a longer life is a batch of its own."""
+RETRIEVAL_SEGMENTS = 1_200
+"""… of one of retrieval, whose users are each other's negatives."""
 AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
 
@@ -303,7 +305,7 @@ def tune(
     config: TrainConfig,
     *,
     folder: Path | None = None,
-    log_q: bool = True,
+    log_q: bool = False,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
 ) -> History:
     """Trains a task on the rows of the training part and keeps the epoch that is best on validation.
@@ -317,7 +319,8 @@ def tune(
         items: The catalogue, in the order of the log's items.
         config: How to train.
         folder: See ``fit``; the tuning is saved there at the end.
-        log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets.
+        log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets. It is not by default:
+            what is popular is left to the factors.
         progress: See ``fit``.
     """
     states = tuned.cache.fetch([*texts(training), *texts(validation)])
@@ -333,14 +336,16 @@ def tune(
     if tuned.tuning.traces is not None:
         tuned.tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in training])))
     training = tuned.rows(training)
-    groups = pack([(len(row.context), len(row.candidates)) for row in training], TRAINING_SEGMENTS)
+    most = TRAINING_SEGMENTS if catalogue is None else RETRIEVAL_SEGMENTS
+    groups = pack([(len(row.context), len(row.candidates)) for row in training], most)
     batches = [pad([training[number] for number in group], states.span) for group in groups]
 
     def judge() -> float:
         labels = np.concatenate([row.answers for row in validation])
         if catalogue is None:
             return auc(labels, tuned.scores(validation))
-        return ndcg(ranks(tuned.vectors(validation) @ tuned.item_vectors(items).T, labels), 10)
+        users_QE, items_IE = tuned.vectors(validation)[:, :EMBED_WIDTH], tuned.item_vectors(items)[:, :EMBED_WIDTH]
+        return ndcg(ranks(users_QE @ items_IE.T, labels), 10)  # by what is read alone
 
     history = fit(
         tuned.tuning,

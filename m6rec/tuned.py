@@ -25,6 +25,8 @@ from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.text.batch import Batch, Row, pack, pad
+from m6rec.text.factors import FILE, RANK, Factors
+from m6rec.text.factors import load as load_factors
 from m6rec.text.past import STATISTICS, TRACES
 from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
@@ -35,6 +37,8 @@ TEMPERATURE = 0.07
 EMBED_WIDTH = 128
 UPPER_LAYERS = 2
 """Layers that run online by default: as good as three here, at two thirds of the time (design/log.md)."""
+TEXT_WEIGHT = 0.03
+"""What a cosine of texts weighs beside a product of factors; chosen on validation (design/log.md)."""
 INFERENCE_TOKENS = 2048
 """Padded segments of one inference batch."""
 
@@ -75,16 +79,32 @@ class Tuned:
         domain: The domain.
         tuning: The trained parameters.
         cache: Where states come from.
+        factors: The collaborative signal of a retrieval task; None without.
     """
 
-    def __init__(self, config: TunedConfig, foundation: Foundation, tuning: Tuning, cache: StateCache) -> None:
+    def __init__(
+        self,
+        config: TunedConfig,
+        foundation: Foundation,
+        tuning: Tuning,
+        cache: StateCache,
+        factors: Factors | None = None,
+    ) -> None:
         self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
+        self.factors = factors
         self.task: Task = tasks.named(config.task)
         self.domain: Domain = domains.named(config.domain)
 
+    @property
+    def width(self) -> int:
+        """Numbers of a vector of ``vectors`` and ``item_vectors``."""
+        return self.tuning.config.embed_width + (RANK if self.factors is not None else 0)
+
     def save(self, folder: Path) -> None:
-        """Writes the tuning and its configuration."""
+        """Writes the tuning, its factors and its configuration."""
         self.tuning.save(folder)
+        if self.factors is not None:
+            self.factors.save(folder)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
 
     def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -144,7 +164,10 @@ class Tuned:
         return normed_BCMD.gather(2, index)[:, :, 0]
 
     def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None) -> Tensor:
-        """Mean loss of the answered questions: cross-entropy, or InfoNCE against the batch's items.
+        """Mean loss of the answered questions: cross-entropy, or InfoNCE against the answers of other users.
+
+        A user's own other answers are no negatives: they are liked as well. Factors take no part, so the text learns
+        what a user and an item have to do with each other by itself.
 
         Args:
             batch: Padded rows with answers.
@@ -158,12 +181,16 @@ class Tuned:
             return F.cross_entropy(self.tuning.score(normed_QD), answers_Q)
         assert items is not None
         targets_I, column_Q = torch.unique(answers_Q, return_inverse=True)
+        row_Q = valid_BC.nonzero()[:, 0]
+        own_BI = valid_BC.new_zeros(len(valid_BC), len(targets_I))
+        own_BI[row_Q, column_Q] = True
+        own_QI = own_BI[row_Q].scatter(1, column_Q[:, None], False)
         vectors_IE = self.tuning.embed(self.read(items.batch(targets_I.cpu().numpy()), states)[0], "item")
         logits_QI = self.tuning.embed(normed_QD, "user") @ vectors_IE.T / TEMPERATURE
         if items.log_share is not None:
             # A popular item is a negative more often than its share of the catalogue says (Yi et al., 2019).
             logits_QI = logits_QI - _tensor(items.log_share, logits_QI.device)[targets_I]
-        return F.cross_entropy(logits_QI, column_Q)
+        return F.cross_entropy(logits_QI.masked_fill(own_QI, -torch.inf), column_Q)
 
     def scores(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
         """Probability of the last class ("yes") for every question, row after row.
@@ -178,12 +205,19 @@ class Tuned:
             return self.tuning.score(hidden_QD).softmax(-1)[:, -1].double().cpu().numpy()
 
     def vectors(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
-        """Unit vectors of the users, [Q, 128], one for every question, row after row."""
+        """Vectors of the users, float32 [Q, ``width``], one for every question, row after row.
+
+        They are what is read, of unit length; or, beside factors, that times ``TEXT_WEIGHT``, then the taste.
+        """
         with torch.no_grad():
-            return self.tuning.embed(self._hidden(rows, progress), "user").cpu().numpy()
+            read_QE: NDArray[np.float32] = self.tuning.embed(self._hidden(rows, progress), "user").cpu().numpy()
+        if self.factors is None:
+            return read_QE
+        tastes_QF = np.concatenate([row.tastes for row in self.rows(rows)])
+        return np.concatenate([TEXT_WEIGHT * read_QE, tastes_QF], 1)
 
     def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
-        """Unit vectors of the items, [I, 128], read from their text alone."""
+        """Vectors of the items, float32 [I, ``width``]: of unit length, read from their text; then any factors."""
         blocks = ItemBlocks.of(self.task, self.domain, items)
         states = self.cache.fetch(blocks.texts())
         blocks.bind(states)
@@ -194,7 +228,9 @@ class Tuned:
                 normed_BCD = self.read(blocks.batch(numbers), states)
                 vectors.append(self.tuning.embed(normed_BCD[0], "item").cpu().numpy())
                 progress(int(numbers[-1]) + 1, len(items))
-        return np.concatenate(vectors)
+        if self.factors is None:
+            return np.concatenate(vectors)
+        return np.concatenate([np.concatenate(vectors), self.factors.targets([item.id for item in items])], 1)
 
     def _hidden(self, rows: Sequence[Row], progress: Progress) -> Tensor:
         """normed_QD of every question, row after row."""
@@ -263,6 +299,7 @@ def create(
     cache_folder: Path | None = None,
     *,
     cache: StateCache | None = None,
+    factors: Factors | None = None,
     seed: int = 0,
 ) -> Tuned:
     """A fresh tuning of a task, which answers as the foundation does.
@@ -272,6 +309,7 @@ def create(
         foundation: The model to tune.
         cache_folder: Where the states are kept; None keeps them in memory.
         cache: A cache of the same split to share instead of one at ``cache_folder``.
+        factors: The collaborative signal of a retrieval task, fitted on the training part.
         seed: Fixes the initial values.
 
     Raises:
@@ -299,7 +337,7 @@ def create(
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return Tuned(config, foundation, tuning, _cache(states, foundation, cache, cache_folder))
+    return Tuned(config, foundation, tuning, _cache(states, foundation, cache, cache_folder), factors)
 
 
 def load(
@@ -319,9 +357,9 @@ def load(
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
-    return Tuned(
-        config, foundation, tuning, _cache(_states_config(config, foundation), foundation, cache, cache_folder)
-    )
+    states = _cache(_states_config(config, foundation), foundation, cache, cache_folder)
+    factors = load_factors(folder) if (folder / FILE).exists() else None
+    return Tuned(config, foundation, tuning, states, factors)
 
 
 def _states_config(config: TunedConfig, foundation: Foundation) -> StatesConfig:

@@ -86,7 +86,7 @@ def test_a_checkerboard_is_learned(monkeypatch, task, method):
 
 
 def test_retrieval_learns_which_colour_follows(monkeypatch):
-    monkeypatch.setattr(train, "TRAINING_SEGMENTS", 60)
+    monkeypatch.setattr(train, "RETRIEVAL_SEGMENTS", 60)
     tuned, history = tune_board("retrieve", "upper", epochs=3)
     assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
     assert history.judgements[-1] == max(history.judgements)

@@ -12,7 +12,18 @@ from m6rec.foundation.model import Dense
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import lay_out, texts
 from m6rec.text.batch import pad
-from m6rec.tuned import INFERENCE_TOKENS, TEMPERATURE, UPPER_LAYERS, ItemBlocks, TunedConfig, create, load
+from m6rec.text.factors import RANK, fit
+from m6rec.tuned import (
+    INFERENCE_TOKENS,
+    TEMPERATURE,
+    TEXT_WEIGHT,
+    UPPER_LAYERS,
+    ItemBlocks,
+    Tuned,
+    TunedConfig,
+    create,
+    load,
+)
 from m6rec.tuning import METHODS
 from m6rec.types import SLOTS, Event, Item, User
 from tests import tiny
@@ -188,11 +199,13 @@ def test_retrieval_loss_is_infonce(log_q):
     catalogue.bind(states)
     users, vectors = tuned.vectors(rows), tuned.item_vectors(items)
     targets = [int(n) for row in rows for n in row.answers]
-    present = sorted(set(targets))  # negatives are the other targets of the batch, each once
+    own = [{int(n) for n in row.answers} for row in rows for _ in row.answers]
+    present = sorted(set(targets))  # negatives are the targets of the other users of the batch, each once
     assert len(present) < len(targets) < len(LOG)
     total = 0.0
-    for user, target in zip(users, targets, strict=True):
-        logit = {n: float(user @ vectors[n]) / TEMPERATURE - (log(share[n]) if log_q else 0) for n in present}
+    for user, target, liked in zip(users, targets, own, strict=True):
+        shown = [n for n in present if n == target or n not in liked]
+        logit = {n: float(user @ vectors[n]) / TEMPERATURE - (log(share[n]) if log_q else 0) for n in shown}
         total -= log(exp(logit[target]) / sum(exp(value) for value in logit.values()))
     loss = tuned.loss(pad(rows, states.span), states, catalogue)
     assert loss.item() == pytest.approx(total / len(targets), rel=1e-4)
@@ -208,6 +221,21 @@ def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
     monkeypatch.setattr(module, "INFERENCE_TOKENS", 4)
     close(tuned.item_vectors(items), vectors)
     assert vectors.shape == (6, 128)
+
+
+def test_factors_stand_behind_what_is_read_and_are_saved(tmp_path):
+    factors = fit((event.user, event.item, BOOKS.likes(event)) for event in LOG if event.item != "4")
+    rows, _ = lay_out(tasks.named("retrieve"), LOG, USERS, ITEMS, BOOKS, np.ones(len(LOG), bool), factors)
+    plain = make("retrieve")
+    both = Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, factors)
+    users, items = both.vectors(rows), both.item_vectors(list(ITEMS.values()))
+    assert users.shape[1] == items.shape[1] == both.width == 128 + RANK
+    close(users[:, :128], TEXT_WEIGHT * plain.vectors(rows))
+    close(items[:, :128], plain.item_vectors(list(ITEMS.values())))
+    np.testing.assert_array_equal(users[:, 128:], np.concatenate([row.tastes for row in rows]))
+    np.testing.assert_array_equal(items[:, 128:], factors.targets(list(ITEMS)))
+    both.save(tmp_path)
+    np.testing.assert_array_equal(load(tmp_path, FOUNDATION, both.cache).vectors(rows), users)
 
 
 def test_errors(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -21,6 +21,7 @@ from m6rec.serving.histories import Histories
 from m6rec.serving.index import Index
 from m6rec.tasks.task import ask
 from m6rec.text.batch import Row
+from m6rec.text.factors import mixed
 from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
@@ -86,19 +87,17 @@ class Recommender:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
         with self._lock:
             items = list(self._live.values())
-        index = Index(retrieve.tuning.config.embed_width)
-        if items:
-            index.put([item.id for item in items], retrieve.item_vectors(items))
+        index = _Indexes(retrieve)
+        index.put(items)
         with self._lock:
             known = {item.id: item for item in items}
             fresh = [item for item in self._live.values() if known.get(item.id) is not item]
             index.remove([item for item in known if item not in self._live])
-            if fresh:
-                index.put([item.id for item in fresh], retrieve.item_vectors(fresh))
+            index.put(fresh)
             self._retrieve, self._rank, self._index = retrieve, rank, index
             # Texts of strangers must not fill the cache on disk.
             self._passing_retrieve, self._passing_rank = (
-                Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
+                Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config), one.factors)
                 for one in (retrieve, rank)
             )
 
@@ -128,13 +127,15 @@ class Recommender:
             if diversity and ranked:
                 scores = np.array([one.score for one in ranked])
                 vectors = self._index.vectors([one.item.id for one in ranked])
+                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
                 ranked = [ranked[place] for place in mmr(scores, vectors, diversity, offset + count)]
         return Answer(ranked[offset : offset + count], timings)
 
     @_alone
     def retrieve(self, user: str, count: int = NUM_RETRIEVED, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
         """See ``Backend``."""
-        row = ask(self._retrieve.task, self._past, self._user(user), [], self._retrieve.domain, self._items)
+        task = self._retrieve
+        row = ask(task.task, self._past, self._user(user), [], task.domain, self._items, task.factors)
         without = set(filters.exclude)
         if not filters.seen:
             without |= self._past.seen(user)
@@ -142,7 +143,7 @@ class Recommender:
         if filters.categories:
             wanted = set(filters.categories)
             only = {item.id for item in self._live.values() if wanted & set(item.categories)}
-        found = self._index.search(self._retrieve.vectors([row])[0], count, only=only, without=without)
+        found = self._index.search(task.vectors([row])[0], count, only, without)
         return [Ranked(self._live[item], score) for item, score in found]
 
     def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
@@ -188,7 +189,7 @@ class Recommender:
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """See ``Backend``: the item side of the retrieval task, a text read as an item's title."""
         if not texts:
-            return np.zeros((0, self._retrieve.tuning.config.embed_width), np.float32), 0
+            return np.zeros((0, self._retrieve.width), np.float32), 0
         passing = self._passing_retrieve
         items = [Item(f"text {number}", text) for number, text in enumerate(texts)]
         words = [segment.text for item in items for segment in passing.task.candidate(item, passing.domain)]
@@ -208,7 +209,7 @@ class Recommender:
         """See ``Backend``."""
         if not items:
             return
-        vectors = self._retrieve.item_vectors(items)  # first, as a text that can't be read must change nothing
+        self._retrieve.item_vectors(items)  # first, as a text that can't be read must change nothing
         self._rank.cache.fetch(
             segment.text for item in items for segment in self._rank.task.candidate(item, self._rank.domain)
         )
@@ -218,7 +219,7 @@ class Recommender:
         fresh = {item.id: item for item in items}
         self._live |= fresh
         self._items |= fresh
-        self._index.put([item.id for item in items], vectors)
+        self._index.put(items)
 
     @_alone
     def delete(self, ids: Sequence[str]) -> int:
@@ -243,6 +244,41 @@ class Recommender:
         if user not in self._users:
             raise DataError(f"there is no user {user!r} among the {len(self._users)} known; check the id")
         return self._users[user]
+
+
+class _Indexes:
+    """Item vectors of one retrieval task: of items with factors, and of those without, which are searched apart."""
+
+    def __init__(self, retrieve: Tuned) -> None:
+        self._retrieve = retrieve
+        self._known, self._new = Index(retrieve.width), Index(retrieve.width)
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Adds items or replaces them."""
+        if not items:
+            return
+        ids = [item.id for item in items]
+        vectors = self._retrieve.item_vectors(items)
+        factors = self._retrieve.factors
+        new = np.zeros(len(ids), np.bool_) if factors is None else factors.new(ids)
+        for index, chosen in ((self._known, ~new), (self._new, new)):
+            places = np.flatnonzero(chosen)
+            index.put([ids[place] for place in places], vectors[places])
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """See ``Index``."""
+        return self._known.remove(ids) + self._new.remove(ids)
+
+    def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """See ``Index``."""
+        return np.concatenate([(self._known if item in self._known else self._new).vectors([item]) for item in ids])
+
+    def search(
+        self, vector_E: NDArray[np.float32], count: int, only: Collection[str] | None, without: Collection[str]
+    ) -> list[tuple[str, float]]:
+        """The best of both (``text.factors.mixed``)."""
+        known, new = (index.search(vector_E, count, only=only, without=without) for index in (self._known, self._new))
+        return mixed(known, new)[:count]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from m6rec.text.verbalise import share
 from m6rec.types import Event, Item
 
 ANSWERS = (" no", " yes")
-LEAD, QUESTIONS = 8, 32
+LEAD, QUESTIONS = 8, 64
 """Lines of history before the first question of a diary, and questions in one: long enough to share, short to run."""
 
 

@@ -3,7 +3,7 @@
 from m6rec.domains.domain import Domain
 from m6rec.tasks import like
 from m6rec.tasks.task import Task
-from m6rec.text.verbalise import sentence
+from m6rec.text.verbalise import month_and_year, sentence
 from m6rec.types import Event, Item, Segment
 
 
@@ -17,6 +17,12 @@ def answer(event: Event, domain: Domain) -> int | None:
     return 1 if domain.likes(event) else None
 
 
+def ask(time: int) -> tuple[Segment, ...]:
+    """Names the month, as what is new changes with it."""
+    when = f"It is {month_and_year(time)}. " if time else ""
+    return (Segment(f"{when}The user would next like:", "ask"),)
+
+
 TASK = Task(
     name="retrieve",
     readout="embed",
@@ -24,5 +30,5 @@ TASK = Task(
     behaviour=like.behaviour,
     candidate=candidate,
     answer=answer,
-    ask=(Segment("The user would next like:", "ask"),),
+    ask=ask,
 )

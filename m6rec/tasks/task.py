@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.text.batch import Row
+from m6rec.text.factors import Factors
 from m6rec.text.past import Past
 from m6rec.types import Event, Item, Segment, User
 
@@ -31,7 +32,8 @@ class Task:
         behaviour: One past event as a segment of the context. It must not depend on the moment of the question, so
             that its state is computed once.
         candidate: An item as segments of region 2. Retrieval words the item's own side here.
-        ask: What stands in place of a candidate when vectors are compared; empty for scores.
+        ask: What stands in place of a candidate when vectors are compared, by the time of the latest event of anyone
+            in seconds since 1970 (0 before the first, and in logs without); None for scores.
         answer: The class of an event; None where the event asks nothing.
         num_classes: How many classes ``answer`` tells apart; 0 for "embed".
         options: A word for each class, whose embeddings the option rows start from.
@@ -44,7 +46,7 @@ class Task:
     behaviour: Callable[[Event, Item, Domain], Segment]
     candidate: Callable[[Item, Domain], tuple[Segment, ...]]
     answer: Callable[[Event, Domain], int | None]
-    ask: tuple[Segment, ...] = ()
+    ask: Callable[[int], tuple[Segment, ...]] | None = None
     num_classes: int = 0
     options: tuple[str, ...] = ()
     uses_signals: bool = False
@@ -84,13 +86,25 @@ def context(task: Task, past: Past, user: User, domain: Domain, items: dict[str,
     return task.facts(user, domain) + tuple(behaviours)
 
 
-def ask(task: Task, past: Past, user: User, candidates: Sequence[Item], domain: Domain, items: dict[str, Item]) -> Row:
+def ask(
+    task: Task,
+    past: Past,
+    user: User,
+    candidates: Sequence[Item],
+    domain: Domain,
+    items: dict[str, Item],
+    factors: Factors | None = None,
+) -> Row:
     """Asks about several items at one moment. ``past`` ends before it, so the future is out of reach.
 
-    Tasks with ``ask`` put that one question, whatever the candidates.
+    Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone; their
+    user has a taste where there are ``factors``.
     """
     words = context(task, past, user, domain, items)
-    blocks = (task.ask,) if task.ask else tuple(task.candidate(item, domain) for item in candidates)
+    if task.ask:
+        blocks: tuple[tuple[Segment, ...], ...] = (task.ask(past.time),)
+    else:
+        blocks = tuple(task.candidate(item, domain) for item in candidates)
     nothing = np.full(len(blocks), -1)
     return Row(
         words,
@@ -100,6 +114,7 @@ def ask(task: Task, past: Past, user: User, candidates: Sequence[Item], domain: 
         nothing,
         nothing,
         past.traces(user.id) if task.uses_signals else _none(0),
+        past.taste(user.id, factors)[None] if factors else _none(0),
     )
 
 
@@ -110,6 +125,7 @@ def lay_out(
     items: dict[str, Item],
     domain: Domain,
     wanted: NDArray[np.bool_],
+    factors: Factors | None = None,
 ) -> tuple[list[Row], Past]:
     """Reads a log forward once and asks ``task`` of the wanted events, each just before it happens.
 
@@ -120,6 +136,7 @@ def lay_out(
         items: By id; for "embed" an answer is the position of its item here.
         domain: The domain.
         wanted: bool [len(events)], the events to ask of (a part of the split).
+        factors: Where given, each question has the user's taste just before it.
 
     Returns:
         A row for each user with a question, in order of first appearance, and the past after the last event.
@@ -135,7 +152,9 @@ def lay_out(
         if answer is not None:
             item = items[event.item]
             draft.visible.append(len(draft.context))
-            draft.candidates.append(task.ask or task.candidate(item, domain))
+            draft.candidates.append(task.ask(past.time) if task.ask else task.candidate(item, domain))
+            if factors is not None:
+                draft.tastes.append(past.taste(event.user, factors))
             draft.signals.append(_none(1)[0] if task.ask else _signals(task, past, event.user, [item.id])[0])
             draft.answers.append(numbers[event.item] if task.readout == "embed" else answer)
             draft.events.append(position)
@@ -165,6 +184,7 @@ class _Draft:
         self.visible: list[int] = []
         self.candidates: list[tuple[Segment, ...]] = []
         self.signals: list[NDArray[np.float32]] = []
+        self.tastes: list[NDArray[np.float32]] = []
         self.answers: list[int] = []
         self.events: list[int] = []
 
@@ -177,6 +197,7 @@ class _Draft:
             np.array(self.answers),
             np.array(self.events),
             traces,
+            np.stack(self.tastes) if self.tastes else _none(0),
         )
         return whole.only(np.ones(len(self.events), np.bool_))  # nothing after the last question is looked at
 

@@ -29,6 +29,7 @@ class Row:
         events: int64 [C], positions in the log.
         traces: float32 [H, len(TRACES)] of the last H segments of the context, which are the behaviours; [0, 0] for
             tasks without.
+        tastes: float32 [C, F], the user's taste (``text.factors``) at each question; [0, 0] for tasks without.
     """
 
     context: tuple[Segment, ...]
@@ -38,6 +39,7 @@ class Row:
     answers: NDArray[np.int64]
     events: NDArray[np.int64]
     traces: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    tastes: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def only(self, keep: NDArray[np.bool_]) -> Row:
         """This row with some of its questions; ``keep`` is bool [C], not all False."""
@@ -52,6 +54,7 @@ class Row:
             self.answers[keep],
             self.events[keep],
             self.traces[: max(0, end - self.num_facts)],
+            self.tastes[keep] if len(self.tastes) else self.tastes,
         )
 
     @property
@@ -85,6 +88,7 @@ class Batch:
         valid_BC: False where there is no candidate.
         traces_BNG: Numbers of a behaviour at the last token of its segment, else 0; G is 0 where no row has any.
         traced_BN: Whether there are such numbers.
+        tastes_BCF: Tastes of the questions; 0 in rows without, F is 0 where no row has any.
     """
 
     context_BN: Ints
@@ -99,6 +103,7 @@ class Batch:
     valid_BC: NDArray[np.bool_]
     traces_BNG: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
     traced_BN: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+    tastes_BCF: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
 def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
@@ -121,6 +126,7 @@ def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
         np.zeros((batch, count), np.bool_),
         np.zeros((batch, length, max(row.traces.shape[1] for row in rows)), np.float32),
         np.zeros((batch, length), np.bool_),
+        np.zeros((batch, count, max(row.tastes.shape[1] for row in rows)), np.float32),
     )
     for b, (row, (tokens, slots, ends)) in enumerate(zip(rows, contexts, strict=True)):
         result.context_BN[b, : len(tokens)], result.context_slot_BN[b, : len(tokens)] = tokens, slots
@@ -131,6 +137,8 @@ def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
         result.visible_BC[b, :many] = ends[row.visible]
         result.signals_BCF[b, :many, : row.signals.shape[1]] = row.signals
         result.answers_BC[b, :many] = row.answers
+        if len(row.tastes):
+            result.tastes_BCF[b, :many] = row.tastes
         result.valid_BC[b, :many] = True
         for c, (tokens, slots, _) in enumerate(blocks[b]):
             result.block_BCM[b, c, : len(tokens)], result.block_slot_BCM[b, c, : len(tokens)] = tokens, slots

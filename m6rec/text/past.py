@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.text.factors import Factors
 from m6rec.types import Event, Item
 
 Floats = NDArray[np.float32]
@@ -83,6 +84,7 @@ class Past:
         self._sum_of_values = 0.0
         self._neighbours = _Neighbours()
         self._num_events = 0
+        self._time = 0
         self._num_likes = 0
 
     @property
@@ -104,6 +106,15 @@ class Past:
         row = self._users.get(user)
         traces = [] if row is None else self._traces[row]
         return np.array(traces, np.float32).reshape(len(traces), len(TRACES))
+
+    def taste(self, user: str, factors: Factors) -> Floats:
+        """The user's taste now, [F], by what they have liked."""
+        return factors.taste([event.item for event in self.history(user) if self._likes(event)])
+
+    @property
+    def time(self) -> int:
+        """The time of the latest event, in seconds since 1970; 0 before the first."""
+        return self._time
 
     def item_share(self, item: str) -> float:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
@@ -137,6 +148,7 @@ class Past:
         self._viewers[item].add(user, liked, surprise)
         self._seen[user].append((item, liked, surprise))
         self._histories[user].append(event)
+        self._time = max(self._time, event.time)
         self._likes_of_user[user] += liked
         self._likes_of_item[item] += liked
         self._count_of_item[item] += 1

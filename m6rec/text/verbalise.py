@@ -94,6 +94,15 @@ def month(time: float) -> str:
     return _MONTHS[datetime.datetime.fromtimestamp(time, datetime.UTC).month - 1]
 
 
+def month_and_year(time: float) -> str:
+    """The month with its year (UTC).
+
+    >>> month_and_year(1_702_000_000)
+    'December 2023'
+    """
+    return f"{month(time)} {datetime.datetime.fromtimestamp(time, datetime.UTC).year}"
+
+
 def age(years: float) -> str:
     """An age as a phrase that follows a person.
 

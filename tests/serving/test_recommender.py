@@ -10,9 +10,10 @@ from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.histories import Histories
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.task import ask
+from m6rec.text.factors import fit
 from m6rec.text.log import Log
 from m6rec.text.past import Past
-from m6rec.tuned import TunedConfig, create
+from m6rec.tuned import TEXT_WEIGHT, Tuned, TunedConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -109,6 +110,26 @@ def test_a_new_item_is_found_and_ranked_within_a_second(recommender):
     assert time.perf_counter() - start < 1
     assert ids(found) == ["fresh"]
     assert ids(recommender.rank("u0", ["fresh"])) == ["fresh"]
+
+
+def test_one_retrieved_place_in_ten_is_for_new_items(tunings):
+    retrieve, rank = tunings
+    factors = fit((event.user, event.item, event.value >= 4) for event in EVENTS)
+    both = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, factors)
+    recommender = Recommender(both, rank, LOG, observed())
+    known = [f"k{n}" for n in range(20)]
+    recommender.upsert([Item(name, name) for name in known])
+    with_factors = {"i0", "i1", "i2", "i3", "i4"}
+    found = ids(recommender.retrieve("u0", filters=Filters(seen=True)))
+    assert set(found[:5]) == with_factors  # fewer than nine, so the rest follows
+    assert sorted(found[5:]) == sorted([*known, *(set(ITEMS) - with_factors)])
+    taste = observed().taste("u0", factors)
+    scores = {i: float(taste @ factors.targets([i])[0]) for i in with_factors}
+    listed = {one.item.id: one.score for one in recommender.retrieve("u0", filters=Filters(seen=True))}
+    assert all(abs(listed[i] - scores[i]) <= TEXT_WEIGHT for i in with_factors)
+    recommender.delete(["i0", "k3"])
+    assert not {"i0", "k3"} & set(ids(recommender.retrieve("u0", filters=Filters(seen=True))))
+    assert len(recommender.recommend("u0", 5, diversity=0.5).items) == 5
 
 
 def test_a_deleted_item_is_gone_but_its_events_stay(recommender):

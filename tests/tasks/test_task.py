@@ -68,14 +68,15 @@ def test_click_words_clicks():
 
 def test_retrieval_asks_one_question_whatever_the_candidates():
     rows, _ = lay("retrieve")
-    question = Segment("The user would next like:", "ask")
-    assert rows[0].candidates == ((question,), (question,))  # what was skipped is no target
+    first = Segment("The user would next like:", "ask")
+    later = Segment("It is January 1970. The user would next like:", "ask")
+    assert rows[0].candidates == ((first,), (later,))  # what was skipped is no target
     assert rows[0].answers.tolist() == [0, 2]  # places in the catalogue
     assert rows[0].visible.tolist() == [0, 2]
     assert rows[0].signals.shape == (2, 0)
     past = Past(ITEMS, GENERIC.likes).observe_all(LOG)
     row = ask(named("retrieve"), past, USERS["u2"], list(ITEMS.values()), GENERIC, ITEMS)
-    assert row.candidates == ((question,),)
+    assert row.candidates == ((later,),)
     assert row.visible.tolist() == [2]
 
 

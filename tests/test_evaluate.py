@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from m6rec.domains import domain as domains
+from m6rec.errors import DataError
+from m6rec.evaluate import ask_all, check_leaks, fit_factors, mixed_ranks, ranking_table, retrieval_tables
+from m6rec.tasks.task import named
+from m6rec.text.factors import mixed
+from m6rec.text.log import TEST, Log, split_by_time
+from m6rec.types import Event, Item, User
+
+RNG = np.random.default_rng(0)
+BOOKS = domains.named("books")
+ITEMS = {f"i{n}": Item(f"i{n}", f"Book {n}") for n in range(30)}
+USERS = {f"u{n}": User(f"u{n}") for n in range(25)}
+PAIRS = RNG.permutation([(u, i) for u in range(25) for i in range(30)])[:500]
+# The parity of user and item says whether it is liked; the last three items come at the end only.
+PAIRS = sorted(PAIRS.tolist(), key=lambda pair: pair[1] >= 27)
+LOG = Log(
+    events=tuple(Event(f"u{u}", f"i{i}", n + 1, 9.0 if (u + i) % 2 else 2.0) for n, (u, i) in enumerate(PAIRS)),
+    items=ITEMS,
+    users=USERS,
+)
+SPLIT = split_by_time(LOG)
+
+
+def test_the_rank_of_a_target_is_its_place_in_the_mixed_list():
+    scores = RNG.standard_normal((40, 30)).astype(np.float32)
+    seen = RNG.random((40, 30)) < 0.3
+    new = np.arange(30) % 7 == 0
+    targets = np.array([RNG.choice(np.flatnonzero(~row)) for row in seen])
+    expected = []
+    for row, hidden, target in zip(scores, seen, targets, strict=True):
+        order = [item for item in np.argsort(-row) if not hidden[item]]
+        whole = mixed([item for item in order if not new[item]], [item for item in order if new[item]])
+        expected.append(whole.index(target) + 1)
+    np.testing.assert_array_equal(mixed_ranks(scores, targets, seen, new), expected)
+    assert set(new[targets]) == {False, True}
+
+
+def test_factors_of_the_training_part_find_what_is_liked_next():
+    factors = fit_factors(SPLIT, BOOKS)
+    assert factors.new(list(ITEMS)).sum() == 3
+    questions = ask_all(named("retrieve"), SPLIT, BOOKS, factors)
+    check_leaks(SPLIT, questions)
+    users = np.concatenate([row.tastes for row in questions.rows[TEST]])
+    every, unseen = retrieval_tables(
+        SPLIT, questions, BOOKS, {"ours": [(users, factors.targets(list(ITEMS)))]}, factors=factors
+    )
+    assert [row.method for row in every.rows] == ["ours", "popularity", "item-kNN", "EASE", "matrix factorisation"]
+    found = {row.method: row.mean("HitRate@10") for row in every.rows}
+    assert found["ours"] > found["popularity"]
+    assert unseen.rows[0].mean("HitRate@100") == 1
+    assert "30 items" in every.note
+
+
+def test_ranking_stands_beside_the_baselines():
+    questions = ask_all(named("like"), SPLIT, BOOKS)
+    check_leaks(SPLIT, questions)
+    labels = questions.answers(TEST)
+    table = ranking_table(SPLIT, questions, BOOKS, {"ours": [np.where(labels == 1, 0.9, 0.1)]}, seeds=(0,))
+    measured = {row.method: row.mean("AUC") for row in table.rows}
+    assert measured["ours"] == 1
+    assert {"popularity", "item mean", "EASE", "LightGBM, same statistics", "MLP, same statistics"} <= set(measured)
+    assert "Paired bootstrap over users" in table.note
+
+
+def test_leaks_are_found():
+    questions = ask_all(named("like"), SPLIT, BOOKS)
+    row = questions.rows[TEST][0]
+    later = replace(row, visible=np.minimum(row.visible + 1, len(row.context)), context=(*row.context, row.context[-1]))
+    with pytest.raises(DataError, match="sees more or less than its past"):
+        check_leaks(SPLIT, replace(questions, rows={TEST: [later]}))
+    twice = replace(SPLIT, log=replace(LOG, events=(*LOG.events[:-1], LOG.events[0])))
+    with pytest.raises(DataError, match="1 events occur twice"):
+        check_leaks(twice, questions)
