@@ -338,7 +338,7 @@ def tune(
     training = tuned.rows(training)
     most = TRAINING_SEGMENTS if catalogue is None else RETRIEVAL_SEGMENTS
     groups = pack([(len(row.context), len(row.candidates)) for row in training], most)
-    batches = [pad([training[number] for number in group], states.span) for group in groups]
+    batches = [pad([training[number] for number in group], states.places) for group in groups]
 
     def judge() -> float:
         labels = np.concatenate([row.answers for row in validation])

@@ -21,6 +21,7 @@ from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.checkpoint import Foundation
+from m6rec.foundation.model import Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
@@ -43,6 +44,8 @@ INFERENCE_TOKENS = 2048
 """Padded segments of one inference batch."""
 
 Progress = Callable[[int, int], None]
+Known = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of a context (``foundation.model.Turn``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,24 +131,9 @@ class Tuned:
         if task_B is None:
             task_B = torch.zeros(len(batch.length_B), dtype=torch.long, device=device)
         mixture = Mixture([self.tuning, *(other.tuning for other in others)], task_B)
-        prompts_BPD, slots_BSD = mixture.prompts_BPD.to(dtype), mixture.slots_BSD.to(dtype)
-        row_B = torch.arange(len(task_B), device=device)
-
-        def states_of(tokens: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
-            owner = row_B.view(-1, *[1] * (tokens.ndim - 1))
-            return states.tokens_TD[_tensor(tokens, device)] + slots_BSD[owner, _tensor(slots, device)]
-
-        states_BND = states_of(batch.context_BN, batch.context_slot_BN)
-        if batch.traces_BNG.shape[2]:
-            added_BND = mixture.trace(_tensor(batch.traces_BNG, device)).to(dtype)
-            states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
+        prompts_BPD = mixture.prompts_BPD.to(dtype)
+        states_BND, blocks_BCMD = self._states(batch, states, mixture, len(task_B))
         context_BND = torch.cat([prompts_BPD, states_BND], 1)
-        blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
-        last_BC = _tensor(batch.last_BC, device)
-        if batch.signals_BCF.shape[2]:
-            added_BCD = mixture.inject(_tensor(batch.signals_BCF, device)).to(dtype)
-            at_last_BCM = F.one_hot(last_BC, blocks_BCMD.shape[2]).to(dtype)
-            blocks_BCMD = blocks_BCMD + at_last_BCM[..., None] * added_BCD[:, :, None]
         num_prompts = prompts_BPD.shape[1]
         length_B = None
         if self.config.bidirectional:
@@ -160,8 +148,65 @@ class Tuned:
             length_B=length_B,
             delta=mixture,
         )
-        index = last_BC[..., None, None].expand(-1, -1, 1, normed_BCMD.shape[-1])
+        index = _tensor(batch.last_BC, device)[..., None, None].expand(-1, -1, 1, normed_BCMD.shape[-1])
         return normed_BCMD.gather(2, index)[:, :, 0]
+
+    def _states(self, batch: Batch, states: States, mixture: Mixture, num_rows: int) -> tuple[Tensor, Tensor]:
+        """(states_BND of the context, blocks_BCMD of the candidates), with segment embeddings and numbers added."""
+        model = self.foundation.model
+        device, dtype = model.device, model.dtype
+        slots_BSD = mixture.slots_BSD.to(dtype)
+        row_B = torch.arange(num_rows, device=device)
+
+        def states_of(tokens: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
+            owner = row_B.view(-1, *[1] * (tokens.ndim - 1))
+            return states.tokens_TD[_tensor(tokens, device)] + slots_BSD[owner, _tensor(slots, device)]
+
+        states_BND = states_of(batch.context_BN, batch.context_slot_BN)
+        if batch.traces_BNG.shape[2]:
+            added_BND = mixture.trace(_tensor(batch.traces_BNG, device)).to(dtype)
+            states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
+        blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
+        if batch.signals_BCF.shape[2]:
+            added_BCD = mixture.inject(_tensor(batch.signals_BCF, device)).to(dtype)
+            at_last_BCM = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2]).to(dtype)
+            blocks_BCMD = blocks_BCMD + at_last_BCM[..., None] * added_BCD[:, :, None]
+        return states_BND, blocks_BCMD
+
+    def answer(self, asked: Sequence[tuple[Known, Row]]) -> tuple[list[NDArray[np.float64]], list[Known]]:
+        """``scores`` for users whose context has been read in part (``Model.answer``).
+
+        Args:
+            asked: What the user's last turn returned, () at first; and a row whose context is what has come since.
+
+        Returns:
+            Probabilities of the last class for the candidates of each row, and what the next turn takes.
+
+        Raises:
+            ConfigError: The task compares vectors, or region 1 sees all of itself, so that what comes changes it.
+        """
+        if self.task.readout != "score" or self.config.bidirectional:
+            raise ConfigError(
+                f"task {self.task.name!r} can't be answered in turns: it has no scores or is bidirectional"
+            )
+        model = self.foundation.model
+        states = self.cache.fetch(tasks.texts([row for _, row in asked]))
+        mixture = Mixture([self.tuning], torch.zeros(1, dtype=torch.long, device=model.device))
+        turns, last = [], []
+        with torch.no_grad():
+            for known, row in asked:
+                batch = pad([row], states.places)
+                states_1ND, blocks_1CMD = self._states(batch, states, mixture, 1)
+                fresh_ND = states_1ND[0]
+                if not known:
+                    fresh_ND = torch.cat([mixture.prompts_BPD[0].to(model.dtype), fresh_ND])
+                turns.append(Turn(known, fresh_ND, blocks_1CMD[0]))
+                last.append(_tensor(batch.last_BC[0], model.device))
+            read, kept = model.answer(turns, self.cache.config.depth, delta=mixture)
+            pairs = zip(read, last, strict=True)
+            normed_QD = torch.cat([normed_CMD[torch.arange(len(at), device=at.device), at] for normed_CMD, at in pairs])
+            scores_Q = self.tuning.score(normed_QD).softmax(-1)[:, -1].double().cpu().numpy()
+        return np.split(scores_Q, np.cumsum([len(at) for at in last])[:-1]), kept
 
     def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None) -> Tensor:
         """Mean loss of the answered questions: cross-entropy, or InfoNCE against the answers of other users.
@@ -240,7 +285,7 @@ class Tuned:
         groups = pack([(len(row.context), len(row.candidates)) for row in rows], INFERENCE_TOKENS)
         with torch.no_grad():
             for group in groups:
-                batch = pad([rows[number] for number in group], states.span)
+                batch = pad([rows[number] for number in group], states.places)
                 normed_BCD = self.read(batch, states)
                 for place, number in enumerate(group):
                     parts[number] = normed_BCD[place, : len(rows[number].candidates)]
@@ -272,7 +317,7 @@ class ItemBlocks:
 
     def bind(self, states: States) -> None:
         """Looks up the places of the catalogue's tokens in ``states``."""
-        self._all = pad(self._rows, states.span)
+        self._all = pad(self._rows, states.places)
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """One row, without context, whose candidates are the items of these numbers."""

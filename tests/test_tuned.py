@@ -138,14 +138,14 @@ def test_a_bidirectional_life_is_cut_into_its_moments():
     assert np.abs(tuned.scores(rows) - causal.scores(rows)).max() > 1e-3
     states = tuned.cache.fetch(texts(rows))
     with pytest.raises(AssertionError, match=r"Row\.moments"):
-        tuned.read(pad(rows, states.span), states)
+        tuned.read(pad(rows, states.places), states)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_answers_trains_and_comes_back(method, tmp_path):
     tuned, rows = make(method=method, depth=0 if method == "full" else 2), ROWS["like"]
     states = tuned.cache.fetch(texts(rows))
-    tuned.loss(pad(rows, states.span), states).backward()
+    tuned.loss(pad(rows, states.places), states).backward()
     assert any(parameter.grad.any() for parameter in tuned.tuning.parameters() if parameter.requires_grad)
     tuned.save(tmp_path)
     again = load(tmp_path, FOUNDATION)
@@ -175,9 +175,9 @@ def test_tasks_mixed_in_one_batch_equal_each_alone(others):
     order = np.random.default_rng(0).permutation(len(rows))
     rows, task_B = [rows[n] for n in order], [task_B[n] for n in order]
     states = first.cache.fetch(texts(rows))
-    mixed_BCD = first.read(pad(rows, states.span), states, rest, torch.tensor(task_B))
+    mixed_BCD = first.read(pad(rows, states.places), states, rest, torch.tensor(task_B))
     for row, task, found_CD in zip(rows, task_B, mixed_BCD, strict=True):
-        alone_BCD = everyone[task].read(pad([row], states.span), states)
+        alone_BCD = everyone[task].read(pad([row], states.places), states)
         torch.testing.assert_close(found_CD[: len(row.events)], alone_BCD[0], rtol=1e-5, atol=1e-5)
 
 
@@ -187,7 +187,7 @@ def test_ranking_loss_is_the_mean_surprise():
     labels = np.concatenate([row.answers for row in rows])
     probability = tuned.scores(rows)
     expected = -np.log(np.where(labels == 1, probability, 1 - probability)).mean()
-    assert tuned.loss(pad(rows, states.span), states).item() == pytest.approx(expected, rel=1e-5)
+    assert tuned.loss(pad(rows, states.places), states).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("log_q", [False, True])
@@ -207,7 +207,7 @@ def test_retrieval_loss_is_infonce(log_q):
         shown = [n for n in present if n == target or n not in liked]
         logit = {n: float(user @ vectors[n]) / TEMPERATURE - (log(share[n]) if log_q else 0) for n in shown}
         total -= log(exp(logit[target]) / sum(exp(value) for value in logit.values()))
-    loss = tuned.loss(pad(rows, states.span), states, catalogue)
+    loss = tuned.loss(pad(rows, states.places), states, catalogue)
     assert loss.item() == pytest.approx(total / len(targets), rel=1e-4)
 
 

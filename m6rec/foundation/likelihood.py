@@ -72,9 +72,10 @@ def _means(
 ) -> Tensor:
     """Mean log-probability of each candidate's tokens, means_Q in fp32."""
     model = foundation.model
-    starts = dict(zip(encoded, np.cumsum([0, *map(len, encoded.values())]), strict=False))
+    lengths = [len(ids) for ids in encoded.values()]
+    first = np.cumsum([0, *lengths]).tolist()
     table = torch.tensor([token for ids in encoded.values() for token in ids], device=model.device)
-    batch = pad(rows, lambda text: starts[text] + np.arange(len(encoded[text])))
+    batch = pad(rows, dict(zip(encoded, zip(first, lengths, strict=False), strict=True)))
     ids_BCM = table[torch.from_numpy(batch.block_BCM).to(model.device)]
     context_BND = model.embed(table[torch.from_numpy(batch.context_BN).to(model.device)])
     visible_BC = torch.from_numpy(batch.visible_BC).to(model.device)

@@ -14,7 +14,7 @@ Weights stay frozen. What a tuning method adds comes in through a ``Delta``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -228,14 +228,15 @@ class Dense:
 class SharedContext:
     """Attention of N context tokens followed by C candidate blocks of M tokens, laid in one row.
 
-    The context is causal, or bidirectional within ``length_B``. Candidate block c sees the first
-    ``visible_BC[b, c]`` context tokens and, causally, itself; never another block. No key is copied
-    per candidate: the scores against the context are one matrix product, those within a block another,
-    and one softmax spans both. ``skip`` is 0, or N in the last layer, of whose context nobody reads the output.
+    The context is causal, or bidirectional within ``length_B``. Candidate block c sees, causally, itself, and the first
+    ``visible_BC[b, c]`` context tokens, or all of them where that is None (which leaves no room for windows); never
+    another block. No key is copied per candidate: the scores against the context are one matrix product, those within a
+    block another, and one softmax spans both. ``skip`` is 0, or N in the last layer, of whose context nobody reads the
+    output.
     """
 
     positions_BT: Tensor
-    visible_BC: Tensor
+    visible_BC: Tensor | None
     num_context: int
     block_size: int
     length_B: Tensor | None = None
@@ -250,25 +251,26 @@ class SharedContext:
             mixed.append(context(q_BHTK[:, :, :n], k_BGTK[:, :, :n], v_BGTK[:, :, :n], window, scale))
         batch, heads, _, width = q_BHTK.shape
         groups = k_BGTK.shape[1]
-        count = self.visible_BC.shape[1]
-        rows = (heads // groups) * m
-        # [B, G, C, R·M, K]: the R query heads of a key head and the M tokens of a block are rows alike.
-        q = (q_BHTK[:, :, n - self.skip :] * scale).view(batch, groups, heads // groups, count, m, width)
-        q = q.transpose(2, 3).reshape(batch, groups, count, rows, width)
-        k_own = k_BGTK[:, :, n:].reshape(batch, groups, count, m, width)
-        v_own = v_BGTK[:, :, n:].reshape(batch, groups, count, m, width)
-        own = (q @ k_own.transpose(-1, -2)).view(batch, groups, count, heads // groups, m, m)
-        own = own.masked_fill(self._hidden_MM(window), -math.inf).view(batch, groups, count, rows, m)
-        past = (q.reshape(batch, groups, count * rows, width) @ k_BGTK[:, :, :n].transpose(-1, -2)).view(
-            batch, groups, count, heads // groups, m, n
-        )
-        hidden_BCMN = self._hidden_BCMN(window)
-        past = past.masked_fill(hidden_BCMN[:, None, :, None], -math.inf).view(batch, groups, count, rows, n)
-        weights = torch.softmax(torch.cat([past, own], -1), -1)
-        from_past = weights[..., :n].reshape(batch, groups, count * rows, n) @ v_BGTK[:, :, :n]
-        out = from_past.view(batch, groups, count, rows, width) + weights[..., n:] @ v_own
-        out = out.view(batch, groups, count, heads // groups, m, width).transpose(2, 3)
-        mixed.append(out.reshape(batch, heads, count * m, width))
+        count = (k_BGTK.shape[2] - n) // m
+        # R query heads share a key head.
+        q_BGRCMK = (q_BHTK[:, :, n - self.skip :] * scale).reshape(batch, groups, heads // groups, count, m, width)
+        k_BG1CMK = k_BGTK[:, :, n:].reshape(batch, groups, 1, count, m, width)
+        v_BG1CMK = v_BGTK[:, :, n:].reshape(batch, groups, 1, count, m, width)
+        rows = heads // groups * count * m
+        past = q_BGRCMK.reshape(batch, groups, rows, width) @ k_BGTK[:, :, :n].transpose(-1, -2)
+        past_BGRCMN = past.view(batch, groups, heads // groups, count, m, n)
+        if self.visible_BC is not None:
+            hidden_BCMN = self._hidden_BCMN(self.visible_BC, window)
+            past_BGRCMN = past_BGRCMN.masked_fill(hidden_BCMN[:, None, None], -math.inf)
+        if m == 1:  # a product and a sum are faster than many products of one row with one column
+            own_BGRCMM = (q_BGRCMK * k_BG1CMK).sum(-1, keepdim=True)
+        else:
+            own_BGRCMM = q_BGRCMK @ k_BG1CMK.transpose(-1, -2)
+            own_BGRCMM = own_BGRCMM.masked_fill(self._hidden_MM(q_BHTK.device, window), -math.inf)
+        weights = torch.softmax(torch.cat([past_BGRCMN, own_BGRCMM], -1), -1)
+        from_past = weights[..., :n].reshape(batch, groups, rows, n) @ v_BGTK[:, :, :n]
+        from_own = weights[..., n:] * v_BG1CMK if m == 1 else weights[..., n:] @ v_BG1CMK
+        mixed.append((from_past.view(q_BGRCMK.shape) + from_own).reshape(batch, heads, count * m, width))
         return torch.cat(mixed, 2)
 
     def _context_mask_BNN(self) -> Tensor | None:
@@ -278,20 +280,107 @@ class SharedContext:
         own = torch.eye(self.num_context, dtype=torch.bool, device=valid_BN.device)
         return valid_BN[:, None, :] | own
 
-    def _hidden_BCMN(self, window: int | None) -> Tensor:
+    def _hidden_BCMN(self, visible_BC: Tensor, window: int | None) -> Tensor:
         """True where a token of a block may not look at a context token; M is 1 where all tokens see alike."""
-        index_N = torch.arange(self.num_context, device=self.visible_BC.device)
-        hidden_BCMN = (index_N >= self.visible_BC[..., None])[:, :, None]
+        index_N = torch.arange(self.num_context, device=visible_BC.device)
+        hidden_BCMN = (index_N >= visible_BC[..., None])[:, :, None]
         if window is not None:
-            position_BCM = self.positions_BT[:, self.num_context :].view(*self.visible_BC.shape, self.block_size)
+            position_BCM = self.positions_BT[:, self.num_context :].view(*visible_BC.shape, self.block_size)
             distance_BCMN = position_BCM[..., None] - self.positions_BT[:, None, None, : self.num_context]
             hidden_BCMN = hidden_BCMN | (distance_BCMN >= window)
         return hidden_BCMN
 
-    def _hidden_MM(self, window: int | None) -> Tensor:
+    def _hidden_MM(self, device: torch.device, window: int | None) -> Tensor:
         """True where a token of a block may not look at another of the same block."""
-        hidden_MM = torch.ones(self.block_size, self.block_size, dtype=torch.bool, device=self.visible_BC.device)
+        hidden_MM = torch.ones(self.block_size, self.block_size, dtype=torch.bool, device=device)
         return hidden_MM.triu(1) if window is None else hidden_MM.triu(1) | hidden_MM.tril(-window)
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A user's part in ``Model.answer``.
+
+    Attributes:
+        known: Keys and values of the context so far, (k_GNK, v_GNK) of each upper layer; empty before the first turn.
+        fresh_ND: States of the tokens that the context has grown by since.
+        blocks_CMD: States of the candidates' tokens, as many of each; every candidate sees the whole context. At least
+            one.
+    """
+
+    known: tuple[tuple[Tensor, Tensor], ...]
+    fresh_ND: Tensor
+    blocks_CMD: Tensor
+
+    @property
+    def num_known(self) -> int:
+        """Context tokens whose keys and values are known."""
+        return self.known[0][0].shape[1] if self.known else 0
+
+    @property
+    def num_context(self) -> int:
+        """Context tokens, known and fresh."""
+        return self.num_known + len(self.fresh_ND)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """Attention of one layer over the fresh context tokens of all turns, then over the tokens of all candidates.
+
+    Attributes:
+        turns: In the order of the rows.
+        layer: Counted from the first upper layer.
+        kept: Takes each turn's keys and values of the whole context.
+        skip: 0, or all fresh tokens in the last layer, where nobody reads their output.
+    """
+
+    turns: Sequence[Turn]
+    layer: int
+    kept: list[tuple[Tensor, Tensor]]
+    skip: int
+
+    def __call__(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int | None, scale: float) -> Tensor:
+        """See ``Attention``."""
+        mixed, asked = [], []
+        start, block = 0, sum(len(turn.fresh_ND) for turn in self.turns)
+        for turn in self.turns:
+            end = start + len(turn.fresh_ND)
+            k, v = k_BGTK[:, :, start:end], v_BGTK[:, :, start:end]
+            if turn.known:
+                known_k, known_v = (part[None] for part in turn.known[self.layer])
+                k, v = (known_k, known_v) if end == start else (torch.cat([known_k, k], 2), torch.cat([known_v, v], 2))
+            self.kept.append((k[0].contiguous(), v[0].contiguous()))  # not views of what belongs to the whole pass
+            total, device = turn.num_context, q_BHTK.device
+            if end > start and not self.skip:
+                positions_1L = torch.arange(total, device=device)[None]
+                mask_1NL = torch.ones(total, total, dtype=torch.bool, device=device).tril()[None, turn.num_known :]
+                if window is not None:
+                    mask_1NL = mask_1NL & (positions_1L[:, turn.num_known :, None] - positions_1L[:, None] < window)
+                grouped = q_BHTK.shape[1] != k_BGTK.shape[1]
+                q = q_BHTK[:, :, start:end]
+                mixed.append(
+                    F.scaled_dot_product_attention(
+                        q, k, v, attn_mask=mask_1NL[:, None], scale=scale, enable_gqa=grouped
+                    )
+                )
+            count, size, _ = turn.blocks_CMD.shape
+            block_end = block + count * size
+            q = q_BHTK[:, :, block - self.skip : block_end - self.skip]
+            own_k, own_v = (part[:, :, block:block_end] for part in (k_BGTK, v_BGTK))
+            attention = self._candidates(turn, window)
+            asked.append(attention(q, torch.cat([k, own_k], 2), torch.cat([v, own_v], 2), window, scale))
+            start, block = end, block_end
+        return torch.cat([*mixed, *asked], 2)
+
+    @staticmethod
+    def _candidates(turn: Turn, window: int | None) -> SharedContext:
+        count, size, _ = turn.blocks_CMD.shape
+        total, device = turn.num_context, turn.blocks_CMD.device
+        own = (total + torch.arange(size, device=device)).repeat(count)
+        positions_1T = torch.cat([torch.arange(total, device=device), own])[None]
+        visible_1C = None
+        if window is not None and window < total + size:
+            visible_1C = torch.full((1, count), total, device=device)
+        return SharedContext(positions_1T, visible_1C, total, size, skip=total)
 
 
 class RMSNorm(nn.Module):
@@ -302,12 +391,14 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width) if offset else torch.ones(width))
         self.eps, self.offset = eps, offset
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` scaled to a root mean square of one over its last axis, times the gain."""
-        normed = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """``x`` scaled to a root mean square of one over its last axis, times the gain, of whose type it is by default."""
+        dtype = dtype or self.weight.dtype
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        normed = x * torch.rsqrt(length.square() / x.shape[-1] + self.eps)
         if self.offset:
-            return (normed * (self.offset + self.weight.float())).to(x.dtype)
-        return normed.to(x.dtype) * self.weight
+            return (normed * (self.offset + self.weight.float())).to(dtype)
+        return normed.to(dtype) * self.weight
 
 
 class Block(nn.Module):
@@ -460,7 +551,7 @@ class Model(nn.Module):
             if rope not in rotations:
                 angle_BLK = positions_BL[..., None].float() * _frequencies(rope, c.head_width).to(self.device)
                 angle_BLK = torch.cat([angle_BLK, angle_BLK], -1)
-                rotations[rope] = angle_BLK.cos().to(hidden_BLD.dtype), angle_BLK.sin().to(hidden_BLD.dtype)
+                rotations[rope] = angle_BLK.cos().to(self.dtype), angle_BLK.sin().to(self.dtype)
             block = self.layers[layer]
             assert isinstance(block, Block)
             chosen: Layer = block if delta is None else delta.block(layer, block)
@@ -469,12 +560,12 @@ class Model(nn.Module):
 
     def finish(self, hidden_BLD: Tensor) -> Tensor:
         """The final norm: what readouts read."""
-        normed_BLD: Tensor = self.norm(hidden_BLD)
+        normed_BLD: Tensor = self.norm(hidden_BLD, hidden_BLD.dtype)
         return normed_BLD
 
     def logits(self, normed_BLD: Tensor) -> Tensor:
         """Scores of all next tokens, logits_BLV, from ``finish``'s output."""
-        return F.linear(normed_BLD, self.head_VD)
+        return F.linear(normed_BLD.to(self.dtype), self.head_VD)
 
     def forward(self, ids_BL: Tensor, *, mask_BLL: Tensor | None = None, delta: Delta | None = None) -> Tensor:
         """The unsplit model: logits_BLV under a causal mask, or under ``mask_BLL`` (True = may look)."""
@@ -538,7 +629,8 @@ class Model(nn.Module):
         context_positions = torch.arange(num_context, device=device).expand(batch, num_context)
         block_positions = (visible_BC[..., None] + torch.arange(size, device=device)).flatten(1)
         positions_BT = torch.cat([context_positions, block_positions], 1)
-        hidden_BTD = torch.cat([context_BND, blocks_BCMD.flatten(1, 2)], 1)
+        # What the layers add up is kept in fp32, so that bf16 rounds only what each layer adds.
+        hidden_BTD = torch.cat([context_BND, blocks_BCMD.flatten(1, 2)], 1).float()
         attention = SharedContext(positions_BT, visible_BC, num_context, size, length_B)
         end = self.config.num_layers
         if depth < end:
@@ -546,3 +638,41 @@ class Model(nn.Module):
             attention = replace(attention, skip=num_context)
             hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=end - 1, delta=delta)
         return self.finish(hidden_BTD[:, -count * size :]).view(batch, count, size, width)
+
+    def answer(
+        self, turns: Sequence[Turn], depth: int, *, delta: Delta | None = None
+    ) -> tuple[list[Tensor], list[tuple[tuple[Tensor, Tensor], ...]]]:
+        """``upper`` with a causal context, for users whose context has been read in part; no token of it is read twice.
+
+        All tokens of all turns are rows of the same products, without padding.
+
+        Args:
+            turns: One a user.
+            depth: The split that the states were made with.
+            delta: A tuning.
+
+        Returns:
+            Of each turn normed_CMD, and what its next turn takes as ``known``.
+        """
+        device = self.device
+        counts = [turn.blocks_CMD.shape[0] * turn.blocks_CMD.shape[1] for turn in turns]
+        num_fresh, num_asked = sum(len(turn.fresh_ND) for turn in turns), sum(counts)
+        hidden_1TD = torch.cat([*(t.fresh_ND for t in turns), *(t.blocks_CMD.flatten(0, 1) for t in turns)])[
+            None
+        ].float()
+        positions = [torch.arange(turn.num_known, turn.num_context, device=device) for turn in turns]
+        for turn in turns:
+            count, size, _ = turn.blocks_CMD.shape
+            positions.append((turn.num_context + torch.arange(size, device=device)).repeat(count))
+        positions_1T = torch.cat(positions)[None]
+        layers: list[list[tuple[Tensor, Tensor]]] = []
+        for layer in range(depth, self.config.num_layers):
+            last = layer == self.config.num_layers - 1
+            kept: list[tuple[Tensor, Tensor]] = []
+            attention = _Turns(turns, layer - depth, kept, num_fresh if last else 0)
+            hidden_1TD = self.run(hidden_1TD, positions_1T, attention, first=layer, last=layer + 1, delta=delta)
+            layers.append(kept)
+        normed_TD = self.finish(hidden_1TD[0, hidden_1TD.shape[1] - num_asked :])
+        split = torch.split(normed_TD, counts)
+        parts = [part.view(turn.blocks_CMD.shape) for part, turn in zip(split, turns, strict=True)]
+        return parts, [tuple(kept[number] for kept in layers) for number in range(len(turns))]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from m6rec.errors import ConfigError
@@ -55,18 +54,11 @@ class States:
 
     Attributes:
         tokens_TD: All kept tokens.
-        start: Where each text's tokens begin, by text.
-        count: How many there are.
+        places: Where each text's tokens are, by text: the first, and how many.
     """
 
     tokens_TD: Tensor
-    start: dict[str, int]
-    count: dict[str, int]
-
-    def span(self, text: str) -> NDArray[np.int64]:
-        """Positions in ``tokens_TD`` of a text's tokens."""
-        start = self.start[text]
-        return np.arange(start, start + self.count[text])
+    places: dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +155,7 @@ class StateCache:
         tokens_TD = coder.decode(known[text] for text in unique)
         return States(
             tokens_TD.to(self.foundation.model.device),
-            dict(zip(unique, starts, strict=False)),
-            dict(zip(unique, counts, strict=True)),
+            dict(zip(unique, zip(starts, counts, strict=False), strict=True)),
         )
 
     def _key(self, text: str) -> bytes:

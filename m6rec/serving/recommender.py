@@ -19,6 +19,7 @@ from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import mmr
 from m6rec.serving.histories import Histories
 from m6rec.serving.index import Index
+from m6rec.serving.ranker import Ranker
 from m6rec.tasks.task import ask
 from m6rec.text.batch import Row
 from m6rec.text.factors import mixed
@@ -95,6 +96,7 @@ class Recommender:
             index.remove([item for item in known if item not in self._live])
             index.put(fresh)
             self._retrieve, self._rank, self._index = retrieve, rank, index
+            self._ranker = Ranker(rank)
             # Texts of strangers must not fill the cache on disk.
             self._passing_retrieve, self._passing_rank = (
                 Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config), one.factors)
@@ -153,20 +155,20 @@ class Recommender:
     @_alone
     def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
         """See ``Backend``: one batch of the upper layers, whose rows are the users."""
-        rows: list[Row] = []
+        rows: list[tuple[str, Row]] = []
         asked: list[list[Item]] = []
         for user, items in requests:
             self._need(items, "check the id")
             person = self._user(user)
             asked.append([self._live[item] for item in items])
             if items:
-                rows.append(ask(self._rank.task, self._past, person, asked[-1], self._rank.domain, self._items))
-        scores = self._rank.scores(rows) if rows else np.zeros(0)
-        answers, start = [], 0
+                row = ask(self._rank.task, self._past, person, asked[-1], self._rank.domain, self._items)
+                rows.append((user, row))
+        scored = iter(self._ranker.scores(rows))
+        answers = []
         for candidates in asked:
-            own = scores[start : start + len(candidates)]
-            start += len(candidates)
-            answers.append([Ranked(candidates[n], float(own[n])) for n in np.argsort(-own, kind="stable")])
+            scores = next(scored) if candidates else np.zeros(0)
+            answers.append([Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")])
         return answers
 
     @_alone

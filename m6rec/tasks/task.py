@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -104,7 +105,7 @@ def ask(
     if task.ask:
         blocks: tuple[tuple[Segment, ...], ...] = (task.ask(past.time),)
     else:
-        blocks = tuple(task.candidate(item, domain) for item in candidates)
+        blocks = tuple(_candidate(task, domain, item) for item in candidates)
     nothing = np.full(len(blocks), -1)
     return Row(
         words,
@@ -116,6 +117,12 @@ def ask(
         past.traces(user.id) if task.uses_signals else _none(0),
         past.taste(user.id, factors)[None] if factors else _none(0),
     )
+
+
+@lru_cache(maxsize=1 << 16)
+def _candidate(task: Task, domain: Domain, item: Item) -> tuple[Segment, ...]:
+    """``task.candidate``, which is asked for again with each request."""
+    return task.candidate(item, domain)
 
 
 def lay_out(

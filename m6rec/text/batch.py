@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from m6rec.types import SLOTS, Question, Segment
 
 Ints = NDArray[np.int64]
+_SLOT = {slot: number for number, slot in enumerate(SLOTS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +107,19 @@ class Batch:
     tastes_BCF: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
-def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
-    """Pads rows to one batch; ``span`` tells where a text's kept tokens are."""
-    contexts = [_flat(row.context, span) for row in rows]
-    blocks = [[_flat(block, span) for block in row.candidates] for row in rows]
-    batch, count = len(rows), max(len(row) for row in blocks)
-    size = max(len(tokens) for row in blocks for tokens, _, _ in row)
+def pad(rows: Sequence[Row], places: Mapping[str, tuple[int, int]]) -> Batch:
+    """Pads rows to one batch.
+
+    Args:
+        rows: At least one.
+        places: Where each text's kept tokens are in the table of states: the first, and how many.
+    """
+    contexts = [_flat(row.context, places) for row in rows]
+    blocks = [_flat([segment for block in row.candidates for segment in block], places) for row in rows]
+    # Of every block, where its tokens end within those of the row; the first ends where the row begins.
+    ends = [ends[np.cumsum([0, *map(len, row.candidates)])] for row, (_, _, ends) in zip(rows, blocks, strict=True)]
+    batch, count = len(rows), max(len(row.candidates) for row in rows)
+    size = max(int(np.diff(of_row).max(initial=0)) for of_row in ends)
     length = max(len(tokens) for tokens, _, _ in contexts)
     result = Batch(
         np.zeros((batch, length), np.int64),
@@ -128,33 +136,35 @@ def pad(rows: Sequence[Row], span: Callable[[str], Ints]) -> Batch:
         np.zeros((batch, length), np.bool_),
         np.zeros((batch, count, max(row.tastes.shape[1] for row in rows)), np.float32),
     )
-    for b, (row, (tokens, slots, ends)) in enumerate(zip(rows, contexts, strict=True)):
+    for b, (row, (tokens, slots, context_ends)) in enumerate(zip(rows, contexts, strict=True)):
         result.context_BN[b, : len(tokens)], result.context_slot_BN[b, : len(tokens)] = tokens, slots
         if len(row.traces):
-            places = ends[1 + row.num_facts :] - 1
-            result.traces_BNG[b, places], result.traced_BN[b, places] = row.traces, True
+            last = context_ends[1 + row.num_facts :] - 1
+            result.traces_BNG[b, last], result.traced_BN[b, last] = row.traces, True
         many = len(row.candidates)
-        result.visible_BC[b, :many] = ends[row.visible]
+        result.visible_BC[b, :many] = context_ends[row.visible]
         result.signals_BCF[b, :many, : row.signals.shape[1]] = row.signals
         result.answers_BC[b, :many] = row.answers
         if len(row.tastes):
             result.tastes_BCF[b, :many] = row.tastes
         result.valid_BC[b, :many] = True
-        for c, (tokens, slots, _) in enumerate(blocks[b]):
-            result.block_BCM[b, c, : len(tokens)], result.block_slot_BCM[b, c, : len(tokens)] = tokens, slots
-            result.last_BC[b, c] = len(tokens) - 1
+        tokens, slots, _ = blocks[b]
+        lengths = np.diff(ends[b])
+        block = np.repeat(np.arange(many), lengths)
+        within = np.arange(len(tokens)) - np.repeat(ends[b][:-1], lengths)
+        result.block_BCM[b, block, within], result.block_slot_BCM[b, block, within] = tokens, slots
+        result.last_BC[b, :many] = lengths - 1
     return result
 
 
-def _flat(segments: Sequence[Segment], span: Callable[[str], Ints]) -> tuple[Ints, Ints, Ints]:
+def _flat(segments: Sequence[Segment], places: Mapping[str, tuple[int, int]]) -> tuple[Ints, Ints, Ints]:
     """(token positions, their slots, how many tokens the first s segments have, for s = 0, 1, …)."""
-    spans = [span(segment.text) for segment in segments]
-    lengths = [len(tokens) for tokens in spans]
+    found = np.array([places[segment.text] for segment in segments], np.int64).reshape(len(segments), 2)
+    first, lengths = found[:, 0], found[:, 1]
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    if not spans:
-        return ends[:0], ends[:0], ends
-    slots = np.repeat([SLOTS.index(segment.slot) for segment in segments], lengths)
-    return np.concatenate(spans), slots, ends
+    tokens = np.arange(ends[-1]) + np.repeat(first - ends[:-1], lengths)
+    slots = np.repeat(np.array([_SLOT[segment.slot] for segment in segments], np.int64), lengths)
+    return tokens, slots, ends
 
 
 def pack(sizes: Sequence[tuple[int, int]], most: int) -> list[list[int]]:

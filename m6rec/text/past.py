@@ -172,25 +172,23 @@ class Past:
         rate = self.like_rate
         likes = 0 if row is None else self._likes_of_user[row]
         user_share = (likes + USER_PRIOR * rate) / (count + USER_PRIOR)
-        recent = self._recent[row] if row is not None and count else rate
-        surprise = 0.0 if row is None else self._surprise_of_user[row] / (count + USER_PRIOR)
-        neighbours = None
-        if row is not None and count:
-            neighbours = self._neighbours.of(row, self._seen[row], self._viewers)
+        rows = [self._item_row(item) for item in items]
+        counts_I = np.array([self._count_of_item[n] for n in rows], np.float64)
+        likes_I = np.array([self._likes_of_item[n] for n in rows], np.float64)
+        item_share_I = (likes_I + ITEM_PRIOR * rate) / (counts_I + ITEM_PRIOR)
         table = np.empty((len(items), len(STATISTICS)), np.float32)
-        for number, item in enumerate(items):
-            item_row = self._item_row(item)
-            item_share = self._item_share(item_row)
-            table[number] = (
-                user_share,
-                np.log1p(count),
-                recent,
-                item_share,
-                np.log1p(self._count_of_item[item_row]),
-                self._category_share(row, item_row, user_share),
-                *self._neighbour_shares(neighbours, item_row, item_share),
-                surprise,
-            )
+        table[:, 0] = user_share
+        table[:, 1] = np.log1p(count)
+        table[:, 2] = self._recent[row] if row is not None and count else rate
+        table[:, 3] = item_share_I
+        table[:, 4] = np.log1p(counts_I)
+        table[:, 5] = self._category_shares(row, rows, user_share)
+        if row is not None and count and items:
+            neighbours = self._neighbours.of(row, self._seen[row], self._viewers)
+            table[:, 6:11] = _neighbour_shares(neighbours, [self._viewers[n] for n in rows], item_share_I)
+        else:
+            table[:, 6:10], table[:, 10] = item_share_I[:, None], 0
+        table[:, 11] = 0 if row is None else self._surprise_of_user[row] / (count + USER_PRIOR)
         return table
 
     def _trace(self, user: int, item: int, event: Event, liked: bool, surprise: float) -> tuple[float, ...]:
@@ -239,30 +237,38 @@ class Past:
     def _item_share(self, item: int) -> float:
         return (self._likes_of_item[item] + ITEM_PRIOR * self.like_rate) / (self._count_of_item[item] + ITEM_PRIOR)
 
-    def _category_share(self, user: int | None, item: int, user_share: float) -> float:
-        likes = seen = 0
-        if user is not None:
-            for category in self._item_categories[item]:
-                counts = self._user_categories[user].get(int(category))
-                if counts:
-                    likes, seen = likes + counts[0], seen + counts[1]
-        return (likes + CATEGORY_PRIOR * user_share) / (seen + CATEGORY_PRIOR)
+    def _category_shares(self, user: int | None, items: Sequence[int], user_share: float) -> NDArray[np.float64]:
+        counted = np.zeros((2, len(self._categories) + 1))  # likes and events of the user, by category
+        for category, counts in (self._user_categories[user] if user is not None else {}).items():
+            counted[:, category] = counts
+        categories = [self._item_categories[item] for item in items]
+        owner = np.repeat(np.arange(len(items)), [len(own) for own in categories])
+        counted = counted[:, np.concatenate([np.zeros(0, np.int64), *categories])]
+        likes_I, seen_I = (np.bincount(owner, weights=of, minlength=len(items)) for of in counted)
+        shares_I: NDArray[np.float64] = (likes_I + CATEGORY_PRIOR * user_share) / (seen_I + CATEGORY_PRIOR)
+        return shares_I
 
-    def _neighbour_shares(self, neighbours: Floats | None, item: int, prior: float) -> tuple[float, ...]:
-        viewers = self._viewers[item]
-        if neighbours is None or not len(viewers.users):
-            return (prior, prior, prior, prior, 0.0)
-        likes, dislikes, against, product, shared = neighbours[:, viewers.users]
-        liked = viewers.liked
 
-        def share(weight: Floats) -> float:
-            return float((weight[liked].sum() + NEIGHBOUR_PRIOR * prior) / (weight.sum() + NEIGHBOUR_PRIOR))
-
-        agreement = np.maximum(likes + dislikes - against, 0)
-        # 0.2 is about the variance of a surprise, which makes this a correlation shrunk to nought.
-        correlation = product / (shared + CORRELATION_PRIOR) / 0.2
-        surprise = float((correlation * viewers.surprise).sum() / (np.abs(correlation).sum() + 5 * SURPRISE_PRIOR))
-        return (share(likes), share(dislikes), share(against), share(agreement), surprise)
+def _neighbour_shares(neighbours: Floats, viewers: Sequence[_Viewers], prior_I: NDArray[np.float64]) -> Floats:
+    """Columns 6 to 10 of ``STATISTICS`` from the user's table of neighbours and the viewers of each item."""
+    sizes_I = np.array([len(of_item) for of_item in viewers])
+    shares_I5 = np.stack([*[prior_I] * 4, np.zeros(len(viewers))], 1)
+    if not sizes_I.any():
+        return shares_I5.astype(np.float32)
+    likes, dislikes, against, product, shared = neighbours[:, np.concatenate([of.users for of in viewers])]
+    liked = np.concatenate([of.liked for of in viewers])
+    surprise = np.concatenate([of.surprise for of in viewers])
+    # 0.2 is about the variance of a surprise, which makes this a correlation shrunk to nought.
+    correlation = product / (shared + CORRELATION_PRIOR) / 0.2
+    weights = np.stack([likes, dislikes, against, np.maximum(likes + dislikes - against, 0)])
+    summands = np.concatenate([weights * liked, weights, correlation[None] * surprise, np.abs(correlation)[None]])
+    seen = sizes_I > 0
+    starts = np.concatenate([[0], np.cumsum(sizes_I[seen])[:-1]])
+    sums = np.add.reduceat(summands, starts, 1)  # one column an item that has viewers
+    prior = NEIGHBOUR_PRIOR * prior_I[seen]
+    shares_I5[seen, :4] = ((sums[:4] + prior) / (sums[4:8] + NEIGHBOUR_PRIOR)).T
+    shares_I5[seen, 4] = sums[8] / (sums[9] + 5 * SURPRISE_PRIOR)
+    return shares_I5.astype(np.float32)
 
 
 class _Viewers:
@@ -273,6 +279,9 @@ class _Viewers:
         self._users = np.empty(4, np.int64)
         self._liked = np.empty(4, np.bool_)
         self._surprise = np.empty(4, np.float32)
+
+    def __len__(self) -> int:
+        return self._size
 
     def add(self, user: int, liked: bool, surprise: float) -> None:
         if self._size == len(self._users):

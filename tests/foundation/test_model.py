@@ -3,7 +3,7 @@ import torch
 
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation import checkpoint
-from m6rec.foundation.model import Dense, Model, ModelConfig, SharedContext
+from m6rec.foundation.model import Dense, Model, ModelConfig, SharedContext, Turn
 from tests import reference, tiny
 
 LENGTH = 13
@@ -151,6 +151,23 @@ def test_single_equals_batch(pairs, bidirectional):
         for c in range(3):
             alone = upper(slice(b, b + 1), slice(c, c + 1))
             torch.testing.assert_close(batch[b : b + 1, c : c + 1], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", tiny.HF_CONFIGS)
+@pytest.mark.parametrize("size", [1, 3])
+def test_turns_equal_one_pass_over_all_that_was_said(pairs, name, size):
+    model, _ = pairs(name)
+    context_ND, blocks_CMD = model.embed(tiny.ids(1, 11))[0], model.embed(tiny.ids(2, size, seed=1))
+    other_ND = model.embed(tiny.ids(1, 4, seed=2))[0]
+    known, start = (), 0
+    for end in (5, 11, 11):  # at last, nothing is new
+        turns = [Turn(known, context_ND[start:end], blocks_CMD), Turn((), other_ND, blocks_CMD[:1])]
+        (mine, others), (known, _) = model.answer(turns, 1)
+        for found_CMD, all_ND in ((mine, context_ND[:end]), (others, other_ND)):
+            count = len(found_CMD)
+            whole = model.upper(all_ND[None], blocks_CMD[None, :count], torch.full((1, count), len(all_ND)), 1)
+            torch.testing.assert_close(found_CMD, whole[0], rtol=0, atol=1e-5)
+        start = end
 
 
 def test_no_candidates_and_no_context_run(pairs):

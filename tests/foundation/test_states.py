@@ -30,7 +30,7 @@ def open_cache(store=None, *, depth=2, keep=1, quantised=False, foundation=FOUND
 def tokens(cache, texts=TEXTS):
     """The kept tokens of each text."""
     states = cache.fetch(texts)
-    return {text: states.tokens_TD[states.span(text)] for text in texts}
+    return {text: states.tokens_TD[first : first + count] for text, (first, count) in states.places.items()}
 
 
 def same(left, right):
@@ -77,7 +77,7 @@ def test_each_text_is_computed_once():
     states = cache.fetch([TEXTS[1], TEXTS[2]])
     assert (cache.hits, cache.misses) == (1, 3)
     assert cache.computed_tokens == sum(map(len, FOUNDATION.tokenizer.encode(TEXTS[:3])))
-    assert (states.span(TEXTS[1]).tolist(), states.span(TEXTS[2]).tolist()) == ([0], [1])
+    assert (states.places[TEXTS[1]], states.places[TEXTS[2]]) == ((0, 1), (1, 1))
     assert cache.fetch([]).tokens_TD.shape == (0, 32)
 
 

@@ -16,8 +16,8 @@ KEPT = {
 }
 
 
-def span(keep):
-    return lambda text: np.array(KEPT[keep][text])
+def places(keep):
+    return {text: (tokens[0], len(tokens)) for text, tokens in KEPT[keep].items()}
 
 
 def row(context, visible, blocks, *, signals=0, first=0, traces=()):
@@ -33,7 +33,7 @@ SHORT = row([LIKED], [1], [(CROSS,)], signals=2, first=5)
 
 
 def test_padding_with_one_token_kept():
-    batch = pad([LONG, SHORT], span(1))
+    batch = pad([LONG, SHORT], places(1))
     assert batch.context_BN.tolist() == [[10, 20, 30], [20, 0, 0]]
     assert batch.context_slot_BN[0].tolist() == [SLOTS.index("user"), *[SLOTS.index("history")] * 2]
     assert batch.length_B.tolist() == [3, 1]
@@ -46,12 +46,12 @@ def test_padding_with_one_token_kept():
     assert batch.valid_BC.tolist() == [[True, True], [True, False]]
 
 
-@pytest.mark.parametrize(("keep", "places"), [(1, [1, 2]), (2, [3, 5]), (0, [4, 8])])
-def test_traces_stand_at_the_last_token_of_their_behaviours(keep, places):
+@pytest.mark.parametrize(("keep", "expected"), [(1, [1, 2]), (2, [3, 5]), (0, [4, 8])])
+def test_traces_stand_at_the_last_token_of_their_behaviours(keep, expected):
     traced = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED,)], traces=[[0, 5], [6, 7]])
-    batch = pad([traced, SHORT], span(keep))
-    assert np.flatnonzero(batch.traced_BN[0]).tolist() == places
-    assert batch.traces_BNG[0, places].tolist() == [[0, 5], [6, 7]]
+    batch = pad([traced, SHORT], places(keep))
+    assert np.flatnonzero(batch.traced_BN[0]).tolist() == expected
+    assert batch.traces_BNG[0, expected].tolist() == [[0, 5], [6, 7]]
     assert not batch.traced_BN[1].any()
     assert batch.traces_BNG.sum() == 18
     first = traced.only(np.array([True, False]))
@@ -63,7 +63,7 @@ def test_traces_stand_at_the_last_token_of_their_behaviours(keep, places):
     [(1, [1, 3], 3, [0, 1]), (2, [2, 6], 6, [0, 2]), (0, [3, 9], 9, [0, 3])],
 )
 def test_spans_count_tokens_not_segments(keep, visible, length, last):
-    batch = pad([LONG], span(keep))
+    batch = pad([LONG], places(keep))
     assert batch.visible_BC.tolist() == [visible]
     assert batch.length_B.tolist() == [length]
     assert batch.last_BC.tolist() == [last]
@@ -72,14 +72,14 @@ def test_spans_count_tokens_not_segments(keep, visible, length, last):
 
 
 def test_a_row_without_context():
-    batch = pad([row([], [0], [(ASKED,)]), SHORT], span(1))
+    batch = pad([row([], [0], [(ASKED,)]), SHORT], places(1))
     assert batch.context_BN.tolist() == [[0], [20]]
     assert batch.length_B.tolist() == [0, 1]
-    assert pad([row([], [0], [(ASKED,)])], span(1)).context_BN.shape == (1, 0)
+    assert pad([row([], [0], [(ASKED,)])], places(1)).context_BN.shape == (1, 0)
 
 
 def test_rows_with_and_without_signals_share_a_batch():
-    batch = pad([row([LIKED], [1], [(ASKED,)]), LONG], span(1))
+    batch = pad([row([LIKED], [1], [(ASKED,)]), LONG], places(1))
     assert batch.signals_BCF.tolist() == [[[0, 0], [0, 0]], [[1, 2], [3, 4]]]
 
 

@@ -1,0 +1,59 @@
+"""Ranking with the upper layers' keys and values of each user at hand: a request reads what is new, and candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.foundation.stores import Memory
+from m6rec.text.batch import Row
+from m6rec.tuned import Known, Tuned
+from m6rec.types import Segment
+
+MEMORY_BYTES = 256 << 20
+"""Of keys and values in memory: SmolLM2-135M takes 1.5 KB an event, so some thousand users with a hundred each."""
+
+
+class Ranker:
+    """Scores of a ranking task. A user's keys and values are kept as long as the context only grows at its end.
+
+    Args:
+        tuned: The task.
+        memory_bytes: Budget for keys and values; those unused for longest are dropped and read again.
+    """
+
+    def __init__(self, tuned: Tuned, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._tuned = tuned
+        self._memory = Memory[str, tuple[tuple[Segment, ...], Known]](memory_bytes)
+
+    def scores(self, asked: Sequence[tuple[str, Row]]) -> list[NDArray[np.float64]]:
+        """Probabilities of the candidates of each (user, row), all in one pass; a row asks of one moment."""
+        if not asked or self._tuned.config.bidirectional:
+            scores = self._tuned.scores([row for _, row in asked]) if asked else np.zeros(0)
+            return np.split(scores, np.cumsum([len(row.candidates) for _, row in asked])[:-1]) if asked else []
+        turns = [(known, _rest(row, num_read)) for user, row in asked for known, num_read in [self._known(user, row)]]
+        scores_by_row, kept = self._tuned.answer(turns)
+        for (user, row), known in zip(asked, kept, strict=True):
+            num_bytes = sum(part.numel() * part.element_size() for pair in known for part in pair)
+            self._memory.put(user, (row.context, known), num_bytes)
+        return scores_by_row
+
+    def _known(self, user: str, row: Row) -> tuple[Known, int]:
+        """What is at hand for the user, and how many segments of the row's context it covers."""
+        context, known = self._memory.get(user) or ((), ())
+        if known and row.context[: len(context)] == context:
+            return known, len(context)
+        return (), 0
+
+
+def _rest(row: Row, num_read: int) -> Row:
+    """The row without the first segments of its context."""
+    return replace(
+        row,
+        context=row.context[num_read:],
+        visible=row.visible - num_read,
+        traces=row.traces[max(0, num_read - row.num_facts) :],
+    )

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from m6rec.domains.domain import named
+from m6rec.serving.ranker import Ranker
+from m6rec.tasks.task import ask
+from m6rec.text.past import Past
+from m6rec.tuned import TunedConfig, create
+from m6rec.types import Event, Item, User
+from tests import tiny
+
+ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n} of {'many ' * (n % 3)}") for n in range(9)}
+USERS = {"u": User("u", {"age": 30, "gender": "F", "occupation": "writer"}), "v": User("v")}
+MOVIES = named("movielens")
+EVENTS = [Event("uv"[n % 3 == 0], f"i{n % 7}", n, float(1 + n % 5)) for n in range(20)]
+
+
+def tuned_with(**options):
+    import torch
+
+    foundation = tiny.foundation(num_layers=4, **options.pop("model", {}))
+    tuned = create(TunedConfig(task="like", domain="movielens", foundation="tiny", **options), foundation)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in tuned.tuning.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return tuned
+
+
+def row_of(tuned, past, user, items=tuple(ITEMS)):
+    return ask(tuned.task, past, USERS[user], [ITEMS[i] for i in items], MOVIES, ITEMS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"keep": 0}, {"keep": 2, "depth": 1}, {"depth": 3}, {"method": "head"}, {"bidirectional": True}],
+    ids=str,
+)
+def test_turns_score_as_whole_rows_do(options):
+    tuned = tuned_with(**options)
+    ranker, past = Ranker(tuned), Past(ITEMS, MOVIES.likes)
+    for number, event in enumerate(EVENTS):
+        past.observe(event)
+        if number % 4:
+            continue
+        users = ["u", "v"] if number % 8 else ["v"]  # so that one user's context grows by more than one at a time
+        rows = [(user, row_of(tuned, past, user, tuple(ITEMS)[: 3 + len(user) * number % 5])) for user in users]
+        for (_, row), scores in zip(rows, ranker.scores(rows), strict=True):
+            np.testing.assert_allclose(scores, tuned.scores([row]), rtol=1e-5)
+    again = row_of(tuned, past, "u")
+    for _ in range(2):  # nothing new in between
+        np.testing.assert_allclose(ranker.scores([("u", again)])[0], tuned.scores([again]), rtol=1e-5)
+    assert ranker.scores([]) == []
+
+
+def test_a_context_that_is_not_the_old_one_is_read_anew():
+    tuned = tuned_with()
+    ranker, past = Ranker(tuned), Past(ITEMS, MOVIES.likes).observe_all(EVENTS)
+    first = ranker.scores([("u", row_of(tuned, past, "u"))])[0]
+    changed = {**ITEMS, "i1": Item("i1", "Renamed")}
+    row = ask(tuned.task, past, USERS["u"], [ITEMS["i2"]], MOVIES, changed)
+    np.testing.assert_allclose(ranker.scores([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
+    assert abs(first[2] - tuned.scores([row])[0]) > 1e-6
+
+
+def test_only_what_is_new_is_read_and_memory_is_bounded():
+    tuned = tuned_with()
+    read = []
+    model = tuned.foundation.model
+    answer = model.answer
+
+    def spy(turns, *args, **kwargs):
+        read.append([len(turn.fresh_ND) for turn in turns])
+        return answer(turns, *args, **kwargs)
+
+    model.answer = spy
+    past = Past(ITEMS, MOVIES.likes).observe_all(EVENTS)
+    ranker = Ranker(tuned)
+    ranker.scores([("u", row_of(tuned, past, "u"))])
+    past.observe(Event("u", "i8", 99, 5.0))
+    ranker.scores([("u", row_of(tuned, past, "u"))])
+    assert read == [[len(tuned.tuning.prompts_PD) + 1 + 13], [1]]
+    small = Ranker(tuned, memory_bytes=100)
+    for _ in range(2):
+        small.scores([("u", row_of(tuned, past, "u"))])
+    assert read[2] == read[3] == [read[0][0] + 1]
