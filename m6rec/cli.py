@@ -204,7 +204,7 @@ def evaluate(
         raise ConfigError("runs of one report must share task and foundation; evaluate the others apart")
     made = prepared.load(data)
     foundation = load(configs[0].foundation, dtype=dtype, device=device)
-    first = load_tuned(runs[0], foundation, cache_folder=assets.home() / "states")
+    first = load_tuned(runs[0], foundation, store=assets.home() / "states")
     tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
     questions = ask_all(first.task, made.split, made.domain, first.factors)
     check_leaks(made.split, questions)
@@ -322,6 +322,9 @@ def serve(
     ),
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8300,
+    states: Annotated[
+        str, typer.Option(help="Where states are kept: a folder, or the redis:// URL of a shared server.")
+    ] = "",
     keys: Annotated[Path | None, typer.Option(help="File of hashed API keys, made by `m6rec key`.")] = None,
     insecure: Annotated[bool, typer.Option(help="Let other machines in without keys.")] = False,
     queue: Annotated[int, typer.Option(help="Requests that may wait for the model.")] = 16,
@@ -351,7 +354,7 @@ def serve(
         max_batch=batch,
         deadline_s=deadline,
     )
-    made, retrieval, ranking = _tuned(data, retrieve, rank, device, dtype)
+    made, retrieval, ranking = _tuned(data, retrieve, rank, device, dtype, states)
     log = made.split.log
     recommender = Recommender(
         retrieval,
@@ -391,14 +394,16 @@ def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str,
     return Recommender(retrieval, ranking, log, past), history
 
 
-def _tuned(data: Path, retrieve: Path, rank: Path, device: str, dtype: str) -> tuple[Any, Any, Any]:
-    """The prepared log, and the tuned tasks on one foundation and one cache."""
+def _tuned(data: Path, retrieve: Path, rank: Path, device: str, dtype: str, states: str = "") -> tuple[Any, Any, Any]:
+    """The prepared log, and the tuned tasks on one foundation and one cache, by default that of this machine."""
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
+    from m6rec.foundation.stores import RedisStore
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    ranking = load_tuned(rank, foundation, cache_folder=assets.home() / "states")
+    store = RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
+    ranking = load_tuned(rank, foundation, store=store)
     return made, load_tuned(retrieve, foundation, ranking.cache), ranking

@@ -23,6 +23,7 @@ from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
+from m6rec.foundation.stores import Store
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.text.batch import Batch, Row, pack, pad
@@ -173,22 +174,20 @@ class Tuned:
             blocks_BCMD = blocks_BCMD + at_last_BCM[..., None] * added_BCD[:, :, None]
         return states_BND, blocks_BCMD
 
-    def answer(self, asked: Sequence[tuple[Known, Row]]) -> tuple[list[NDArray[np.float64]], list[Known]]:
-        """``scores`` for users whose context has been read in part (``Model.answer``).
+    def answer(self, asked: Sequence[tuple[Known, Row]]) -> tuple[list[NDArray[np.floating]], list[Known]]:
+        """``scores`` or ``vectors`` of users whose context has been read in part (``Model.answer``).
 
         Args:
             asked: What the user's last turn returned, () at first; and a row whose context is what has come since.
 
         Returns:
-            Probabilities of the last class for the candidates of each row, and what the next turn takes.
+            Of each row what the task's answers are, and what the next turn takes.
 
         Raises:
-            ConfigError: The task compares vectors, or region 1 sees all of itself, so that what comes changes it.
+            ConfigError: Region 1 sees all of itself, so that what comes changes it.
         """
-        if self.task.readout != "score" or self.config.bidirectional:
-            raise ConfigError(
-                f"task {self.task.name!r} can't be answered in turns: it has no scores or is bidirectional"
-            )
+        if self.config.bidirectional:
+            raise ConfigError("a bidirectional context changes as it grows and can't be read in turns")
         model = self.foundation.model
         states = self.cache.fetch(tasks.texts([row for _, row in asked]))
         mixture = Mixture([self.tuning], torch.zeros(1, dtype=torch.long, device=model.device))
@@ -205,8 +204,8 @@ class Tuned:
             read, kept = model.answer(turns, self.cache.config.depth, delta=mixture)
             pairs = zip(read, last, strict=True)
             normed_QD = torch.cat([normed_CMD[torch.arange(len(at), device=at.device), at] for normed_CMD, at in pairs])
-            scores_Q = self.tuning.score(normed_QD).softmax(-1)[:, -1].double().cpu().numpy()
-        return np.split(scores_Q, np.cumsum([len(at) for at in last])[:-1]), kept
+        answers = self._answers(normed_QD, [row for _, row in asked])
+        return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
 
     def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None) -> Tensor:
         """Mean loss of the answered questions: cross-entropy, or InfoNCE against the answers of other users.
@@ -245,21 +244,14 @@ class Tuned:
         """
         if self.task.readout != "score":
             raise ConfigError(f"task {self.task.name!r} compares vectors; use vectors and item_vectors")
-        hidden_QD = self._hidden(rows, progress)
-        with torch.no_grad():
-            return self.tuning.score(hidden_QD).softmax(-1)[:, -1].double().cpu().numpy()
+        return self._answers(self._hidden(rows, progress), rows).astype(np.float64)
 
     def vectors(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the users, float32 [Q, ``width``], one for every question, row after row.
 
         They are what is read, of unit length; or, beside factors, that times ``TEXT_WEIGHT``, then the taste.
         """
-        with torch.no_grad():
-            read_QE: NDArray[np.float32] = self.tuning.embed(self._hidden(rows, progress), "user").cpu().numpy()
-        if self.factors is None:
-            return read_QE
-        tastes_QF = np.concatenate([row.tastes for row in self.rows(rows)])
-        return np.concatenate([TEXT_WEIGHT * read_QE, tastes_QF], 1)
+        return self._answers(self._hidden(rows, progress), self.rows(rows)).astype(np.float32)
 
     def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the items, float32 [I, ``width``]: of unit length, read from their text; then any factors."""
@@ -276,6 +268,17 @@ class Tuned:
         if self.factors is None:
             return np.concatenate(vectors)
         return np.concatenate([np.concatenate(vectors), self.factors.targets([item.id for item in items])], 1)
+
+    @torch.no_grad()
+    def _answers(self, hidden_QD: Tensor, rows: Sequence[Row]) -> NDArray[np.floating]:
+        """What the task makes of the hidden states of all questions of the rows: scores [Q], or user vectors [Q, E]."""
+        if self.task.readout == "score":
+            scores_Q: NDArray[np.float64] = self.tuning.score(hidden_QD).softmax(-1)[:, -1].double().cpu().numpy()
+            return scores_Q
+        read_QE: NDArray[np.float32] = self.tuning.embed(hidden_QD, "user").cpu().numpy()
+        if self.factors is None:
+            return read_QE
+        return np.concatenate([TEXT_WEIGHT * read_QE, np.concatenate([row.tastes for row in rows])], 1)
 
     def _hidden(self, rows: Sequence[Row], progress: Progress) -> Tensor:
         """normed_QD of every question, row after row."""
@@ -341,7 +344,7 @@ class ItemBlocks:
 def create(
     config: TunedConfig,
     foundation: Foundation,
-    cache_folder: Path | None = None,
+    store: Path | Store | None = None,
     *,
     cache: StateCache | None = None,
     factors: Factors | None = None,
@@ -352,8 +355,8 @@ def create(
     Args:
         config: The task and how to tune it.
         foundation: The model to tune.
-        cache_folder: Where the states are kept; None keeps them in memory.
-        cache: A cache of the same split to share instead of one at ``cache_folder``.
+        store: Where the states are kept, a folder or a store; None keeps them in memory.
+        cache: A cache of the same split to share instead of one at ``store``.
         factors: The collaborative signal of a retrieval task, fitted on the training part.
         seed: Fixes the initial values.
 
@@ -382,19 +385,19 @@ def create(
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return Tuned(config, foundation, tuning, _cache(states, foundation, cache, cache_folder), factors)
+    return Tuned(config, foundation, tuning, _cache(states, foundation, cache, store), factors)
 
 
 def load(
-    folder: Path, foundation: Foundation, cache: StateCache | None = None, cache_folder: Path | None = None
+    folder: Path, foundation: Foundation, cache: StateCache | None = None, store: Path | Store | None = None
 ) -> Tuned:
     """Reads what ``Tuned.save`` wrote.
 
     Args:
         folder: The run.
         foundation: The model that it was tuned on.
-        cache: A cache of the same split to share; else one is opened at ``cache_folder``.
-        cache_folder: See ``cache``.
+        cache: A cache of the same split to share; else one is opened at ``store``.
+        store: See ``cache``.
 
     Raises:
         AssetError: The folder is not a run.
@@ -402,7 +405,7 @@ def load(
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
-    states = _cache(_states_config(config, foundation), foundation, cache, cache_folder)
+    states = _cache(_states_config(config, foundation), foundation, cache, store)
     factors = load_factors(folder) if (folder / FILE).exists() else None
     return Tuned(config, foundation, tuning, states, factors)
 
@@ -412,8 +415,10 @@ def _states_config(config: TunedConfig, foundation: Foundation) -> StatesConfig:
     return StatesConfig(depth=max(0, layers - UPPER_LAYERS) if config.depth is None else config.depth, keep=config.keep)
 
 
-def _cache(states: StatesConfig, foundation: Foundation, shared: StateCache | None, folder: Path | None) -> StateCache:
-    return StateCache(foundation, states, folder) if shared is None or shared.config != states else shared
+def _cache(
+    states: StatesConfig, foundation: Foundation, shared: StateCache | None, store: Path | Store | None
+) -> StateCache:
+    return StateCache(foundation, states, store) if shared is None or shared.config != states else shared
 
 
 def read_config(folder: Path) -> TunedConfig:

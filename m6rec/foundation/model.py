@@ -392,7 +392,7 @@ class RMSNorm(nn.Module):
         self.eps, self.offset = eps, offset
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """``x`` scaled to a root mean square of one over its last axis, times the gain, of whose type it is by default."""
+        """``x`` scaled to a root mean square of one over its last axis, times the gain; by default of its type."""
         dtype = dtype or self.weight.dtype
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         normed = x * torch.rsqrt(length.square() / x.shape[-1] + self.eps)

@@ -1,4 +1,4 @@
-"""Item vectors by id: exact search by inner product, with additions, deletions and filters."""
+"""Item vectors by id: search by inner product over all of them, with additions, deletions and filters."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+EXACT = 50_000
+"""Vectors kept as they are; where there are more, each number is kept in 8 bits."""
+_TRAINED_ON = 100_000
+_MOVED_AT_ONCE = 100_000
+
 
 class Index:
     """Vectors of one width, each under an id.
 
-    The search is exact: a thousand 128-d items take microseconds, a million some tens of milliseconds.
+    A search looks at every vector, so an addition counts at once, a deletion leaves no trace, and a filter costs
+    nothing in recall. Up to ``EXACT`` vectors it is exact; beyond, the numbers of a vector are rounded to 256 steps
+    between the least and the greatest of their column, a quarter of the bytes and of the time.
     """
 
     def __init__(self, width: int) -> None:
         self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(width))
+        self._rounded = False
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
         self._next = 0
@@ -37,6 +45,23 @@ class Index:
         self._ids |= dict(zip(numbers.tolist(), newest, strict=True))
         if newest:
             self._index.add_with_ids(np.ascontiguousarray(vectors_IE[list(newest.values())], np.float32), numbers)
+        if len(self._numbers) > EXACT and not self._rounded:
+            self._round()
+
+    def _round(self) -> None:
+        """Moves the vectors to an index of 8 bits a number."""
+        exact, width = self._index, self._index.d
+        quantiser = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+        numbers = faiss.vector_to_array(exact.id_map)
+        vectors_IE = faiss.rev_swig_ptr(faiss.downcast_index(exact.index).get_xb(), len(numbers) * width)  # type: ignore[attr-defined]
+        vectors_IE = vectors_IE.reshape(len(numbers), width)
+        sample = np.random.default_rng(0).permutation(len(numbers))[:_TRAINED_ON]
+        quantiser.train(np.ascontiguousarray(vectors_IE[sample]))
+        self._index = faiss.IndexIDMap2(quantiser)
+        for first in range(0, len(numbers), _MOVED_AT_ONCE):
+            part = slice(first, first + _MOVED_AT_ONCE)
+            self._index.add_with_ids(vectors_IE[part], numbers[part])
+        self._rounded = True
 
     def remove(self, ids: Sequence[str]) -> int:
         """Takes vectors out; returns how many there were."""

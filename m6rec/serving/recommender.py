@@ -19,7 +19,7 @@ from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import mmr
 from m6rec.serving.histories import Histories
 from m6rec.serving.index import Index
-from m6rec.serving.ranker import Ranker
+from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
 from m6rec.text.batch import Row
 from m6rec.text.factors import mixed
@@ -96,12 +96,17 @@ class Recommender:
             index.remove([item for item in known if item not in self._live])
             index.put(fresh)
             self._retrieve, self._rank, self._index = retrieve, rank, index
-            self._ranker = Ranker(rank)
+            self._retrieval, self._ranking = Turns(retrieve), Turns(rank)
             # Texts of strangers must not fill the cache on disk.
             self._passing_retrieve, self._passing_rank = (
-                Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config), one.factors)
+                Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
                 for one in (retrieve, rank)
             )
+
+    @property
+    def width(self) -> int:
+        """Numbers of an item's vector."""
+        return self._retrieve.width
 
     @_alone
     def recommend(
@@ -145,7 +150,8 @@ class Recommender:
         if filters.categories:
             wanted = set(filters.categories)
             only = {item.id for item in self._live.values() if wanted & set(item.categories)}
-        found = self._index.search(task.vectors([row])[0], count, only, without)
+        vector_E = self._retrieval.answers([(user, row)])[0][0].astype(np.float32)
+        found = self._index.search(vector_E, count, only, without)
         return [Ranked(self._live[item], score) for item, score in found]
 
     def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
@@ -164,7 +170,7 @@ class Recommender:
             if items:
                 row = ask(self._rank.task, self._past, person, asked[-1], self._rank.domain, self._items)
                 rows.append((user, row))
-        scored = iter(self._ranker.scores(rows))
+        scored = iter(self._ranking.answers(rows))
         answers = []
         for candidates in asked:
             scores = next(scored) if candidates else np.zeros(0)
@@ -191,7 +197,7 @@ class Recommender:
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """See ``Backend``: the item side of the retrieval task, a text read as an item's title."""
         if not texts:
-            return np.zeros((0, self._retrieve.width), np.float32), 0
+            return np.zeros((0, self._passing_retrieve.width), np.float32), 0
         passing = self._passing_retrieve
         items = [Item(f"text {number}", text) for number, text in enumerate(texts)]
         words = [segment.text for item in items for segment in passing.task.candidate(item, passing.domain)]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from m6rec.serving import index as module
 from m6rec.serving.index import Index
 
 RNG = np.random.default_rng(0)
@@ -42,3 +43,24 @@ def test_a_put_replaces_and_a_removal_forgets(index):
     assert "i3" not in {item for item, _ in index.search(VECTORS[2], 60)}
     assert index.remove([*IDS, "new"]) == 50
     assert index.search(VECTORS[2], 5) == []
+
+
+def test_a_large_catalogue_is_kept_in_8_bits_and_searched_the_same(monkeypatch):
+    monkeypatch.setattr(module, "EXACT", 1_000)
+    vectors = RNG.standard_normal((3_000, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"n{n}" for n in range(3_000)]
+    index = Index(32)
+    index.put(ids[:900], vectors[:900])
+    np.testing.assert_array_equal(index.vectors(["n5"]), vectors[5:6])
+    index.put(ids[900:1_100], vectors[900:1_100])  # here it changes
+    index.put(ids[1_100:], vectors[1_100:])
+    assert len(index) == 3_000
+    np.testing.assert_allclose(index.vectors(["n5", "n2000"]), vectors[[5, 2000]], atol=0.01)
+    found = [{item for item, _ in index.search(vectors[n], 50, without=["n7"])} for n in range(20)]
+    exact = [{ids[m] for m in np.argsort(-(vectors @ vectors[n]))[:51]} - {"n7"} for n in range(20)]
+    assert np.mean([len(a & b) / 50 for a, b in zip(found, exact, strict=True)]) > 0.9
+    assert index.search(vectors[2], 1)[0][0] == "n2"
+    assert index.remove(["n2"]) == 1
+    assert "n2" not in {item for item, _ in index.search(vectors[2], 100)}
+    assert {item for item, _ in index.search(vectors[2], 9, only=ids[10:13])} == set(ids[10:13])

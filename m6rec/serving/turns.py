@@ -1,4 +1,4 @@
-"""Ranking with the upper layers' keys and values of each user at hand: a request reads what is new, and candidates."""
+"""Answers with the upper layers' keys and values of each user at hand: a request reads what is new, and candidates."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MEMORY_BYTES = 256 << 20
 """Of keys and values in memory: SmolLM2-135M takes 1.5 KB an event, so some thousand users with a hundred each."""
 
 
-class Ranker:
-    """Scores of a ranking task. A user's keys and values are kept as long as the context only grows at its end.
+class Turns:
+    """A tuned task, asked again and again. What is known of a user holds as long as the context only grows at its end.
 
     Args:
         tuned: The task.
@@ -29,17 +29,22 @@ class Ranker:
         self._tuned = tuned
         self._memory = Memory[str, tuple[tuple[Segment, ...], Known]](memory_bytes)
 
-    def scores(self, asked: Sequence[tuple[str, Row]]) -> list[NDArray[np.float64]]:
-        """Probabilities of the candidates of each (user, row), all in one pass; a row asks of one moment."""
-        if not asked or self._tuned.config.bidirectional:
-            scores = self._tuned.scores([row for _, row in asked]) if asked else np.zeros(0)
-            return np.split(scores, np.cumsum([len(row.candidates) for _, row in asked])[:-1]) if asked else []
+    def answers(self, asked: Sequence[tuple[str, Row]]) -> list[NDArray[np.floating]]:
+        """Of each (user, row), all in one pass: probabilities of the candidates, or the user's vector [1, E].
+
+        A row asks of one moment.
+        """
+        if not asked:
+            return []
+        if self._tuned.config.bidirectional:
+            answer = self._tuned.scores if self._tuned.task.readout == "score" else self._tuned.vectors
+            return [answer([row]) for _, row in asked]
         turns = [(known, _rest(row, num_read)) for user, row in asked for known, num_read in [self._known(user, row)]]
-        scores_by_row, kept = self._tuned.answer(turns)
+        answers, kept = self._tuned.answer(turns)
         for (user, row), known in zip(asked, kept, strict=True):
             num_bytes = sum(part.numel() * part.element_size() for pair in known for part in pair)
             self._memory.put(user, (row.context, known), num_bytes)
-        return scores_by_row
+        return answers
 
     def _known(self, user: str, row: Row) -> tuple[Known, int]:
         """What is at hand for the user, and how many segments of the row's context it covers."""

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from m6rec.domains.domain import named
-from m6rec.serving.ranker import Ranker
+from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
+from m6rec.text.factors import fit
 from m6rec.text.past import Past
 from m6rec.tuned import TunedConfig, create
 from m6rec.types import Event, Item, User
@@ -38,28 +39,40 @@ def row_of(tuned, past, user, items=tuple(ITEMS)):
 )
 def test_turns_score_as_whole_rows_do(options):
     tuned = tuned_with(**options)
-    ranker, past = Ranker(tuned), Past(ITEMS, MOVIES.likes)
+    turns, past = Turns(tuned), Past(ITEMS, MOVIES.likes)
     for number, event in enumerate(EVENTS):
         past.observe(event)
         if number % 4:
             continue
         users = ["u", "v"] if number % 8 else ["v"]  # so that one user's context grows by more than one at a time
         rows = [(user, row_of(tuned, past, user, tuple(ITEMS)[: 3 + len(user) * number % 5])) for user in users]
-        for (_, row), scores in zip(rows, ranker.scores(rows), strict=True):
+        for (_, row), scores in zip(rows, turns.answers(rows), strict=True):
             np.testing.assert_allclose(scores, tuned.scores([row]), rtol=1e-5)
     again = row_of(tuned, past, "u")
     for _ in range(2):  # nothing new in between
-        np.testing.assert_allclose(ranker.scores([("u", again)])[0], tuned.scores([again]), rtol=1e-5)
-    assert ranker.scores([]) == []
+        np.testing.assert_allclose(turns.answers([("u", again)])[0], tuned.scores([again]), rtol=1e-5)
+    assert turns.answers([]) == []
+
+
+def test_vectors_of_users_are_those_of_whole_rows():
+    foundation = tiny.foundation(num_layers=4)
+    factors = fit((event.user, event.item, MOVIES.likes(event)) for event in EVENTS)
+    config = TunedConfig(task="retrieve", domain="movielens", foundation="tiny")
+    tuned = create(config, foundation, factors=factors)
+    turns, past = Turns(tuned), Past(ITEMS, MOVIES.likes)
+    for event in EVENTS:
+        past.observe(event)
+        row = ask(tuned.task, past, USERS["u"], [], MOVIES, ITEMS, factors)
+        np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.vectors([row]), atol=1e-6)
 
 
 def test_a_context_that_is_not_the_old_one_is_read_anew():
     tuned = tuned_with()
-    ranker, past = Ranker(tuned), Past(ITEMS, MOVIES.likes).observe_all(EVENTS)
-    first = ranker.scores([("u", row_of(tuned, past, "u"))])[0]
+    turns, past = Turns(tuned), Past(ITEMS, MOVIES.likes).observe_all(EVENTS)
+    first = turns.answers([("u", row_of(tuned, past, "u"))])[0]
     changed = {**ITEMS, "i1": Item("i1", "Renamed")}
     row = ask(tuned.task, past, USERS["u"], [ITEMS["i2"]], MOVIES, changed)
-    np.testing.assert_allclose(ranker.scores([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
+    np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
     assert abs(first[2] - tuned.scores([row])[0]) > 1e-6
 
 
@@ -75,12 +88,12 @@ def test_only_what_is_new_is_read_and_memory_is_bounded():
 
     model.answer = spy
     past = Past(ITEMS, MOVIES.likes).observe_all(EVENTS)
-    ranker = Ranker(tuned)
-    ranker.scores([("u", row_of(tuned, past, "u"))])
+    turns = Turns(tuned)
+    turns.answers([("u", row_of(tuned, past, "u"))])
     past.observe(Event("u", "i8", 99, 5.0))
-    ranker.scores([("u", row_of(tuned, past, "u"))])
+    turns.answers([("u", row_of(tuned, past, "u"))])
     assert read == [[len(tuned.tuning.prompts_PD) + 1 + 13], [1]]
-    small = Ranker(tuned, memory_bytes=100)
+    small = Turns(tuned, memory_bytes=100)
     for _ in range(2):
-        small.scores([("u", row_of(tuned, past, "u"))])
+        small.answers([("u", row_of(tuned, past, "u"))])
     assert read[2] == read[3] == [read[0][0] + 1]

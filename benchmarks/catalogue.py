@@ -1,0 +1,64 @@
+"""Retrieve and rank from ten thousand items to a million.
+
+Titles of the log are real. Beyond them titles are generated, and so are their vectors: random ones of unit length, as
+what a search costs does not depend on where they point. A request retrieves 100 items and ranks them with the model;
+the titles among them are read by it, cached or not, as ever.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.setup import Claims, Setup, rss_mib
+from m6rec.serving.index import Index
+
+SIZES = (10_000, 100_000, 1_000_000)
+NUM_RANKED = 100
+
+
+def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """See the module."""
+    recommender, _, made, _ = setup.recommender()
+    log = made.split.log
+    ids = list(log.items)
+    rng = np.random.default_rng(0)
+    users = list(log.users)
+    width = recommender.width
+    results: dict[str, Any] = {}
+    for size in SIZES:
+        before, start = rss_mib(), time.perf_counter()
+        index = Index(width)
+        for first in range(0, size, 100_000):
+            vectors = rng.standard_normal((min(100_000, size - first), width), np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            index.put([f"{number}" for number in range(first, first + len(vectors))], vectors)
+        built, grown = time.perf_counter() - start, rss_mib() - before
+        searches, whole = [], []
+        for number in range(50 if setup.quick else 200):
+            query = rng.standard_normal(width).astype(np.float32)
+            seen = [f"{n}" for n in rng.integers(0, size, 200)]
+            begin = time.perf_counter()
+            index.search(query, NUM_RANKED, without=seen)
+            found = time.perf_counter()
+            recommender.rank(users[number], [ids[n] for n in rng.integers(0, len(ids), NUM_RANKED)])
+            searches.append(1_000 * (found - begin))
+            whole.append(1_000 * (time.perf_counter() - begin))
+        start = time.perf_counter()
+        index.put(["new"], vectors[:1])
+        index.remove(["new"])
+        results[f"{size} items"] = {
+            "build_s": built,
+            "bytes_an_item": grown * 2**20 / size,
+            "search_p50_ms": float(np.median(searches)),
+            "retrieve_and_rank_p50_ms": float(np.median(whole)),
+            "retrieve_and_rank_p99_ms": float(np.quantile(whole, 0.99)),
+            "add_and_remove_ms": 1_000 * (time.perf_counter() - start),
+        }
+        del index
+    million = results[f"{SIZES[-1]} items"]["retrieve_and_rank_p50_ms"]
+    growth = million / results[f"{SIZES[0]} items"]["retrieve_and_rank_p50_ms"]
+    results["times the cost, from 10 k to 1 M items"] = growth
+    return {"results": results}, [("1 000 000 items: retrieve and rank, p50 in ms", million, "<=", 50)]

@@ -1,0 +1,188 @@
+"""How long it takes to rank, beside the alternatives on the same weights and texts.
+
+One user with 50 behaviours, 100 and 1 000 candidates. Every method reads the same words:
+
+- ours: the service's own path, statistics and all, with segment states in memory (``Recommender.rank``);
+- … model only: the upper layers, with and without the user's keys and values at hand (``Turns.answers``);
+- full prompts: transformers, each candidate behind the whole history, batched;
+- cross-encoder: sentence-transformers on the same weights, where it is installed;
+- prefix reuse: transformers, keys and values of the history computed once a request and shared by all candidates;
+- … history known: the same, with those keys and values at hand before the request.
+
+The floor is the multiplications of our upper layers, counted by hand, over the matrix-product rate measured here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from benchmarks.setup import Claims, Setup
+from m6rec.foundation.checkpoint import Foundation, locate
+from m6rec.foundation.model import ModelConfig
+from m6rec.serving.turns import Turns
+from m6rec.tasks.task import ask
+from m6rec.types import Event, User
+
+NUM_EVENTS = 50
+
+
+def timed(run: Callable[[], Any], times: int) -> dict[str, float]:
+    """Milliseconds of a call, after a first that is not counted where there are several."""
+    if times > 1:
+        run()
+    spent = [1_000 * _once(run) for _ in range(times)]
+    return {"p50_ms": float(np.median(spent)), "p99_ms": float(np.quantile(spent, 0.99)), "times": times}
+
+
+def matmul_rate(width: int, inner: int, dtype: torch.dtype) -> float:
+    """Multiply-adds of a matrix product, as FLOP a second, at the shape of the feed-forward half; best of 30."""
+    x, w = torch.randn(1024, width).to(dtype), torch.randn(inner, width).to(dtype)
+    best = min(_once(lambda: torch.nn.functional.linear(x, w)) for _ in range(30))
+    return 2 * 1024 * width * inner / best
+
+
+def _once(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def upper_flop(config: ModelConfig, num_layers: int, num_context: int, num_fresh: int, num_candidates: int) -> float:
+    """FLOP of the upper layers for one request with one kept token a segment.
+
+    A layer multiplies a token by q, o (D×HK), k, v (D×GK) and three feed-forward maps (D×F), and its attention by the
+    context twice (HK each). Of the context, ``num_fresh`` tokens are read; in the last layer they give keys and values
+    only. Adapters are left out (1 %).
+    """
+    c = config
+    heads, groups = c.num_heads * c.head_width, c.num_kv_heads * c.head_width
+    key_value = 2 * c.width * groups
+    maps = 2 * c.width * heads + key_value + 3 * c.width * c.ffn_width
+    attention = 2 * heads * num_context
+    whole = (num_fresh + num_candidates) * (maps + attention)
+    last = num_fresh * key_value + num_candidates * (maps + attention)
+    return 2.0 * ((num_layers - 1) * whole + last)
+
+
+def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """See the module."""
+    quick = setup.quick
+    recommender, like, made, past = setup.recommender()
+    log, user = made.split.log, "bench"
+    items = list(log.items.values())
+    life = next(past.history(one) for one in log.users if len(past.history(one)) >= NUM_EVENTS)[:NUM_EVENTS]
+    recommender.observe([Event(user, event.item, event.time, event.value) for event in life])
+    times = 30 if quick else 200
+    rows = {n: ask(like.task, past, User(user), items[:n], made.domain, dict(log.items)) for n in (100, 1_000)}
+    results: dict[str, dict[str, float]] = {}
+    for count, row in rows.items():
+        ids = [item.id for item in items[:count]]
+        known = Turns(like)
+        results[f"ours, {count} candidates"] = timed(lambda ids=ids: recommender.rank(user, ids), times)
+        results[f"ours, model only, {count} candidates"] = timed(
+            lambda row=row, turns=known: turns.answers([(user, row)]), times
+        )
+        results[f"ours, model only, first request of a user, {count} candidates"] = timed(
+            lambda row=row: Turns(like).answers([(user, row)]), times
+        )
+    results |= _rivals(like.foundation, rows[100], 4 if quick else 100, 3)
+    config = like.foundation.model.config
+    rate = matmul_rate(config.width, config.ffn_width, like.foundation.model.dtype)
+    layers = config.num_layers - like.cache.config.depth
+    num_context = NUM_EVENTS + len(like.tuning.prompts_PD)
+    floor = {n: 1_000 * upper_flop(config, layers, num_context, 0, n) / rate for n in rows}
+    first = {n: 1_000 * upper_flop(config, layers, num_context, num_context, n) / rate for n in rows}
+    ours = results["ours, 100 candidates"]["p50_ms"]
+    claims: Claims = [
+        ("100 candidates: times faster than full prompts", results["full prompts"]["p50_ms"] / ours, ">=", 3_000),
+        ("100 candidates: times faster than prefix reuse", results["prefix reuse"]["p50_ms"] / ours, ">=", 200),
+        *(
+            (
+                f"{n} candidates, model only: times its floor",
+                results[f"ours, model only, {n} candidates"]["p50_ms"] / floor[n],
+                "<=",
+                1.5,
+            )
+            for n in rows
+        ),
+        ("1 000 candidates: p50 in ms", results["ours, 1000 candidates"]["p50_ms"], "<=", 60),
+    ]
+    return {
+        "matmul_flop_a_second": rate,
+        "upper_layers": layers,
+        "floor_ms": floor,
+        "floor_of_a_first_request_ms": first,
+        "results": results,
+    }, claims
+
+
+def _rivals(foundation: Foundation, row: Any, num_prompts: int, times: int) -> dict[str, dict[str, float]]:
+    """Times of the unsplit model in transformers for the row's 100 candidates; full prompts on ``num_prompts``."""
+    model = AutoModelForCausalLM.from_pretrained(locate(foundation.source), dtype=foundation.model.dtype).eval()
+    encode = foundation.tokenizer.encode
+    history = encode([" ".join(segment.text for segment in row.context)])[0]
+    asked = encode([" " + " ".join(segment.text for segment in block) for block in row.candidates])
+
+    def padded(rows: list[list[int]]) -> torch.Tensor:
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        for number, tokens in enumerate(rows):
+            ids[number, : len(tokens)] = torch.tensor(tokens)
+        return ids
+
+    @torch.no_grad()
+    def full() -> None:
+        for first in range(0, num_prompts, 4):
+            model(padded([history + one for one in asked[first : min(first + 4, num_prompts)]]), logits_to_keep=1)
+
+    @torch.no_grad()
+    def prefix() -> DynamicCache:
+        cache = DynamicCache(config=model.config)
+        model(torch.tensor([history]), past_key_values=cache, logits_to_keep=1)
+        return cache
+
+    @torch.no_grad()
+    def suffixes(cache: DynamicCache) -> None:
+        for first in range(0, len(asked), 25):
+            ids = padded(asked[first : first + 25])
+            own = DynamicCache(config=model.config)
+            for layer, known in enumerate(cache.layers):
+                keys, values = (t.expand(len(ids), -1, -1, -1) for t in (known.keys, known.values))
+                own.update(keys, values, layer)
+            model(ids, past_key_values=own, logits_to_keep=1)
+
+    known = prefix()
+    result = {
+        **_cross_encoder(foundation, row, num_prompts),
+        "prefix reuse": timed(lambda: suffixes(prefix()), times),
+        "prefix reuse, history known": timed(lambda: suffixes(known), times),
+        "full prompts": timed(full, 1),
+    }
+    for name, one in result.items():
+        one["tokens_of_history"] = len(history)
+        if num_prompts < len(asked) and "prefix" not in name:  # the quick form: said so, and scaled
+            one["measured_prompts"] = num_prompts
+            for key in ("p50_ms", "p99_ms"):
+                one[key] *= len(asked) / num_prompts
+    return result
+
+
+def _cross_encoder(foundation: Foundation, row: Any, num_prompts: int) -> dict[str, dict[str, float]]:
+    """The same weights with a fresh head of one class, on pairs of the whole history and a candidate."""
+    if importlib.util.find_spec("sentence_transformers") is None:
+        return {}
+    from sentence_transformers import CrossEncoder
+
+    options = {"dtype": foundation.model.dtype, "pad_token_id": 0}
+    folder = str(locate(foundation.source))
+    encoder = CrossEncoder(folder, num_labels=1, model_kwargs=options, device="cpu")
+    encoder.tokenizer.pad_token = encoder.tokenizer.pad_token or encoder.tokenizer.eos_token
+    history = " ".join(segment.text for segment in row.context)
+    pairs = [(history, " ".join(s.text for s in block)) for block in row.candidates[:num_prompts]]
+    return {"cross-encoder": timed(lambda: encoder.predict(pairs, batch_size=4, show_progress_bar=False), 1)}

@@ -1,0 +1,109 @@
+"""Open-loop load on ``m6rec serve``: requests come when they come, whether or not earlier ones are answered.
+
+The client runs on the same cores as the service. A request asks for ten recommendations for a random user of the log:
+retrieval over all items, ranking of 100, one page. Latency counts from the moment at which the request was due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks.setup import Claims, Setup, rss_mib
+from m6rec.domains import prepared
+
+Answers = list[tuple[int, float]]
+"""(status, seconds) of each request; status 0 where there was no answer."""
+
+
+async def _one(client: httpx.AsyncClient, user: str, due: float) -> tuple[int, float]:
+    try:
+        status = (await client.post("/v1/recommend", json={"user": user})).status_code
+    except httpx.HTTPError:
+        status = 0
+    return status, time.perf_counter() - due
+
+
+async def _capacity(url: str, users: Sequence[str], seconds: float) -> float:
+    """Answers a second with eight clients that each wait for their answer."""
+    done, until = 0, time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        nonlocal done
+        rng = np.random.default_rng(number)
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            while time.perf_counter() < until:
+                status, _ = await _one(http, users[rng.integers(len(users))], 0)
+                done += status == 200
+
+    start = time.perf_counter()
+    await asyncio.gather(*(client(number) for number in range(8)))
+    return done / (time.perf_counter() - start)
+
+
+async def _open_loop(url: str, users: Sequence[str], rate: float, seconds: float, seed: int) -> Answers:
+    """Requests at random moments (a Poisson process) of so many a second."""
+    rng = np.random.default_rng(seed)
+    due = np.cumsum(rng.exponential(1 / rate, int(rate * seconds)))
+    tasks = []
+    async with httpx.AsyncClient(base_url=url, timeout=30, limits=httpx.Limits(max_connections=None)) as http:
+        start = time.perf_counter()
+        for moment in due:
+            await asyncio.sleep(max(0, start + moment - time.perf_counter()))
+            tasks.append(asyncio.create_task(_one(http, users[rng.integers(len(users))], start + moment)))
+        return list(await asyncio.gather(*tasks))
+
+
+def _summary(answers: Answers) -> dict[str, Any]:
+    accepted = 1_000 * np.array([seconds for status, seconds in answers if status == 200])
+    refused = 1_000 * np.array([seconds for status, seconds in answers if status == 429])
+    return {
+        "requests": len(answers),
+        "statuses": {str(code): sum(status == code for status, _ in answers) for code in {s for s, _ in answers}},
+        "p50_ms": float(np.median(accepted)),
+        "p99_ms": float(np.quantile(accepted, 0.99)),
+        "refused_p99_ms": float(np.quantile(refused, 0.99)) if len(refused) else 0.0,
+    }
+
+
+def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """See the module."""
+    users = list(prepared.load(setup.data).split.log.users)
+    with TemporaryDirectory() as folder, setup.serving(Path(folder)) as (child, url, _):
+        asyncio.run(_capacity(url, users, 5))
+        capacity = asyncio.run(_capacity(url, users, 10 if setup.quick else 30))
+        before = rss_mib(child.pid)
+        steady = _summary(asyncio.run(_open_loop(url, users, 0.8 * capacity, 20 if setup.quick else 300, 0)))
+        after = rss_mib(child.pid)
+        over = _summary(asyncio.run(_open_loop(url, users, 3 * capacity, 10 if setup.quick else 60, 1)))
+        end = rss_mib(child.pid)
+    errors = steady["requests"] - steady["statuses"].get("200", 0)
+    odd = over["requests"] - sum(over["statuses"].get(code, 0) for code in ("200", "429"))
+    results = {
+        "capacity_a_second": capacity,
+        "at 80 %": steady,
+        "at 300 %": over,
+        "memory_mib": {"before": before, "after 80 %": after, "after 300 %": end},
+    }
+    accepted = over["p99_ms"] / steady["p99_ms"]
+    claims: Claims = [
+        ("load at 80 %: p99 as a multiple of p50", steady["p99_ms"] / steady["p50_ms"], "<=", 3),
+        ("load at 80 %: requests without an answer", errors, "<=", 0),
+        ("load at 80 %: memory after as a multiple of before", after / before, "<=", 1.05),
+        (
+            "load at 300 %: p99 of the accepted as a multiple of that at 80 %",
+            accepted,
+            "<=",
+            2,
+        ),
+        ("load at 300 %: answers other than 200 and 429", odd, "<=", 0),
+        ("load at 300 %: p99 of refusals in ms", over["refused_p99_ms"], "<=", 50),
+    ]
+    return {"results": results}, claims
