@@ -13,6 +13,7 @@ from typing import Any
 from m6rec import assets
 from m6rec.domains import prepared
 from m6rec.foundation.checkpoint import load
+from m6rec.serving.memory import keep_freed_memory
 from m6rec.serving.recommender import Recommender
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned, read_config
@@ -40,6 +41,7 @@ class Setup:
 
     def recommender(self) -> tuple[Recommender, Tuned, Any, Past]:
         """(the service's own recommender, its ranking task, the prepared log, what was observed in it)."""
+        keep_freed_memory()  # as ``m6rec serve`` does
         retrieve, like, made = self.tuned()
         past = Past(made.split.log.items, made.domain.likes).observe_all(made.split.log.events)
         return Recommender(retrieve, like, made.split.log, past), like, made, past

@@ -340,6 +340,7 @@ def serve(
         raise ExtraError("m6rec serve", "serving") from error
     from m6rec.serving.catalogue import Catalogue
     from m6rec.serving.histories import Histories
+    from m6rec.serving.memory import keep_freed_memory
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
     from m6rec.text.past import Past
@@ -354,6 +355,7 @@ def serve(
         max_batch=batch,
         deadline_s=deadline,
     )
+    keep_freed_memory()
     made, retrieval, ranking = _tuned(data, retrieve, rank, device, dtype, states)
     log = made.split.log
     recommender = Recommender(
