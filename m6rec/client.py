@@ -77,10 +77,18 @@ class Client:
         self._http.close()
 
     def recommend(
-        self, user: str, count: int = 10, *, offset: int = 0, filters: Filters = NO_FILTERS, diversity: float = 0.0
+        self,
+        user: str,
+        count: int = 10,
+        *,
+        offset: int = 0,
+        filters: Filters = NO_FILTERS,
+        diversity: float = 0.0,
+        calibration: float = 0.0,
     ) -> Answer:
         """The items that the user would like most, ``offset`` of them left out."""
-        body = {"user": user, "count": count, "offset": offset, "diversity": diversity, "timings": True}
+        body = {"user": user, "count": count, "offset": offset, "timings": True}
+        body |= {"diversity": diversity, "calibration": calibration}
         found = self._send("POST", "/v1/recommend", {**body, "filters": _filters(filters)})
         return Answer(_ranked(found), found["timings_ms"])
 

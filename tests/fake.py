@@ -44,7 +44,7 @@ class FakeBackend:
         names = list(self.items)
         return [Ranked(self.items[item], 1 / (2 + names.index(item))) for item in sorted(items, key=names.index)]
 
-    def recommend(self, user, count=10, *, offset=0, filters=NO_FILTERS, diversity=0.0):
+    def recommend(self, user, count=10, *, offset=0, filters=NO_FILTERS, diversity=0.0, calibration=0.0):
         found = self.retrieve(user, 1000, filters=filters)
         return Answer(found[offset : offset + count], {"retrieve": 1.5, "rank": 2.5})
 

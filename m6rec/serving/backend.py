@@ -45,9 +45,20 @@ class Backend(Protocol):
     """Recommends. Every method raises DataError for an id that is not known, and StoreError where a store fails."""
 
     def recommend(
-        self, user: str, count: int = 10, *, offset: int = 0, filters: Filters = NO_FILTERS, diversity: float = 0.0
+        self,
+        user: str,
+        count: int = 10,
+        *,
+        offset: int = 0,
+        filters: Filters = NO_FILTERS,
+        diversity: float = 0.0,
+        calibration: float = 0.0,
     ) -> Answer:
-        """The items that the user would like most, ``offset`` of them left out."""
+        """The items that the user would like most, ``offset`` of them left out.
+
+        ``diversity`` spreads them in the space of vectors, ``calibration`` over the categories of what the user liked;
+        one of the two at most.
+        """
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
         """The nearest items, scored by cosine."""

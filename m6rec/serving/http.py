@@ -196,6 +196,7 @@ class Service:
                     offset=body.offset,
                     filters=body.filters.filters(),
                     diversity=body.diversity,
+                    calibration=body.calibration,
                 )
                 for body in bodies
             ]

@@ -12,11 +12,12 @@ _KEPT = 256 << 20
 def keep_freed_memory() -> bool:
     """Tells glibc to keep what is freed, up to 256 MiB; returns whether it listens (other C libraries don't).
 
-    By default it gives a large block back to the system when a tensor ends, and the next tensor meets fresh pages, each of
-    which costs a page fault.
+    By default it gives a large block back to the system when a tensor ends, and the next tensor meets fresh pages, each
+    of which costs a page fault.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
     settings = {_M_MMAP_THRESHOLD: _LARGEST_BLOCK, _M_TRIM_THRESHOLD: _KEPT, _M_TOP_PAD: _KEPT // 4}
-    return all([mallopt(name, value) for name, value in settings.items()])
+    taken = [mallopt(name, value) for name, value in settings.items()]
+    return all(taken)

@@ -16,7 +16,7 @@ from m6rec.errors import ConfigError, DataError
 from m6rec.foundation.states import StateCache
 from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Filters
 from m6rec.serving.catalogue import Catalogue
-from m6rec.serving.diversity import mmr
+from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.histories import Histories
 from m6rec.serving.index import Index
 from m6rec.serving.turns import Turns
@@ -110,21 +110,32 @@ class Recommender:
 
     @_alone
     def recommend(
-        self, user: str, count: int = 10, *, offset: int = 0, filters: Filters = NO_FILTERS, diversity: float = 0.0
+        self,
+        user: str,
+        count: int = 10,
+        *,
+        offset: int = 0,
+        filters: Filters = NO_FILTERS,
+        diversity: float = 0.0,
+        calibration: float = 0.0,
     ) -> Answer:
         """See ``Backend``: places ``offset`` … ``offset + count`` of the ranking.
 
         Raises:
             DataError: The user is unknown.
-            ConfigError: The page goes beyond ``NUM_RETRIEVED``, or ``diversity`` is not in 0 … 1.
+            ConfigError: The page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or
+                both are wanted.
         """
         if count < 1 or offset < 0 or offset + count > NUM_RETRIEVED:
             raise ConfigError(
                 f"count is {count} and offset {offset}; count must be at least 1, offset at least 0, and both together "
                 f"at most {NUM_RETRIEVED}"
             )
-        if not 0 <= diversity <= 1:
-            raise ConfigError(f"diversity is {diversity}; it must be 0 (by score alone) to 1")
+        for name, wish in (("diversity", diversity), ("calibration", calibration)):
+            if not 0 <= wish <= 1:
+                raise ConfigError(f"{name} is {wish}; it must be 0 (by score alone) to 1")
+        if diversity and calibration:
+            raise ConfigError(f"diversity is {diversity} and calibration {calibration}; give one of them")
         timings: dict[str, float] = {}
         with _timed(timings, "retrieve"):
             found = self.retrieve(user, NUM_RETRIEVED, filters=filters)
@@ -136,6 +147,8 @@ class Recommender:
                 vectors = self._index.vectors([one.item.id for one in ranked])
                 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
                 ranked = [ranked[place] for place in mmr(scores, vectors, diversity, offset + count)]
+            elif calibration and ranked:
+                ranked = self._calibrated(user, ranked, calibration, offset + count)
         return Answer(ranked[offset : offset + count], timings)
 
     @_alone
@@ -237,6 +250,23 @@ class Recommender:
         for item in ids:
             self._live.pop(item, None)
         return self._index.remove(ids)
+
+    def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
+        """The ranked items anew, their categories spread as those of the user's likes."""
+        domain = self._rank.domain
+        liked = [self._items[event.item] for event in self._past.history(user) if domain.likes(event)]
+        items = [*(one.item for one in ranked), *liked]
+        numbers = {
+            name: number for number, name in enumerate(dict.fromkeys(n for item in items for n in item.categories))
+        }
+        shares = np.zeros((len(items), len(numbers)))
+        for row, item in zip(shares, items, strict=True):
+            for name in item.categories:
+                row[numbers[name]] += 1 / len(item.categories)
+        wanted_G = shares[len(ranked) :].sum(0)
+        scores = np.array([one.score for one in ranked])
+        order = calibrated(scores, shares[: len(ranked)], wanted_G / max(wanted_G.sum(), 1e-12), calibration, count)
+        return [ranked[place] for place in order]
 
     def _take_in(self, event: Event) -> None:
         self._users.setdefault(event.user, User(event.user))

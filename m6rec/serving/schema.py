@@ -69,6 +69,9 @@ class RecommendBody(BaseModel):
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="How many of the best to leave out."), WHOLE] = 0
     filters: FiltersBody = FiltersBody()
     diversity: Annotated[float, Field(ge=0, le=1, description="0 orders by score alone.")] = 0.0
+    calibration: Annotated[
+        float, Field(ge=0, le=1, description="Spreads categories as the user's are; not together with diversity.")
+    ] = 0.0
     timings: Annotated[bool, Field(description="Tell what each stage took.")] = False
 
 

@@ -65,6 +65,14 @@ def test_pages_follow_each_other(recommender):
     assert sorted([*diverse[0], *diverse[1]]) == sorted(whole)
 
 
+def test_calibrated_lists_are_spread_as_the_likes_are(recommender):
+    recommender.observe([Event("fan", f"i{n}", n, 5.0) for n in (0, 3)] + [Event("fan", "i1", 9, 5.0)])
+    found = recommender.recommend("fan", 3, calibration=1.0).items
+    assert sorted(one.item.categories[0] for one in found) == ["Comedy", "Drama", "Drama"]
+    with pytest.raises(ConfigError, match="give one of them"):
+        recommender.recommend("fan", calibration=0.5, diversity=0.5)
+
+
 def test_filters(recommender):
     drama = recommender.recommend("u0", 10, filters=Filters(categories=("Drama",), seen=True)).items
     assert sorted(ids(drama)) == ["i0", "i3", "i6", "i9"]
@@ -238,6 +246,6 @@ def test_unknown_ids_and_counts_are_named(recommender):
         recommender.rank("u0", ["i99"])
     with pytest.raises(DataError, match="i99"):
         recommender.observe([Event("u0", "i99", 1)])
-    for options in ({"count": 0}, {"count": 90, "offset": 11}, {"offset": -1}, {"diversity": 1.5}):
+    for options in ({"count": 0}, {"count": 90, "offset": 11}, {"offset": -1}, {"diversity": 1.5}, {"calibration": -1}):
         with pytest.raises(ConfigError, match=str(list(options.values())[-1])):
             recommender.recommend("u0", **options)
