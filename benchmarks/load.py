@@ -48,6 +48,13 @@ async def _capacity(url: str, users: Sequence[str], seconds: float) -> float:
     return done / (time.perf_counter() - start)
 
 
+async def _warm(url: str, users: Sequence[str]) -> None:
+    """Asks for every user once, so that their states and neighbours are known, as those of a busy service are."""
+    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+        for user in users:
+            await _one(http, user, 0)
+
+
 async def _open_loop(url: str, users: Sequence[str], rate: float, seconds: float, seed: int) -> Answers:
     """Requests at random moments (a Poisson process) of so many a second."""
     rng = np.random.default_rng(seed)
@@ -77,7 +84,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     users = list(prepared.load(setup.data).split.log.users)
     with TemporaryDirectory() as folder, setup.serving(Path(folder)) as (child, url, _):
-        asyncio.run(_capacity(url, users, 5))
+        asyncio.run(_warm(url, users))
         capacity = asyncio.run(_capacity(url, users, 10 if setup.quick else 30))
         before = rss_mib(child.pid)
         steady = _summary(asyncio.run(_open_loop(url, users, 0.8 * capacity, 20 if setup.quick else 300, 0)))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, DataError, ExtraError, M6RecError
-from m6rec.serving.backend import NO_FILTERS, Answer, Filters
+from m6rec.serving.backend import NO_FILTERS, Answer, Filters, Request
 from m6rec.types import Event, Item, Ranked
 
 try:
@@ -91,6 +91,20 @@ class Client:
         body |= {"diversity": diversity, "calibration": calibration}
         found = self._send("POST", "/v1/recommend", {**body, "filters": _filters(filters)})
         return Answer(_ranked(found), found["timings_ms"])
+
+    def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
+        """``recommend`` for several requests, one after the other."""
+        return [
+            self.recommend(
+                one.user,
+                one.count,
+                offset=one.offset,
+                filters=one.filters,
+                diversity=one.diversity,
+                calibration=one.calibration,
+            )
+            for one in requests
+        ]
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
         """The nearest items, scored by cosine."""

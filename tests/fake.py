@@ -48,6 +48,9 @@ class FakeBackend:
         found = self.retrieve(user, 1000, filters=filters)
         return Answer(found[offset : offset + count], {"retrieve": 1.5, "rank": 2.5})
 
+    def recommend_many(self, requests):
+        return [self.recommend(one.user, one.count, offset=one.offset, filters=one.filters) for one in requests]
+
     def retrieve(self, user, count=100, *, filters=NO_FILTERS):
         self.work()
         self.known(user)

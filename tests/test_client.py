@@ -37,6 +37,8 @@ def test_a_client_answers_as_the_backend_does(both):
     assert client.rank("u1", ["i5", "i2"]) == backend.rank("u1", ["i5", "i2"])
     requests = [("u0", ["i1"]), ("u1", ["i3", "i2"])]
     assert client.rank_many(requests) == backend.rank_many(requests)
+    wanted = [Request(user="u0", count=2, offset=1), Request(user="u1")]
+    assert [a.items for a in client.recommend_many(wanted)] == [a.items for a in backend.recommend_many(wanted)]
     documents = ["xyz", "snow", "so"]
     np.testing.assert_array_equal(client.rerank("snow", documents), backend.rerank("snow", documents))
     vectors, tokens = client.embed(["a", "bcd"])

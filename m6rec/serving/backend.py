@@ -41,6 +41,18 @@ class Answer:
 NO_FILTERS = Filters()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What ``Backend.recommend`` is asked, as a value; its attributes are the arguments."""
+
+    user: str
+    count: int = 10
+    offset: int = 0
+    filters: Filters = NO_FILTERS
+    diversity: float = 0.0
+    calibration: float = 0.0
+
+
 class Backend(Protocol):
     """Recommends. Every method raises DataError for an id that is not known, and StoreError where a store fails."""
 
@@ -59,6 +71,9 @@ class Backend(Protocol):
         ``diversity`` spreads them in the space of vectors, ``calibration`` over the categories of what the user liked;
         one of the two at most.
         """
+
+    def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
+        """``recommend`` for several requests at once; the times of a stage are those of all together."""
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
         """The nearest items, scored by cosine."""

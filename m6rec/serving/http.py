@@ -189,17 +189,7 @@ class Service:
         self.disk = self._batcher("disk")
 
         def recommend(bodies: Sequence[RecommendBody]) -> list[Answer]:
-            return [
-                backend.recommend(
-                    body.user,
-                    body.count,
-                    offset=body.offset,
-                    filters=body.filters.filters(),
-                    diversity=body.diversity,
-                    calibration=body.calibration,
-                )
-                for body in bodies
-            ]
+            return backend.recommend_many([body.request() for body in bodies])
 
         def retrieve(bodies: Sequence[RetrieveBody]) -> list[list[Ranked]]:
             return [backend.retrieve(body.user, body.count, filters=body.filters.filters()) for body in bodies]
@@ -212,7 +202,7 @@ class Service:
             backend.upsert([item for some in items for item in some])
             return [None] * len(items)
 
-        self._recommend = Kind("recommend", recommend)
+        self._recommend = Kind("recommend", recommend, settings.max_batch)
         self._retrieve = Kind("retrieve", retrieve)
         self._rank = Kind("rank", backend.rank_many, settings.max_batch)
         self._rerank = Kind[RerankBody, NDArray[np.float64]](

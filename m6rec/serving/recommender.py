@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, DataError
 from m6rec.foundation.states import StateCache
-from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Filters
+from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Filters, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.histories import Histories
@@ -108,7 +108,6 @@ class Recommender:
         """Numbers of an item's vector."""
         return self._retrieve.width
 
-    @_alone
     def recommend(
         self,
         user: str,
@@ -126,46 +125,62 @@ class Recommender:
             ConfigError: The page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or
                 both are wanted.
         """
-        if count < 1 or offset < 0 or offset + count > NUM_RETRIEVED:
-            raise ConfigError(
-                f"count is {count} and offset {offset}; count must be at least 1, offset at least 0, and both together "
-                f"at most {NUM_RETRIEVED}"
-            )
-        for name, wish in (("diversity", diversity), ("calibration", calibration)):
-            if not 0 <= wish <= 1:
-                raise ConfigError(f"{name} is {wish}; it must be 0 (by score alone) to 1")
-        if diversity and calibration:
-            raise ConfigError(f"diversity is {diversity} and calibration {calibration}; give one of them")
-        timings: dict[str, float] = {}
-        with _timed(timings, "retrieve"):
-            found = self.retrieve(user, NUM_RETRIEVED, filters=filters)
-        with _timed(timings, "rank"):
-            ranked = self.rank(user, [one.item.id for one in found])
-        with _timed(timings, "diversify"):
-            if diversity and ranked:
-                scores = np.array([one.score for one in ranked])
-                vectors = self._index.vectors([one.item.id for one in ranked])
-                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-                ranked = [ranked[place] for place in mmr(scores, vectors, diversity, offset + count)]
-            elif calibration and ranked:
-                ranked = self._calibrated(user, ranked, calibration, offset + count)
-        return Answer(ranked[offset : offset + count], timings)
+        request = Request(
+            user=user, count=count, offset=offset, filters=filters, diversity=diversity, calibration=calibration
+        )
+        return self.recommend_many([request])[0]
 
     @_alone
+    def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
+        """See ``Backend``: two batches of the upper layers, one of retrieval and one of ranking."""
+        for request in requests:
+            _check(request)
+        timings: dict[str, float] = {}
+        with _timed(timings, "retrieve"):
+            found = self._retrieve_many([(one.user, NUM_RETRIEVED, one.filters) for one in requests])
+        with _timed(timings, "rank"):
+            asked = zip(requests, found, strict=True)
+            ranked = self.rank_many([(one.user, [hit.item.id for hit in hits]) for one, hits in asked])
+        with _timed(timings, "diversify"):
+            pages = [self._page(one, hits) for one, hits in zip(requests, ranked, strict=True)]
+        return [Answer(page, dict(timings)) for page in pages]
+
+    def _page(self, request: Request, ranked: list[Ranked]) -> list[Ranked]:
+        """The places that the request wants, in the order that it wants."""
+        end = request.offset + request.count
+        if request.diversity and ranked:
+            scores = np.array([one.score for one in ranked])
+            vectors = self._index.vectors([one.item.id for one in ranked])
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            ranked = [ranked[place] for place in mmr(scores, vectors, request.diversity, end)]
+        elif request.calibration and ranked:
+            ranked = self._calibrated(request.user, ranked, request.calibration, end)
+        return ranked[request.offset : end]
+
     def retrieve(self, user: str, count: int = NUM_RETRIEVED, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
         """See ``Backend``."""
+        return self._retrieve_many([(user, count, filters)])[0]
+
+    @_alone
+    def _retrieve_many(self, requests: Sequence[tuple[str, int, Filters]]) -> list[list[Ranked]]:
+        """``retrieve`` of several users, whose vectors are one batch."""
         task = self._retrieve
-        row = ask(task.task, self._past, self._user(user), [], task.domain, self._items, task.factors)
-        without = set(filters.exclude)
-        if not filters.seen:
-            without |= self._past.seen(user)
-        only = None
-        if filters.categories:
-            wanted = set(filters.categories)
-            only = {item.id for item in self._live.values() if wanted & set(item.categories)}
-        vector_E = self._retrieval.answers([(user, row)])[0][0].astype(np.float32)
-        found = self._index.search(vector_E, count, only, without)
-        return [Ranked(self._live[item], score) for item, score in found]
+        rows = [
+            (user, ask(task.task, self._past, self._user(user), [], task.domain, self._items, task.factors))
+            for user, _, _ in requests
+        ]
+        answers = []
+        for (user, count, filters), vectors_1E in zip(requests, self._retrieval.answers(rows), strict=True):
+            without = set(filters.exclude)
+            if not filters.seen:
+                without |= self._past.seen(user)
+            only = None
+            if filters.categories:
+                wanted = set(filters.categories)
+                only = {item.id for item in self._live.values() if wanted & set(item.categories)}
+            found = self._index.search(vectors_1E[0].astype(np.float32), count, only, without)
+            answers.append([Ranked(self._live[item], score) for item, score in found])
+        return answers
 
     def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
         """See ``Backend``. Raises DataError where the user or an item is unknown."""
@@ -317,6 +332,21 @@ class _Indexes:
         """The best of both (``text.factors.mixed``)."""
         known, new = (index.search(vector_E, count, only=only, without=without) for index in (self._known, self._new))
         return mixed(known, new)[:count]
+
+
+def _check(request: Request) -> None:
+    """Raises ConfigError where a number is out of range."""
+    count, offset = request.count, request.offset
+    if count < 1 or offset < 0 or offset + count > NUM_RETRIEVED:
+        raise ConfigError(
+            f"count is {count} and offset {offset}; count must be at least 1, offset at least 0, and both together "
+            f"at most {NUM_RETRIEVED}"
+        )
+    for name, wish in (("diversity", request.diversity), ("calibration", request.calibration)):
+        if not 0 <= wish <= 1:
+            raise ConfigError(f"{name} is {wish}; it must be 0 (by score alone) to 1")
+    if request.diversity and request.calibration:
+        raise ConfigError(f"diversity is {request.diversity} and calibration {request.calibration}; give one of them")
 
 
 @contextmanager

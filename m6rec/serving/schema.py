@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from m6rec.serving.backend import Filters
+from m6rec.serving.backend import Filters, Request
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
     MAX_COUNT,
@@ -73,6 +73,17 @@ class RecommendBody(BaseModel):
         float, Field(ge=0, le=1, description="Spreads categories as the user's are; not together with diversity.")
     ] = 0.0
     timings: Annotated[bool, Field(description="Tell what each stage took.")] = False
+
+    def request(self) -> Request:
+        """The same as a value of the recommender."""
+        return Request(
+            user=self.user,
+            count=self.count,
+            offset=self.offset,
+            filters=self.filters.filters(),
+            diversity=self.diversity,
+            calibration=self.calibration,
+        )
 
 
 class RetrieveBody(BaseModel):

@@ -83,7 +83,7 @@ def named(name: str) -> Task:
 
 def context(task: Task, past: Past, user: User, domain: Domain, items: dict[str, Item]) -> tuple[Segment, ...]:
     """Region 1 of a user now: facts, then every behaviour so far."""
-    behaviours = (task.behaviour(event, items[event.item], domain) for event in past.history(user.id))
+    behaviours = (_behaviour(task, domain, event, items[event.item]) for event in past.history(user.id))
     return task.facts(user, domain) + tuple(behaviours)
 
 
@@ -123,6 +123,12 @@ def ask(
 def _candidate(task: Task, domain: Domain, item: Item) -> tuple[Segment, ...]:
     """``task.candidate``, which is asked for again with each request."""
     return task.candidate(item, domain)
+
+
+@lru_cache(maxsize=1 << 16)
+def _behaviour(task: Task, domain: Domain, event: Event, item: Item) -> Segment:
+    """``task.behaviour``, likewise."""
+    return task.behaviour(event, item, domain)
 
 
 def lay_out(

@@ -5,7 +5,7 @@ import pytest
 
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, DataError
-from m6rec.serving.backend import Filters
+from m6rec.serving.backend import Filters, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.histories import Histories
 from m6rec.serving.recommender import Recommender
@@ -96,6 +96,17 @@ def test_many_at_once_are_ranked_as_each_alone(recommender):
         alone = recommender.rank(user, items)
         assert ids(ranked) == ids(alone)
         assert [one.score for one in ranked] == pytest.approx([one.score for one in alone], rel=1e-5)
+
+
+def test_many_recommendations_at_once_are_those_of_each_alone(recommender):
+    requests = [Request(user="u0"), Request(user="u1", count=2, offset=1), Request(user="u2", diversity=0.5)]
+    answers = recommender.recommend_many(requests)
+    for one, answer in zip(requests, answers, strict=True):
+        alone = recommender.recommend(one.user, one.count, offset=one.offset, diversity=one.diversity)
+        assert ids(answer.items) == ids(alone.items)
+        assert set(answer.timings_ms) == {"retrieve", "rank", "diversify"}
+    with pytest.raises(ConfigError, match="count is 0"):
+        recommender.recommend_many([requests[0], Request(user="u1", count=0)])
 
 
 def test_an_event_taken_in_is_not_recommended_again(recommender):
