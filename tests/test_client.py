@@ -10,7 +10,7 @@ import pytest
 
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, DataError
-from m6rec.serving.backend import Backend, Filters
+from m6rec.serving.backend import Backend, Filters, Request
 from m6rec.serving.settings import make_key
 from m6rec.types import Event, Item
 from tests import running
