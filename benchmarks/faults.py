@@ -36,10 +36,10 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         shop = _shop(folder)
-        killed = _kills(shop, 5 if setup.quick else 100)
-        full = _full_disk(shop)
         redis = _redis(setup, folder)
         sent = _malformed(setup, folder, 500 if setup.quick else 10_000)
+        full = _full_disk(shop)
+        killed = _kills(shop, 5 if setup.quick else 100)
     claims: Claims = [
         (f"{killed['kills']} kills: acknowledged events lost", killed["lost"], "<=", 0),
         (f"{killed['kills']} kills: restarts that did not answer", killed["failed_restarts"], "<=", 0),
@@ -190,7 +190,7 @@ def _redis(setup: Setup, folder: Path) -> dict[str, Any]:
                     slowest = max(slowest, time.perf_counter() - begin)
                     statuses.update((new.status_code, answer.status_code))
                     if answer.is_success:
-                        scores = {row["id"]: row["score"] for row in answer.json()["items"]}
+                        scores = {row["item"]["id"]: row["score"] for row in answer.json()["items"]}
                         wrong += any(abs(scores[item] - score) > TOLERANCE for item, score in expected.items())
 
             few = 3 if setup.quick else 20
