@@ -155,7 +155,8 @@ def _full_disk(shop: Path) -> dict[str, Any]:
             if answer.is_success:
                 acknowledged.update((event["user"], event["time"]) for event in events)
             else:
-                messages[f"{answer.status_code} {answer.json()['error']['message']}"] += 1
+                told = answer.json()["error"]["message"].replace(f"{shop}/", "")
+                messages[f"{answer.status_code} {told}"] += 1
                 if sum(messages.values()) == 20:
                     break
         alive = http.post("/v1/recommend", json={"user": "u1"}).is_success
