@@ -89,7 +89,6 @@ class Batch:
         valid_BC: False where there is no candidate.
         traces_BNG: Numbers of a behaviour at the last token of its segment, else 0; G is 0 where no row has any.
         traced_BN: Whether there are such numbers.
-        tastes_BCF: Tastes of the questions; 0 in rows without, F is 0 where no row has any.
     """
 
     context_BN: Ints
@@ -104,7 +103,6 @@ class Batch:
     valid_BC: NDArray[np.bool_]
     traces_BNG: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
     traced_BN: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
-    tastes_BCF: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
 def pad(rows: Sequence[Row], places: Mapping[str, tuple[int, int]]) -> Batch:
@@ -134,7 +132,6 @@ def pad(rows: Sequence[Row], places: Mapping[str, tuple[int, int]]) -> Batch:
         np.zeros((batch, count), np.bool_),
         np.zeros((batch, length, max(row.traces.shape[1] for row in rows)), np.float32),
         np.zeros((batch, length), np.bool_),
-        np.zeros((batch, count, max(row.tastes.shape[1] for row in rows)), np.float32),
     )
     for b, (row, (tokens, slots, context_ends)) in enumerate(zip(rows, contexts, strict=True)):
         result.context_BN[b, : len(tokens)], result.context_slot_BN[b, : len(tokens)] = tokens, slots
@@ -145,8 +142,6 @@ def pad(rows: Sequence[Row], places: Mapping[str, tuple[int, int]]) -> Batch:
         result.visible_BC[b, :many] = context_ends[row.visible]
         result.signals_BCF[b, :many, : row.signals.shape[1]] = row.signals
         result.answers_BC[b, :many] = row.answers
-        if len(row.tastes):
-            result.tastes_BCF[b, :many] = row.tastes
         result.valid_BC[b, :many] = True
         tokens, slots, _ = blocks[b]
         lengths = np.diff(ends[b])
