@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, DataError, ExtraError, M6RecError
-from m6rec.serving.backend import NO_FILTERS, Answer, Filters, Request
+from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Filters, Request
 from m6rec.types import Event, Item, Ranked
 
 try:
@@ -37,7 +37,7 @@ class ServiceError(M6RecError):
         self.status = status
 
 
-class Client:
+class Client(Backend):
     """A ``Backend`` at a URL. Use it as a context manager, or close it; any thread may use it.
 
     Every method raises DataError for an id that the service doesn't know, ConfigError where it refuses the request
@@ -76,35 +76,14 @@ class Client:
         """Closes the connections."""
         self._http.close()
 
-    def recommend(
-        self,
-        user: str,
-        count: int = 10,
-        *,
-        offset: int = 0,
-        filters: Filters = NO_FILTERS,
-        diversity: float = 0.0,
-        calibration: float = 0.0,
-    ) -> Answer:
-        """The items that the user would like most, ``offset`` of them left out."""
-        body = {"user": user, "count": count, "offset": offset, "timings": True}
-        body |= {"diversity": diversity, "calibration": calibration}
-        found = self._send("POST", "/v1/recommend", {**body, "filters": _filters(filters)})
-        return Answer(_ranked(found), found["timings_ms"])
-
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
-        """``recommend`` for several requests, one after the other."""
-        return [
-            self.recommend(
-                one.user,
-                one.count,
-                offset=one.offset,
-                filters=one.filters,
-                diversity=one.diversity,
-                calibration=one.calibration,
-            )
-            for one in requests
-        ]
+        """See ``Backend``; one request to the service each."""
+        answers = []
+        for one in requests:
+            body = {**asdict(one), "filters": _filters(one.filters), "timings": True}
+            found = self._send("POST", "/v1/recommend", body)
+            answers.append(Answer(_ranked(found), found["timings_ms"]))
+        return answers
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
         """The nearest items, scored by cosine."""

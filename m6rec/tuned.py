@@ -255,6 +255,8 @@ class Tuned:
 
     def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the items, float32 [I, ``width``]: of unit length, read from their text; then any factors."""
+        if not items:
+            return np.zeros((0, self.width), np.float32)
         blocks = ItemBlocks.of(self.task, self.domain, items)
         states = self.cache.fetch(blocks.texts())
         blocks.bind(states)

@@ -5,11 +5,11 @@ import threading
 import numpy as np
 
 from m6rec.errors import DataError, StoreError
-from m6rec.serving.backend import NO_FILTERS, Answer
+from m6rec.serving.backend import NO_FILTERS, Answer, Backend
 from m6rec.types import Item, Ranked
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """Twenty films of two categories and three users; scores fall with an item's place.
 
     Attributes:
@@ -44,12 +44,10 @@ class FakeBackend:
         names = list(self.items)
         return [Ranked(self.items[item], 1 / (2 + names.index(item))) for item in sorted(items, key=names.index)]
 
-    def recommend(self, user, count=10, *, offset=0, filters=NO_FILTERS, diversity=0.0, calibration=0.0):
-        found = self.retrieve(user, 1000, filters=filters)
-        return Answer(found[offset : offset + count], {"retrieve": 1.5, "rank": 2.5})
-
     def recommend_many(self, requests):
-        return [self.recommend(one.user, one.count, offset=one.offset, filters=one.filters) for one in requests]
+        found = [(one, self.retrieve(one.user, 1000, filters=one.filters)) for one in requests]
+        timings = {"retrieve": 1.5, "rank": 2.5}
+        return [Answer(items[one.offset : one.offset + one.count], timings) for one, items in found]
 
     def retrieve(self, user, count=100, *, filters=NO_FILTERS):
         self.work()

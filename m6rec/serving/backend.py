@@ -54,7 +54,7 @@ class Request:
 
 
 class Backend(Protocol):
-    """Recommends. Every method raises DataError for an id that is not known, and StoreError where a store fails."""
+    """Recommends, and is inherited from. Methods raise DataError for an id that is not known, and StoreError where a store fails."""
 
     def recommend(
         self,
@@ -71,6 +71,10 @@ class Backend(Protocol):
         ``diversity`` spreads them in the space of vectors, ``calibration`` over the categories of what the user liked;
         one of the two at most.
         """
+        request = Request(
+            user=user, count=count, offset=offset, filters=filters, diversity=diversity, calibration=calibration
+        )
+        return self.recommend_many([request])[0]
 
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
         """``recommend`` for several requests at once; the times of a stage are those of all together."""

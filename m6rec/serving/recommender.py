@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, DataError
 from m6rec.foundation.states import StateCache
-from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Filters, Request
+from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Backend, Filters, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.histories import Histories
@@ -42,7 +42,7 @@ def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concate
     return locked
 
 
-class Recommender:
+class Recommender(Backend):
     """A ``Backend`` in this process: two tuned tasks, a catalogue, and what has happened so far.
 
     Any thread may call it; one lock makes calls wait for each other, as they share the processor anyway.
@@ -89,12 +89,12 @@ class Recommender:
         with self._lock:
             items = list(self._live.values())
         index = _Indexes(retrieve)
-        index.put(items)
+        index.put(items, retrieve.item_vectors(items))
         with self._lock:
             known = {item.id: item for item in items}
             fresh = [item for item in self._live.values() if known.get(item.id) is not item]
             index.remove([item for item in known if item not in self._live])
-            index.put(fresh)
+            index.put(fresh, retrieve.item_vectors(fresh))
             self._retrieve, self._rank, self._index = retrieve, rank, index
             self._retrieval, self._ranking = Turns(retrieve), Turns(rank)
             # Texts of strangers must not fill the cache on disk.
@@ -108,31 +108,15 @@ class Recommender:
         """Numbers of an item's vector."""
         return self._retrieve.width
 
-    def recommend(
-        self,
-        user: str,
-        count: int = 10,
-        *,
-        offset: int = 0,
-        filters: Filters = NO_FILTERS,
-        diversity: float = 0.0,
-        calibration: float = 0.0,
-    ) -> Answer:
-        """See ``Backend``: places ``offset`` … ``offset + count`` of the ranking.
-
-        Raises:
-            DataError: The user is unknown.
-            ConfigError: The page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or
-                both are wanted.
-        """
-        request = Request(
-            user=user, count=count, offset=offset, filters=filters, diversity=diversity, calibration=calibration
-        )
-        return self.recommend_many([request])[0]
-
     @_alone
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
-        """See ``Backend``: two batches of the upper layers, one of retrieval and one of ranking."""
+        """See ``Backend``: two batches of the upper layers, one of retrieval and one of ranking.
+
+        Raises:
+            DataError: A user is unknown.
+            ConfigError: A page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or
+                both are wanted.
+        """
         for request in requests:
             _check(request)
         timings: dict[str, float] = {}
@@ -224,8 +208,6 @@ class Recommender:
     @_alone
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """See ``Backend``: the item side of the retrieval task, a text read as an item's title."""
-        if not texts:
-            return np.zeros((0, self._passing_retrieve.width), np.float32), 0
         passing = self._passing_retrieve
         items = [Item(f"text {number}", text) for number, text in enumerate(texts)]
         words = [segment.text for item in items for segment in passing.task.candidate(item, passing.domain)]
@@ -245,7 +227,7 @@ class Recommender:
         """See ``Backend``."""
         if not items:
             return
-        self._retrieve.item_vectors(items)  # first, as a text that can't be read must change nothing
+        vectors = self._retrieve.item_vectors(items)  # first, as a text that can't be read must change nothing
         self._rank.cache.fetch(
             segment.text for item in items for segment in self._rank.task.candidate(item, self._rank.domain)
         )
@@ -255,7 +237,7 @@ class Recommender:
         fresh = {item.id: item for item in items}
         self._live |= fresh
         self._items |= fresh
-        self._index.put(items)
+        self._index.put(items, vectors)
 
     @_alone
     def delete(self, ids: Sequence[str]) -> int:
@@ -303,20 +285,16 @@ class _Indexes:
     """Item vectors of one retrieval task: of items with factors, and of those without, which are searched apart."""
 
     def __init__(self, retrieve: Tuned) -> None:
-        self._retrieve = retrieve
+        self._factors = retrieve.factors
         self._known, self._new = Index(retrieve.width), Index(retrieve.width)
 
-    def put(self, items: Sequence[Item]) -> None:
+    def put(self, items: Sequence[Item], vectors_IE: NDArray[np.float32]) -> None:
         """Adds items or replaces them."""
-        if not items:
-            return
         ids = [item.id for item in items]
-        vectors = self._retrieve.item_vectors(items)
-        factors = self._retrieve.factors
-        new = np.zeros(len(ids), np.bool_) if factors is None else factors.new(ids)
+        new = np.zeros(len(ids), np.bool_) if self._factors is None else self._factors.new(ids)
         for index, chosen in ((self._known, ~new), (self._new, new)):
             places = np.flatnonzero(chosen)
-            index.put([ids[place] for place in places], vectors[places])
+            index.put([ids[place] for place in places], vectors_IE[places])
 
     def remove(self, ids: Sequence[str]) -> int:
         """See ``Index``."""
