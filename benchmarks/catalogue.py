@@ -1,8 +1,7 @@
 """Retrieve and rank from ten thousand items to a million.
 
-Titles of the log are real. Beyond them titles are generated, and so are their vectors: random ones of unit length, as
-what a search costs does not depend on where they point. A request retrieves 100 items and ranks them with the model;
-the titles among them are read by it, cached or not, as ever.
+Vectors are random ones of unit length, as what a search costs does not depend on where they point. A request searches
+them for 100 items, and then ranks 100 real items of the log with the model.
 """
 
 from __future__ import annotations

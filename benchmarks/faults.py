@@ -6,36 +6,36 @@ model, which starts fast. Redis and malformed requests meet the real one.
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import numpy as np
-from typer.testing import CliRunner
+from redis import Redis
 
 from benchmarks.setup import Claims, Setup
-from m6rec import cli
 from m6rec.client import Client
+from m6rec.domains import prepared
 from m6rec.serving.histories import Histories
 from m6rec.types import Event, Item
-from tests import malformed, running, tiny
+from tests import malformed, running
 from tests.redis_server import Server
+from tests.shop import make, serving
+
+TOLERANCE = 0.02
+"""How far scores may be apart that bf16 computes in batches of other shapes; a wrong state is farther."""
 
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        shop = _shop(folder)
+        shop = make(folder)
         redis = _redis(setup, folder)
         sent = _malformed(setup, folder, 500 if setup.quick else 10_000)
         full = _full_disk(shop)
@@ -53,44 +53,10 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"results": {"kills": killed, "full disk": full, "redis": redis, "malformed": sent}}, claims
 
 
-def _shop(folder: Path) -> Path:
-    """A prepared log and two runs on a tiny foundation."""
-    tiny.hf_folder("llama", folder / "foundation")
-    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 2}" for n in range(120)]
-    (folder / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows]))
-    home = {"M6REC_HOME": str(folder / "home")}
-    words = [["prepare", "generic", folder / "log.csv", "--out", folder / "data"]]
-    for task in ("click", "retrieve"):
-        where = ["--data", folder / "data", "--run", folder / task, "--foundation", folder / "foundation"]
-        words.append(["tune", task, *where, "--depth", "1", "--epochs", "1", "--dtype", "float32"])
-    for line in words:
-        done = CliRunner().invoke(cli.app, [str(word) for word in line], env=home)
-        assert done.exit_code == 0, done.output
-    return folder
-
-
-@contextmanager
-def _serving(shop: Path, store: str, most_bytes: int | None = None) -> Iterator[tuple[Any, str]]:
-    """``m6rec serve`` of the shop; it can't write files beyond ``most_bytes``."""
-    start = "from m6rec.cli import main; main()"
-    if most_bytes is not None:
-        start = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most_bytes}, {most_bytes})); {start}"
-    words = ["--data", "data", "--retrieve", "retrieve", "--rank", "click", "--store", store, "--dtype", "float32"]
-    command = [sys.executable, "-c", start, "serve", *words, "--port", "0"]
-    environment = {
-        **os.environ,
-        "M6REC_HOME": str(shop / "home"),
-        "PYTHONPATH": str(running.ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    with running.process(command, shop, environment) as (child, url, _):
-        yield child, url
-
-
-def _kept(shop: Path, store: str) -> Counter[tuple[str, int]]:
+def _kept(shop: Path, store: str) -> set[tuple[str, int]]:
     """(user, time) of the events in the journal."""
     journal = Histories(shop / store / "histories")
-    kept = Counter((event.user, event.time) for event in journal.replay())
+    kept = {(event.user, event.time) for event in journal.replay()}
     journal.close()
     return kept
 
@@ -123,7 +89,7 @@ def _kills(shop: Path, count: int) -> dict[str, Any]:
                     return
 
     for _ in range(count):
-        with _serving(shop, "kills") as (child, url):
+        with serving(shop, store="kills") as (child, url):
             with httpx.Client(base_url=url, timeout=20) as http:
                 failed += not http.post("/v1/recommend", json={"user": "u1"}).is_success
             stop = threading.Event()
@@ -139,7 +105,7 @@ def _kills(shop: Path, count: int) -> dict[str, Any]:
     return {
         "kills": count,
         "acknowledged": len(acknowledged),
-        "lost": len(acknowledged - set(kept)),
+        "lost": len(acknowledged - kept),
         "failed_restarts": failed,
     }
 
@@ -148,7 +114,8 @@ def _full_disk(shop: Path) -> dict[str, Any]:
     """Posts events until the disk takes no more; a limit on the size of files stands for the disk."""
     acknowledged: set[tuple[str, int]] = set()
     messages: Counter[str] = Counter()
-    with _serving(shop, "full", most_bytes=1 << 20) as (_, url), httpx.Client(base_url=url, timeout=20) as http:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
+    with serving(shop, store="full", first=limit) as (_, url), httpx.Client(base_url=url, timeout=20) as http:
         for number in range(400):
             events = [{"user": "p", "item": "i1", "time": 100 * number + n, "text": "x" * 100} for n in range(100)]
             answer = http.post("/v1/events", json={"events": events})
@@ -160,7 +127,7 @@ def _full_disk(shop: Path) -> dict[str, Any]:
                 if sum(messages.values()) == 20:
                     break
         alive = http.post("/v1/recommend", json={"user": "u1"}).is_success
-    lost = acknowledged - set(_kept(shop, "full"))
+    lost = acknowledged - _kept(shop, "full")
     return {
         "acknowledged": len(acknowledged),
         "refused": sum(messages.values()),
@@ -200,12 +167,11 @@ def _redis(setup: Setup, folder: Path) -> dict[str, Any]:
             ask(few)
             server.start()
             ask(few)
-            import redis
-
-            redis.Redis.from_url(server.url).flushall()
+            commands = Redis.from_url(server.url)
+            commands.flushall()
             ask(few)
-            redis.Redis.from_url(server.url).config_set("maxmemory", "1mb")
-            redis.Redis.from_url(server.url).config_set("maxmemory-policy", "noeviction")
+            commands.config_set("maxmemory", "1mb")
+            commands.config_set("maxmemory-policy", "noeviction")
             ask(few)
             server.freeze()
             ask(few)
@@ -220,13 +186,7 @@ def _redis(setup: Setup, folder: Path) -> dict[str, Any]:
     }
 
 
-TOLERANCE = 0.02
-"""How far scores may be apart that bf16 computes in batches of other shapes; a wrong state is farther."""
-
-
 def _known(setup: Setup) -> tuple[str, list[str]]:
-    from m6rec.domains import prepared
-
     log = prepared.load(setup.data).split.log
     return next(iter(log.users)), list(log.items)[:50]
 

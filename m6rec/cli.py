@@ -356,7 +356,7 @@ def serve(
         deadline_s=deadline,
     )
     keep_freed_memory()
-    made, retrieval, ranking = _tuned(data, retrieve, rank, device, dtype, states)
+    made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states)
     log = made.split.log
     recommender = Recommender(
         retrieval,
@@ -389,15 +389,20 @@ def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str,
     from m6rec.serving.recommender import Recommender
     from m6rec.text.past import Past
 
-    made, retrieval, ranking = _tuned(data, retrieve, rank, device, dtype)
+    made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype)
     log, domain = made.split.log, made.domain
     past = Past(log.items, domain.likes).observe_all(log.events)
     history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
     return Recommender(retrieval, ranking, log, past), history
 
 
-def _tuned(data: Path, retrieve: Path, rank: Path, device: str, dtype: str, states: str = "") -> tuple[Any, Any, Any]:
-    """The prepared log, and the tuned tasks on one foundation and one cache, by default that of this machine."""
+def tuned_runs(
+    data: Path, retrieve: Path, rank: Path, device: str = "cpu", dtype: str = "bfloat16", states: str = ""
+) -> tuple[Any, Any, Any]:
+    """(the prepared log, the retrieval task, the ranking task) on one foundation and one cache, that of this machine.
+
+    ``states`` is the folder or the URL of another cache.
+    """
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.foundation.stores import RedisStore

@@ -54,7 +54,10 @@ class Request:
 
 
 class Backend(Protocol):
-    """Recommends, and is inherited from. Methods raise DataError for an id that is not known, and StoreError where a store fails."""
+    """Recommends; recommenders inherit from it.
+
+    Every method raises DataError for an id that is not known, and StoreError where a store fails.
+    """
 
     def recommend(
         self,

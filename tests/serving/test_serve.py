@@ -1,10 +1,7 @@
 """The whole service as its users run it: a tuned model, a process, the client."""
 
-import os
 import signal
-import sys
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,47 +11,13 @@ from m6rec import cli
 from m6rec.client import Client
 from m6rec.errors import ConfigError
 from m6rec.types import Event, Item
-from tests import running, tiny
+from tests import shop as shops
+from tests.shop import m6rec, serving, tune
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """A folder with a prepared log and two runs on a tiny foundation."""
-    folder = tmp_path_factory.mktemp("shop")
-    tiny.hf_folder("llama", folder / "foundation")
-    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 2}" for n in range(120)]
-    (folder / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows]))
-    m6rec(folder, "prepare", "generic", folder / "log.csv", "--out", folder / "data")
-    for task in ("click", "retrieve"):
-        tune(folder, task)
-    return folder
-
-
-def m6rec(folder, *words):
-    done = CliRunner().invoke(cli.app, [str(word) for word in words], env={"M6REC_HOME": str(folder / "home")})
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def tune(folder, task, *words):
-    where = ("--data", folder / "data", "--run", folder / task, "--foundation", folder / "foundation")
-    m6rec(folder, "tune", task, *where, "--depth", "1", "--epochs", "1", "--dtype", "float32", *words)
-
-
-def command(*words):
-    return [sys.executable, "-c", "from m6rec.cli import main; main()", *words]
-
-
-def environment(folder):
-    return {**os.environ, "M6REC_HOME": str(folder / "home"), "PYTHONPATH": str(running.ROOT), "OMP_NUM_THREADS": "1"}
-
-
-@contextmanager
-def serving(folder, *words):
-    """(the process, its URL) of ``m6rec serve``."""
-    runs = ("--data", "data", "--retrieve", "retrieve", "--rank", "click", "--store", "store", "--dtype", "float32")
-    with running.process(command("serve", *runs, "--port", "0", *words), folder, environment(folder)) as served:
-        yield served[:2]
+    return shops.make(tmp_path_factory.mktemp("shop"))
 
 
 def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(shop):
