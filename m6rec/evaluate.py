@@ -21,9 +21,9 @@ from m6rec.metrics import auc, bootstrap_difference, calibration_error, gauc, hi
 from m6rec.report import Row as ReportRow
 from m6rec.report import Table
 from m6rec.tasks.task import Task, lay_out
-from m6rec.text import factors
 from m6rec.text.batch import Row
 from m6rec.text.factors import NEW_EVERY, Factors
+from m6rec.text.factors import fit as factorise
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS, Past
 
@@ -64,7 +64,7 @@ class Questions:
 def fit_factors(split: Split, domain: Domain) -> Factors:
     """The collaborative signal of the training part."""
     events = (split.log.events[position] for position in split.indices(TRAIN))
-    return factors.fit((event.user, event.item, domain.likes(event)) for event in events)
+    return factorise((event.user, event.item, domain.likes(event)) for event in events)
 
 
 def ask_all(task: Task, split: Split, domain: Domain, factors: Factors | None = None) -> Questions:

@@ -21,7 +21,7 @@ from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Turn
+from m6rec.foundation.model import Known, Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.foundation.stores import Store
 from m6rec.tasks import task as tasks
@@ -45,8 +45,6 @@ INFERENCE_TOKENS = 2048
 """Padded segments of one inference batch."""
 
 Progress = Callable[[int, int], None]
-Known = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of a context (``foundation.model.Turn``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +147,7 @@ class Tuned:
             length_B=length_B,
             delta=mixture,
         )
-        index = _tensor(batch.last_BC, device)[..., None, None].expand(-1, -1, 1, normed_BCMD.shape[-1])
-        return normed_BCMD.gather(2, index)[:, :, 0]
+        return _at(normed_BCMD, _tensor(batch.last_BC, device))
 
     def _states(self, batch: Batch, states: States, mixture: Mixture, num_rows: int) -> tuple[Tensor, Tensor]:
         """(states_BND of the context, blocks_BCMD of the candidates), with segment embeddings and numbers added."""
@@ -203,7 +200,7 @@ class Tuned:
                 last.append(_tensor(batch.last_BC[0], model.device))
             read, kept = model.answer(turns, self.cache.config.depth, delta=mixture)
             pairs = zip(read, last, strict=True)
-            normed_QD = torch.cat([normed_CMD[torch.arange(len(at), device=at.device), at] for normed_CMD, at in pairs])
+            normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
         answers = self._answers(normed_QD, [row for _, row in asked])
         return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
 
@@ -440,6 +437,12 @@ def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
     ids = foundation.tokenizer.encode(task.options)
     table = foundation.model.embed_tokens.weight.float()
     return torch.stack([table[torch.tensor(row)].mean(0) for row in ids])
+
+
+def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:
+    """The state at one place of each block; C may be several dimensions."""
+    index_C1D = place_C[..., None, None].expand(*place_C.shape, 1, hidden_CMD.shape[-1])
+    return hidden_CMD.gather(-2, index_C1D).squeeze(-2)
 
 
 def _tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:

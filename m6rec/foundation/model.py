@@ -296,18 +296,22 @@ class SharedContext:
         return hidden_MM.triu(1) if window is None else hidden_MM.triu(1) | hidden_MM.tril(-window)
 
 
+Known = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of a context, (k_GNK, v_GNK) of each upper layer."""
+
+
 @dataclass(frozen=True, eq=False)
 class Turn:
     """A user's part in ``Model.answer``.
 
     Attributes:
-        known: Keys and values of the context so far, (k_GNK, v_GNK) of each upper layer; empty before the first turn.
+        known: Of the context so far; empty before the first turn.
         fresh_ND: States of the tokens that the context has grown by since.
         blocks_CMD: States of the candidates' tokens, as many of each; every candidate sees the whole context. At least
             one.
     """
 
-    known: tuple[tuple[Tensor, Tensor], ...]
+    known: Known
     fresh_ND: Tensor
     blocks_CMD: Tensor
 
@@ -641,7 +645,7 @@ class Model(nn.Module):
 
     def answer(
         self, turns: Sequence[Turn], depth: int, *, delta: Delta | None = None
-    ) -> tuple[list[Tensor], list[tuple[tuple[Tensor, Tensor], ...]]]:
+    ) -> tuple[list[Tensor], list[Known]]:
         """``upper`` with a causal context, for users whose context has been read in part; no token of it is read twice.
 
         All tokens of all turns are rows of the same products, without padding.
@@ -657,9 +661,8 @@ class Model(nn.Module):
         device = self.device
         counts = [turn.blocks_CMD.shape[0] * turn.blocks_CMD.shape[1] for turn in turns]
         num_fresh, num_asked = sum(len(turn.fresh_ND) for turn in turns), sum(counts)
-        hidden_1TD = torch.cat([*(t.fresh_ND for t in turns), *(t.blocks_CMD.flatten(0, 1) for t in turns)])[
-            None
-        ].float()
+        states = [*(turn.fresh_ND for turn in turns), *(turn.blocks_CMD.flatten(0, 1) for turn in turns)]
+        hidden_1TD = torch.cat(states)[None].float()
         positions = [torch.arange(turn.num_known, turn.num_context, device=device) for turn in turns]
         for turn in turns:
             count, size, _ = turn.blocks_CMD.shape

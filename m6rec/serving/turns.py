@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.foundation.model import Known
 from m6rec.foundation.stores import Memory
 from m6rec.text.batch import Row
-from m6rec.tuned import Known, Tuned
+from m6rec.tuned import Tuned
 from m6rec.types import Segment
 
 MEMORY_BYTES = 256 << 20

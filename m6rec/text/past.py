@@ -11,11 +11,12 @@ and surprises are like rates in [0, 1], shrunk towards a prior so that few obser
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.text.factors import Factors
+from m6rec.text.factors import MAX_LIKES, Factors
 from m6rec.types import Event, Item
 
 Floats = NDArray[np.float32]
@@ -109,7 +110,8 @@ class Past:
 
     def taste(self, user: str, factors: Factors) -> Floats:
         """The user's taste now, [F], by what they have liked."""
-        return factors.taste([event.item for event in self.history(user) if self._likes(event)])
+        likes = (event.item for event in reversed(self.history(user)) if self._likes(event))
+        return factors.taste([*islice(likes, MAX_LIKES)][::-1])
 
     @property
     def time(self) -> int:
@@ -174,8 +176,7 @@ class Past:
         user_share = (likes + USER_PRIOR * rate) / (count + USER_PRIOR)
         rows = [self._item_row(item) for item in items]
         counts_I = np.array([self._count_of_item[n] for n in rows], np.float64)
-        likes_I = np.array([self._likes_of_item[n] for n in rows], np.float64)
-        item_share_I = (likes_I + ITEM_PRIOR * rate) / (counts_I + ITEM_PRIOR)
+        item_share_I = np.array([self._item_share(n) for n in rows], np.float64)
         table = np.empty((len(items), len(STATISTICS)), np.float32)
         table[:, 0] = user_share
         table[:, 1] = np.log1p(count)
