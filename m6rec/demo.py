@@ -33,7 +33,7 @@ from m6rec.tuned import Tuned, TunedConfig
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
 LIKE = TrainConfig(epochs=4)
-RETRIEVE = TrainConfig(epochs=3)
+RETRIEVE = TrainConfig(epochs=2)
 OURS = "m6rec, option-adapter"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
