@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.errors import ConfigError, DataError, ExtraError, M6RecError
+from m6rec.errors import ConfigError, ExtraError, M6RecError, UnknownError
 from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Filters, Request
 from m6rec.types import Event, Item, Ranked
 
@@ -40,7 +40,7 @@ class ServiceError(M6RecError):
 class Client(Backend):
     """A ``Backend`` at a URL. Use it as a context manager, or close it; any thread may use it.
 
-    Every method raises DataError for an id that the service doesn't know, ConfigError where it refuses the request
+    Every method raises UnknownError for an id that the service doesn't know, ConfigError where it refuses the request
     otherwise (a missing key, a value out of range), and ServiceError where it can't answer.
 
     Args:
@@ -129,7 +129,7 @@ class Client(Backend):
             try:
                 self._send("DELETE", f"/v1/items/{quote(one, safe='')}")
                 deleted += 1
-            except DataError:
+            except UnknownError:
                 pass
         return deleted
 
@@ -169,11 +169,11 @@ def _seconds(retry_after: str | None) -> float:
 def _error(response: httpx.Response) -> M6RecError:
     try:
         said = response.json()["error"]
-        message = f"{said['message']} (request {said['request_id']})"
+        kind, message = said["type"], f"{said['message']} (request {said['request_id']})"
     except (ValueError, KeyError, TypeError):
-        message = f"{response.url} answered {response.status_code}, not as m6rec does; check the URL"
-    if response.status_code == 404:
-        return DataError(message)
+        kind, message = "", f"{response.url} answered {response.status_code}, not as m6rec does; check the URL"
+    if kind == "not_found":
+        return UnknownError(message)
     if response.is_client_error and response.status_code not in RETRIED:
         return ConfigError(message)
     return ServiceError(message, response.status_code)

@@ -2,6 +2,7 @@
 
     M6RecError
     ├── DataError      a log, a table or a text is not what was promised (also a ValueError)
+    ├── UnknownError   there is no user or item of that id (also a LookupError)
     ├── ConfigError    an option or a combination of options is not allowed (also a ValueError)
     ├── AssetError     a model or a data set is missing, unreachable or damaged
     ├── ExtraError     an optional dependency is not installed
@@ -18,6 +19,10 @@ class M6RecError(Exception):
 
 class DataError(M6RecError, ValueError):
     """Input data are malformed; the message names the row and the column where there is one."""
+
+
+class UnknownError(M6RecError, LookupError):
+    """An id is well-formed, but nothing has it; the message names it."""
 
 
 class ConfigError(M6RecError, ValueError):

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from m6rec.errors import DataError, StoreError
+from m6rec.errors import DataError, StoreError, UnknownError
 from m6rec.serving.backend import NO_FILTERS, Answer, Backend
 from m6rec.types import Item, Ranked
 
@@ -35,10 +35,10 @@ class FakeBackend(Backend):
 
     def known(self, user, items=()):
         if user not in self.users:
-            raise DataError(f"there is no user {user!r}")
+            raise UnknownError(f"there is no user {user!r}")
         for item in items:
             if item not in self.items:
-                raise DataError(f"there is no item {item!r}")
+                raise UnknownError(f"there is no item {item!r}")
 
     def _ordered(self, items):
         names = list(self.items)
@@ -83,7 +83,9 @@ class FakeBackend(Backend):
         self.work()
         for event in events:
             if event.item not in self.items:
-                raise DataError(f"there is no item {event.item!r}")
+                raise UnknownError(f"there is no item {event.item!r}")
+            if event.text == "unwritable":
+                raise DataError("the event can't be written down")
             if event.text == "disk full":
                 raise StoreError("no space left on the disk")
         if self.histories is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from m6rec.client import Client, ServiceError
-from m6rec.errors import ConfigError, DataError
+from m6rec.errors import ConfigError, UnknownError
 from m6rec.serving.backend import Backend, Filters, Request
 from m6rec.serving.settings import make_key
 from m6rec.types import Event, Item
@@ -66,7 +66,7 @@ def test_it_has_the_methods_of_a_backend():
 
 def test_refusals_are_the_errors_of_the_house(both):
     client, _ = both
-    with pytest.raises(DataError, match=r"nobody.*request [0-9a-f]{32}"):
+    with pytest.raises(UnknownError, match=r"nobody.*request [0-9a-f]{32}"):
         client.recommend("nobody")
     with pytest.raises(ConfigError, match="count"):
         client.recommend("u0", 0)
@@ -136,6 +136,13 @@ def test_it_gives_up_and_never_waits_longer_than_its_bound(busy):
     assert caught.value.status == 429
     assert len(times) == 3
     assert times[2] - times[0] < 1
+
+
+def test_a_404_of_somebody_else_is_no_unknown_id(busy):
+    url, refusals, _ = busy
+    refusals += [(404, "")]
+    with Client(url) as client, pytest.raises(ConfigError, match="check the URL"):
+        client.rank("u0", ["i1"])
 
 
 def test_other_failures_are_not_tried_again(busy):

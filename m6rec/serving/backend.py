@@ -56,7 +56,8 @@ class Request:
 class Backend(Protocol):
     """Recommends; recommenders inherit from it.
 
-    Every method raises DataError for an id that is not known, and StoreError where a store fails.
+    Every method raises UnknownError for an id that nothing has, DataError for data that can't be read or written down,
+    and StoreError where a store fails.
     """
 
     def recommend(

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from m6rec.errors import ConfigError, DataError, M6RecError
+from m6rec.errors import ConfigError, DataError, M6RecError, UnknownError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -148,7 +148,7 @@ def _run(jobs: list[_Job]) -> None:
     try:
         values = kind.run([job.value for job in jobs])
         assert len(values) == len(jobs), f"{kind.name} made {len(values)} results of {len(jobs)}"
-    except (DataError, ConfigError) as error:
+    except (DataError, UnknownError, ConfigError) as error:
         # A bad request is refused before anything is done; its neighbours must not suffer for it.
         if len(jobs) == 1:
             jobs[0].future.set_exception(error)

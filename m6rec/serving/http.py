@@ -40,7 +40,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from m6rec.errors import ConfigError, DataError, M6RecError, StoreError
+from m6rec.errors import ConfigError, DataError, M6RecError, StoreError, UnknownError
 from m6rec.serving.backend import Answer, Backend
 from m6rec.serving.batching import Batcher, Done, Kind, OverloadedError
 from m6rec.serving.schema import (
@@ -95,7 +95,8 @@ PROBLEMS: tuple[tuple[type[Exception], int, str], ...] = (
     (DeadlineError, 503, "deadline"),
     (StoreError, 503, "store"),
     (ReloadError, 409, "reload"),
-    (DataError, 404, "not_found"),  # bodies were checked: what a recommender finds wrong in them is an unknown id
+    (UnknownError, 404, "not_found"),
+    (DataError, 422, "invalid"),
     (ConfigError, 422, "invalid"),
 )
 TYPES = {400: "malformed", 401: "unauthorised", 403: "forbidden", 404: "not_found", 405: "method", 408: "slow_body"}
@@ -280,7 +281,7 @@ class Service:
     async def delete(self, item: Annotated[Id, Path(alias="id")]) -> Written:
         """Takes an item out of the catalogue."""
         if not (await self._do(self.disk, self._delete, item)).value:
-            raise DataError(f"there is no item {item!r} in the catalogue; check the id")
+            raise UnknownError(f"there is no item {item!r} in the catalogue; check the id")
         return Written(written=1)
 
     async def rerank(self, body: RerankBody, request: Request) -> RerankAnswer:

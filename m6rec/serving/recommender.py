@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.errors import ConfigError, DataError
+from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.states import StateCache
 from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Backend, Filters, Request
 from m6rec.serving.catalogue import Catalogue
@@ -113,7 +113,7 @@ class Recommender(Backend):
         """See ``Backend``: two batches of the upper layers, one of retrieval and one of ranking.
 
         Raises:
-            DataError: A user is unknown.
+            UnknownError: There is no such user.
             ConfigError: A page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or
                 both are wanted.
         """
@@ -167,7 +167,7 @@ class Recommender(Backend):
         return answers
 
     def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
-        """See ``Backend``. Raises DataError where the user or an item is unknown."""
+        """See ``Backend``. Raises UnknownError where there is no such user or item."""
         return self.rank_many([(user, items)])[0]
 
     @_alone
@@ -215,7 +215,7 @@ class Recommender(Backend):
 
     @_alone
     def observe(self, events: Sequence[Event]) -> None:
-        """See ``Backend``. A user who is new is known from here on; DataError names an unknown item."""
+        """See ``Backend``. A user who is new is known from here on; UnknownError names an unknown item."""
         self._need([event.item for event in events], "upsert it first")
         if self._histories is not None:
             self._histories.append(events)
@@ -270,14 +270,14 @@ class Recommender(Backend):
         self._past.observe(event)
 
     def _need(self, items: Sequence[str], advice: str) -> None:
-        """Raises DataError where an item isn't in the catalogue."""
+        """Raises UnknownError where an item isn't in the catalogue."""
         unknown = next((item for item in items if item not in self._live), None)
         if unknown is not None:
-            raise DataError(f"there is no item {unknown!r} in the catalogue of {len(self._live)}; {advice}")
+            raise UnknownError(f"there is no item {unknown!r} in the catalogue of {len(self._live)}; {advice}")
 
     def _user(self, user: str) -> User:
         if user not in self._users:
-            raise DataError(f"there is no user {user!r} among the {len(self._users)} known; check the id")
+            raise UnknownError(f"there is no user {user!r} among the {len(self._users)} known; check the id")
         return self._users[user]
 
 

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from m6rec.errors import DataError
+from m6rec.errors import ConfigError, DataError, UnknownError
 from m6rec.serving.batching import Batcher, Kind, OverloadedError
 
 
@@ -26,8 +26,9 @@ def held():
 
 
 def double(values):
-    if "bad" in values:
-        raise DataError("bad")
+    for value in values:
+        if isinstance(value, Exception):
+            raise value
     return [2 * value for value in values]
 
 
@@ -73,13 +74,14 @@ def test_cancelled_work_leaves_the_queue_and_is_never_done(held):
     assert done == [0, 2, 3, 4]
 
 
-def test_a_bad_request_does_not_harm_its_neighbours(held):
+@pytest.mark.parametrize("error", [DataError, UnknownError, ConfigError])
+def test_a_bad_request_does_not_harm_its_neighbours(held, error):
     batcher, go, _, _ = held
     kind = Kind("double", double, max_batch=8)
-    good, bad, also_good = (batcher.submit(kind, value) for value in ("a", "bad", "b"))
+    good, bad, also_good = (batcher.submit(kind, value) for value in ("a", error("bad"), "b"))
     go.set()
     assert (good.result(10).value, also_good.result(10).value) == ("aa", "bb")
-    with pytest.raises(DataError, match="bad"):
+    with pytest.raises(error, match="bad"):
         bad.result(10)
 
 

@@ -89,6 +89,14 @@ def test_an_event_brings_a_user_into_being(http, backend):
     assert backend.events[-1].value == 4
 
 
+def test_data_that_are_malformed_are_no_unknown_id(http):
+    event = {"user": "u0", "item": "i1", "time": 5}
+    wrong = problem(http.post("/v1/events", json={"events": [{**event, "text": "unwritable"}]}), 422)
+    assert wrong["type"] == "invalid"
+    unknown = problem(http.post("/v1/events", json={"events": [{**event, "item": "i99"}]}), 404)
+    assert unknown["type"] == "not_found"
+
+
 def test_items_come_and_go_even_with_slashes_in_their_ids(http):
     item = {"id": "a/b c", "title": "New", "categories": ["Noir"], "details": {"year": 1999, "price": 1.5, "by": "X"}}
     assert http.post("/v1/items", json={"items": [item]}).json() == {"written": 1}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m6rec.domains.domain import named
-from m6rec.errors import ConfigError, DataError
+from m6rec.errors import ConfigError, StoreError, UnknownError
 from m6rec.serving.backend import Filters, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.histories import Histories
@@ -116,7 +116,7 @@ def test_an_event_taken_in_is_not_recommended_again(recommender):
 
 
 def test_a_new_user_is_known_from_the_first_event(recommender):
-    with pytest.raises(DataError, match="guest"):
+    with pytest.raises(UnknownError, match="guest"):
         recommender.recommend("guest")
     recommender.observe([Event("guest", "i1", 99, 5.0)])
     assert "i1" not in ids(recommender.recommend("guest", 10).items)
@@ -155,7 +155,7 @@ def test_a_deleted_item_is_gone_but_its_events_stay(recommender):
     before = [one.score for one in recommender.rank("u0", ["i9"])]
     assert recommender.delete(["i0", "i0", "unknown"]) == 1
     assert "i0" not in ids(recommender.retrieve("u0", filters=Filters(seen=True)))
-    with pytest.raises(DataError, match="'i0'"):
+    with pytest.raises(UnknownError, match="'i0'"):
         recommender.rank("u0", ["i0"])
     assert [one.score for one in recommender.rank("u0", ["i9"])] == pytest.approx(before, rel=1e-5)
 
@@ -186,11 +186,11 @@ def test_a_failing_journal_changes_nothing(tunings):
             return iter(())
 
         def append(self, events):
-            raise DataError("full")
+            raise StoreError("full")
 
     recommender = Recommender(*tunings, LOG, observed(), histories=Full())
     before = ids(recommender.recommend("u0", 10).items)
-    with pytest.raises(DataError, match="full"):
+    with pytest.raises(StoreError, match="full"):
         recommender.observe([Event("u0", before[0], 99, 5.0)])
     assert ids(recommender.recommend("u0", 10).items) == before
 
@@ -251,11 +251,11 @@ def test_what_changes_while_tunings_are_swapped_is_kept(recommender, tunings, mo
 
 
 def test_unknown_ids_and_counts_are_named(recommender):
-    with pytest.raises(DataError, match="nobody"):
+    with pytest.raises(UnknownError, match="nobody"):
         recommender.recommend("nobody")
-    with pytest.raises(DataError, match="i99"):
+    with pytest.raises(UnknownError, match="i99"):
         recommender.rank("u0", ["i99"])
-    with pytest.raises(DataError, match="i99"):
+    with pytest.raises(UnknownError, match="i99"):
         recommender.observe([Event("u0", "i99", 1)])
     for options in ({"count": 0}, {"count": 90, "offset": 11}, {"offset": -1}, {"diversity": 1.5}, {"calibration": -1}):
         with pytest.raises(ConfigError, match=str(list(options.values())[-1])):
