@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-serving redis
+.PHONY: demo test check fix bench-serving redis redis-durable
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -24,7 +24,12 @@ fix: $(READY)
 	$(BIN)/ruff format
 
 redis: # a server that machines can share states through; see scripts/redis.sh
+	@echo "m6rec serve --states redis://127.0.0.1:$(or $(PORT),6379)/0 (it may forget; for --histories: make redis-durable)"
 	scripts/redis.sh $(or $(PORT),6379) runs/redis
+
+redis-durable: # a server that keeps events
+	@echo "m6rec serve --histories redis://127.0.0.1:$(or $(PORT),6380)/0"
+	scripts/redis.sh --durable $(or $(PORT),6380) runs/redis-durable
 
 $(READY): pyproject.toml
 	python3 -m venv $(VENV)

@@ -320,6 +320,9 @@ def serve(
     store: Annotated[Path, typer.Option(help="Folder that keeps the events and items which come in.")] = Path(
         "runs/demo/store"
     ),
+    histories: Annotated[
+        str, typer.Option(help="Where events are kept instead: a folder, or the redis:// URL of a durable server.")
+    ] = "",
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8300,
     states: Annotated[
@@ -339,7 +342,7 @@ def serve(
     except ImportError as error:
         raise ExtraError("m6rec serve", "serving") from error
     from m6rec.serving.catalogue import Catalogue
-    from m6rec.serving.histories import Histories
+    from m6rec.serving.histories import LmdbHistories, RedisHistories
     from m6rec.serving.memory import keep_freed_memory
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
@@ -363,7 +366,9 @@ def serve(
         ranking,
         log,
         Past(log.items, made.domain.likes).observe_all(log.events),
-        histories=Histories(store / "histories"),
+        histories=RedisHistories(histories)
+        if "://" in histories
+        else LmdbHistories(Path(histories or store / "histories")),
         catalogue=Catalogue(store / "catalogue"),
     )
 

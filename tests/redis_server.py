@@ -1,4 +1,4 @@
-"""A real Redis or Valkey server for tests, started as `make redis` starts it."""
+"""A real Redis or Valkey server for tests, started as `make redis` and `make redis-durable` start it."""
 
 import signal
 import socket
@@ -12,14 +12,19 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "redis.sh"
 
 
 class Server:
-    """A server on a port of its own, to be stopped, frozen, restarted and filled."""
+    """A server on a port of its own, to be stopped, frozen, restarted and filled.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where its files are.
+        durable: Whether it keeps what it has taken.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
+        self._folder, self._kind = folder, ["--durable"] if durable else []
 
     def start(self, *options: str) -> "Server":
         """Starts it and waits until it answers; skips the test where no server can be had."""
@@ -27,7 +32,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "log"
         with log.open("w") as output:
-            command = [SCRIPT, str(self.port), folder, *options]
+            command = [SCRIPT, *self._kind, str(self.port), folder, *options]
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         until = time.monotonic() + 120  # the first time the server is downloaded
         while "Ready to accept connections" not in log.read_text():

@@ -1,4 +1,4 @@
-"""Where bytes are kept by key: on disk (LMDB), on a server that machines share (Redis, Valkey), in memory.
+"""Where bytes are kept: on disk (LMDB), on a server that machines share (Redis, Valkey), in memory.
 
 A store of states is a cache: what it has lost or damaged is absent, and ``Forgiving`` makes absence of failure.
 """
@@ -89,31 +89,19 @@ class RedisStore:
     """
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        try:
-            import redis
-            from redis.backoff import NoBackoff
-            from redis.retry import Retry
-        except ImportError as error:
-            raise ExtraError("A shared store", "serving") from error
-        try:
-            self._client = redis.Redis.from_url(
-                url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
-            )
-        except ValueError as error:
-            raise ConfigError(f"the URL of the shared store is none ({error}); give redis://host:port/0") from error
-        self._error = redis.RedisError
+        self._client = connect(url, timeout_s=timeout_s)
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See ``Store``."""
         values: list[Any] = []
-        with self._failures():
+        with served():
             for chunk in _chunks(keys):
                 values += self._client.mget([_PREFIX + key for key in chunk])
         return [unseal(key, value) for key, value in zip(keys, values, strict=True)]
 
     def put(self, values: Mapping[bytes, bytes]) -> None:
         """See ``Store``."""
-        with self._failures():
+        with served():
             for chunk in _chunks(values):
                 self._client.mset({_PREFIX + key: seal(key, values[key]) for key in chunk})
 
@@ -121,15 +109,46 @@ class RedisStore:
         """See ``Store``."""
         self._client.close()
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        try:
-            yield
-        except (self._error, OSError) as error:
-            raise StoreError(f"the shared store doesn't serve ({error})") from error
-
 
 _PREFIX = b"m6rec:"  # other programs may use the same server
+
+
+def connect(url: str, *, timeout_s: float) -> Any:
+    """A client of a Redis or Valkey server, which is first called when the client is asked something.
+
+    Args:
+        url: ``redis://host:port/0``, ``rediss://…`` (TLS) or ``unix://path``.
+        timeout_s: Patience with each answer; nothing is tried again.
+
+    Raises:
+        ConfigError: The URL is none of these.
+        ExtraError: The client library is not installed.
+    """
+    try:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError as error:
+        raise ExtraError("A shared store", "serving") from error
+    try:
+        return redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError as error:
+        raise ConfigError(f"the URL of the shared store is none ({error}); give redis://host:port/0") from error
+
+
+@contextmanager
+def served() -> Iterator[None]:
+    """Raises StoreError where a server refuses what the block asks, or doesn't answer."""
+    from redis import RedisError
+
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        # Before the reason may stand the command, and with it what a user wrote.
+        reason = str(error).rpartition(" of pipeline caused error: ")[2]
+        raise StoreError(f"the shared store doesn't serve ({reason})") from error
 
 
 class Forgiving:

@@ -1,10 +1,9 @@
-"""Records in LMDB that are on disk when a call returns: JSON with the version of its schema, and a checksum."""
+"""Records that are on disk when a call returns: JSON with the version of its schema, and a checksum."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from m6rec.errors import DataError, StoreError
@@ -33,19 +32,24 @@ def pack(key: bytes, record: Mapping[str, Any], what: str) -> bytes:
         ) from error
 
 
-def unpack(key: bytes, stored: bytes, folder: Path) -> dict[str, Any]:
+def unpack(key: bytes, stored: bytes, where: object) -> dict[str, Any]:
     """What ``pack`` was given.
+
+    Args:
+        key: As then.
+        stored: What it returned.
+        where: Where the record is kept, for the error.
 
     Raises:
         StoreError: It is damaged, or of another schema.
     """
     value = unseal(key, stored)
     if value is None:
-        raise StoreError(f"record {key.hex()} in {folder} is damaged; restore the folder from a backup")
+        raise StoreError(f"record {key.hex()} in {where} is damaged; restore it from a backup")
     record: dict[str, Any] = json.loads(value)
     if (schema := record.pop("schema")) != SCHEMA:
         raise StoreError(
-            f"record {key.hex()} in {folder} has schema {schema}, this version reads {SCHEMA}; upgrade m6rec"
+            f"record {key.hex()} in {where} has schema {schema}, this version reads {SCHEMA}; upgrade m6rec"
         )
     return record
 

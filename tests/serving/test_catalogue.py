@@ -137,5 +137,5 @@ def test_damage_is_told(tmp_path):
         with environment.begin(write=True, db=items) as writing:
             key, stored = next(iter(writing.cursor()))
             writing.put(key, stored.replace(b"Film", b"Flim"))
-    with pytest.raises(StoreError, match=r"record 0000000000000000 in .* is damaged; restore the folder"):
+    with pytest.raises(StoreError, match=r"record 0000000000000000 in .* is damaged; restore it from a backup"):
         kept(tmp_path)

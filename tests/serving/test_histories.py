@@ -4,45 +4,88 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import lmdb
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from m6rec.errors import DataError, StoreError
+from m6rec.errors import ConfigError, DataError, StoreError
 from m6rec.foundation.stores import seal
-from m6rec.serving.histories import Histories
+from m6rec.serving.histories import LmdbHistories, RedisHistories
 from m6rec.types import Event
+from tests.redis_server import Server
 
 EVENTS = [Event(f"u{n % 3}", f"i{n}", 1000 - n, n / 4, "Nice.") for n in range(7)]
 REAL = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def opened(folder):
-    histories = Histories(folder)
-    yield histories
-    histories.close()
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("redis"), durable=True).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
-def histories(tmp_path):
-    yield from opened(tmp_path)
+def server(running):
+    """A server that is empty, and set as it was started."""
+    with redis.Redis(port=running.port) as client:
+        client.flushall()
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+    return running
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A server that the test may kill."""
+    server = Server(tmp_path / "redis", durable=True).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def journal(request, tmp_path):
+    """Opens the same journal each time."""
+    if request.param == "lmdb":
+        return lambda: LmdbHistories(tmp_path / "new" / "folder")
+    url = request.getfixturevalue("server").url
+    return lambda: RedisHistories(url)
+
+
+@pytest.fixture
+def histories(journal):
+    made = journal()
+    yield made
+    made.close()
 
 
 def kept(folder):
     """The events in a folder, read by whoever comes later."""
-    return list(Histories(folder).replay())
+    return list(LmdbHistories(folder).replay())
 
 
-def test_events_come_back_in_order_of_acknowledgement(tmp_path):
+def kept_by(server):
+    """The events on a server."""
+    histories = RedisHistories(server.url)
+    events = list(histories.replay())
+    histories.close()
+    return events
+
+
+def test_events_come_back_in_order_of_acknowledgement(journal):
     for events in (EVENTS[3:], [], EVENTS[:3], EVENTS[:1]):
-        histories = Histories(tmp_path / "new" / "folder")
+        histories = journal()
         histories.append(events)
         histories.close()
-    assert kept(tmp_path / "new" / "folder") == EVENTS[3:] + EVENTS[:3] + EVENTS[:1]
+    histories = journal()
+    assert list(histories.replay()) == EVENTS[3:] + EVENTS[:3] + EVENTS[:1]
+    histories.close()
 
 
 @given(st.lists(st.builds(Event, st.text(), st.text(), st.integers(), REAL, st.text()), max_size=4))
@@ -53,9 +96,10 @@ def test_any_event_comes_back(histories, events):
     assert list(histories.replay())[before:] == events
 
 
-def test_more_than_256_events_keep_their_order(histories):
-    events = [Event("u", f"i{n}", n) for n in range(300)]
-    histories.append(events)
+def test_many_events_keep_their_order(histories):
+    events = [Event("u", f"i{n}", n) for n in range(2_300)]  # more than a byte counts, and than are read at once
+    histories.append(events[:300])
+    histories.append(events[300:])
     assert list(histories.replay()) == events
 
 
@@ -96,10 +140,10 @@ def test_a_replay_sees_the_moment_it_began(histories):
 WRITER = """
 import sys
 from pathlib import Path
-from m6rec.serving.histories import Histories
+from m6rec.serving.histories import LmdbHistories
 from m6rec.types import Event
 
-histories = Histories(Path(sys.argv[1]))
+histories = LmdbHistories(Path(sys.argv[1]))
 number = sum(1 for _ in histories.replay())
 while True:
     histories.append([Event("u", str(number + n), number + n) for n in range(3)])
@@ -131,10 +175,10 @@ FILLER = """
 import resource, sys
 from pathlib import Path
 from m6rec.errors import StoreError
-from m6rec.serving.histories import Histories
+from m6rec.serving.histories import LmdbHistories
 from m6rec.types import Event
 
-histories = Histories(Path(sys.argv[1]))
+histories = LmdbHistories(Path(sys.argv[1]))
 histories.append([Event("u", "before", 0)])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, resource.RLIM_INFINITY))  # files can't grow: writes fail
 try:
@@ -161,12 +205,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from m6rec.errors import StoreError
-from m6rec.serving.histories import Histories
+from m6rec.serving.histories import LmdbHistories
 from m6rec.types import Event
 
 disk = Path(sys.argv[1])
 (disk / "ballast").write_bytes(bytes(200_000))
-histories = Histories(disk / "one")
+histories = LmdbHistories(disk / "one")
 kept = []
 while True:
     events = [Event("u", "i", len(kept), text="long " * 200)]
@@ -180,14 +224,14 @@ with open(disk / "rest", "wb", buffering=0) as rest, suppress(OSError):
     while True:
         rest.write(bytes(1))
 try:
-    Histories(disk / "two")
+    LmdbHistories(disk / "two")
 except StoreError as error:
     print(error)
 (disk / "ballast").unlink()
 for name in ("one", "two"):
-    Histories(disk / name).append([Event("u", "after", 0)])
+    LmdbHistories(disk / name).append([Event("u", "after", 0)])
 assert list(histories.replay()) == [*kept, Event("u", "after", 0)]
-assert len(list(Histories(disk / "two").replay())) == 1
+assert len(list(LmdbHistories(disk / "two").replay())) == 1
 """
 
 
@@ -206,7 +250,7 @@ def test_a_disk_that_is_full_to_the_last_byte(tmp_path):
 
 
 def test_the_size_limit_is_told_and_survived(tmp_path):
-    histories = Histories(tmp_path, map_bytes=1 << 16)
+    histories = LmdbHistories(tmp_path, map_bytes=1 << 16)
     histories.append(EVENTS[:1])
     with pytest.raises(StoreError, match="is the disk full"):
         histories.append(EVENTS * 1000)
@@ -214,30 +258,30 @@ def test_the_size_limit_is_told_and_survived(tmp_path):
     assert list(histories.replay()) == EVENTS[:2]
 
 
-def test_a_commit_waits_for_the_disk(histories):
-    flags = histories._environment.flags()
+def test_a_commit_waits_for_the_disk(tmp_path):
+    flags = LmdbHistories(tmp_path)._environment.flags()
     assert flags["sync"]
     assert flags["metasync"]
 
 
 def rewrite(folder, change):
-    """Changes the second record behind the back of ``Histories``."""
+    """Changes the second record behind the back of ``LmdbHistories``."""
     with lmdb.open(str(folder)) as environment, environment.begin(write=True) as writing:
         key, stored = list(writing.cursor())[1]
         assert writing.put(key, change(key, stored))
 
 
 def test_damage_is_told(tmp_path):
-    histories = Histories(tmp_path)
+    histories = LmdbHistories(tmp_path)
     histories.append(EVENTS)
     histories.close()
     rewrite(tmp_path, lambda key, stored: stored[:-1])
-    with pytest.raises(StoreError, match=r"record 0000000000000001 in .* is damaged; restore the folder"):
+    with pytest.raises(StoreError, match=r"record 0000000000000001 in .* is damaged; restore it from a backup"):
         kept(tmp_path)
 
 
 def test_the_schema_is_frozen_and_checked(tmp_path):
-    histories = Histories(tmp_path)
+    histories = LmdbHistories(tmp_path)
     histories.append(EVENTS[:2])
     histories.close()
     seen = []
@@ -254,4 +298,98 @@ def test_the_schema_is_frozen_and_checked(tmp_path):
 def test_a_folder_that_is_no_journal(tmp_path):
     (tmp_path / "data.mdb").write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match=r"can't be opened \(.*\)$"):
-        Histories(tmp_path)
+        LmdbHistories(tmp_path)
+
+
+def test_a_killed_server_has_what_it_acknowledged(own_server):
+    acknowledged = []
+
+    def post(user):
+        histories = RedisHistories(own_server.url)
+        for number in range(10_000):
+            events = [Event(user, f"i{n}", number) for n in range(3)]
+            try:
+                histories.append(events)
+            except StoreError:
+                break
+            acknowledged.extend(events)
+        histories.close()
+
+    writers = [threading.Thread(target=post, args=(user,)) for user in "ab"]
+    for writer in writers:
+        writer.start()
+    while len(acknowledged) < 100:
+        time.sleep(0.005)
+    own_server.stop()  # SIGKILL
+    for writer in writers:
+        writer.join()
+    own_server.start()
+    events = kept_by(own_server)
+    assert set(acknowledged) <= set(events)
+    assert len(events) - len(acknowledged) in (0, 3, 6)  # calls that were cut off, whole or not at all
+    assert len(set(events)) == len(events)
+
+
+def test_a_server_that_comes_back_takes_events_again(own_server):
+    histories = RedisHistories(own_server.url)
+    histories.append(EVENTS[:2])
+    own_server.stop()
+    with pytest.raises(StoreError, match="doesn't serve"):
+        histories.append(EVENTS[2:3])
+    own_server.start()
+    histories.append(EVENTS[3:])
+    assert list(histories.replay()) == [*EVENTS[:2], *EVENTS[3:]]
+    histories.close()
+
+
+LOSSY = [("appendfsync", "everysec"), ("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")]
+
+
+@pytest.mark.parametrize(("name", "value"), LOSSY)
+def test_a_server_that_can_lose_events_is_refused(own_server, name, value):
+    """At opening, and when it has been restarted with other settings."""
+    histories = RedisHistories(own_server.url)
+    histories.append(EVENTS[:1])
+    own_server.stop()
+    own_server.start(f"--{name}", value)
+    told = rf"can lose acknowledged events: its {name} is '{value}'; it must be .*redis.sh --durable"
+    for use in (lambda: histories.append(EVENTS), lambda: RedisHistories(own_server.url)):
+        with pytest.raises(StoreError, match=told):
+            use()
+    histories.close()
+
+
+def test_a_full_server_refuses_and_tells_nobody_what_users_wrote(server):
+    histories = RedisHistories(server.url)
+    histories.append(EVENTS[:2])
+    with redis.Redis(port=server.port) as client:
+        client.config_set("maxmemory", 1)
+        with pytest.raises(StoreError, match="maxmemory") as caught:
+            histories.append([Event("u", "i", 0, text="private")])
+        assert "private" not in str(caught.value)
+        client.config_set("maxmemory", 0)
+    histories.append(EVENTS[2:])
+    assert list(histories.replay()) == EVENTS
+    histories.close()
+
+
+def test_damage_on_the_server_is_told(server):
+    histories = RedisHistories(server.url)
+    histories.append(EVENTS)
+    with redis.Redis(port=server.port) as client:
+        kept = client.lrange("m6rec-histories", 0, -1)
+        client.lset("m6rec-histories", 2, kept[2][:-1])
+        with pytest.raises(StoreError, match=r"record 0000000000000002 in the list .* is damaged"):
+            list(histories.replay())
+        client.lset("m6rec-histories", 2, kept[2])
+        client.lrem("m6rec-histories", 1, kept[4])  # one is missing in the middle
+        with pytest.raises(StoreError, match=r"record 0000000000000004 in the list .* is damaged"):
+            list(histories.replay())
+    histories.close()
+
+
+def test_a_server_that_is_none():
+    with pytest.raises(StoreError, match="doesn't serve"):
+        RedisHistories("redis://127.0.0.1:1/0")
+    with pytest.raises(ConfigError, match="give redis://host:port/0"):
+        RedisHistories("http://shop")

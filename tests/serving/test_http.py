@@ -22,7 +22,7 @@ import schemathesis
 from fastapi.testclient import TestClient
 
 from m6rec.errors import AssetError
-from m6rec.serving.histories import Histories
+from m6rec.serving.histories import LmdbHistories
 from m6rec.serving.http import create_app
 from m6rec.serving.settings import Settings, make_key
 from tests import malformed, running
@@ -505,7 +505,7 @@ def depth(http) -> float:
 
 SERVE = """
 from pathlib import Path
-from m6rec.serving.histories import Histories
+from m6rec.serving.histories import LmdbHistories
 from m6rec.serving.http import serve
 from m6rec.serving.settings import Settings
 from tests.fake import FakeBackend
@@ -567,7 +567,7 @@ def test_sighup_swaps_while_requests_go_on():
 
 
 def test_killed_while_events_are_posted_it_keeps_all_that_it_acknowledged(tmp_path):
-    code = SERVE.format(histories=f"Histories(Path({str(tmp_path)!r}))", more="", drain_s=0, reload="")
+    code = SERVE.format(histories=f"LmdbHistories(Path({str(tmp_path)!r}))", more="", drain_s=0, reload="")
     acknowledged = []
 
     def post(http, writer):
@@ -590,7 +590,7 @@ def test_killed_while_events_are_posted_it_keeps_all_that_it_acknowledged(tmp_pa
             child.kill()
             for writer in writers:
                 writer.join(20)
-    histories = Histories(tmp_path)
+    histories = LmdbHistories(tmp_path)
     kept = [(event.user, event.time) for event in histories.replay()]
     histories.close()
     assert len(acknowledged) > 40

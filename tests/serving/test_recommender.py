@@ -7,7 +7,7 @@ from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, StoreError, UnknownError
 from m6rec.serving.backend import Filters, Request
 from m6rec.serving.catalogue import Catalogue
-from m6rec.serving.histories import Histories
+from m6rec.serving.histories import LmdbHistories
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.task import ask
 from m6rec.text.factors import fit
@@ -163,7 +163,7 @@ def test_a_deleted_item_is_gone_but_its_events_stay(recommender):
 def test_what_was_acknowledged_is_there_after_a_restart(tunings, tmp_path):
     def start():
         stores = {
-            "histories": Histories(tmp_path / "events", map_bytes=1 << 24),
+            "histories": LmdbHistories(tmp_path / "events", map_bytes=1 << 24),
             "catalogue": Catalogue(tmp_path / "items", map_bytes=1 << 24),
         }
         return Recommender(*tunings, LOG, observed(), **stores)

@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from m6rec import cli
-from m6rec.client import Client
-from m6rec.errors import ConfigError
+from m6rec.client import Client, ServiceError
+from m6rec.errors import ConfigError, UnknownError
 from m6rec.types import Event, Item
 from tests import shop as shops
+from tests.redis_server import Server
 from tests.shop import m6rec, serving, tune
 
 
@@ -59,6 +60,24 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         assert swapped != kept
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) == 0
+
+
+def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):
+    server = Server(tmp_path / "redis", durable=True).start()
+    words = ("--histories", server.url)
+    with serving(shop, *words, store="server") as (_, url), Client(url, retries=0) as client:
+        client.observe([Event("guest", "i1", 200)])
+        server.stop()
+        with pytest.raises(ServiceError, match="doesn't serve") as caught:
+            client.observe([Event("late", "i1", 201)])
+        assert caught.value.status == 503
+        assert client.rank("guest", ["i2"])
+    server.start()
+    with serving(shop, *words, store="server") as (_, url), Client(url) as client:
+        assert client.rank("guest", ["i2"])
+        with pytest.raises(UnknownError, match="late"):
+            client.rank("late", ["i2"])
+    server.stop()
 
 
 def test_other_machines_are_refused_before_anything_is_loaded():
