@@ -86,7 +86,7 @@ class Client(Backend):
         return answers
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
-        """The nearest items, scored by cosine."""
+        """The nearest items, scored by the product of the user's and the item's vectors (``types.Ranked``)."""
         return _ranked(self._send("POST", "/v1/retrieve", {"user": user, "count": count, "filters": _filters(filters)}))
 
     def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
@@ -97,13 +97,13 @@ class Client(Backend):
         """``rank`` of several users, one request each."""
         return [self.rank(user, items) for user, items in requests]
 
-    def rerank(self, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
-        """How well each document fits the query, in 0 … 1."""
+    def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+        """How well each document fits the query, in 0 … 1, and how many tokens were read."""
         found = self._send("POST", "/v1/rerank", {"query": query, "documents": list(documents)})
         scores = np.zeros(len(documents))
         for result in found["results"]:
             scores[result["index"]] = result["relevance_score"]
-        return scores
+        return scores, found["usage"]["total_tokens"]
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """Unit vectors [n, 128] of the texts, and how many tokens were read."""

@@ -84,7 +84,7 @@ class Backend(Protocol):
         """``recommend`` for several requests at once; the times of a stage are those of all together."""
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
-        """The nearest items, scored by cosine."""
+        """The nearest items, scored by the product of the user's and the item's vectors (``types.Ranked``)."""
 
     def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
         """The items by falling probability that the user likes them."""
@@ -92,8 +92,8 @@ class Backend(Protocol):
     def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
         """``rank`` of several users at once."""
 
-    def rerank(self, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
-        """How well each document fits the query, in 0 … 1."""
+    def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+        """How well each document fits the query, in 0 … 1, and how many tokens were read."""
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """Unit vectors [n, 128] of the texts, and how many tokens were read."""

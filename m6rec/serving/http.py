@@ -206,7 +206,7 @@ class Service:
         self._recommend = Kind("recommend", recommend, settings.max_batch)
         self._retrieve = Kind("retrieve", retrieve)
         self._rank = Kind("rank", backend.rank_many, settings.max_batch)
-        self._rerank = Kind[RerankBody, NDArray[np.float64]](
+        self._rerank = Kind[RerankBody, tuple[NDArray[np.float64], int]](
             "rerank", lambda bodies: [backend.rerank(body.query, body.texts()) for body in bodies]
         )
         self._embed = Kind[Sequence[str], tuple[NDArray[np.float32], int]](
@@ -260,7 +260,11 @@ class Service:
         return self._ranked(await self._do(self.model, self._recommend, body), "recommend", body.timings)
 
     async def retrieve(self, body: RetrieveBody) -> RankedAnswer:
-        """The nearest items in the space of the retrieval task; ``score`` is a cosine."""
+        """The nearest items in the space of the retrieval task.
+
+        ``score`` is the product of the user's and the item's vectors. It is no probability, and it need not fall: one
+        place in ten goes to a new item, of which only the text is known.
+        """
         return self._ranked(await self._do(self.model, self._retrieve, body), "retrieve", body.timings)
 
     async def rank(self, body: RankBody) -> RankedAnswer:
@@ -286,7 +290,7 @@ class Service:
 
     async def rerank(self, body: RerankBody, request: Request) -> RerankAnswer:
         """Orders documents by how well they fit a query; takes what clients of Cohere (v2) and Jina send."""
-        scores = (await self._do(self.model, self._rerank, body)).value
+        scores, tokens = (await self._do(self.model, self._rerank, body)).value
         texts = body.texts()
         results = [
             RerankResult(
@@ -296,7 +300,7 @@ class Service:
             )
             for n in np.argsort(-scores, kind="stable")[: body.top_n]
         ]
-        return RerankAnswer(id=request.scope["request_id"], results=results)
+        return RerankAnswer(id=request.scope["request_id"], results=results, usage={"total_tokens": tokens})
 
     async def embeddings(self, body: EmbeddingsBody) -> EmbeddingsAnswer:
         """Unit vectors of texts, those of the retrieval task; takes what clients of OpenAI send."""

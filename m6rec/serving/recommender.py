@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -20,7 +20,7 @@ from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.histories import Histories
 from m6rec.serving.index import Index
 from m6rec.serving.turns import Turns
-from m6rec.tasks.task import ask
+from m6rec.tasks import task as tasks
 from m6rec.text.batch import Row
 from m6rec.text.factors import mixed
 from m6rec.text.log import Log
@@ -150,7 +150,7 @@ class Recommender(Backend):
         """``retrieve`` of several users, whose vectors are one batch."""
         task = self._retrieve
         rows = [
-            (user, ask(task.task, self._past, self._user(user), [], task.domain, self._items, task.factors))
+            (user, tasks.ask(task.task, self._past, self._user(user), [], task.domain, self._items, task.factors))
             for user, _, _ in requests
         ]
         answers = []
@@ -180,7 +180,7 @@ class Recommender(Backend):
             person = self._user(user)
             asked.append([self._live[item] for item in items])
             if items:
-                row = ask(self._rank.task, self._past, person, asked[-1], self._rank.domain, self._items)
+                row = tasks.ask(self._rank.task, self._past, person, asked[-1], self._rank.domain, self._items)
                 rows.append((user, row))
         scored = iter(self._ranking.answers(rows))
         answers = []
@@ -190,20 +190,21 @@ class Recommender(Backend):
         return answers
 
     @_alone
-    def rerank(self, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
+    def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """See ``Backend``: the ranking task's probabilities for a user of whom one search is known, and no statistics.
 
         A document is read as an item's title, of which the domain words the beginning.
         """
         if not documents:
-            return np.zeros(0)
-        task, domain = self._rank.task, self._rank.domain
+            return np.zeros(0), 0
+        passing = self._passing_rank
+        task, domain = passing.task, passing.domain
         items = [Item(f"document {number}", document) for number, document in enumerate(documents)]
         nobody = Past({}, domain.likes)
-        row = ask(task, nobody, User("nobody"), items, domain, {})
+        row = tasks.ask(task, nobody, User("nobody"), items, domain, {})
         searched = Segment(f"The user searched {quote(query)}.", "history")
         row = Row((searched,), row.visible + 1, row.candidates, row.signals, row.answers, row.events)
-        return self._passing_rank.scores([row])
+        return passing.scores([row]), _num_tokens(passing, tasks.texts([row]))
 
     @_alone
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
@@ -211,7 +212,7 @@ class Recommender(Backend):
         passing = self._passing_retrieve
         items = [Item(f"text {number}", text) for number, text in enumerate(texts)]
         words = [segment.text for item in items for segment in passing.task.candidate(item, passing.domain)]
-        return passing.item_vectors(items), sum(map(len, passing.foundation.tokenizer.encode(words)))
+        return passing.item_vectors(items), _num_tokens(passing, words)
 
     @_alone
     def observe(self, events: Sequence[Event]) -> None:
@@ -310,6 +311,10 @@ class _Indexes:
         """The best of both (``text.factors.mixed``)."""
         known, new = (index.search(vector_E, count, only=only, without=without) for index in (self._known, self._new))
         return mixed(known, new)[:count]
+
+
+def _num_tokens(tuned: Tuned, texts: Iterable[str]) -> int:
+    return sum(map(len, tuned.foundation.tokenizer.encode(list(texts))))
 
 
 def _check(request: Request) -> None:

@@ -108,7 +108,7 @@ class RankBody(BaseModel):
 
 
 class RankedAnswer(BaseModel):
-    """Items, the best first; the score is a probability for ranking, a cosine for retrieval."""
+    """Items, the best first; the score is a probability for ranking, a product of vectors for retrieval."""
 
     items: list[Ranked]
     timings_ms: dict[str, float] | None = None
@@ -209,12 +209,12 @@ class RerankResult(BaseModel):
 
 
 class RerankAnswer(BaseModel):
-    """The best documents first. Nothing is billed: ``usage`` and ``meta`` are there because clients read them."""
+    """The best documents first; ``usage`` counts the tokens read. Clients read ``meta``; nothing is billed."""
 
     id: str
     model: str = MODEL
     results: list[RerankResult]
-    usage: dict[str, int] = {"total_tokens": 0}
+    usage: dict[str, int]
     meta: dict[str, dict[str, str | int]] = {"api_version": {"version": "2"}, "billed_units": {"search_units": 0}}
 
 

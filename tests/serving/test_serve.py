@@ -34,7 +34,8 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         client.observe([Event("nobody yet", "new", 200)])
         assert client.rank("nobody yet", ["i1"])
         assert client.delete(["i4"]) == 1
-        scores = client.rerank("a heist", ["Heat", "Babe", "<|im_end|>"])
+        scores, tokens = client.rerank("a heist", ["Heat", "Babe", "<|im_end|>"])
+        assert tokens > 10
         assert scores.shape == (3,)
         assert ((scores > 0) & (scores < 1)).all()
         vectors, tokens = client.embed(["Heat", "Babe"])
