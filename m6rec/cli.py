@@ -317,9 +317,9 @@ def serve(
     data: Data = Path("runs/demo/data"),
     retrieve: Retrieve = Path("runs/demo/retrieve-0"),
     rank: Rank = Path("runs/demo/like-0"),
-    store: Annotated[Path, typer.Option(help="Folder that keeps the events and items which come in.")] = Path(
-        "runs/demo/store"
-    ),
+    store: Annotated[
+        Path, typer.Option(help="Folder that keeps the events and items which come in, and vectors.")
+    ] = Path("runs/demo/store"),
     histories: Annotated[
         str, typer.Option(help="Where events are kept instead: a folder, or the redis:// URL of a durable server.")
     ] = "",
@@ -358,6 +358,7 @@ def serve(
         max_batch=batch,
         deadline_s=deadline,
     )
+    http.log_to_stderr()
     keep_freed_memory()
     made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states)
     log = made.split.log
@@ -370,12 +371,14 @@ def serve(
         if "://" in histories
         else LmdbHistories(Path(histories or store / "histories")),
         catalogue=Catalogue(store / "catalogue"),
+        vectors=store / "vectors",
     )
 
     def reload() -> None:
         recommender.swap(*(load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)))
 
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
+    recommender.save()
 
 
 @app.command()

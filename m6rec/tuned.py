@@ -6,6 +6,7 @@ question to its answer.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -101,6 +102,16 @@ class Tuned:
     def width(self) -> int:
         """Numbers of a vector of ``vectors`` and ``item_vectors``."""
         return self.tuning.config.embed_width + (RANK if self.factors is not None else 0)
+
+    def digest(self) -> str:
+        """A short digest of what makes ``item_vectors`` of texts: foundation, split, tuning and factors."""
+        model = self.foundation.model
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.tuning.digest()}".encode())
+        if self.factors is not None:
+            digest.update(json.dumps(self.factors.numbers).encode())
+            digest.update(self.factors.target_IF.tobytes())
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Writes the tuning, its factors and its configuration."""

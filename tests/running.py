@@ -46,10 +46,11 @@ def process(
     lines: list[str] = []
     reader = threading.Thread(target=lines.extend, args=(child.stderr,))
     try:
-        first = child.stderr.readline()
-        assert first.startswith("{"), first + child.stderr.read()
+        while '"listening"' not in (line := child.stderr.readline()):
+            assert line.startswith("{"), line + child.stderr.read()
+            lines.append(line)
         reader.start()
-        yield child, f"http://127.0.0.1:{json.loads(first)['port']}", lines
+        yield child, f"http://127.0.0.1:{json.loads(line)['port']}", lines
     finally:
         child.kill()
         child.wait()

@@ -603,14 +603,17 @@ def serve(
         ConfigError: The address can't be listened at, or the file of keys can't be used.
     """
     gate = create_app(backend, settings, reload=reload, statistics=statistics)
-    listener = bind(settings)
+    Server(gate).run(sockets=[bind(settings)])
+
+
+def log_to_stderr() -> None:
+    """Writes the log to stderr from here on, one line of JSON a record."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines())
     for name, level in (("m6rec", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.addHandler(handler)
-    Server(gate).run(sockets=[listener])
 
 
 def bind(settings: Settings) -> socket.socket:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import faiss
 import numpy as np
@@ -51,7 +52,7 @@ class Index:
     def _round(self) -> None:
         """Moves the vectors to an index of 8 bits a number."""
         exact, width = self._index, self._index.d
-        quantiser = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+        quantiser = _quantiser(width)
         numbers = faiss.vector_to_array(exact.id_map)
         vectors_IE = faiss.rev_swig_ptr(faiss.downcast_index(exact.index).get_xb(), len(numbers) * width)  # type: ignore[attr-defined]
         vectors_IE = vectors_IE.reshape(len(numbers), width)
@@ -62,6 +63,29 @@ class Index:
             part = slice(first, first + _MOVED_AT_ONCE)
             self._index.add_with_ids(vectors_IE[part], numbers[part])
         self._rounded = True
+
+    @classmethod
+    def of(cls, width: int, ids: Sequence[str], arrays: Mapping[str, NDArray[np.generic]]) -> Index:
+        """The same index again, from what ``arrays`` returned."""
+        made = cls(width)
+        if len(arrays["trained"]):
+            quantiser = _quantiser(width)
+            faiss.copy_array_to_vector(arrays["trained"], quantiser.sq.trained)
+            quantiser.is_trained = made._rounded = True
+            made._index = faiss.IndexIDMap2(quantiser)
+        made._index.add_sa_codes(np.ascontiguousarray(arrays["codes"]), np.arange(len(ids)))
+        made._ids = dict(enumerate(ids))
+        made._numbers = {item: number for number, item in made._ids.items()}
+        made._next = len(ids)
+        return made
+
+    def arrays(self) -> tuple[list[str], dict[str, NDArray[np.generic]]]:
+        """The ids, and what is kept of their vectors: codes uint8 [I, …], and the range of each column if rounded."""
+        kept: Any = faiss.downcast_index(self._index.index)
+        codes = faiss.vector_to_array(kept.codes).reshape(-1, kept.code_size)
+        trained = faiss.vector_to_array(kept.sq.trained) if self._rounded else np.zeros(0, np.float32)
+        ids = [self._ids[number] for number in faiss.vector_to_array(self._index.id_map).tolist()]
+        return ids, {"codes": codes, "trained": trained}
 
     def remove(self, ids: Sequence[str]) -> int:
         """Takes vectors out; returns how many there were."""
@@ -107,6 +131,10 @@ class Index:
         query = np.ascontiguousarray(vector_E[None], np.float32)
         scores, numbers = self._index.search(query, count, params=parameters)
         return [(self._ids[int(n)], float(s)) for n, s in zip(numbers[0], scores[0], strict=True)]
+
+
+def _quantiser(width: int) -> faiss.IndexScalarQuantizer:
+    return faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
 
 
 def _batch(numbers: Sequence[int]) -> faiss.IDSelectorBatch:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -18,11 +19,10 @@ from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Backend, Fi
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.histories import Histories
-from m6rec.serving.index import Index
+from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.turns import Turns
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Row
-from m6rec.text.factors import mixed
 from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
@@ -54,6 +54,7 @@ class Recommender(Backend):
         past: Everything observed in the log.
         histories: The journal of later events, which is read in here; None keeps them in memory only.
         catalogue: The items on disk, which replace those of the log if there are any; None keeps them in memory only.
+        vectors: A folder that keeps the items' vectors over a restart; None reads every item anew.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Recommender(Backend):
         *,
         histories: Histories | None = None,
         catalogue: Catalogue | None = None,
+        vectors: Path | None = None,
     ) -> None:
         self._lock = threading.RLock()
+        self._vectors = vectors
         self._past, self._histories, self._catalogue = past, histories, catalogue
         self._users = dict(log.users)
         self._items = dict(log.items)  # deleted ones too: histories still name them
@@ -83,15 +86,18 @@ class Recommender(Backend):
             if event.item in self._items:
                 self._take_in(event)
         self.swap(retrieve, rank)
+        self.save()
 
     def swap(self, retrieve: Tuned, rank: Tuned) -> None:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
         with self._lock:
-            items = list(self._live.values())
-        index = _Indexes(retrieve)
-        index.put(items, retrieve.item_vectors(items))
+            known = dict(self._live)
+        index = ItemIndex(retrieve)
+        if self._vectors is not None:
+            index.restore(self._vectors, known)
+        missing = [item for item in known.values() if item.id not in index]
+        index.put(missing, retrieve.item_vectors(missing))
         with self._lock:
-            known = {item.id: item for item in items}
             fresh = [item for item in self._live.values() if known.get(item.id) is not item]
             index.remove([item for item in known if item not in self._live])
             index.put(fresh, retrieve.item_vectors(fresh))
@@ -102,6 +108,12 @@ class Recommender(Backend):
                 Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
                 for one in (retrieve, rank)
             )
+
+    @_alone
+    def save(self) -> None:
+        """Writes what the next start would have to read again; what it must not lose is on disk already."""
+        if self._vectors is not None:
+            self._index.save(self._vectors, self._live)
 
     @property
     def width(self) -> int:
@@ -280,37 +292,6 @@ class Recommender(Backend):
         if user not in self._users:
             raise UnknownError(f"there is no user {user!r} among the {len(self._users)} known; check the id")
         return self._users[user]
-
-
-class _Indexes:
-    """Item vectors of one retrieval task: of items with factors, and of those without, which are searched apart."""
-
-    def __init__(self, retrieve: Tuned) -> None:
-        self._factors = retrieve.factors
-        self._known, self._new = Index(retrieve.width), Index(retrieve.width)
-
-    def put(self, items: Sequence[Item], vectors_IE: NDArray[np.float32]) -> None:
-        """Adds items or replaces them."""
-        ids = [item.id for item in items]
-        new = np.zeros(len(ids), np.bool_) if self._factors is None else self._factors.new(ids)
-        for index, chosen in ((self._known, ~new), (self._new, new)):
-            places = np.flatnonzero(chosen)
-            index.put([ids[place] for place in places], vectors_IE[places])
-
-    def remove(self, ids: Sequence[str]) -> int:
-        """See ``Index``."""
-        return self._known.remove(ids) + self._new.remove(ids)
-
-    def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
-        """See ``Index``."""
-        return np.concatenate([(self._known if item in self._known else self._new).vectors([item]) for item in ids])
-
-    def search(
-        self, vector_E: NDArray[np.float32], count: int, only: Collection[str] | None, without: Collection[str]
-    ) -> list[tuple[str, float]]:
-        """The best of both (``text.factors.mixed``)."""
-        known, new = (index.search(vector_E, count, only=only, without=without) for index in (self._known, self._new))
-        return mixed(known, new)[:count]
 
 
 def _num_tokens(tuned: Tuned, texts: Iterable[str]) -> int:

@@ -507,11 +507,12 @@ def depth(http) -> float:
 SERVE = """
 from pathlib import Path
 from m6rec.serving.histories import LmdbHistories
-from m6rec.serving.http import serve
+from m6rec.serving.http import log_to_stderr, serve
 from m6rec.serving.settings import Settings
 from tests.fake import FakeBackend
 backend = FakeBackend({histories})
 {more}
+log_to_stderr()
 serve(backend, Settings(port=0, drain_s={drain_s}){reload})
 """
 

@@ -64,3 +64,19 @@ def test_a_large_catalogue_is_kept_in_8_bits_and_searched_the_same(monkeypatch):
     assert index.remove(["n2"]) == 1
     assert "n2" not in {item for item, _ in index.search(vectors[2], 100)}
     assert {item for item, _ in index.search(vectors[2], 9, only=ids[10:13])} == set(ids[10:13])
+
+
+@pytest.mark.parametrize("exact", [1_000, 20], ids=["exact", "rounded"])
+def test_arrays_make_the_same_index_again(monkeypatch, exact):
+    monkeypatch.setattr(module, "EXACT", exact)
+    index = Index(8)
+    index.put(IDS, VECTORS)
+    index.remove(IDS[3:9])
+    index.put(IDS[:2], VECTORS[10:12])
+    again = Index.of(8, *index.arrays())
+    assert again.search(VECTORS[3], 60) == index.search(VECTORS[3], 60)
+    for one in (index, again):
+        one.remove(["i20"])
+        one.put(["i21", "new"], VECTORS[3:5])
+    assert again.search(VECTORS[3], 60, without=["i30"]) == index.search(VECTORS[3], 60, without=["i30"])
+    assert len(Index.of(8, *Index(8).arrays())) == 0

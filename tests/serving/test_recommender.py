@@ -180,6 +180,38 @@ def test_what_was_acknowledged_is_there_after_a_restart(tunings, tmp_path):
     assert not {"i10", "i11"} & set(ids(second.recommend("u0", 10).items))
 
 
+def test_a_restart_reads_only_items_that_changed(tunings, tmp_path, monkeypatch):
+    read = []
+    item_vectors = tunings[0].item_vectors
+
+    def counted(items):
+        read.extend(item.id for item in items)
+        return item_vectors(items)
+
+    monkeypatch.setattr(tunings[0], "item_vectors", counted)
+
+    def start():
+        read.clear()
+        return Recommender(
+            *tunings, LOG, observed(), catalogue=Catalogue(tmp_path / "items"), vectors=tmp_path / "vectors"
+        )
+
+    first = start()
+    assert sorted(read) == sorted(ITEMS)
+    assert ids(start().retrieve("u0")) == ids(first.retrieve("u0"))  # the first is killed, as it were
+    assert read == []
+    first.upsert([Item("fresh", "Storm"), Item("i1", "Another")])
+    first.delete(["i2"])
+    second = start()
+    assert sorted(read) == ["fresh", "i1"]
+    second.upsert([Item("i3", "A third")])
+    second.save()
+    third = start()
+    assert read == []
+    everything = Filters(seen=True)
+    assert third.retrieve("u0", filters=everything) == second.retrieve("u0", filters=everything)
+
+
 def test_a_failing_journal_changes_nothing(tunings):
     class Full:
         def replay(self):

@@ -23,6 +23,7 @@ def shop(tmp_path_factory):
 
 def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(shop):
     with serving(shop) as (child, url), Client(url) as client:
+        assert (shop / "store" / "vectors" / "items.safetensors").exists()
         before = client.recommend("u1", 5)
         assert len(before.items) == 5
         assert {"queue", "retrieve", "rank"} <= set(before.timings_ms)
@@ -59,8 +60,11 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
                 break
             time.sleep(0.05)
         assert swapped != kept
+        written = (shop / "store" / "vectors" / "items.safetensors").read_bytes()
+        client.delete(["i5"])
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) == 0
+        assert (shop / "store" / "vectors" / "items.safetensors").read_bytes() != written
 
 
 def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):

@@ -1,0 +1,167 @@
+"""The catalogue's vectors under one retrieval task: searched, changed, and kept over a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from m6rec.errors import StoreError
+from m6rec.serving.index import Index
+from m6rec.text.factors import mixed
+from m6rec.tuned import Tuned
+from m6rec.types import Item
+
+FILE = "items.safetensors"
+_FORMAT = "1"
+_DIGEST_BYTES = 16
+
+_log = logging.getLogger(__name__)
+
+
+class ItemIndex:
+    """Item vectors of one retrieval task: of items with factors, and of those without, which are searched apart.
+
+    A snapshot is one file, so that it is whole or not there. Its header is a card of its format, of what its vectors
+    were made with (``Tuned.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read items
+    anew.
+
+    Args:
+        retrieve: The task.
+    """
+
+    def __init__(self, retrieve: Tuned) -> None:
+        self._retrieve = retrieve
+        self._parts = {"known": Index(retrieve.width), "new": Index(retrieve.width)}
+        self._changed = True
+
+    def __contains__(self, item: object) -> bool:
+        return any(item in part for part in self._parts.values())
+
+    def put(self, items: Sequence[Item], vectors_IE: NDArray[np.float32]) -> None:
+        """Adds items or replaces them."""
+        ids = [item.id for item in items]
+        factors = self._retrieve.factors
+        new = np.zeros(len(ids), np.bool_) if factors is None else factors.new(ids)
+        for part, chosen in (("known", ~new), ("new", new)):
+            places = np.flatnonzero(chosen)
+            self._parts[part].put([ids[place] for place in places], vectors_IE[places])
+        self._changed |= bool(ids)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """See ``Index``."""
+        removed = sum(part.remove(ids) for part in self._parts.values())
+        self._changed |= bool(removed)
+        return removed
+
+    def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """See ``Index``."""
+        known, new = self._parts.values()
+        return np.concatenate([(known if item in known else new).vectors([item]) for item in ids])
+
+    def search(
+        self, vector_E: NDArray[np.float32], count: int, only: Collection[str] | None, without: Collection[str]
+    ) -> list[tuple[str, float]]:
+        """The best of both (``text.factors.mixed``)."""
+        known, new = (part.search(vector_E, count, only=only, without=without) for part in self._parts.values())
+        return mixed(known, new)[:count]
+
+    def save(self, folder: Path, items: Mapping[str, Item]) -> None:
+        """Writes a snapshot unless the last one still holds; where that fails, a warning is logged.
+
+        Args:
+            folder: Where; made if need be.
+            items: At least those in the index, by id, with the texts that their vectors were read from.
+        """
+        if not self._changed:
+            return
+        tensors: dict[str, NDArray[np.generic]] = {}
+        for name, part in self._parts.items():
+            ids, arrays = part.arrays()
+            arrays["ids"] = np.frombuffer(json.dumps(ids).encode(), np.uint8)
+            arrays["texts"] = self._texts(items[item] for item in ids)
+            tensors |= {f"{name}.{kind}": array for kind, array in arrays.items()}
+        made_with = self._retrieve.digest()
+        card = {"format": _FORMAT, "made_with": made_with, "checksum": _checksum(made_with, tensors)}
+        partial = folder / f".{FILE}.partial"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, str(partial), metadata=card)
+            os.replace(partial, folder / FILE)
+        except (SafetensorError, OSError) as error:
+            with suppress(OSError):
+                partial.unlink()
+            _log.warning("item vectors can't be kept, and will be read again after a restart: %s", error)
+        else:
+            self._changed = False
+
+    def restore(self, folder: Path, items: Mapping[str, Item]) -> None:
+        """Puts in the vectors of a snapshot, of all items whose text is still the same, into an empty index.
+
+        Args:
+            folder: Where ``save`` wrote; that nothing is there is no error, and what doesn't fit is logged.
+            items: The catalogue by id.
+        """
+        assert not any(map(len, self._parts.values())), "restore into an empty index"
+        file = folder / FILE
+        if not file.exists():
+            return
+        try:
+            tensors = _read(file, self._retrieve.digest())
+        except StoreError as error:
+            _log.warning("item vectors are read anew: %s", error)
+            return
+        num_stale = 0
+        for name in self._parts:
+            arrays = {kind: tensors[f"{name}.{kind}"] for kind in ("codes", "trained")}
+            ids: list[str] = json.loads(tensors[f"{name}.ids"].tobytes())
+            part = Index.of(self._retrieve.width, ids, arrays)
+            there_I = np.array([item in items for item in ids], np.bool_)
+            texts = self._texts(items[item] for item in ids if item in items)
+            there_I[there_I] = (tensors[f"{name}.texts"][there_I] == texts).all(1)
+            num_stale += part.remove([ids[place] for place in np.flatnonzero(~there_I)])
+            self._parts[name] = part
+        self._changed = num_stale > 0
+        restored = sum(map(len, self._parts.values()))
+        _log.info("item vectors restored", extra={"facts": {"restored": restored, "stale": num_stale}})
+
+    def _texts(self, items: Iterable[Item]) -> NDArray[np.uint8]:
+        """A digest of what is read of each item, [I, 16]."""
+        task, domain = self._retrieve.task, self._retrieve.domain
+        words = (
+            json.dumps([(segment.slot, segment.text) for segment in task.candidate(item, domain)]) for item in items
+        )
+        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest() for text in words)
+        return np.frombuffer(digests, np.uint8).reshape(-1, _DIGEST_BYTES)
+
+
+def _read(file: Path, made_with: str) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a snapshot. Raises StoreError where it is damaged, or doesn't fit."""
+    try:
+        with safe_open(file, "np") as opened:
+            card = opened.metadata() or {}
+            if card.get("format") != _FORMAT or card.get("made_with") != made_with:
+                raise StoreError(f"{file} was made by another tuning or another version of m6rec")
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{file} can't be read ({error})") from error
+    if card.get("checksum") != _checksum(made_with, tensors):
+        raise StoreError(f"{file} is damaged")
+    return tensors
+
+
+def _checksum(made_with: str, tensors: Mapping[str, NDArray[np.generic]]) -> str:
+    digest = hashlib.blake2b(made_with.encode(), digest_size=_DIGEST_BYTES)
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

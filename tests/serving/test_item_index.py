@@ -1,0 +1,183 @@
+import json
+import logging
+import os
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from m6rec.serving import index as module
+from m6rec.serving.item_index import FILE, ItemIndex
+from m6rec.text.factors import fit
+from m6rec.tuned import Tuned, TunedConfig, create
+from m6rec.types import Item
+from tests import tiny
+
+ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama", "Wär 😀")[: n % 3]) for n in range(12)}
+
+
+@pytest.fixture(scope="module")
+def retrieve():
+    """Of the twelve items, three have factors."""
+    plain = create(TunedConfig(task="retrieve", domain="movielens", foundation="tiny"), tiny.foundation(num_layers=4))
+    factors = fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6))
+    return Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, factors)
+
+
+def built(retrieve, items=ITEMS):
+    index = ItemIndex(retrieve)
+    index.put(list(items.values()), retrieve.item_vectors(list(items.values())))
+    return index
+
+
+@pytest.fixture
+def folder(retrieve, tmp_path):
+    built(retrieve).save(tmp_path / "new" / "folder", ITEMS)
+    return tmp_path / "new" / "folder"
+
+
+def restored(retrieve, folder, items=ITEMS):
+    index = ItemIndex(retrieve)
+    index.restore(folder, items)
+    return index
+
+
+def found(index, retrieve):
+    query = np.random.default_rng(0).standard_normal(retrieve.width).astype(np.float32)
+    return index.search(query, 100, None, ())
+
+
+def test_a_restored_index_answers_as_the_one_that_was_saved(retrieve, folder):
+    index, before = restored(retrieve, folder), built(retrieve)
+    assert found(index, retrieve) == found(before, retrieve)
+    np.testing.assert_array_equal(index.vectors(list(ITEMS)), before.vectors(list(ITEMS)))
+    assert os.listdir(folder) == [FILE]
+
+
+def test_a_restored_index_goes_on(retrieve, folder):
+    index = restored(retrieve, folder)
+    more = [Item("i3", "Another"), Item("fresh", "Storm")]
+    index.put(more, retrieve.item_vectors(more))
+    assert index.remove(["i5", "i5", "i99"]) == 1
+    changed = {**ITEMS, **{item.id: item for item in more}}
+    del changed["i5"]
+    assert dict(found(index, retrieve)) == pytest.approx(dict(found(built(retrieve, changed), retrieve)), rel=1e-5)
+
+
+def test_items_that_changed_or_left_are_not_restored(retrieve, folder):
+    now = {**ITEMS, "i1": Item("i1", "Another"), "i7": Item("i7", "Film 7", ("War",)), "fresh": Item("fresh", "Storm")}
+    del now["i4"]
+    index = restored(retrieve, folder, now)
+    assert {item for item in now if item not in index} == {"i1", "i7", "fresh"}
+    assert "i4" not in index
+
+
+def test_it_is_written_only_when_it_changed(retrieve, folder):
+    index = restored(retrieve, folder)
+    (folder / FILE).unlink()
+    index.save(folder, ITEMS)
+    assert not (folder / FILE).exists()
+    index.remove(["i4"])
+    index.save(folder, ITEMS)
+    assert (folder / FILE).exists()
+    again = ItemIndex(retrieve)
+    again.restore(folder, {item: ITEMS[item] for item in ITEMS if item != "i5"})
+    (folder / FILE).unlink()
+    again.save(folder, ITEMS)  # what it left out is a change as well
+    assert (folder / FILE).exists()
+
+
+def other_seed(retrieve):
+    return create(retrieve.config, retrieve.foundation, cache=retrieve.cache, factors=retrieve.factors, seed=7)
+
+
+def other_factors(retrieve):
+    factors = fit((f"u{n % 2}", f"i{n % 2}", True) for n in range(6))
+    return Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, factors)
+
+
+def other_foundation(retrieve):
+    return create(retrieve.config, tiny.foundation(num_layers=4, seed=3), factors=retrieve.factors)
+
+
+@pytest.mark.parametrize("change", [other_seed, other_factors, other_foundation])
+def test_a_snapshot_of_another_tuning_is_refused(retrieve, folder, caplog, change):
+    index = restored(change(retrieve), folder)
+    assert not any(item in index for item in ITEMS)
+    assert "read anew" in caplog.text
+    assert "another tuning" in caplog.text
+
+
+def rewrite(change):
+    """Changes the arrays and keeps the card."""
+
+    def damage(file):
+        with safe_open(file, "np") as opened:
+            card = opened.metadata()
+        tensors = {name: array.copy() for name, array in load_file(file).items()}
+        change(tensors, card)
+        save_file(tensors, file, metadata=card)
+
+    return damage
+
+
+def flip(tensors, card):
+    tensors["new.codes"][0, 0] ^= 1
+
+
+def swap_ids(tensors, card):
+    ids = json.loads(tensors["new.ids"].tobytes())
+    tensors["new.ids"] = np.frombuffer(json.dumps(ids[::-1]).encode(), np.uint8)
+
+
+def drop(tensors, card):
+    del tensors["known.texts"]
+
+
+def grow_old(tensors, card):
+    card["format"] = "0"
+
+
+DAMAGES = {
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-10]),
+    "empty": lambda file: file.write_bytes(b""),
+    "noise": lambda file: file.write_bytes(b"noise" * 100),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "a bit": rewrite(flip),
+    "other ids": rewrite(swap_ids),
+    "less": rewrite(drop),
+    "another version": rewrite(grow_old),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_snapshot_is_refused(retrieve, folder, caplog, damage):
+    DAMAGES[damage](folder / FILE)
+    index = restored(retrieve, folder)
+    assert not any(item in index for item in ITEMS)
+    assert "read anew" in caplog.text
+
+
+def test_a_first_start_has_nothing_to_complain_of(retrieve, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    assert "i1" not in restored(retrieve, tmp_path)
+    assert not caplog.records
+
+
+def test_what_can_not_be_written_is_a_warning_and_leaves_nothing(retrieve, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    built(retrieve).save(tmp_path / "file", ITEMS)
+    assert "can't be kept" in caplog.text
+    (tmp_path / FILE).mkdir()
+    (tmp_path / FILE / "other").touch()
+    built(retrieve).save(tmp_path, ITEMS)
+    assert len(caplog.records) == 2
+    assert sorted(os.listdir(tmp_path)) == ["file", FILE]
+
+
+def test_a_rounded_index_is_restored_as_it_is(retrieve, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "EXACT", 5)
+    before = built(retrieve)
+    before.save(tmp_path, ITEMS)
+    assert found(restored(retrieve, tmp_path), retrieve) == found(before, retrieve)
