@@ -235,7 +235,23 @@ def test_factors_stand_behind_what_is_read_and_are_saved(tmp_path):
     np.testing.assert_array_equal(users[:, 128:], np.concatenate([row.tastes for row in rows]))
     np.testing.assert_array_equal(items[:, 128:], factors.targets(list(ITEMS)))
     both.save(tmp_path)
-    np.testing.assert_array_equal(load(tmp_path, FOUNDATION, both.cache).vectors(rows), users)
+    again = load(tmp_path, FOUNDATION, both.cache)
+    np.testing.assert_array_equal(again.vectors(rows), users)
+    assert again.digest() == both.digest()
+
+
+def test_a_digest_tells_what_makes_vectors_of_items():
+    half = tiny.foundation(dtype=torch.bfloat16)
+    half.model.id = FOUNDATION.model.id
+    plain = make("retrieve")
+    factors = fit((event.user, event.item, BOOKS.likes(event)) for event in LOG)
+    others = [
+        make("retrieve", keep=2),
+        make("retrieve", depth=1),
+        Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, factors),
+        Tuned(plain.config, half, plain.tuning, plain.cache),
+    ]
+    assert len({one.digest() for one in (plain, *others)}) == 5
 
 
 def test_errors(tmp_path):

@@ -78,7 +78,10 @@ def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):
         assert caught.value.status == 503
         assert client.rank("guest", ["i2"])
     server.start()
+    snapshot = shop / "server" / "vectors" / "items.safetensors"
+    written = snapshot.stat().st_mtime_ns
     with serving(shop, *words, store="server") as (_, url), Client(url) as client:
+        assert snapshot.stat().st_mtime_ns == written  # all of it was of use, so it was not written again
         assert client.rank("guest", ["i2"])
         with pytest.raises(UnknownError, match="late"):
             client.rank("late", ["i2"])
