@@ -146,9 +146,7 @@ def served() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        # Before the reason may stand the command, and with it what a user wrote.
-        reason = str(error).rpartition(" of pipeline caused error: ")[2]
-        raise StoreError(f"the shared store doesn't serve ({reason})") from error
+        raise StoreError(f"the shared store doesn't serve ({error})") from error
 
 
 class Forgiving:

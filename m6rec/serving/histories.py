@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from m6rec.errors import StoreError
 from m6rec.foundation.stores import MAP_BYTES, connect, open_environment, served, transaction
@@ -73,6 +73,13 @@ class LmdbHistories:
 
 
 _LIST = "m6rec-histories"  # an event's place in it is its number
+# All or none, in memory as on disk; a full server refuses a script at its first write. Not WATCH and MULTI: where their
+# answer is lost, the client library can't tell that from somebody else's push, and a second try is a second event.
+_PUSH = """
+if redis.call('LLEN', KEYS[1]) ~= tonumber(ARGV[1]) then return 0 end
+for place = 2, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[place]) end
+return 1
+"""
 _DURABLE = {
     "appendonly": "yes",
     "appendfsync": "always",
@@ -107,14 +114,13 @@ class RedisHistories:
         if not events:
             return
 
-        def push(pipeline: Any) -> None:
-            records = [record for _, record in _records(pipeline.llen(_LIST), events)]
-            pipeline.multi()
-            pipeline.rpush(_LIST, *records)
-
         self._check()
         with served():
-            self._client.transaction(push, _LIST)  # anew where somebody else appends between count and push
+            pushed = False
+            while not pushed:  # once, unless somebody else pushes between count and push
+                count = self._client.llen(_LIST)
+                records = [record for _, record in _records(count, events)]
+                pushed = self._client.eval(_PUSH, 1, _LIST, count, *records) == 1
 
     def replay(self) -> Iterator[Event]:
         """See ``Histories``."""

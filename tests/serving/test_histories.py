@@ -342,6 +342,26 @@ def test_a_server_that_comes_back_takes_events_again(own_server):
     histories.close()
 
 
+def test_an_answer_that_is_lost_is_no_second_event(server, monkeypatch):
+    histories = RedisHistories(server.url)
+    read = redis.connection.Connection.read_response
+
+    def lost(connection, *args, **options):
+        answer = read(connection, *args, **options)
+        if answer == 1:  # that of the push, the only one
+            raise redis.ConnectionError("cut")
+        return answer
+
+    monkeypatch.setattr(redis.connection.Connection, "read_response", lost)
+    with pytest.raises(StoreError, match="cut"):
+        histories.append(EVENTS)
+    monkeypatch.undo()
+    assert list(histories.replay()) == EVENTS
+    histories.append(EVENTS[:1])
+    assert list(histories.replay()) == [*EVENTS, *EVENTS[:1]]
+    histories.close()
+
+
 LOSSY = [("appendfsync", "everysec"), ("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")]
 
 
