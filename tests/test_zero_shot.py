@@ -32,7 +32,7 @@ def make_log(num_events: int = 120) -> Log:
 
 
 def test_a_score_is_the_likelihood_of_the_answer_after_the_text_so_far(foundation):
-    lines = (("\nHeat, liked by 50%. User likes it?", 1), ("\nAlien, liked by 75%. User likes it?", 0))
+    lines = (("\nHeat, liked by 50%:", 1), ("\nAlien, liked by 75%:", 0))
     batches = zero_shot.read(foundation, [Diary(lines, (4, 9), 1)])
     found = zero_shot.scores(foundation, batches)
     text = lines[0][0] + ANSWERS[1] + lines[1][0]

@@ -1,7 +1,7 @@
 """Zero-shot like prediction: a user's events as a diary whose next line the untuned model completes.
 
-    Toy Story, liked by 80%. User likes it? yes
-    Heat, liked by 75%. User likes it? ___
+    Toy Story, liked by 80%: yes
+    Heat, liked by 75%: ___
 
 The score is log p(" yes") − log p(" no") at the blank. Earlier lines show how readily this user says yes, and the
 share, which is counted from the past alone, says what a model that never saw the item can't know.
@@ -39,7 +39,7 @@ class Diary:
 
 def line(item: Item, item_share: float) -> str:
     """An event's line up to the blank."""
-    return f"\n{item.title}, liked by {share(item_share)}. User likes it?"
+    return f"\n{item.title}, liked by {share(item_share)}:"
 
 
 def write(events: Sequence[Event], items: dict[str, Item], domain: Domain, first: int, last: int) -> list[Diary]:
