@@ -38,7 +38,7 @@ class Sampling:
     """How tokens are chosen, and when a text ends.
 
     Attributes:
-        max_tokens: Tokens of a text at most.
+        max_tokens: Tokens of a text at most; memory for so many is set aside.
         temperature: Of the softmax that tokens are drawn from; 0 takes the likeliest.
         top_p: Draws from the likeliest tokens that together are so probable (Holtzman et al., 2020).
         beams: Texts that beam search goes on with; the one of the highest mean log-probability a token is the result.
@@ -141,7 +141,7 @@ class Engine:
 
     @torch.no_grad()
     def read(self, fresh_ND: Tensor, known: Known = ()) -> Known:
-        """Keys and values of a context, for any number of prompts.
+        """Keys and values of a causal context, for any number of prompts.
 
         Args:
             fresh_ND: States of the tokens that it has grown by; the tuning's prompts go before the first.
@@ -160,8 +160,10 @@ class Engine:
             ConfigError: The prompt is empty, or an id or a combination of options is not possible.
         """
         model = self._foundation.model
-        known = prompt.known or self.read(torch.empty(0, model.config.width, dtype=model.dtype, device=model.device))
-        stream = Stream(self._foundation, self._depth, replace(prompt, known=known), sampling, constraint)
+        if not prompt.known and self._tuning is not None:
+            nothing_ND = torch.empty(0, model.config.width, dtype=model.dtype, device=model.device)
+            prompt = replace(prompt, known=self.read(nothing_ND))
+        stream = Stream(self._foundation, self._depth, prompt, sampling, constraint)
         self._streams.append(stream)
         return stream
 
@@ -183,9 +185,9 @@ class Engine:
             left -= counts[-1]
         logits = iter(self._logits(beams, counts))
         for stream in self._streams:
-            logits_SV = [next(logits) for _ in stream.beams]
+            logits_BV = [next(logits) for _ in stream.beams]
             if all(beam.cache.length == len(beam.ids) for beam in stream.beams):
-                stream.advance(logits_SV)
+                stream.advance(logits_BV)
         self._streams = [stream for stream in self._streams if stream.result is None]
 
     def generate(
@@ -201,7 +203,7 @@ class Engine:
         return results
 
     def _logits(self, beams: Sequence[_Beam], counts: Sequence[int]) -> Tensor:
-        """Reads so many further tokens of each beam, all in one row; logits_SV after the last of each."""
+        """Reads so many further tokens of each beam, all in one row; logits_BV after the last of each."""
         model, depth = self._foundation.model, self._depth
         ids = [token for beam, n in zip(beams, counts, strict=True) for token in beam.ids[beam.cache.length :][:n]]
         hidden_1TD = model.embed(torch.tensor([ids], device=model.device))
@@ -214,8 +216,8 @@ class Engine:
         hidden_1TD = self._run(hidden_1TD.float(), beams, starts, counts, range(depth, model.config.num_layers))
         for beam, count in zip(beams, counts, strict=True):
             beam.cache.length += count
-        last_S = torch.tensor(counts, device=model.device).cumsum(0) - 1
-        return model.logits(model.finish(hidden_1TD[0, last_S])).float().cpu()
+        last_B = torch.tensor(counts, device=model.device).cumsum(0) - 1
+        return model.logits(model.finish(hidden_1TD[0, last_B])).float().cpu()
 
     def _run(
         self, hidden_1TD: Tensor, beams: Sequence[_Beam], starts: Sequence[int], counts: Sequence[int], layers: range
@@ -280,11 +282,11 @@ class Stream:
         fresh, self._num_taken = text[self._num_taken :], len(text)
         return fresh
 
-    def advance(self, logits_SV: Sequence[Tensor]) -> None:
+    def advance(self, logits_BV: Sequence[Tensor]) -> None:
         """Goes on with the likeliest tokens after each beam; called by the engine."""
         chosen = [
             (beam.log_probability + nats, beam, token)
-            for beam, logits_V in zip(self.beams, logits_SV, strict=True)
+            for beam, logits_V in zip(self.beams, logits_BV, strict=True)
             for token, nats in self._choose(beam, logits_V)
         ]
         chosen.sort(key=lambda choice: -choice[0])
@@ -428,7 +430,7 @@ class _Cache:
             _, groups, _, width = kv_2GTK.shape
             upper = layer >= self._first
             buffer = kv_2GTK.new_empty(2, groups, self._room + upper * self.num_context, width)
-            if upper:
+            if upper and self._known:
                 for half, known_GNK in zip(buffer, self._known[layer - self._first], strict=True):
                     half[:, : self.num_context] = known_GNK
             self._layers_2GLK[layer] = buffer

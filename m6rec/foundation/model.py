@@ -474,7 +474,8 @@ class Block(nn.Module):
 
     def _heads(self, layer: int, name: str, x_BLD: Tensor, delta: Delta | None) -> Tensor:
         y_BLD = self._linear(layer, name, x_BLD, delta)
-        return y_BLD.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
+        head_width = self.config.head_width
+        return y_BLD.view(*y_BLD.shape[:2], y_BLD.shape[2] // head_width, head_width).transpose(1, 2)
 
 
 def rotate(x_BHLK: Tensor, cos_BLK: Tensor, sin_BLK: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Constraint(Protocol[State]):
         """Before the first token."""
 
     def allowed(self, state: State) -> NDArray[np.int64]:
-        """Ids that may come next."""
+        """Ids that may come next, control tokens left out; at the start at least one."""
 
     def may_end(self, state: State) -> bool:
         """Whether what has been generated is a whole text."""
@@ -38,10 +38,6 @@ class TitleTrie:
     A text that another one begins with can be chosen as well: there the model decides between its end-of-text token and
     going on. Texts that end in what follows them in the prompt, such as a closing quotation mark, make that choice
     easier for it. A node takes 17 bytes.
-
-    >>> from tests import tiny
-    >>> trie = TitleTrie(tiny.foundation().tokenizer, ["the", "then"])
-    >>> node = trie.advance(trie.start, int(trie.allowed(trie.start)[0]))
 
     Args:
         tokenizer: Of the foundation that generates.

@@ -96,8 +96,8 @@ def test_logits_equal_one_pass_over_what_was_written(pairs, monkeypatch, name, d
     visible = torch.full((1, 1), whole_1ND.shape[1])
     with torch.no_grad():
         expected = model.logits(model.upper(whole_1ND, states_1MD[:, None], visible, depth, delta=tuning)[0, 0])
-    for number, found_SV in enumerate(steps):
-        torch.testing.assert_close(found_SV[0], expected[len(ids) - 1 + number], rtol=0, atol=1e-4)
+    for number, found_BV in enumerate(steps):
+        torch.testing.assert_close(found_BV[0], expected[len(ids) - 1 + number], rtol=0, atol=1e-4)
 
 
 def theirs_generate(theirs, ids, max_tokens, **options):
