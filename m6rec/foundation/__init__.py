@@ -7,4 +7,5 @@ Tensor names end in their shape:
     L  tokens in general           T  context and candidates laid in one row, N + C·M
     D  model width                 H  attention heads     G  key-value heads
     K  width of one head           V  vocabulary          P  prompt tokens
+    A  tokens that a generated text may go on with
 """

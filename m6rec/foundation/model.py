@@ -45,7 +45,10 @@ class RopeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a foundation, in the field names of its Hugging Face ``config.json``, shortened."""
+    """The shape of a foundation, in the field names of its Hugging Face ``config.json``, shortened.
+
+    ``end_ids`` are the tokens that end a text.
+    """
 
     family: str
     vocab_size: int
@@ -63,6 +66,7 @@ class ModelConfig:
     qkv_bias: bool = False
     tied: bool = True
     attention_scale: float
+    end_ids: tuple[int, ...] = ()
 
     @property
     def is_gemma(self) -> bool:
@@ -81,7 +85,8 @@ class ModelConfig:
         Raises:
             ConfigError: The family, its rotary variant or an option of it is not supported.
         """
-        raw = raw.get("text_config", raw) if raw.get("model_type") == "gemma3" else raw
+        if raw.get("model_type") == "gemma3":
+            raw = {"eos_token_id": raw.get("eos_token_id"), **raw.get("text_config", raw)}
         family = str(raw.get("model_type"))
         if family not in FAMILIES:
             raise ConfigError(f"model_type {family!r} is not supported; choose a model of {', '.join(FAMILIES)}")
@@ -93,6 +98,7 @@ class ModelConfig:
         if activation not in ACTIVATIONS:
             raise ConfigError(f"activation {activation!r} is not supported; known: {', '.join(ACTIVATIONS)}")
         rope, local_rope = _ropes(raw)
+        end = raw.get("eos_token_id")
         return cls(
             family=family,
             vocab_size=int(raw["vocab_size"]),
@@ -112,6 +118,7 @@ class ModelConfig:
             attention_scale=float(raw.get("query_pre_attn_scalar") or head_width) ** -0.5
             if family == "gemma3_text"
             else head_width**-0.5,
+            end_ids=tuple(end) if isinstance(end, list) else () if end is None else (int(end),),
         )
 
 
@@ -307,8 +314,8 @@ class Turn:
     Attributes:
         known: Of the context so far; empty before the first turn.
         fresh_ND: States of the tokens that the context has grown by since.
-        blocks_CMD: States of the candidates' tokens, as many of each; every candidate sees the whole context. At least
-            one.
+        blocks_CMD: States of the candidates' tokens, as many of each; every candidate sees the whole context. None are
+            needed where only the context is to be read.
     """
 
     known: Known
@@ -467,7 +474,8 @@ class Block(nn.Module):
 
     def _heads(self, layer: int, name: str, x_BLD: Tensor, delta: Delta | None) -> Tensor:
         y_BLD = self._linear(layer, name, x_BLD, delta)
-        return y_BLD.view(*y_BLD.shape[:2], -1, self.config.head_width).transpose(1, 2)
+        head_width = self.config.head_width
+        return y_BLD.view(*y_BLD.shape[:2], y_BLD.shape[2] // head_width, head_width).transpose(1, 2)
 
 
 def rotate(x_BHLK: Tensor, cos_BLK: Tensor, sin_BLK: Tensor) -> Tensor:

@@ -41,6 +41,11 @@ class Tokenizer:
         """Number of token ids, special ones included."""
         return self._fast.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def control_ids(self) -> list[int]:
+        """Ids of the control tokens, which no text is encoded to."""
+        return [token for token, added in self._fast.get_added_tokens_decoder().items() if added.special]
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without any special token."""
         return [encoding.ids for encoding in self._fast.encode_batch(list(texts), add_special_tokens=False)]
@@ -48,3 +53,46 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special ones left out."""
         return str(self._fast.decode(list(ids), skip_special_tokens=True))
+
+
+class TextStream:
+    """Text of tokens that come one by one; it ends before the first stop string.
+
+    Args:
+        tokenizer: Whose ids they are.
+        before: What the text goes on from, since some tokenizers drop a space at the beginning.
+        stops: The stop strings, none of them empty.
+
+    Attributes:
+        text: All of it, in whole characters.
+        stopped: Whether a stop string has come.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int], stops: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        # Ids from the last but one place where a character was whole, and how many of them come before the last one.
+        self._ids, self._num_read = list(before[-1:]), len(before[-1:])
+        self.text, self.stopped = "", False
+
+    @property
+    def safe(self) -> str:
+        """``text`` without an end that may grow into a stop string."""
+        if self.stopped:
+            return self.text
+        longest = max(map(len, self._stops), default=0)
+        for size in range(min(longest - 1, len(self.text)), 0, -1):
+            if any(stop.startswith(self.text[-size:]) for stop in self._stops):
+                return self.text[:-size]
+        return self.text
+
+    def add(self, token: int) -> None:
+        """Takes the next token."""
+        self._ids = [*self._ids, token]  # not in place: beams copy what they go on from
+        read, decoded = self._tokenizer.decode(self._ids[: self._num_read]), self._tokenizer.decode(self._ids)
+        if decoded.endswith("\ufffd"):  # bytes of a character that isn't whole
+            return
+        self.text += decoded[len(read) :]
+        self._ids, self._num_read = self._ids[self._num_read :], len(self._ids) - self._num_read
+        found = [place for stop in self._stops if (place := self.text.find(stop)) >= 0]
+        if found:
+            self.text, self.stopped = self.text[: min(found)], True

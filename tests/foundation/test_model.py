@@ -209,6 +209,14 @@ def test_configs_that_are_not_supported(changes, message):
         ModelConfig.from_hf({**raw, "intermediate_size": 8, "vocab_size": 8, **changes})
 
 
+@pytest.mark.parametrize(("given", "read"), [(2, (2,)), ([1, 106], (1, 106)), (None, ())])
+def test_the_tokens_that_end_a_text(given, read):
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 8}
+    text = {"model_type": "gemma3_text", "vocab_size": 8, **shape}
+    assert ModelConfig.from_hf({**text, "eos_token_id": given}).end_ids == read
+    assert ModelConfig.from_hf({"model_type": "gemma3", "text_config": text, "eos_token_id": given}).end_ids == read
+
+
 def test_transformers_4_configs_mean_the_same():
     shape = {
         "num_hidden_layers": 7,
