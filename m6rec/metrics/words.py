@@ -61,8 +61,8 @@ def rouge(texts: Sequence[str], references: Sequence[str], kind: Literal["1", "2
     _check_pairs(texts, references, "references")
     name = f"rouge{kind}"
     scorer = _module("rouge_score.rouge_scorer").RougeScorer([name])
-    scores = [scorer.score(reference, text)[name].fmeasure for text, reference in zip(texts, references, strict=True)]
-    return 100 * sum(scores) / len(scores)
+    pairs = zip(references, texts, strict=True)
+    return 100 * float(sum(scorer.score(*pair)[name].fmeasure for pair in pairs)) / len(texts)
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
