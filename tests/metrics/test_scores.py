@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
@@ -17,8 +18,8 @@ both_classes = events.filter(lambda rows: len({label for label, _ in rows}) == 2
 
 
 def test_worked_examples():
-    failed, attempted = doctest.testmod(metrics)
-    assert attempted >= 10
+    failed, attempted = doctest.testmod(metrics.scores)
+    assert attempted >= 11
     assert failed == 0
 
 
@@ -190,3 +191,29 @@ def test_bad_data_is_refused(call, text):
 def test_bad_options_are_refused(call, text):
     with pytest.raises(ConfigError, match=text):
         call()
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
+@settings(deadline=None)
+def test_win_rate_equals_scipys_binomial_test(rows):
+    first, second = np.array(rows).T
+    found = metrics.win_rate(first, second)
+    assert found.wins + found.losses + found.ties == len(rows)
+    assert found.value == pytest.approx(np.mean((first > second) + (first == second) / 2))
+    decided = found.wins + found.losses
+    assert found.p == pytest.approx(binomtest(found.wins, decided).pvalue if decided else 1)
+
+
+def test_win_rate_of_many_questions_is_exact():
+    first = np.r_[np.ones(1_300), np.zeros(1_200)]
+    found = metrics.win_rate(first, 1 - first)
+    assert found.p == pytest.approx(binomtest(1_300, 2_500).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [([1, 2], [1], "shapes"), ([], [], "shapes"), ([1, 2], [1, float("nan")], "question 1 is NaN")],
+)
+def test_win_rate_says_what_is_wrong(first, second, message):
+    with pytest.raises(DataError, match=message):
+        metrics.win_rate(first, second)

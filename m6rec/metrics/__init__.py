@@ -1,0 +1,36 @@
+"""How good an answer is: each metric with its formula and a worked example.
+
+``scores`` are of numbers (its names are here too), ``words`` of texts, ``conversation`` of items named in turns.
+"""
+
+from m6rec.metrics.scores import (
+    Difference,
+    WinRate,
+    auc,
+    bootstrap_difference,
+    calibration_error,
+    gauc,
+    hit_rate,
+    log_loss,
+    mrr,
+    ndcg,
+    ranks,
+    uauc,
+    win_rate,
+)
+
+__all__ = [
+    "Difference",
+    "WinRate",
+    "auc",
+    "bootstrap_difference",
+    "calibration_error",
+    "gauc",
+    "hit_rate",
+    "log_loss",
+    "mrr",
+    "ndcg",
+    "ranks",
+    "uauc",
+    "win_rate",
+]
