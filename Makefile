@@ -33,5 +33,5 @@ redis-durable: # a server that keeps events
 
 $(READY): pyproject.toml
 	python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $(READY)

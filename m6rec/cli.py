@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 assets_app = typer.Typer(no_args_is_help=True, help="Named models and data sets.")
 app.add_typer(assets_app, name="assets")
 out, err = Console(), Console(stderr=True)
+
+SWITCH_S = 5e-4
+"""How long the model keeps Python from the event loop: a request wakes the loop some ten times, and 5 ms each is too much."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Data = Annotated[Path, typer.Option(help="Folder that `m6rec prepare` made.")]
@@ -332,6 +336,9 @@ def serve(
     insecure: Annotated[bool, typer.Option(help="Let other machines in without keys.")] = False,
     queue: Annotated[int, typer.Option(help="Requests that may wait for the model.")] = 16,
     batch: Annotated[int, typer.Option(help="Requests that are ranked together.")] = 8,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the model; 0: all cores but one, which answers and refuses meanwhile.", min=0)
+    ] = 0,
     deadline: Annotated[float, typer.Option(help="Seconds after which a waiting request is refused.")] = 5.0,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
@@ -341,6 +348,8 @@ def serve(
         from m6rec.serving import http
     except ImportError as error:
         raise ExtraError("m6rec serve", "serving") from error
+    import torch
+
     from m6rec.serving.catalogue import Catalogue
     from m6rec.serving.histories import LmdbHistories, RedisHistories
     from m6rec.serving.memory import keep_freed_memory
@@ -360,6 +369,8 @@ def serve(
     )
     http.log_to_stderr()
     keep_freed_memory()
+    torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
+    sys.setswitchinterval(SWITCH_S)
     made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states)
     log = made.split.log
     recommender = Recommender(
@@ -377,6 +388,7 @@ def serve(
     def reload() -> None:
         recommender.swap(*(load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)))
 
+    gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
     recommender.save()
 
