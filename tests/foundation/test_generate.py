@@ -1,5 +1,6 @@
 """Generation: equal to one pass and to transformers, batches inert, every text within its rules."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -100,10 +101,12 @@ def test_logits_equal_one_pass_over_what_was_written(pairs, monkeypatch, name, d
         torch.testing.assert_close(found_BV[0], expected[len(ids) - 1 + number], rtol=0, atol=1e-4)
 
 
-def theirs_generate(theirs, ids, max_tokens, **options):
-    config = transformers.GenerationConfig(max_new_tokens=max_tokens, eos_token_id=END, pad_token_id=END, **options)
+def theirs_generate(theirs, ids, max_tokens, ends=(END,), **options):
+    config = transformers.GenerationConfig(
+        max_new_tokens=max_tokens, eos_token_id=list(ends), pad_token_id=END, do_sample=False, **options
+    )
     found = theirs.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), generation_config=config)
-    return [token for token in found[0, len(ids) :].tolist() if token != END]
+    return list(itertools.takewhile(lambda token: token not in ends, found[0, len(ids) :].tolist()))
 
 
 @pytest.mark.parametrize(
@@ -126,9 +129,23 @@ def test_without_a_split_it_writes_what_transformers_writes(pairs, name, samplin
     prompts = [tokens(5, seed) for seed in range(4)]
     found = engine.generate([Prompt(ids) for ids in prompts], replace(sampling, max_tokens=20))
     suppressed = {"suppress_tokens": [token for token in never if token != END]}
-    expected = [theirs_generate(theirs, ids, 20, do_sample=False, **suppressed, **options) for ids in prompts]
+    expected = [theirs_generate(theirs, ids, 20, **suppressed, **options) for ids in prompts]
     assert [list(one.ids) for one in found] == expected
     assert len({one.ids for one in found}) == len(prompts)
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+def test_beams_end_as_in_transformers(pairs, beams):
+    """Where many tokens end a text, so that beams end at different lengths."""
+    foundation, theirs = pairs("llama")
+    ends = (END, *range(5, tiny.VOCAB, 3))
+    never = [1, 2, *(token for token in range(foundation.tokenizer.vocab_size, tiny.VOCAB) if token not in ends)]
+    prompts = [tokens(5, seed) for seed in range(24)]
+    sampling = Sampling(max_tokens=10, beams=beams, stop_ids=ends[1:])
+    found = [list(one.ids) for one in Engine(foundation, 0).generate([Prompt(ids) for ids in prompts], sampling)]
+    options = {"ends": ends, "num_beams": beams, "suppress_tokens": never}
+    assert found == [theirs_generate(theirs, ids, 10, **options) for ids in prompts]
+    assert len({len(ids) for ids in found}) > 3
 
 
 def test_a_log_probability_is_that_of_the_tokens(foundation):
@@ -190,6 +207,7 @@ def test_sixteen_streams_all_advance_each_step(foundation):
     for step in range(1, 10):
         engine.step()
         assert {stream.beams[0].num_chosen for stream in streams} == {step}
+        assert (late.result is None) == (step * (generate.STEP_TOKENS - 16) < 2_000)
     engine.step()
     assert [stream.result.reason for stream in streams] == ["length"] * 16
     assert late.result is not None
@@ -257,6 +275,13 @@ def test_what_is_taken_stays_and_holds_no_part_of_a_stop(foundation, seed):
     assert taken == stream.result.text == whole[: whole.index(stops[0])]
     assert stream.result.reason == "stop"
     assert stream.take() == ""
+
+
+def test_a_text_that_is_cut_off_ends_without_part_of_a_stop(foundation):
+    engine, prompt = Engine(foundation, DEPTH), Prompt(tokens(5))
+    whole = engine.generate([prompt], Sampling(max_tokens=12))[0].text
+    stop = whole[-2:] + "never there"
+    assert engine.generate([prompt], Sampling(max_tokens=12, stops=(stop,)))[0].text == whole[:-2]
 
 
 def test_beams_are_told_at_the_end(foundation):
