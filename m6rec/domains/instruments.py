@@ -12,13 +12,13 @@ import polars as pl
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
 from m6rec.text.log import LONGEST_TEXT, Columns, Log, read
+from m6rec.text.verbalise import stars
 
 _COLUMNS = Columns(user="reviewerID", item="asin", title="asin", time="unixReviewTime", value="overall")
 _FIELDS = {
     "reviewerID": pl.String, "asin": pl.String, "overall": pl.Float64, "unixReviewTime": pl.Int64,
     "summary": pl.String, "reviewText": pl.String,
 }  # fmt: skip
-_ACTIONS = {5: "loved", 4: "liked", 3: "was lukewarm about", 2: "disliked", 1: "hated"}
 
 
 def _load(path: Path) -> Log:
@@ -39,6 +39,6 @@ DOMAIN = Domain(
     load=_load,
     item=lambda item: "the musical instrument or accessory",
     user=lambda user: "",
-    action=lambda event: _ACTIONS[min(max(int(event.value), 1), 5)],
+    action=lambda event: stars(event.value),
     likes=lambda event: event.value >= 4,
 )

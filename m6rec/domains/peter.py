@@ -1,11 +1,9 @@
 """The review sets of PETER (Li et al., ACL 2021): TripAdvisor, Amazon Movies & TV, Yelp.
 
 They are published as ``reviews.pickle``, and a pickle can run any code, so it is read as JSON. Where you trust it:
-
     python -c "import json, pickle; json.dump(pickle.load(open('reviews.pickle', 'rb')), open('reviews.json', 'w'))"
-
-A review is {"user", "item", "rating", "template": [feature, adjective, sentence, score]}. Neither times nor titles are
-known: a person is shown the item's id, the model's wording leaves it out.
+A review is {"user", "item", "rating", "template": [feature, adjective, sentence, score]}, without time and title: a
+person is shown the item's id, the model's wording leaves it out.
 """
 
 import json
@@ -18,13 +16,10 @@ from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
 from m6rec.text.log import TEST, TRAIN, VALID, Columns, Log, Split, read
 from m6rec.text.opinions import Statement
+from m6rec.text.verbalise import stars
 
+_COLUMNS = Columns(time=None, title="item")
 _FIELDS = ("user", "item", "value", "aspect", "opinion", "text", "score")
-_ACTIONS = {5: "loved", 4: "liked", 3: "was lukewarm about", 2: "disliked", 1: "hated"}
-
-
-def _load(path: Path) -> Log:
-    return read(_reviews(path).select("user", "item", "value", "text"), columns=Columns(time=None, title="item"))
 
 
 def statements(path: Path) -> tuple[Statement, ...]:
@@ -49,18 +44,16 @@ def _reviews(path: Path) -> pl.DataFrame:
         rows = [(r["user"], r["item"], r["rating"], *r["template"]) for r in json.loads(Path(path).read_bytes())]
         return pl.DataFrame(rows, schema=_FIELDS, orient="row", strict=False)
     except (OSError, ValueError, LookupError, TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"{path} is no list of PETER's reviews in JSON ({error!r}); m6rec.domains.peter says how"
-        ) from error
+        raise DataError(f"{path} is not JSON in PETER's form ({error!r}); see m6rec.domains.peter") from error
 
 
 DOMAIN = Domain(
     name="peter",
     noun="item",
     assets=(),
-    load=_load,
+    load=lambda path: read(_reviews(path).drop("aspect", "opinion", "score"), columns=_COLUMNS),
     item=lambda item: "the item",
     user=lambda user: "",
-    action=lambda event: _ACTIONS[min(max(int(event.value), 1), 5)],
+    action=lambda event: stars(event.value),
     likes=lambda event: event.value >= 4,
 )
