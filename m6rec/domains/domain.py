@@ -46,6 +46,9 @@ _DOMAINS = {
     "movielens": "m6rec.domains.movielens:DOMAIN",
     "books": "m6rec.domains.books:DOMAIN",
     "clothes": "m6rec.domains.clothes:DOMAIN",
+    "instruments": "m6rec.domains.instruments:DOMAIN",
+    "peter": "m6rec.domains.peter:DOMAIN",
+    "xrec": "m6rec.domains.xrec:DOMAIN",
     "generic": "m6rec.domains.generic:DOMAIN",
 }
 

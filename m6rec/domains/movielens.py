@@ -6,12 +6,11 @@ import polars as pl
 
 from m6rec.domains.domain import Domain
 from m6rec.text.log import Columns, Log, read
-from m6rec.text.verbalise import age, names, quote
+from m6rec.text.verbalise import age, names, quote, stars
 from m6rec.types import Item, User
 
 _COLUMNS = Columns(time="timestamp", value="rating", title="movie_title", category="class", category_separator=" ")
 _ARTICLE = r"([^()]+), (The|An?|L[ae]s?|L'|Il|El|O|Das|Der|Die|Det)(\)| \(|$)"  # "Matrix, The" → "The Matrix"
-_ACTIONS = {5: "loved", 4: "liked", 3: "was lukewarm about", 2: "disliked", 1: "hated"}
 _GENDERS = {"M": "male", "F": "female"}
 _PERSONS = {
     "entertainment": "entertainer", "healthcare": "healthcare worker", "marketing": "marketing specialist",
@@ -53,6 +52,6 @@ DOMAIN = Domain(
     load=_load,
     item=_item,
     user=_user,
-    action=lambda event: _ACTIONS[min(max(int(event.value), 1), 5)],
+    action=lambda event: stars(event.value),
     likes=lambda event: event.value >= 4,
 )

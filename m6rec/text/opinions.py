@@ -22,6 +22,11 @@ _CONTRACTIONS = (
     (re.compile(r"['’]s\b"), ""),
 )
 
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 # Each word of a sentence becomes one letter, and each form of a statement a pattern over these letters.
 _KINDS = {
     word: kind
@@ -44,7 +49,7 @@ _KINDS = {
     }.items()
     for word in words.split()
 }
-_NOT_OPINIONS = frozenset(
+_NOT_OPINIONS = _set(
     "able actual certain different due enough entire extra few first full further general half last latter least less"
     " main many more most much necessary new next normal old only other otherwise own particular possible previous"
     " real regular right same second several similar single specific standard such sure third total typical used usual"
@@ -52,23 +57,23 @@ _NOT_OPINIONS = frozenset(
     " electric acoustic available complete final local open original separate electronic stainless free locking older"
     " exact direct active dead pure special natural true slight serious subtle minimal endless negative positive false"
     " enthusiastic wrong clean pink late early everyday raw past hidden cutting common secondary primary latest mature"
-    " experienced straight".split()
+    " experienced straight"
 )
 # Good in one thing and bad in another: descriptions, unless there is too much of it.
-_MEASURES = frozenset(
+_MEASURES = _set(
     "big bigger biggest small smaller smallest little tiny large larger huge long longer short shorter tall high higher"
     " low lower heavy heavier thick thicker thin thinner wide wider narrow tight tighter loose looser deep hard harder"
     " soft softer firm sharp dark darker light lighter bright brighter loud louder quiet dull rough quick slow casual"
-    " cozy delicate plain pale hot cold chilly".split()
+    " cozy delicate plain pale hot cold chilly"
 )
-_NOT_ASPECTS = frozenset(
+_NOT_ASPECTS = _set(
     "thing things one ones lot lots bit way ways time times day days week weeks month months year years kind sort part"
     " parts something anything everything nothing someone everyone anyone people person guy guys man woman place"
     " reason reasons idea fact problem problems issue issues job deal review reviews amazon star stars hand hands side"
     " end couple number point example luck course life world night thanks hope question choice use order addition"
     " experience friend friends husband wife son daughter item items product products purchase buy condition amount"
-    " range job work hour hours minute minutes thank alternative option options addition size's sense need needs"
-    " shape go stuff while all home person reviewer reviewers place step try word words".split()
+    " range job work hour hours minute minutes thank alternative option options sense need needs"
+    " shape go stuff while all home reviewer reviewers step try word words"
 )
 _MISTAGGED = re.compile(r"(?<=[DJj])v")  # "the strap", which the tagger takes for what one does
 _ATTRIBUTE = re.compile(r"(?P<opinion>R*J(?:,?R*J)*)j*(?P<aspect>[NS]+)")

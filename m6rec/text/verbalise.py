@@ -126,6 +126,18 @@ def age(years: float) -> str:
     return f"in their {'early' if year < 4 else 'mid' if year < 7 else 'late'} {_DECADES[decade - 2]}"
 
 
+_STARS = ("hated", "disliked", "was lukewarm about", "liked", "loved")
+
+
+def stars(value: float) -> str:
+    """What one to five stars say that a user did; half stars and values beyond count as the next within.
+
+    >>> [stars(5), stars(3.5), stars(0)]
+    ['loved', 'was lukewarm about', 'hated']
+    """
+    return _STARS[min(max(int(value), 1), 5) - 1]
+
+
 _PERCENTILES = (
     (0.99, "very high, among the top 1%"),
     (0.95, "very high, among the top 5%"),

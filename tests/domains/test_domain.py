@@ -34,7 +34,7 @@ def test_a_domain_can_be_named_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_unknown_name_lists_names_and_the_closest() -> None:
-    message = "no domain named 'movie-lens'. Did you mean 'movielens'? Domains: movielens, books, clothes, generic"
+    message = "no domain named 'movie-lens'. Did you mean 'movielens'? Domains: movielens, books, clothes, instruments"
     with pytest.raises(ConfigError, match=re.escape(message)):
         named("movie-lens")
 
