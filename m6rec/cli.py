@@ -25,7 +25,7 @@ app.add_typer(assets_app, name="assets")
 out, err = Console(), Console(stderr=True)
 
 SWITCH_S = 5e-4
-"""How long the model keeps Python from the event loop: a request wakes the loop some ten times, and 5 ms each is too much."""
+"""How long the model keeps Python from the event loop, which a request wakes some ten times: the usual 5 ms add up."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Data = Annotated[Path, typer.Option(help="Folder that `m6rec prepare` made.")]
@@ -336,9 +336,7 @@ def serve(
     insecure: Annotated[bool, typer.Option(help="Let other machines in without keys.")] = False,
     queue: Annotated[int, typer.Option(help="Requests that may wait for the model.")] = 16,
     batch: Annotated[int, typer.Option(help="Requests that are ranked together.")] = 8,
-    threads: Annotated[
-        int, typer.Option(help="Threads of the model; 0: all cores but one, which answers and refuses meanwhile.", min=0)
-    ] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of the model; 0: one less than there are cores.", min=0)] = 0,
     deadline: Annotated[float, typer.Option(help="Seconds after which a waiting request is refused.")] = 5.0,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
@@ -369,6 +367,7 @@ def serve(
     )
     http.log_to_stderr()
     keep_freed_memory()
+    # One core is left to the event loop, so that a busy service still answers and refuses.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(SWITCH_S)
     made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states)
