@@ -79,9 +79,10 @@ def statements(
         opinions: Mined from reviews of the item that were written by others.
     """
     known = dict(zip(STATISTICS, past.statistics(user, [item.id])[0].tolist(), strict=True))
-    # What the user did with the item itself is no reason to like it.
     events = past.history(user)
-    history = [(n - len(events), event) for n, event in enumerate(events) if event.item != item.id]
+    latest = {event.item: place for place, event in enumerate(events, -len(events))}
+    latest.pop(item.id, None)  # what the user did with the item itself is no reason to like it
+    history = [(place, events[place]) for place in sorted(latest.values())]
     sorts = (
         _of_categories(history, item, domain, items, known),
         _of_fans(past, user, history, item, domain, items, known),
@@ -140,9 +141,9 @@ def _of_categories(
     for category in item.categories:
         seen = [(place, event) for place, event in history if category in items[event.item].categories]
         liked = [(place, event) for place, event in seen if domain.likes(event)]
-        if len({event.item for _, event in liked}) < MIN_OWN or 2 * len(liked) < len(seen):
+        if len(liked) < MIN_OWN or 2 * len(liked) < len(seen):
             continue
-        examples = list(dict.fromkeys(_title(items[event.item]) for _, event in reversed(liked)))[:NUM_EXAMPLES]
+        examples = [_title(items[event.item]) for _, event in liked[: -NUM_EXAMPLES - 1 : -1]]
         text = (
             f"You liked {len(liked)} of {len(seen)} {domain.noun}s of the category {quote(category)}, "
             f"such as {names(examples)}."
@@ -168,19 +169,18 @@ def _of_fans(
     items: Mapping[str, Item],
     known: Mapping[str, float],
 ) -> list[Statement]:
-    likes = {event.item: place for place, event in history if domain.likes(event)}
-    latest = list(likes)[-NUM_LIKES:]
+    likes = [(place, event) for place, event in history if domain.likes(event)][-NUM_LIKES:]
+    crowds = past.also_liked(item.id, [event.item for _, event in likes], without=user)
     statistics = {
         "like_minded_share": known["item_share"],
         "agreeing_share": known["item_share"],
         "neighbour_surprise": 0.0,
     }
     found = []
-    for other, (liked, seen) in zip(latest, past.also_liked(item.id, latest, without=user), strict=True):
+    for (place, event), (liked, seen) in zip(likes, crowds, strict=True):
         if seen >= MIN_PEOPLE and 2 * liked > seen:
-            place = likes[other]
-            text = f"{liked} of {seen} people who liked {_title(items[other])}, as you did, liked it too."
-            evidence = {"liked": liked, "seen": seen, "events": [_plain(past.history(user)[place], items)]}
+            text = f"{liked} of {seen} people who liked {_title(items[event.item])}, as you did, liked it too."
+            evidence = {"liked": liked, "seen": seen, "events": [_plain(event, items)]}
             found.append(Statement(text, "history", evidence, _strength(liked, seen), (place,), statistics))
     return found
 

@@ -125,17 +125,14 @@ class Past:
 
     def verdicts(self, item: str, *, without: str) -> tuple[int, int]:
         """(how many users liked the item, how many met it), each by their latest event; one of them left out."""
-        opinions = self._opinions(item, without)
-        return sum(opinions.values()), len(opinions)
+        opinion_U = self._opinions(item, without)
+        return int((opinion_U == 1).sum()), int((opinion_U >= 0).sum())
 
     def also_liked(self, item: str, liked: Sequence[str], *, without: str) -> list[tuple[int, int]]:
         """Of each item in ``liked``: ``verdicts`` on ``item`` of those users alone who like that one."""
-        opinions = self._opinions(item, without)
-        found = []
-        for other in liked:
-            fans = [user for user, likes in self._opinions(other, without).items() if likes and user in opinions]
-            found.append((sum(opinions[user] for user in fans), len(fans)))
-        return found
+        opinion_U = self._opinions(item, without)
+        of_fans = (opinion_U[self._opinions(other, without) == 1] for other in liked)
+        return [(int((opinions == 1).sum()), int((opinions >= 0).sum())) for opinions in of_fans]
 
     def reviews(self, item: str, *, without: str) -> list[str]:
         """What users wrote about the item, oldest first; one of them left out."""
@@ -214,15 +211,16 @@ class Past:
         table[:, 11] = 0 if row is None else self._surprise_of_user[row] / (count + USER_PRIOR)
         return table
 
-    def _opinions(self, item: str, without: str) -> dict[int, bool]:
-        """Whether each user who met the item liked it, by the latest event."""
+    def _opinions(self, item: str, without: str) -> NDArray[np.int8]:
+        """Of each user 1 or 0 for whether they liked the item, by their latest event with it; -1 for none."""
+        opinion_U = np.full(len(self._users), -1, np.int8)
         row = self._rows.get(item)
-        if row is None:
-            return {}
-        viewers = self._viewers[row]
-        opinions = dict(zip(viewers.users.tolist(), viewers.liked.tolist(), strict=True))
-        opinions.pop(self._users.get(without, -1), None)
-        return opinions
+        if row is not None:
+            viewers = self._viewers[row]
+            opinion_U[viewers.users] = viewers.liked  # in order, so that the latest stays
+        if without in self._users:
+            opinion_U[self._users[without]] = -1
+        return opinion_U
 
     def _trace(self, user: int, item: int, event: Event, liked: bool, surprise: float) -> tuple[float, ...]:
         """The ``TRACES`` of an event that is about to be observed."""

@@ -42,6 +42,7 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         vectors, tokens = client.embed(["Heat", "Babe"])
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
         assert tokens > 2
+        assert client.explain("u1", "i3").statements is not None
         child.kill()
         child.wait()
     key = m6rec(shop, "key", shop / "keys", "--name", "shop").strip()
