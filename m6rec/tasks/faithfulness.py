@@ -85,14 +85,14 @@ def fault(sentence: str, evidence: str, names: Collection[str] = ()) -> str | No
     if _MET_ALREADY.search(said) and not _MET_ALREADY.search(given):
         return "it says that the user has met the item"
     claims, allowed = _claims(said), _claims(given)
-    for word, negated in sorted(claims):
-        if (word, negated) not in allowed and (word, not negated) in allowed:
+    for (stem, negated), word in claims.items():
+        if (stem, negated) not in allowed and (stem, not negated) in allowed:
             return f"the word {word!r} is {'' if negated else 'not '}negated, unlike in the evidence"
-    covered = claims & allowed
-    if not covered:
+    further = [word for claim, word in claims.items() if claim not in allowed]
+    if len(further) == len(claims):
         return "it says nothing of the evidence"
-    if len(covered) < COVERAGE * len(claims):
-        return f"the word {min(claims - allowed)[0]!r} is not in the evidence"
+    if len(claims) - len(further) < COVERAGE * len(claims):
+        return f"the word {further[0]!r} is not in the evidence"
     return None
 
 
@@ -107,16 +107,16 @@ def _outside_quotes(text: str) -> str:
     return " ".join(_NUMBER_WORD.sub(lambda word: str(1 + _NUMBERS.index(word.group())), text).split())
 
 
-def _claims(text: str) -> set[tuple[str, bool]]:
-    """The content words by their stems, each with whether it follows a negation in its clause."""
-    claims = set()
+def _claims(text: str) -> dict[tuple[str, bool], str]:
+    """The content words by their stems and by whether each follows a negation in its clause."""
+    claims = {}
     for clause in _CLAUSE.split(text):
         negated = False
         for word in _WORD.findall(clause):
             if word in _NEGATIONS:
                 negated = not negated
             elif word not in _FUNCTION:
-                claims.add((_stem(word), negated))
+                claims[_stem(word), negated] = word
     return claims
 
 

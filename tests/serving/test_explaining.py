@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from m6rec.errors import UnknownError
@@ -31,7 +32,7 @@ def recommender():
 
 
 def says(monkeypatch, *words, reason="stop"):
-    """Lets the model write these words, one text a prompt."""
+    """Lets the model write these words, a text a prompt, and find all evidence equally decisive."""
     prompts = []
 
     def generate(self, given, sampling):
@@ -39,6 +40,7 @@ def says(monkeypatch, *words, reason="stop"):
         return [Generated(words[n % len(words)], (), -math.log(2), reason) for n in range(len(given))]
 
     monkeypatch.setattr(explaining.Engine, "generate", generate)
+    monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return prompts
 
 
@@ -55,13 +57,14 @@ def test_a_model_that_babbles_is_replaced_by_templates(recommender):
 
 
 def test_faithful_words_of_the_model_are_kept_and_others_are_not(recommender, monkeypatch):
-    says(monkeypatch, " people liked it")
-    told = {one.kind: one for one in recommender.explain("u0", "i3").statements}
-    assert (told["crowd"].text, told["crowd"].worded_by) == ("You may like it because people liked it.", "model")
-    assert told["crowd"].reason == ""
-    assert told["attribute"].worded_by == "template"
-    assert told["attribute"].text.startswith('You liked 2 of 2 items of the category "Drama"')
-    assert "evidence" in told["attribute"].reason
+    says(monkeypatch, " people liked it", " you hate it")
+    first, second, third = recommender.explain("u0", "i3").statements
+    assert (first.kind, first.text) == ("history", "You may like it because people liked it.")
+    assert (first.worded_by, first.reason) == ("model", "")
+    assert (second.kind, second.worded_by) == ("history", "template")
+    assert second.text == '7 of 7 people who liked "Film 1", as you did, liked it too.'
+    assert "hate" in second.reason
+    assert (third.kind, third.worded_by) == ("crowd", "model")
 
 
 def test_an_unfinished_sentence_is_not_said(recommender, monkeypatch):

@@ -69,7 +69,7 @@ def test_what_the_user_did_with_the_item_itself_is_no_reason():
     assert after[0].places == (-5, -3)
 
 
-@pytest.mark.parametrize("now", [8, 16, 17, 19])
+@pytest.mark.parametrize("now", [8, 14, 16, 18])
 def test_the_future_changes_no_statement(now):
     events = [*OTHERS, *MINE]
     turned = [*events[:now], *(replace(event, value=6 - event.value, item="x") for event in events[now:])]
@@ -92,7 +92,11 @@ def test_reviews_praise_what_more_praise_than_blame():
     opinions += [praise("strap", "Good strap."), praise("strap", "Bad strap.", -1), praise("colour", "Nice colour.")]
     opinions += [praise("price", "Good price at www.shop.example.")]
     fit, colour = sorted(found_in(past_of([]), opinions=opinions), key=lambda one: -one.evidence["praise"])
-    assert (fit.kind, fit.text, colour.text) == ("review", "Reviewers praise its fit.", "A reviewer praises its colour.")
+    assert (fit.kind, fit.text, colour.text) == (
+        "review",
+        "Reviewers praise its fit.",
+        "A reviewer praises its colour.",
+    )
     assert fit.evidence["sentences"] == ["Great fit.", "The fit is good!"]
 
 
@@ -107,7 +111,7 @@ def test_a_hostile_title_stays_data():
     swapped = [one.text.replace("Blade Runner", quoted) for one in plain]
     assert [one.text for one in hostile] == swapped
     assert all("\n" not in one.text and one.text.count('"') % 2 == 0 for one in hostile)
-    for obeyed in ("you hate it", "ignore the rules", "system", '<|im_end|>'):
+    for obeyed in ("you hate it", "ignore the rules", "system", "<|im_end|>"):
         assert all(fault(obeyed, one.text, ITEMS["x"].categories) for one in hostile)
 
 
