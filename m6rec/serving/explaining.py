@@ -45,7 +45,9 @@ def explain(rank: Tuned, past: Past, user: User, item: Item, items: dict[str, It
     score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
     chosen = reasons.choose(found, score, scores_without)
     written = _word(rank, row.context, [reasons.prompt(one, item, rank.domain) for one in chosen])
-    said = [_check(one, text, item) for one, text in zip(chosen, written, strict=True)]
+    said: list[Reason] = []
+    for statement, text in zip(chosen, written, strict=True):
+        said.append(_check(statement, text, item, [one.text for one in said]))
     return Explanation(" ".join(one.text for one in said), said)
 
 
@@ -61,17 +63,19 @@ def _word(rank: Tuned, context: Sequence[Segment], prompts: Sequence[str]) -> li
     return engine.generate([Prompt(ids, known) for ids in rank.foundation.tokenizer.encode(prompts)], WORDING)
 
 
-def _check(statement: Statement, written: Generated, item: Item) -> Reason:
-    """The model's words where they hold, else ours."""
+def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str]) -> Reason:
+    """The model's words where they hold and are not among those before, else ours."""
     words = written.text.strip().removesuffix(".")
-    wrong = (
-        fault(words, statement.text, (item.title, *item.categories))
-        if written.reason == "stop"
-        else "the sentence has no end"
-    )
-    if wrong is not None:
-        return Reason(statement.text, statement.kind, statement.evidence, "template", wrong)
-    return Reason(f"You may like it because {words}.", statement.kind, statement.evidence, "model")
+    text = f"You may like it because {words}."
+    if written.reason != "stop":
+        wrong: str | None = "the sentence has no end"
+    elif text in before:
+        wrong = "it repeats what is said already"
+    else:
+        wrong = fault(words, statement.text, (item.title, *item.categories))
+    if wrong is None:
+        return Reason(text, statement.kind, statement.evidence, "model")
+    return Reason(statement.text, statement.kind, statement.evidence, "template", wrong)
 
 
 @lru_cache(maxsize=1 << 12)

@@ -28,8 +28,9 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*%?(?: (?:out )?of (?:the |its |their )?\d+
 _STRANGE = re.compile(r"[^\w\s.,;:!()'’%-]")
 _CLAUSE = re.compile(r"[.,;:!()]|\bbut\b")
 _ADDRESS = re.compile(r"@|://|www\.|\d{5}", re.IGNORECASE)
-_MET_ALREADY = re.compile(
-    r"\byou (?:\w+ )?(?:liked|loved|enjoyed|rated|saw|watched|bought|read|had) (?:it|this|that)\b"
+# What is to be shown, or what only the user can know.
+_FORESTALLS = re.compile(
+    r"\byou (?:\w+ )?(?:liked?|loved?|enjoy(?:ed)?|rated|saw|watched|bought|read|had) (?:it|this)\b"
 )
 _NEGATIONS = frozenset("not no never without hardly nor neither none nothing nobody cannot".split())
 _FUNCTION = frozenset(
@@ -82,8 +83,8 @@ def fault(sentence: str, evidence: str, names: Collection[str] = ()) -> str | No
     for number in _NUMBER.findall(said):
         if number not in numbers and not (number.endswith("%") and any(n.startswith(number) for n in numbers)):
             return f"the number {number} is not in the evidence"
-    if _MET_ALREADY.search(said) and not _MET_ALREADY.search(given):
-        return "it says that the user has met the item"
+    if _FORESTALLS.search(said) and not _FORESTALLS.search(given):
+        return "it says that the user likes the item already"
     claims, allowed = _claims(said), _claims(given)
     for (stem, negated), word in claims.items():
         if (stem, negated) not in allowed and (stem, not negated) in allowed:

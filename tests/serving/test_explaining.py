@@ -57,7 +57,7 @@ def test_a_model_that_babbles_is_replaced_by_templates(recommender):
 
 
 def test_faithful_words_of_the_model_are_kept_and_others_are_not(recommender, monkeypatch):
-    says(monkeypatch, " people liked it", " you hate it")
+    says(monkeypatch, " people liked it", " you hate it", " 100% of 7 people liked it")
     first, second, third = recommender.explain("u0", "i3").statements
     assert (first.kind, first.text) == ("history", "You may like it because people liked it.")
     assert (first.worded_by, first.reason) == ("model", "")
@@ -65,6 +65,13 @@ def test_faithful_words_of_the_model_are_kept_and_others_are_not(recommender, mo
     assert second.text == '7 of 7 people who liked "Film 1", as you did, liked it too.'
     assert "hate" in second.reason
     assert (third.kind, third.worded_by) == ("crowd", "model")
+
+
+def test_nothing_is_said_twice(recommender, monkeypatch):
+    says(monkeypatch, " people liked it")
+    told = recommender.explain("u0", "i3").statements
+    assert [one.worded_by for one in told] == ["model", "template", "template"]
+    assert "repeats" in told[1].reason
 
 
 def test_an_unfinished_sentence_is_not_said(recommender, monkeypatch):
