@@ -281,6 +281,28 @@ def rank(
     say(value, as_json, "\n".join(f"{r.score:.3f}  {r.item.id:>6}  {r.item.title}" for r in ranked))
 
 
+@app.command()
+def explain(
+    *,
+    user: Annotated[str, typer.Option(help="Id of the user.")],
+    item: Annotated[str, typer.Option(help="Id of the item.")],
+    data: Data = Path("runs/demo/data"),
+    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
+    rank: Rank = Path("runs/demo/like-0"),
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Says why a user would like an item, and what each sentence rests on."""
+    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
+    explained = recommender.explain(user, item)
+    lines = [] if explained.statements else ["Nothing of what is known speaks for it."]
+    for one in explained.statements:
+        lines += [one.text, f"  {one.kind}: {json.dumps(one.evidence, ensure_ascii=False)}"]
+        lines += [f"  worded by the {one.worded_by}" + (f", as {one.reason}" if one.reason else "")]
+    say({"user": user, "item": item, **asdict(explained)}, as_json, "\n".join(lines))
+
+
 @app.command("zero-shot")
 def zero_shot(
     *,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, ExtraError, M6RecError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Filters, Request
+from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Explanation, Filters, Reason, Request
 from m6rec.types import Event, Item, Ranked
 
 try:
@@ -96,6 +96,11 @@ class Client(Backend):
     def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
         """``rank`` of several users, one request each."""
         return [self.rank(user, items) for user, items in requests]
+
+    def explain(self, user: str, item: str) -> Explanation:
+        """Why the user would like the item, by what has happened so far."""
+        found = self._send("POST", "/v1/explain", {"user": user, "item": item})
+        return Explanation(found["text"], [Reason(**one) for one in found["statements"]])
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from m6rec.errors import DataError, StoreError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Backend
+from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Explanation, Reason
 from m6rec.types import Item, Ranked
 
 
@@ -69,6 +69,15 @@ class FakeBackend(Backend):
             self.known(user, items)
         self.batches.append(len(requests))
         return [self._ordered(items) for _, items in requests]
+
+    def explain(self, user, item):
+        self.work()
+        self.known(user, [item])
+        said = [
+            Reason("81% of 123 people liked it.", "crowd", {"liked": 100, "seen": 123}, "template", "it babbles"),
+            Reason("You may like it because you do.", "history", {"events": [{"item": item, "time": 7}]}, "model"),
+        ]
+        return Explanation(" ".join(one.text for one in said), said)
 
     def rerank(self, query, documents):
         self.work()

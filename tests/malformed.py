@@ -11,6 +11,7 @@ BODIES = {
     "/v1/recommend": {"user": "u0", "count": 3, "offset": 0, "calibration": 0.5, "filters": {"exclude": ["i1"]}},
     "/v1/retrieve": {"user": "u0", "count": 3},
     "/v1/rank": {"user": "u0", "items": ["i1", "i2"]},
+    "/v1/explain": {"user": "u0", "item": "i1"},
     "/v1/events": {"events": [{"user": "u0", "item": "i1", "time": 1, "value": 1.0, "text": "fine"}]},
     "/v1/items": {"items": [{"id": "i1", "title": "Film 1", "categories": ["Drama"], "details": {"n": 1}}]},
     "/v1/rerank": {"query": "snow", "documents": ["boots", {"text": "sandals"}], "top_n": 1},

@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from m6rec import cli
+from tests.fake import FakeBackend
 
 GOLDEN = Path(__file__).parent / "golden" / "flags.json"
 runner = CliRunner()
@@ -69,3 +70,23 @@ def test_an_unprepared_folder_says_how_to_prepare_it(monkeypatch, capsys, tmp_pa
 def test_assets_are_listed_as_json():
     result = runner.invoke(cli.app, ["assets", "list", "--json"])
     assert {row["name"] for row in json.loads(result.stdout)} >= {"smollm2-135m", "movielens-100k"}
+
+
+def test_explain_prints_each_sentence_with_its_evidence(monkeypatch):
+    monkeypatch.setattr(cli, "_recommender", lambda *given: (FakeBackend(), []))
+    said = runner.invoke(cli.app, ["explain", "--user", "u0", "--item", "i1"]).stdout
+    assert said.splitlines()[:3] == [
+        "81% of 123 people liked it.",
+        '  crowd: {"liked": 100, "seen": 123}',
+        "  worded by the template, as it babbles",
+    ]
+    told = json.loads(runner.invoke(cli.app, ["explain", "--user", "u0", "--item", "i1", "--json"]).stdout)
+    assert (told["user"], told["item"]) == ("u0", "i1")
+    assert [one["worded_by"] for one in told["statements"]] == ["template", "model"]
+
+
+def test_explain_names_an_unknown_id(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_recommender", lambda *given: (FakeBackend(), []))
+    code, said = run(monkeypatch, capsys, "explain", "--user", "u0", "--item", "i99")
+    assert code == 2
+    assert "i99" in said

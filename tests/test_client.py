@@ -39,6 +39,7 @@ def test_a_client_answers_as_the_backend_does(both):
     assert client.rank_many(requests) == backend.rank_many(requests)
     wanted = [Request(user="u0", count=2, offset=1), Request(user="u1")]
     assert [a.items for a in client.recommend_many(wanted)] == [a.items for a in backend.recommend_many(wanted)]
+    assert client.explain("u1", "i3") == backend.explain("u1", "i3")
     documents = ["xyz", "snow", "so"]
     for found, expected in zip(client.rerank("snow", documents), backend.rerank("snow", documents), strict=True):
         np.testing.assert_array_equal(found, expected)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.tasks.explain import Kind
 from m6rec.types import Event, Item, Ranked
 
 NUM_RETRIEVED = 100
@@ -36,6 +37,33 @@ class Answer:
 
     items: list[Ranked]
     timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One sentence of an explanation.
+
+    Attributes:
+        text: As it is said to the user.
+        kind: What it rests on; see ``tasks.explain.Statement``.
+        evidence: The events, counts or sentences, as plain data.
+        worded_by: Whether the model's words passed the gate, or ours stand in for them.
+        reason: Why the model's words did not pass; "" where they did.
+    """
+
+    text: str
+    kind: Kind
+    evidence: Mapping[str, Any]
+    worded_by: Literal["model", "template"]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a user would like an item, the most decisive reason first; ``text`` is "" where nothing speaks for it."""
+
+    text: str
+    statements: list[Reason]
 
 
 NO_FILTERS = Filters()
@@ -91,6 +119,9 @@ class Backend(Protocol):
 
     def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
         """``rank`` of several users at once."""
+
+    def explain(self, user: str, item: str) -> Explanation:
+        """Why the user would like the item, by what has happened so far."""
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""

@@ -41,7 +41,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m6rec.errors import ConfigError, DataError, M6RecError, StoreError, UnknownError
-from m6rec.serving.backend import Answer, Backend
+from m6rec.serving.backend import Answer, Backend, Explanation
 from m6rec.serving.batching import Batcher, Done, Kind, OverloadedError
 from m6rec.serving.schema import (
     Document,
@@ -50,6 +50,7 @@ from m6rec.serving.schema import (
     EmbeddingsBody,
     ErrorAnswer,
     EventsBody,
+    ExplainBody,
     Id,
     ItemsBody,
     Problem,
@@ -206,6 +207,9 @@ class Service:
         self._recommend = Kind("recommend", recommend, settings.max_batch)
         self._retrieve = Kind("retrieve", retrieve)
         self._rank = Kind("rank", backend.rank_many, settings.max_batch)
+        self._explain = Kind[ExplainBody, Explanation](
+            "explain", lambda bodies: [backend.explain(body.user, body.item) for body in bodies]
+        )
         self._rerank = Kind[RerankBody, tuple[NDArray[np.float64], int]](
             "rerank", lambda bodies: [backend.rerank(body.query, body.texts()) for body in bodies]
         )
@@ -271,6 +275,14 @@ class Service:
         """Orders given items by the probability that the user likes them."""
         done = await self._do(self.model, self._rank, (body.user, body.items))
         return self._ranked(done, "rank", body.timings)
+
+    async def explain(self, body: ExplainBody) -> Explanation:
+        """Why the user would like the item: statements with their evidence, the most decisive first.
+
+        The model words each, and a gate checks its words against the evidence; those that fail it are replaced by a
+        template. ``worded_by`` tells which happened, and ``reason`` why. There may be nothing to say.
+        """
+        return (await self._do(self.model, self._explain, body)).value
 
     async def events(self, body: EventsBody) -> Written:
         """Keeps events; 201 means that they are on disk and part of the user's history."""
@@ -565,6 +577,7 @@ def create_app(
         ("/v1/recommend", service.recommend, 200),
         ("/v1/retrieve", service.retrieve, 200),
         ("/v1/rank", service.rank, 200),
+        ("/v1/explain", service.explain, 200),
         ("/v1/events", service.events, 201),
         ("/v1/items", service.items, 200),
         ("/v1/rerank", service.rerank, 200),

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.states import StateCache
-from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Backend, Filters, Request
+from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Backend, Explanation, Filters, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import calibrated, mmr
+from m6rec.serving.explaining import explain
 from m6rec.serving.histories import Histories
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.turns import Turns
@@ -200,6 +201,12 @@ class Recommender(Backend):
             scores = next(scored) if candidates else np.zeros(0)
             answers.append([Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")])
         return answers
+
+    @_alone
+    def explain(self, user: str, item: str) -> Explanation:
+        """See ``Backend``. Raises UnknownError where there is no such user or item."""
+        self._need([item], "check the id")
+        return explain(self._rank, self._past, self._user(user), self._live[item], self._items)
 
     @_alone
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:

@@ -107,6 +107,15 @@ class RankBody(BaseModel):
     timings: bool = False
 
 
+class ExplainBody(BaseModel):
+    """Asks why a user would like an item."""
+
+    model_config = _example(user="196", item="50")
+
+    user: Id
+    item: Id
+
+
 class RankedAnswer(BaseModel):
     """Items, the best first; the score is a probability for ranking, a product of vectors for retrieval."""
 

@@ -78,6 +78,7 @@ class Past:
         self._recent: list[float] = []
         self._likes_of_user: list[int] = []
         self._likes_of_item: list[int] = []
+        self._reviews: list[list[Event]] = []
         self._count_of_item: list[int] = []
         self._surprise_of_user: list[float] = []
         self._traces: list[list[tuple[float, ...]]] = []
@@ -122,6 +123,22 @@ class Past:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
         return self._item_share(self._item_row(item))
 
+    def verdicts(self, item: str, *, without: str) -> tuple[int, int]:
+        """(how many users liked the item, how many met it), each by their latest event; one of them left out."""
+        opinion_U = self._opinions(item, without)
+        return int((opinion_U == 1).sum()), int((opinion_U >= 0).sum())
+
+    def also_liked(self, item: str, liked: Sequence[str], *, without: str) -> list[tuple[int, int]]:
+        """Of each item in ``liked``: ``verdicts`` on ``item`` of those users alone who like that one."""
+        opinion_U = self._opinions(item, without)
+        of_fans = (opinion_U[self._opinions(other, without) == 1] for other in liked)
+        return [(int((opinions == 1).sum()), int((opinions >= 0).sum())) for opinions in of_fans]
+
+    def reviews(self, item: str, *, without: str) -> list[str]:
+        """What users wrote about the item, oldest first; one of them left out."""
+        row = self._rows.get(item)
+        return [] if row is None else [event.text for event in self._reviews[row] if event.user != without]
+
     def know(self, items: Iterable[Item]) -> None:
         """Takes in items that are new or have changed, whose categories are counted by from here on."""
         for item in items:
@@ -150,6 +167,8 @@ class Past:
         self._viewers[item].add(user, liked, surprise)
         self._seen[user].append((item, liked, surprise))
         self._histories[user].append(event)
+        if event.text:
+            self._reviews[item].append(event)
         self._time = max(self._time, event.time)
         self._likes_of_user[user] += liked
         self._likes_of_item[item] += liked
@@ -192,6 +211,17 @@ class Past:
         table[:, 11] = 0 if row is None else self._surprise_of_user[row] / (count + USER_PRIOR)
         return table
 
+    def _opinions(self, item: str, without: str) -> NDArray[np.int8]:
+        """Of each user 1 or 0 for whether they liked the item, by their latest event with it; -1 for none."""
+        opinion_U = np.full(len(self._users), -1, np.int8)
+        row = self._rows.get(item)
+        if row is not None:
+            viewers = self._viewers[row]
+            opinion_U[viewers.users] = viewers.liked  # in order, so that the latest stays
+        if without in self._users:
+            opinion_U[self._users[without]] = -1
+        return opinion_U
+
     def _trace(self, user: int, item: int, event: Event, liked: bool, surprise: float) -> tuple[float, ...]:
         """The ``TRACES`` of an event that is about to be observed."""
         history, count = self._histories[user], self._count_of_item[item]
@@ -225,6 +255,7 @@ class Past:
         if row == len(self._viewers):
             self._viewers.append(_Viewers())
             self._likes_of_item.append(0)
+            self._reviews.append([])
             self._count_of_item.append(0)
             self._values_of_item.append(0.0)
             self._item_categories.append(self._categories_of(item))

@@ -80,6 +80,25 @@ def test_retrieve_gives_so_many(http):
     assert ids(http.post("/v1/retrieve", json={"user": "u0", "count": 3})) == ["i0", "i1", "i2"]
 
 
+def test_explain_gives_statements_with_their_evidence(http):
+    answer = http.post("/v1/explain", json={"user": "u0", "item": "i1"})
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told["text"] == " ".join(one["text"] for one in told["statements"])
+    assert told["statements"][0] == {
+        "text": "81% of 123 people liked it.",
+        "kind": "crowd",
+        "evidence": {"liked": 100, "seen": 123},
+        "worded_by": "template",
+        "reason": "it babbles",
+    }
+    assert told["statements"][1]["evidence"]["events"][0]["item"] == "i1"
+    for body in ({"user": "u0", "item": "i99"}, {"user": "nobody", "item": "i1"}):
+        assert problem(http.post("/v1/explain", json=body), 404)["type"] == "not_found"
+    for body in ({"user": "u0"}, {"user": "u0", "item": "i" * 201}, {"user": "u0", "item": "i1", "count": 3}):
+        assert problem(http.post("/v1/explain", json=body), 422)["type"] == "invalid"
+
+
 def test_an_event_brings_a_user_into_being(http, backend):
     unknown = {"user": "u77", "items": ["i1"]}
     assert "u77" in problem(http.post("/v1/rank", json=unknown), 404)["message"]

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from m6rec import cli
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.serving.backend import Explanation
 from m6rec.types import Event, Item
 from tests import shop as shops
 from tests.redis_server import Server
@@ -42,6 +43,7 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         vectors, tokens = client.embed(["Heat", "Babe"])
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
         assert tokens > 2
+        assert client.explain("u1", "i3") == Explanation("", [])  # nobody else met it
         child.kill()
         child.wait()
     key = m6rec(shop, "key", shop / "keys", "--name", "shop").strip()

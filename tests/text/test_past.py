@@ -232,3 +232,23 @@ def test_questions_leave_no_trace():
         np.testing.assert_allclose(asked.statistics(user, items), whole, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(quiet.statistics(user, items[::-1])[::-1], whole)
         np.testing.assert_array_equal(quiet.statistics(user, items[4:5])[0], whole[4])
+
+
+def test_verdicts_are_those_of_the_latest_event_of_each_other_user():
+    again = [Event("a", "x", 6, 0), Event("a", "x", 7, 1), Event("c", "x", 8, 0), Event("b", "x", 9, 1)]
+    past = make().observe_all([*LOG, *again])
+    assert past.verdicts("x", without="nobody") == (2, 3)
+    assert past.verdicts("x", without="a") == (1, 2)
+    assert past.verdicts("unknown", without="a") == (0, 0)
+    past.observe_all([Event("a", "z", 10, 1), Event("b", "z", 11, 0)])
+    assert past.also_liked("x", ["z", "y", "unknown"], without="c") == [(1, 1), (0, 0), (0, 0)]
+    assert past.also_liked("z", ["x"], without="") == [(1, 2)]
+    assert past.also_liked("z", ["x"], without="a") == [(0, 1)]
+
+
+def test_reviews_are_those_that_others_wrote():
+    written = [Event("a", "x", 6, 1, "first"), Event("b", "x", 7, 0, "second"), Event("b", "y", 8, 0, "of y")]
+    past = make().observe_all([*LOG, *written])
+    assert past.reviews("x", without="nobody") == ["first", "second"]
+    assert past.reviews("x", without="a") == ["second"]
+    assert past.reviews("unknown", without="a") == []

@@ -1,0 +1,83 @@
+"""An explanation: statements from the past, ranked and worded by the model, and checked (``tasks.explain``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
+from m6rec.serving.backend import Explanation, Reason
+from m6rec.tasks import explain as reasons
+from m6rec.tasks import task as tasks
+from m6rec.tasks.explain import Statement
+from m6rec.tasks.faithfulness import fault
+from m6rec.text import opinions
+from m6rec.text.past import Past
+from m6rec.tuned import Tuned
+from m6rec.types import Item, Segment, User
+
+NUM_REVIEWS = 50
+"""Latest reviews of an item that are mined."""
+WORDING = Sampling(max_tokens=40, stops=("\n", ". ", ".\n"))
+
+
+def explain(rank: Tuned, past: Past, user: User, item: Item, items: dict[str, Item]) -> Explanation:
+    """Why the user would like the item.
+
+    Args:
+        rank: The tuned ranking task. Its foundation, without the tuning, words what it ranks.
+        past: Everything observed so far.
+        user: The user.
+        item: The item.
+        items: By id, those of the user's history.
+
+    Raises:
+        ExtraError: The item has reviews, but TextBlob, which mines them, is not installed.
+    """
+    reviews = past.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
+    mined = [one for review in reviews for one in _mine(review)]
+    found = reasons.statements(past, user.id, item, rank.domain, items, mined)
+    if not found:
+        return Explanation("", [])
+    row = tasks.ask(rank.task, past, user, [item], rank.domain, items)
+    score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
+    chosen = reasons.choose(found, score, scores_without)
+    written = _word(rank, row.context, [reasons.prompt(one, item, rank.domain) for one in chosen])
+    said: list[Reason] = []
+    for statement, text in zip(chosen, written, strict=True):
+        said.append(_check(statement, text, item, [one.text for one in said]))
+    return Explanation(" ".join(one.text for one in said), said)
+
+
+def _word(rank: Tuned, context: Sequence[Segment], prompts: Sequence[str]) -> list[Generated]:
+    """What the foundation goes on with after each prompt, all together, for the user of this context."""
+    if not prompts:
+        return []
+    states = rank.cache.fetch(segment.text for segment in context)
+    engine = Engine(rank.foundation, rank.cache.config.depth)
+    spans = [states.places[segment.text] for segment in context]
+    tokens = [place for first, count in spans for place in range(first, first + count)]
+    known = engine.read(states.tokens_TD[torch.tensor(tokens)]) if tokens else ()
+    return engine.generate([Prompt(ids, known) for ids in rank.foundation.tokenizer.encode(prompts)], WORDING)
+
+
+def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str]) -> Reason:
+    """The model's words where they hold and are not among those before, else ours."""
+    words = written.text.strip().removesuffix(".")
+    text = f"You may like it because {words}."
+    if written.reason != "stop":
+        wrong: str | None = "the sentence has no end"
+    elif text in before:
+        wrong = "it repeats what is said already"
+    else:
+        wrong = fault(words, statement.text, (item.title, *item.categories))
+    if wrong is None:
+        return Reason(text, statement.kind, statement.evidence, "model")
+    return Reason(statement.text, statement.kind, statement.evidence, "template", wrong)
+
+
+@lru_cache(maxsize=1 << 12)
+def _mine(review: str) -> tuple[opinions.Statement, ...]:
+    return opinions.mine(review)

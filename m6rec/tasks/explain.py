@@ -1,0 +1,227 @@
+"""Why a user would like an item: statements first, words second.
+
+A statement is drawn from what had happened by then, and carries the evidence that it rests on: the user's own events,
+counts over at least ``MIN_PEOPLE`` others, or sentences of the item's reviews. Nobody else's identity is in it.
+
+Statements are ranked by the tuned ranking task: each by how much the predicted like falls when its evidence is taken
+from the question (``without``). So the first reason is the one that moved this model most. The likelihood of the
+statement's words would say how fluent it is instead, and the strength of the evidence how true, not how decisive.
+Where both predictions are equal, as for reviews, which the ranking task doesn't read, the stronger evidence goes first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from m6rec.domains.domain import Domain
+from m6rec.tasks.faithfulness import harmless
+from m6rec.text.batch import Row
+from m6rec.text.opinions import Statement as Opinion
+from m6rec.text.past import STATISTICS, Past
+from m6rec.text.verbalise import names, quote
+from m6rec.types import Event, Item
+
+Kind = Literal["history", "attribute", "crowd", "review"]
+
+NUM_STATEMENTS = 3
+"""Statements of an explanation."""
+MIN_PEOPLE = 5
+"""Fewer others are no crowd: a share of them says little, and could tell of one of them."""
+MIN_OWN = 2
+"""Likes of the user's that a statement about a category rests on at least."""
+NUM_EACH = 2
+"""Statements of one sort that are ranked; they say much the same."""
+NUM_EXAMPLES = 2
+NUM_LIKES = 64
+"""Latest likes whose other fans are asked about the item."""
+LONGEST_TITLE, LONGEST_SENTENCE = 80, 160
+_PRIOR = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A reason in words of ours, with what it rests on.
+
+    Attributes:
+        text: A sentence to the user; names and titles in it stand in double quotes.
+        kind: Of the user's events with other items, of their events by a category of the item's, of what others did,
+            or of reviews.
+        evidence: As plain data.
+        strength: The share of likes that it tells of, shrunk towards one half; for reviews, of praise.
+        places: The user's events that it rests on, counted from the latest of the history, which is -1.
+        statistics: What the ``STATISTICS`` that tell the same would be without its evidence.
+    """
+
+    text: str
+    kind: Kind
+    evidence: Mapping[str, Any] = field(hash=False)
+    strength: float
+    places: tuple[int, ...] = ()
+    statistics: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+
+def statements(
+    past: Past, user: str, item: Item, domain: Domain, items: Mapping[str, Item], opinions: Sequence[Opinion] = ()
+) -> list[Statement]:
+    """All reasons that the past gives, the strongest of each sort first. None may be found.
+
+    Args:
+        past: It ends at the moment of the explanation.
+        user: Id of the user.
+        item: What is explained.
+        domain: Its words.
+        items: By id, those of the user's history.
+        opinions: Mined from reviews of the item that were written by others.
+    """
+    known = dict(zip(STATISTICS, past.statistics(user, [item.id])[0].tolist(), strict=True))
+    events = past.history(user)
+    latest = {event.item: place for place, event in enumerate(events, -len(events))}
+    latest.pop(item.id, None)  # what the user did with the item itself is no reason to like it
+    history = [(place, events[place]) for place in sorted(latest.values())]
+    sorts = (
+        _of_categories(history, item, domain, items, known),
+        _of_fans(past, user, history, item, domain, items, known),
+        _of_crowd(past, user, item),
+        _of_reviews(opinions),
+    )
+    return [one for sort in sorts for one in sorted(sort, key=lambda one: -one.strength)[:NUM_EACH]]
+
+
+def without(row: Row, statement: Statement) -> Row:
+    """The question as it would be without the statement's evidence.
+
+    Args:
+        row: A question of ``task.ask`` about one item.
+        statement: One of ``statements`` of the same user, item and past.
+    """
+    gone = {len(row.context) + place for place in statement.places}
+    context = tuple(segment for place, segment in enumerate(row.context) if place not in gone)
+    signals = row.signals.copy()
+    if signals.shape[1]:
+        for name, value in statement.statistics.items():
+            signals[:, STATISTICS.index(name)] = value
+    traces = np.delete(row.traces, list(statement.places), 0) if len(row.traces) else row.traces
+    return replace(row, context=context, visible=row.visible - len(gone), signals=signals, traces=traces)
+
+
+def choose(
+    found: Sequence[Statement], score: float, scores_without: Sequence[float], count: int = NUM_STATEMENTS
+) -> list[Statement]:
+    """The best reasons first; those that speak against the item by the model are left out.
+
+    Args:
+        found: Statements.
+        score: The predicted like.
+        scores_without: … without the evidence of each statement.
+        count: How many at most.
+    """
+    fall = [round(score - other, 6) for other in scores_without]
+    order = sorted(range(len(found)), key=lambda n: (-fall[n], -found[n].strength))
+    return [found[n] for n in order if fall[n] >= 0][:count]
+
+
+def prompt(statement: Statement, item: Item, domain: Domain) -> str:
+    """Region 2 of the paper's explanation, with the statement to be worded; what follows is "because …"."""
+    return f"The user is now recommended {domain.item(item)}. {statement.text} You would like it because"
+
+
+def _of_categories(
+    history: Sequence[tuple[int, Event]],
+    item: Item,
+    domain: Domain,
+    items: Mapping[str, Item],
+    known: Mapping[str, float],
+) -> list[Statement]:
+    found = []
+    for category in item.categories:
+        seen = [(place, event) for place, event in history if category in items[event.item].categories]
+        liked = [(place, event) for place, event in seen if domain.likes(event)]
+        if len(liked) < MIN_OWN or 2 * len(liked) < len(seen):
+            continue
+        examples = [_title(items[event.item]) for _, event in liked[: -NUM_EXAMPLES - 1 : -1]]
+        text = (
+            f"You liked {len(liked)} of {len(seen)} {domain.noun}s of the category {quote(category)}, "
+            f"such as {names(examples)}."
+        )
+        evidence = {
+            "category": category,
+            "liked": len(liked),
+            "seen": len(seen),
+            "events": [_plain(event, items) for _, event in liked],
+        }
+        statistics = {"category_share": known["user_share"]}
+        places = tuple(place for place, _ in liked)
+        found.append(Statement(text, "attribute", evidence, _strength(len(liked), len(seen)), places, statistics))
+    return found
+
+
+def _of_fans(
+    past: Past,
+    user: str,
+    history: Sequence[tuple[int, Event]],
+    item: Item,
+    domain: Domain,
+    items: Mapping[str, Item],
+    known: Mapping[str, float],
+) -> list[Statement]:
+    likes = [(place, event) for place, event in history if domain.likes(event)][-NUM_LIKES:]
+    crowds = past.also_liked(item.id, [event.item for _, event in likes], without=user)
+    statistics = {
+        "like_minded_share": known["item_share"],
+        "agreeing_share": known["item_share"],
+        "neighbour_surprise": 0.0,
+    }
+    found = []
+    for (place, event), (liked, seen) in zip(likes, crowds, strict=True):
+        if seen >= MIN_PEOPLE and 2 * liked > seen:
+            text = f"{liked} of {seen} people who liked {_title(items[event.item])}, as you did, liked it too."
+            evidence = {"liked": liked, "seen": seen, "events": [_plain(event, items)]}
+            found.append(Statement(text, "history", evidence, _strength(liked, seen), (place,), statistics))
+    return found
+
+
+def _of_crowd(past: Past, user: str, item: Item) -> list[Statement]:
+    liked, seen = past.verdicts(item.id, without=user)
+    if seen < MIN_PEOPLE or 2 * liked <= seen:
+        return []
+    text = f"{100 * liked // seen}% of {seen} people liked it."
+    statistics = {"item_share": past.like_rate, "item_count": 0.0}
+    evidence = {"liked": liked, "seen": seen}
+    return [Statement(text, "crowd", evidence, _strength(liked, seen), statistics=statistics)]
+
+
+def _of_reviews(opinions: Sequence[Opinion]) -> list[Statement]:
+    quotable = [one for one in opinions if harmless(one.sentence) and len(one.sentence) <= LONGEST_SENTENCE]
+    praise = Counter(one.aspect for one in quotable if one.polarity > 0)
+    blame = Counter(one.aspect for one in opinions if one.polarity < 0)
+    found = []
+    for aspect, count in praise.items():
+        if count <= blame[aspect]:
+            continue
+        said = [one for one in quotable if one.aspect == aspect and one.polarity > 0]
+        text = f"{'Reviewers praise' if count > 1 else 'A reviewer praises'} its {aspect}."
+        evidence = {
+            "aspect": aspect,
+            "praise": count,
+            "blame": blame[aspect],
+            "sentences": list(dict.fromkeys(one.sentence for one in said))[:NUM_EXAMPLES],
+        }
+        found.append(Statement(text, "review", evidence, _strength(count, count + blame[aspect])))
+    return found
+
+
+def _strength(liked: int, seen: int) -> float:
+    return (liked + _PRIOR / 2) / (seen + _PRIOR)
+
+
+def _title(item: Item) -> str:
+    return quote(item.title, longest=LONGEST_TITLE)
+
+
+def _plain(event: Event, items: Mapping[str, Item]) -> dict[str, Any]:
+    return {"item": event.item, "title": items[event.item].title, "time": event.time, "value": event.value}
