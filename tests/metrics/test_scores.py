@@ -1,4 +1,5 @@
 import doctest
+import warnings
 from math import log, log2
 
 import numpy as np
@@ -89,7 +90,10 @@ def test_a_constant_scorer_ranks_in_the_middle():
 def ranx():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling ranx takes half a minute; plain Python, none
-        import ranx
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # told where it is read for the first time
+            warnings.simplefilter("ignore", DeprecationWarning)  # … as Python 3.11 calls it
+            import ranx
 
         yield ranx
 
