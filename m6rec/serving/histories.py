@@ -113,7 +113,6 @@ class RedisHistories:
         """See ``Histories``."""
         if not events:
             return
-
         self._check()
         with served():
             pushed = False

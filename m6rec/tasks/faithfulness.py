@@ -14,8 +14,6 @@ from collections.abc import Collection
 
 MAX_WORDS = 40
 """Of a sentence, quoted parts not counted."""
-COVERAGE = 1.0
-"""Share of the content words outside quotes that the evidence must hold: one word more is enough for a false claim."""
 BLOCKED = frozenset(
     "assistant system prompt instruction instructions ignore disregard password http https www com kill die nazi nazis"
     " fuck fucking fucked shit shitty bitch cunt whore slut nigger faggot retard retarded rape porn".split()
@@ -92,7 +90,7 @@ def fault(sentence: str, evidence: str, names: Collection[str] = ()) -> str | No
     further = [word for claim, word in claims.items() if claim not in allowed]
     if len(further) == len(claims):
         return "it says nothing of the evidence"
-    if len(claims) - len(further) < COVERAGE * len(claims):
+    if further:  # one word more is enough for a false claim
         return f"the word {further[0]!r} is not in the evidence"
     return None
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from m6rec.errors import ConfigError
-from m6rec.foundation import checkpoint, generate
+from m6rec.foundation import generate
 from m6rec.foundation.generate import Engine, Prompt, Sampling
 from m6rec.foundation.model import Turn
 from m6rec.text.constraints import TitleTrie
@@ -26,21 +26,6 @@ def foundation():
     made.model.embed_tokens.weight.mul_(0.2)  # so that it isn't sure of anything
     made.model.config = replace(made.model.config, end_ids=(END,))
     return made
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """Name of a tiny model → (our foundation, transformers' model)."""
-    made = {}
-
-    def get(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            theirs = tiny.hf_folder(name, folder)
-            made[name] = checkpoint.load(str(folder), dtype="float32"), theirs
-        return made[name]
-
-    return get
 
 
 def tuning_of(model, method="option-adapter", first_layer=DEPTH):

@@ -9,24 +9,10 @@ from tests import reference, tiny
 LENGTH = 13
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """Name of a tiny model → (ours, transformers')."""
-    made = {}
-
-    def get(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            theirs = tiny.hf_folder(name, folder)
-            made[name] = checkpoint.load(str(folder), dtype="float32").model, theirs
-        return made[name]
-
-    return get
-
-
 @pytest.mark.parametrize("name", tiny.HF_CONFIGS)
 def test_logits_equal_transformers(pairs, name):
-    ours, theirs = pairs(name)
+    foundation, theirs = pairs(name)
+    ours = foundation.model
     ids_BL = tiny.ids(2, LENGTH)
     with torch.no_grad():
         expected = theirs(ids_BL).logits
@@ -72,7 +58,7 @@ def test_shared_context_equals_slow_attention(window, length):
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("name", ["llama", "qwen2-sliding", "qwen3", "gemma3"])
 def test_upper_from_depth_0_equals_the_unsplit_model(pairs, name, bidirectional):
-    model, _ = pairs(name)
+    model = pairs(name)[0].model
     context_BN, blocks_BCM = tiny.ids(2, 9), tiny.ids(2, 3, 7, seed=1)
     lengths, visible = [9, 6], [[0, 4, 9], [2, 6, 6]]
     normed_BCMD = model.upper(
@@ -93,7 +79,7 @@ def test_upper_from_depth_0_equals_the_unsplit_model(pairs, name, bidirectional)
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_a_candidate_after_a_causal_context_is_one_plain_text(pairs, name):
-    model, _ = pairs(name)
+    model = pairs(name)[0].model
     context_BN, blocks_BCM = tiny.ids(1, 9), tiny.ids(1, 3, 7, seed=1)
     visible = [0, 4, 9]
     normed_BCMD = model.upper(model.embed(context_BN), model.embed(blocks_BCM), torch.tensor([visible]), 0)
@@ -105,7 +91,7 @@ def test_a_candidate_after_a_causal_context_is_one_plain_text(pairs, name):
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 @pytest.mark.parametrize("depth", range(4))
 def test_split_at_any_depth_with_one_segment_equals_unsplit(pairs, name, depth):
-    model, _ = pairs(name)
+    model = pairs(name)[0].model
     ids_BL = tiny.ids(2, LENGTH)
     states_BLD = model.lower(ids_BL, depth)
     nothing = torch.zeros(2, 0, model.config.width)
@@ -115,7 +101,7 @@ def test_split_at_any_depth_with_one_segment_equals_unsplit(pairs, name, depth):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_padding_is_inert(pairs, bidirectional):
-    model, _ = pairs("gemma3")
+    model = pairs("gemma3")[0].model
     context_BND, blocks_BCMD = model.embed(tiny.ids(2, 9)), model.embed(tiny.ids(2, 3, 5, seed=1))
     length_B = torch.tensor([7, 4])
     visible_BC = torch.tensor([[7, 7, 2], [4, 0, 4]])
@@ -129,7 +115,7 @@ def test_padding_is_inert(pairs, bidirectional):
 
 
 def test_lower_ignores_padding_and_neighbours(pairs):
-    model, _ = pairs("gemma3")
+    model = pairs("gemma3")[0].model
     ids_BL = tiny.ids(3, LENGTH)
     together = model.lower(ids_BL, 2)
     alone = model.lower(ids_BL[1:2, :8], 2)
@@ -138,7 +124,7 @@ def test_lower_ignores_padding_and_neighbours(pairs):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_single_equals_batch(pairs, bidirectional):
-    model, _ = pairs("qwen3")
+    model = pairs("qwen3")[0].model
     context_BND, blocks_BCMD = model.embed(tiny.ids(2, 9)), model.embed(tiny.ids(2, 3, 5, seed=1))
     visible_BC, length_B = torch.tensor([[9, 5, 2], [6, 0, 4]]), torch.tensor([9, 6])
 
@@ -156,7 +142,7 @@ def test_single_equals_batch(pairs, bidirectional):
 @pytest.mark.parametrize("name", tiny.HF_CONFIGS)
 @pytest.mark.parametrize("size", [1, 3])
 def test_turns_equal_one_pass_over_all_that_was_said(pairs, name, size):
-    model, _ = pairs(name)
+    model = pairs(name)[0].model
     context_ND, blocks_CMD = model.embed(tiny.ids(1, 11))[0], model.embed(tiny.ids(2, size, seed=1))
     other_ND = model.embed(tiny.ids(1, 4, seed=2))[0]
     known, start = (), 0
@@ -171,14 +157,14 @@ def test_turns_equal_one_pass_over_all_that_was_said(pairs, name, size):
 
 
 def test_no_candidates_and_no_context_run(pairs):
-    model, _ = pairs("llama")
+    model = pairs("llama")[0].model
     nothing, none = torch.zeros(1, 0, 3, 32), torch.zeros(1, 0, dtype=torch.long)
     assert model.upper(model.embed(tiny.ids(1, 4)), nothing, none, 0).shape == (1, 0, 3, 32)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_bf16_stays_near_fp32(pairs, name):
-    model, _ = pairs(name)
+    model = pairs(name)[0].model
     half = Model(model.config)
     half.load_state_dict(model.state_dict())
     half = half.to(torch.bfloat16)
