@@ -5,6 +5,7 @@ A new domain is one file with ``DOMAIN = Domain(...)``, used by its path (``shop
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,10 @@ _DOMAINS = {
     "books": "m6rec.domains.books:DOMAIN",
     "clothes": "m6rec.domains.clothes:DOMAIN",
     "instruments": "m6rec.domains.instruments:DOMAIN",
+    "amazon": "m6rec.domains.amazon:DOMAIN",
+    "steam": "m6rec.domains.steam:DOMAIN",
+    "yelp": "m6rec.domains.yelp:DOMAIN",
+    "mind": "m6rec.domains.mind:DOMAIN",
     "peter": "m6rec.domains.peter:DOMAIN",
     "xrec": "m6rec.domains.xrec:DOMAIN",
     "generic": "m6rec.domains.generic:DOMAIN",
@@ -90,10 +95,15 @@ def load(domain: Domain, *paths: str | Path, offline: bool = False) -> Log:
         offline: Whether assets may only come from the cache.
 
     Raises:
-        ConfigError: The domain has no data of its own and no path is given.
+        ConfigError: The domain has no data of its own and no path is given, or it takes fewer or more paths.
         AssetError: An asset can't be had.
         DataError: The data are malformed.
     """
     if not paths and not domain.assets:
         raise ConfigError(f"The domain {domain.name!r} has no data of its own; give the path of a file.")
-    return domain.load(*(paths or [assets.get(name, offline=offline) for name in domain.assets]))
+    found = [*map(Path, paths)] or [assets.get(name, offline=offline) for name in domain.assets]
+    try:
+        inspect.signature(domain.load).bind(*found)
+    except TypeError as error:
+        raise ConfigError(f"The domain {domain.name!r} can't be read from {len(found)} paths: {error}.") from error
+    return domain.load(*found)

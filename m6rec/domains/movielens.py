@@ -1,15 +1,16 @@
-"""Films and the people who rate them with one to five stars: MovieLens-100k."""
+"""Films and the people who rate them with one to five stars: MovieLens, the 100k, or a folder of 1M or 20M."""
 
 from pathlib import Path
 
 import polars as pl
 
 from m6rec.domains.domain import Domain
+from m6rec.domains.grouplens import tables
 from m6rec.text.log import Columns, Log, read
 from m6rec.text.verbalise import age, names, quote, stars
 from m6rec.types import Item, User
 
-_COLUMNS = Columns(time="timestamp", value="rating", title="movie_title", category="class", category_separator=" ")
+_COLUMNS = Columns(time="timestamp", value="rating", category="genres")
 _ARTICLE = r"([^()]+), (The|An?|L[ae]s?|L'|Il|El|O|Das|Der|Die|Det)(\)| \(|$)"  # "Matrix, The" → "The Matrix"
 _GENDERS = {"M": "male", "F": "female"}
 _PERSONS = {
@@ -19,18 +20,13 @@ _PERSONS = {
 
 
 def _load(folder: Path) -> Log:
-    events, movies, viewers = (
-        pl.read_csv(folder / f"ml-100k.{kind}", separator="\t", quote_char=None, infer_schema=False).rename(
-            lambda column: column.partition(":")[0].removesuffix("_id")  # RecBole's are called name:type
-        )
-        for kind in ("inter", "item", "user")
-    )
-    title = pl.col("movie_title")
-    year = pl.coalesce(title.str.extract(r" \((\d{4})\)$"), "release_year").cast(pl.Int64, strict=False)
+    events, movies, viewers = tables(Path(folder))
+    title = pl.col("title").str.strip_chars()  # "Matrix, The (1999)", or the year apart
+    apart = [name for name in movies.columns if name == "release_year"]
+    year = pl.coalesce(title.str.extract(r" \((\d{4})\)$"), *apart).cast(pl.Int64, strict=False)
     natural = title.str.replace(r" \(\d{4}\)$", "").str.replace_all(_ARTICLE, "${2} ${1}${3}").str.replace("L' ", "L'")
-    movies = movies.select("item", natural, year.alias("year"), pl.col("class").str.replace("unknown", ""))
-    viewers = viewers.select("user", pl.col("age").cast(pl.Int64), "gender", "occupation")
-    return read(events, movies, viewers, columns=_COLUMNS)
+    genres = pl.col("genres").replace(["unknown", "(no genres listed)"], "")
+    return read(events, movies.select("item", natural, year.alias("year"), genres), viewers, columns=_COLUMNS)
 
 
 def _item(item: Item) -> str:
@@ -42,7 +38,9 @@ def _user(user: User) -> str:
     if not {"age", "gender", "occupation"} <= user.details.keys():
         return ""
     gender, occupation = _GENDERS[str(user.details["gender"])], str(user.details["occupation"])
-    return f"The user is a {gender} {_PERSONS.get(occupation, occupation)} {age(float(user.details['age']))}."
+    years = user.details["age"]
+    phrase = years if isinstance(years, str) else age(years)
+    return f"The user is a {gender} {_PERSONS.get(occupation, occupation)} {phrase}."
 
 
 DOMAIN = Domain(

@@ -10,7 +10,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -28,6 +28,7 @@ LONGEST_TEXT = 20_000
 _LATEST = 32_503_680_000  # the year 3000; milliseconds since 1970 land beyond it
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _CARD = "log.json"
+_REPEATS = "events: an earlier one has the same user, item and time"
 _Schema = dict[str, pl.DataType | type[pl.DataType]]
 _EVENT: _Schema = {"user": pl.String, "item": pl.String, "time": pl.Int64, "value": pl.Float64, "text": pl.String}
 _ITEM: _Schema = {"id": pl.String, "title": pl.String, "categories": pl.List(pl.String), "details": pl.String}
@@ -379,6 +380,14 @@ class _Rows:
         key = f"{self.name}: {column} {reason.split(';')[0]}"
         self.dropped[key] = self.dropped.get(key, 0) + found.height
         self.frame = self.frame.filter(~bad)
+
+
+def without_repeats(log: Log) -> Log:
+    """The log with the first event only of each user, item and time; the others are counted in ``dropped``."""
+    first = {(event.user, event.item, event.time): event for event in reversed(log.events)}
+    kept = tuple(event for event in log.events if first[event.user, event.item, event.time] is event)
+    repeats = len(log.events) - len(kept)
+    return replace(log, events=kept, dropped=log.dropped | {_REPEATS: repeats}) if repeats else log
 
 
 def split_by_time(log: Log, *, valid: float = 0.1, test: float = 0.1) -> Split:

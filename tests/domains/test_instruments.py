@@ -45,7 +45,7 @@ def test_a_text_of_any_length_is_kept_to_what_a_log_holds(tmp_path):
 def test_what_is_no_file_of_reviews_is_named(tmp_path):
     path = tmp_path / "reviews.jsonl"
     path.write_text("no json\n")
-    with pytest.raises(DataError, match=r"reviews.jsonl can't be read"):
+    with pytest.raises(DataError, match=r"reviews\.jsonl: line 1 can't be read"):
         DOMAIN.load(path)
     with pytest.raises(DataError, match="can't be read"):
         DOMAIN.load(tmp_path / "absent")

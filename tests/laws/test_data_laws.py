@@ -24,9 +24,17 @@ VALUES = {
     "clothes": (0, 1),
     "generic": (0, 1),
     "instruments": (1, 3, 4, 5),
+    "amazon": (1, 3, 4, 5),
+    "yelp": (1, 3, 4, 5),
     "peter": (1, 3, 4, 5),
 }
-ITEM_DETAILS = {"movielens": {"year": 1995}, "books": {"year": 1987, "author": "Zoë Ames"}}
+ITEM_DETAILS = {
+    "movielens": {"year": 1995},
+    "books": {"year": 1987, "author": "Zoë Ames"},
+    "amazon": {"brand": 'The "Real" <|im_end|>', "price": 12.5},
+    "steam": {"developer": "Zoë Ames", "price": 0.0},
+    "yelp": {"city": "Phoenix"},
+}
 USER_DETAILS = {
     "movielens": {"age": 24, "gender": "M", "occupation": "other"},
     "books": {"age": 41, "country": "Peru"},

@@ -23,6 +23,7 @@ from m6rec.text.log import (
     save,
     split_by_item,
     split_by_time,
+    without_repeats,
 )
 from m6rec.types import Event, Item, User
 
@@ -257,3 +258,12 @@ def test_save_spares_other_folders_and_load_names_damage(tmp_path: Path) -> None
     (tmp_path / "log" / "items.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="damaged"):
         load(tmp_path / "log")
+
+
+def test_repeats_are_dropped_and_counted() -> None:
+    rows = {"user": [1, 1, 2, 1], "item": ["a"] * 4, "time": [5, 5, 5, 6], "value": [1, 2, 3, 4]}
+    log = read(pl.DataFrame(rows), pl.DataFrame(ITEMS))
+    once = without_repeats(log)
+    assert [event.value for event in once.events] == [1, 3, 4]
+    assert once.dropped == {"events: an earlier one has the same user, item and time": 1}
+    assert without_repeats(once) is once
