@@ -103,6 +103,7 @@ def prepare(
 ) -> None:
     """Reads, checks and splits a log."""
     from m6rec.domains import prepared
+    from m6rec.text import leaks
     from m6rec.text.log import TEST, TRAIN, VALID
 
     made = prepared.prepare(domain, split, out, *(files or []))
@@ -115,6 +116,7 @@ def prepare(
         "validation": len(made.split.indices(VALID)),
         "test": len(made.split.indices(TEST)),
         "dropped": dict(log.dropped),
+        "leaks": {leak.name: leak.count for leak in leaks.find(made.split)},
     }
     say(facts, as_json, "\n".join(f"{name:10} {value}" for name, value in facts.items()))
 

@@ -7,8 +7,8 @@ are new in the test part are served by all alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,11 +21,13 @@ from m6rec.metrics import auc, bootstrap_difference, calibration_error, gauc, hi
 from m6rec.report import Row as ReportRow
 from m6rec.report import Table
 from m6rec.tasks.task import Task, lay_out
+from m6rec.text import leaks
 from m6rec.text.batch import Row
 from m6rec.text.factors import NEW_EVERY, Factors
 from m6rec.text.factors import fit as factorise
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS, Past
+from m6rec.types import Event
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -99,10 +101,8 @@ def check_leaks(split: Split, questions: Questions) -> None:
     Raises:
         DataError: A question's context reaches its own event or later ones, or an event occurs twice in the log.
     """
+    leaks.check(split, allowed=leaks.PROTOCOL)
     events = split.log.events
-    twice = len(events) - len({(event.user, event.item, event.time, event.value) for event in events})
-    if twice:
-        raise DataError(f"{twice} events occur twice in the log, so a copy may tell the answer; drop duplicates first")
     earlier = np.zeros(len(events), np.int64)
     counts: dict[str, int] = {}
     for position, event in enumerate(events):
@@ -113,6 +113,50 @@ def check_leaks(split: Split, questions: Questions) -> None:
             behaviours = np.array([0, *np.cumsum([segment.slot == "history" for segment in row.context])])
             if not np.array_equal(behaviours[row.visible], earlier[row.events]):
                 raise DataError(f"a question of event {row.events[0]} or later sees more or less than its past")
+
+
+def check_future(
+    task: Task,
+    split: Split,
+    domain: Domain,
+    users: Collection[str],
+    *,
+    fit: Callable[[Split, Domain], Factors] | None = None,
+    num_moments: int = 3,
+) -> None:
+    """Fails where a question of some users knows what comes after it; slow, as all is laid out again and again.
+
+    Args:
+        task: The task.
+        split: The split.
+        domain: The domain.
+        users: Whose questions to compare.
+        fit: Makes the factors of the task, if it has any, which the future must not reach either.
+        num_moments: How many moments among their held-out events the future is changed from.
+
+    Raises:
+        DataError: A question changed with its future, or the users have no held-out event.
+    """
+    log = split.log
+
+    def lay(events: Sequence[Event]) -> dict[int, object]:
+        factors = fit(Split(replace(log, events=tuple(events)), split.part[: len(events)]), domain) if fit else None
+        wanted = np.array([event.user in users for event in events])
+        rows, _ = lay_out(task, events, dict(log.users), dict(log.items), domain, wanted, factors)
+        return {int(row.events[n]): _told(row, n) for row in rows for n in range(len(row.events))}
+
+    held_out = [at for at in np.flatnonzero(split.part != TRAIN).tolist() if log.events[at].user in users]
+    if not held_out:
+        raise DataError(f"none of the {len(users)} users has an event in validation or test; name others")
+    chosen = np.linspace(0, len(held_out) - 1, num_moments).astype(np.int64)
+    leaks.fail(leaks.future(log.events, lay, [held_out[at] for at in chosen]))
+
+
+def _told(row: Row, number: int) -> tuple[object, ...]:
+    """All that a question is told: words, signals, taste and the traces of the behaviours that it sees."""
+    seen = max(0, row.visible[number] - row.num_facts)
+    numbers = row.signals[number], row.tastes[number : number + 1], row.traces[:seen]
+    return row.question(number), *(of.tobytes() for of in numbers)
 
 
 def ranking_metrics(labels: Ints, scores: Floats, users: Ints, *, probabilities: bool) -> dict[str, float]:

@@ -5,7 +5,7 @@ import pytest
 
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError
-from m6rec.evaluate import ask_all, check_leaks, fit_factors, mixed_ranks, ranking_table, retrieval_tables
+from m6rec.evaluate import ask_all, check_future, check_leaks, fit_factors, mixed_ranks, ranking_table, retrieval_tables
 from m6rec.tasks.task import named
 from m6rec.text.factors import mixed
 from m6rec.text.log import TEST, Log, split_by_time
@@ -74,5 +74,34 @@ def test_leaks_are_found():
     with pytest.raises(DataError, match="sees more or less than its past"):
         check_leaks(SPLIT, replace(questions, rows={TEST: [later]}))
     twice = replace(SPLIT, log=replace(LOG, events=(*LOG.events[:-1], LOG.events[0])))
-    with pytest.raises(DataError, match="1 events occur twice"):
+    with pytest.raises(DataError, match=r"1 events in two parts \(the first: event 499, .*; 1 repeated events"):
         check_leaks(twice, questions)
+
+
+@pytest.mark.parametrize("name", ["like", "retrieve"])
+def test_no_question_changes_with_its_future(name):
+    check_future(named(name), SPLIT, BOOKS, {"u1", "u2"}, fit=fit_factors)
+    with pytest.raises(DataError, match="none of the 1 users has an event in validation or test"):
+        check_future(named(name), SPLIT, BOOKS, {"nobody"})
+
+
+def test_factors_of_the_whole_log_are_found():
+    whole = lambda split, domain: fit_factors(replace(split, part=np.zeros_like(split.part)), domain)  # noqa: E731
+    with pytest.raises(DataError, match="questions that know the future"):
+        check_future(named("retrieve"), SPLIT, BOOKS, set(USERS), fit=whole)
+
+
+def test_a_task_that_remembers_what_it_has_worded_is_found():
+    like = named("like")
+    peeking = {}
+
+    def behaviour(event, item, domain):
+        peeking[item.id] = event.value
+        return like.behaviour(event, item, domain)
+
+    def candidate(item, domain):
+        (segment,) = like.candidate(item, domain)
+        return (replace(segment, text=f"{segment.text} {peeking.get(item.id, 'new')}"),)
+
+    with pytest.raises(DataError, match="questions that know the future"):
+        check_future(replace(like, behaviour=behaviour, candidate=candidate), SPLIT, BOOKS, {"u1"})

@@ -387,7 +387,7 @@ def without_repeats(log: Log) -> Log:
     first = {(event.user, event.item, event.time): event for event in reversed(log.events)}
     kept = tuple(event for event in log.events if first[event.user, event.item, event.time] is event)
     repeats = len(log.events) - len(kept)
-    return replace(log, events=kept, dropped=log.dropped | {_REPEATS: repeats}) if repeats else log
+    return replace(log, events=kept, dropped={**log.dropped, _REPEATS: repeats}) if repeats else log
 
 
 def split_by_time(log: Log, *, valid: float = 0.1, test: float = 0.1) -> Split:

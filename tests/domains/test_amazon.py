@@ -9,7 +9,8 @@ from m6rec.errors import ConfigError, DataError
 from m6rec.types import Event
 
 OLD = [
-    {"reviewerID": "U2", "asin": "B1", "overall": 2.0, "unixReviewTime": 90, "summary": "good", "reviewText": "It does."},
+    {"reviewerID": "U2", "asin": "B1", "overall": 2.0, "unixReviewTime": 90, "summary": "good",
+     "reviewText": "It does."},
     {"reviewerID": "U1", "asin": "B2", "overall": 5.0, "unixReviewTime": 80, "reviewText": "Best", "style": {"a": "b"}},
     {"reviewerID": "U1", "asin": "B2", "overall": 5.0, "unixReviewTime": 80, "reviewText": "Best"},
 ]  # fmt: skip
@@ -26,7 +27,7 @@ PRODUCTS = {
         {"asin": "B2", "categories": [["Beauty"]], "salesRank": {"Beauty": 3}},
     ],
     "2018": [
-        {"asin": "B1", "title": "Rock & Roll", "brand": "OPI", "price": "$4.50", "category": ["Beauty", "Nails"]},
+        {"asin": "B1", "title": "Rock & Roll", "brand": "OPI", "price": "$4", "category": ["Beauty", "Nails"]},
         {"asin": "B1", "title": "Again", "brand": "", "price": "", "category": []},
         {"asin": "B2", "title": "", "brand": "", "price": ".a-box-inner{background-color:#fff}", "category": ["Beauty"]},
     ],

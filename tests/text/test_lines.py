@@ -24,8 +24,8 @@ def test_worked_examples():
 @pytest.mark.parametrize("zipped", [False, True])
 def test_json_and_literals_plain_or_gzipped_whatever_the_name(tmp_path, name, zipped, monkeypatch):
     monkeypatch.setattr(lines, "_BATCH", 2)  # three rows are more than one batch
-    text = '{"name": "Zoë\\u2028", "size": 1}\r\n\n{\'name\': u\'it\\\'s\', \'size\': 2}\n{"name": "none", "size": 0}\n{"name": "last", "size": 3}'
-    raw = text.encode()
+    rows = ('{"name": "Zoë\\u2028", "size": 1}\r', "", "{'name': u'it\\'s', 'size': 2}", '{"name": "none", "size": 0}')
+    raw = "\n".join([*rows, '{"name": "last", "size": 3}']).encode()
     (tmp_path / name).write_bytes(gzip.compress(raw) if zipped else raw)
     assert load(tmp_path / name).rows() == [("Zoë\u2028", 1), ("it's", 2), ("last", 3)]
 
