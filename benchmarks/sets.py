@@ -1,14 +1,15 @@
-"""The research sets of ``shared/data`` with their published splits, and the floors that any model must pass on them.
+"""Research sets with their published splits, and the floors that any model must pass on them.
 
-``python -m benchmarks.sets FOLDER`` checks each set for leaks and prints its floors. Nothing here is part of the product.
+``python -m benchmarks.sets FOLDER`` checks each for leaks and prints its size and floors. None is part of the product.
 """
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,12 @@ from m6rec.domains.domain import Domain
 from m6rec.metrics import auc, hit_rate, ndcg, uauc
 from m6rec.text import leaks
 from m6rec.text.lines import table
-from m6rec.text.log import TEST, TRAIN, VALID, Columns, Log, Split, read
-from m6rec.types import Item
+from m6rec.text.log import TEST, TRAIN, VALID, Columns, Split, read
 
+Floors = dict[str, dict[str, float]]
+"""By method, by metric."""
+PARTS = {"training": TRAIN, "validation": VALID, "test": TEST}
+MEMORY = 0.8
 LIKES = replace(
     movielens.DOMAIN,
     name="ml1m_collm",
@@ -85,11 +89,114 @@ def amazon_sequences(folder: Path) -> Set:
         parse=str.split,
     )
     rows = sequences.with_columns(at=pl.int_ranges(-pl.col("item").list.len().cast(pl.Int64), 0)).explode("item", "at")
-    rows = rows.with_columns(part=pl.col("at").replace_strict({-1: TEST, -2: VALID}, default=TRAIN, return_dtype=pl.UInt8))
+    rows = rows.with_columns(
+        part=pl.col("at").replace_strict({-1: TEST, -2: VALID}, default=TRAIN, return_dtype=pl.UInt8)
+    )
     rows = rows.sort("part", maintain_order=True)
     made = Split(read(rows.select("user", "item"), items, columns=Columns(time=None)), rows["part"].to_numpy())
     leaks.check(made)
     return Set(made, PURCHASES, np.ones(len(rows), np.bool_))
 
 
-SETS = {"ml1m_collm": ml1m_collm, "amazon_beauty": amazon_sequences, "amazon_toys": amazon_sequences}
+def ranking_floors(made: Set) -> Floors:
+    """AUC and UAUC on the test part of what was counted in training: likes of the item, and its and the user's share.
+
+    A share is shrunk towards the like rate by five observations; "item and user" is the sum of the two.
+    """
+    events = made.split.log.events
+    known, asked = ([events[at] for at in made.split.indices(part)] for part in (TRAIN, TEST))
+    rate = float(np.mean([event.value for event in known]))
+    likes_of: Counter[str] = Counter()
+    for event in known:
+        likes_of[event.item] += int(event.value)
+        likes_of[f"user {event.user}"] += int(event.value)
+    count_of = Counter(chain(*((event.item, f"user {event.user}") for event in known)))
+
+    def share(key: str) -> float:
+        return (likes_of[key] + 5 * rate) / (count_of[key] + 5)
+
+    labels, users = np.array([int(event.value) for event in asked]), np.array([event.user for event in asked])
+    warm = made.warm[made.split.indices(TEST)]
+    found = {}
+    for name, score in (
+        ("likes of the item", lambda event: float(likes_of[event.item])),
+        ("item's share", lambda event: share(event.item)),
+        ("item's and user's share", lambda event: share(event.item) + share(f"user {event.user}")),
+    ):
+        scores = np.array([score(event) for event in asked])
+        found[name] = {
+            "AUC": auc(labels, scores),
+            "UAUC": uauc(labels, scores, users),
+            "AUC, warm": auc(labels[warm], scores[warm]),
+            "UAUC, warm": uauc(labels[warm], scores[warm], users[warm]),
+        }
+    return found
+
+
+@dataclass
+class CoOccurrence:
+    """Cosine of the buyers of two items, summed over a history whose items are weighted (``baselines.Recommender``)."""
+
+    cosine_II: csr_matrix = field(init=False, repr=False)
+
+    def fit(self, interactions: csr_matrix) -> Self:
+        """Counts who bought both."""
+        unit = interactions / np.sqrt(np.maximum(interactions.sum(0), 1))
+        self.cosine_II = (unit.tocsc().T @ unit.tocsc()).tocsr()
+        self.cosine_II.setdiag(0)
+        return self
+
+    def scores(self, histories: csr_matrix) -> NDArray[np.floating]:
+        """Sums them up [B, I]."""
+        return np.asarray((histories @ self.cosine_II).toarray())
+
+
+def retrieval_floors(made: Set) -> Floors:
+    """Full ranking of each user's last item, those before left out: popularity and co-occurrence.
+
+    Both count all but the test part. For co-occurrence an item of the history weighs ``MEMORY`` of the one after it.
+    """
+    numbers = {item: number for number, item in enumerate(made.split.log.items)}
+    sequences: dict[str, list[int]] = {}
+    for event in made.split.log.events:
+        sequences.setdefault(event.user, []).append(numbers[event.item])
+    targets = [sequence[-1] for sequence in sequences.values()]
+    before = [sequence[:-1] for sequence in sequences.values()]
+    ends = np.concatenate([[0], np.cumsum([len(items) for items in before])])
+    columns = np.concatenate(before)
+    weights = np.concatenate([MEMORY ** np.arange(len(items))[::-1] for items in before])
+    shape = (len(before), len(numbers))
+    bought = csr_matrix((np.ones(len(columns)), columns, ends), shape=shape)
+    recent = csr_matrix((weights, columns, ends), shape=shape)
+    found = {}
+    for name, model, histories in (
+        ("popularity", baselines.Popularity(), bought),
+        ("co-occurrence", CoOccurrence(), recent),
+    ):
+        ranks = baselines.retrieval_ranks(model.fit(bought), histories, targets, bought)
+        found[name] = {"R@10": hit_rate(ranks, 10), "N@10": ndcg(ranks, 10)}
+    return found
+
+
+SETS = {
+    "ml1m_collm": (ml1m_collm, ranking_floors),
+    "amazon_beauty": (amazon_sequences, retrieval_floors),
+    "amazon_toys": (amazon_sequences, retrieval_floors),
+}
+
+
+def main(folder: Path) -> None:
+    """Prints the size and the floors of each set, as JSON."""
+    result = {}
+    for name, (load, floors) in SETS.items():
+        made = load(folder / name)
+        log = made.split.log
+        sizes = {"events": len(log.events), "users": len(log.users), "items": len(log.items)}
+        parts = {name: len(made.split.indices(part)) for name, part in PARTS.items()}
+        found = {leak.name: leak.count for leak in leaks.find(made.split)}
+        result[name] = {**sizes, **parts, "leaks": found, "floors": floors(made)}
+        print(f"{name}: {json.dumps(result[name], indent=1)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

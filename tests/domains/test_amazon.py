@@ -27,7 +27,8 @@ PRODUCTS = {
         {"asin": "B2", "categories": [["Beauty"]], "salesRank": {"Beauty": 3}},
     ],
     "2018": [
-        {"asin": "B1", "title": "Rock & Roll", "brand": "OPI", "price": "$4", "category": ["Beauty", "Nails"]},
+        {"asin": "B1", "title": "Rock & Roll", "brand": "OPI", "price": "$4.50", "category": ["Beauty", "Nails"],
+         "rank": "7 in Beauty"},
         {"asin": "B1", "title": "Again", "brand": "", "price": "", "category": []},
         {"asin": "B2", "title": "", "brand": "", "price": ".a-box-inner{background-color:#fff}", "category": ["Beauty"]},
     ],
