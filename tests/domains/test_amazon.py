@@ -30,7 +30,7 @@ PRODUCTS = {
         {"asin": "B1", "title": "Rock & Roll", "brand": "OPI", "price": "$4.50", "category": ["Beauty", "Nails"],
          "rank": "7 in Beauty"},
         {"asin": "B1", "title": "Again", "brand": "", "price": "", "category": []},
-        {"asin": "B2", "title": "", "brand": "", "price": ".a-box-inner{background-color:#fff}", "category": ["Beauty"]},
+        {"asin": "B2", "title": "", "brand": "", "price": ".a-box{background-color:#fff}", "category": ["Beauty"]},
     ],
     "2023": [
         {"parent_asin": "B1", "title": "Rock & Roll", "store": "OPI", "price": 4.5, "categories": ["Beauty", "Nails"],
