@@ -94,7 +94,7 @@ def assets_get(
 
 @app.command()
 def prepare(
-    domain: Annotated[str, typer.Argument(help="movielens, books, clothes, generic or package.module:NAME")],
+    domain: Annotated[str, typer.Argument(help="movielens, amazon, mind, generic, … or package.module:NAME")],
     files: Annotated[list[Path] | None, typer.Argument(help="Your own files, where the domain has no data.")] = None,
     *,
     out: Annotated[Path, typer.Option(help="Folder for the checked and split log.")],

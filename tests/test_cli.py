@@ -90,3 +90,15 @@ def test_explain_names_an_unknown_id(monkeypatch, capsys):
     code, said = run(monkeypatch, capsys, "explain", "--user", "u0", "--item", "i99")
     assert code == 2
     assert "i99" in said
+
+
+def test_prepare_tells_the_leaks_of_the_split(tmp_path):
+    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 2}" for n in range(1, 121)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows, rows[-1]]))
+    words = ["prepare", "generic", str(tmp_path / "log.csv"), "--out", str(tmp_path / "data"), "--json"]
+    done = runner.invoke(cli.app, words)
+    assert json.loads(done.stdout)["leaks"] == {
+        "repeated events": 1,
+        "targets beside events of their time": 1,
+        "targets in history": 24,  # all that is held out: each user comes back to the same two items
+    }
