@@ -160,8 +160,10 @@ def _told(row: Row, number: int) -> tuple[object, ...]:
 
 
 def ranking_metrics(labels: Ints, scores: Floats, users: Ints, *, probabilities: bool) -> dict[str, float]:
-    """AUC, GAUC and UAUC; log loss and calibration error too where the scores are probabilities."""
-    metrics = {"AUC": auc(labels, scores), "GAUC": gauc(labels, scores, users), "UAUC": uauc(labels, scores, users)}
+    """AUC; GAUC and UAUC where a user has both labels; log loss and calibration error of probabilities."""
+    metrics = {"AUC": auc(labels, scores)}
+    if len(np.unique(np.stack([users, labels]), axis=1).T) > len(np.unique(users)):
+        metrics |= {"GAUC": gauc(labels, scores, users), "UAUC": uauc(labels, scores, users)}
     if probabilities:
         metrics |= {"log loss": log_loss(labels, scores), "ECE": calibration_error(labels, scores)}
     return metrics

@@ -20,15 +20,15 @@ from torch.utils.tensorboard import SummaryWriter
 from m6rec.errors import AssetError, ConfigError
 from m6rec.metrics import auc, ndcg, ranks
 from m6rec.tasks.task import texts
-from m6rec.text.batch import Row, pack, pad
+from m6rec.text.batch import Row, pack, pad, size
 from m6rec.tuned import EMBED_WIDTH, ItemBlocks, Tuned
 from m6rec.types import Item
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
-TRAINING_SEGMENTS = 600
-"""Padded segments of one training batch: small, for many steps an epoch; a longer life is a batch of its own."""
-RETRIEVAL_SEGMENTS = 1_200
+TRAINING_TOKENS = 600
+"""Padded kept tokens of one training batch: small, for many steps an epoch; a longer life is a batch of its own."""
+RETRIEVAL_TOKENS = 1_200
 """… of one of retrieval, whose users are each other's negatives."""
 AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
@@ -336,8 +336,8 @@ def tune(
     if tuned.tuning.traces is not None:
         tuned.tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in training])))
     training = tuned.rows(training)
-    most = TRAINING_SEGMENTS if catalogue is None else RETRIEVAL_SEGMENTS
-    groups = pack([(len(row.context), len(row.candidates)) for row in training], most)
+    most = TRAINING_TOKENS if catalogue is None else RETRIEVAL_TOKENS
+    groups = pack([size(row, states.length) for row in training], most)
     batches = [pad([training[number] for number in group], states.places) for group in groups]
 
     def judge() -> float:

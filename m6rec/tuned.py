@@ -27,7 +27,7 @@ from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.foundation.stores import Store
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
-from m6rec.text.batch import Batch, Row, pack, pad
+from m6rec.text.batch import Batch, Row, pack, pad, size
 from m6rec.text.factors import FILE, RANK, Factors
 from m6rec.text.factors import load as load_factors
 from m6rec.text.past import STATISTICS, TRACES
@@ -43,7 +43,7 @@ UPPER_LAYERS = 1
 TEXT_WEIGHT = 0.03
 """What a cosine of texts weighs beside a product of factors; chosen on validation (design/log.md)."""
 INFERENCE_TOKENS = 2048
-"""Padded segments of one inference batch."""
+"""Padded kept tokens of one inference batch."""
 
 Progress = Callable[[int, int], None]
 
@@ -295,7 +295,7 @@ class Tuned:
         rows = self.rows(rows)
         states = self.cache.fetch(tasks.texts(rows))
         parts: dict[int, Tensor] = {}
-        groups = pack([(len(row.context), len(row.candidates)) for row in rows], INFERENCE_TOKENS)
+        groups = pack([size(row, states.length) for row in rows], INFERENCE_TOKENS)
         with torch.no_grad():
             for group in groups:
                 batch = pad([rows[number] for number in group], states.places)

@@ -5,7 +5,16 @@ import pytest
 
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError
-from m6rec.evaluate import ask_all, check_future, check_leaks, fit_factors, mixed_ranks, ranking_table, retrieval_tables
+from m6rec.evaluate import (
+    ask_all,
+    check_future,
+    check_leaks,
+    fit_factors,
+    mixed_ranks,
+    ranking_metrics,
+    ranking_table,
+    retrieval_tables,
+)
 from m6rec.tasks.task import named
 from m6rec.text.factors import mixed
 from m6rec.text.log import TEST, Log, split_by_time
@@ -105,3 +114,10 @@ def test_a_task_that_remembers_what_it_has_worded_is_found():
 
     with pytest.raises(DataError, match="questions that know the future"):
         check_future(replace(like, behaviour=behaviour, candidate=candidate), SPLIT, BOOKS, {"u1"})
+
+
+def test_within_user_measures_need_a_user_with_both_labels():
+    labels, scores = np.array([1, 0, 1]), np.array([0.9, 0.2, 0.4])
+    assert list(ranking_metrics(labels, scores, np.array([0, 1, 2]), probabilities=False)) == ["AUC"]
+    measured = ranking_metrics(labels, scores, np.array([0, 0, 2]), probabilities=False)
+    assert measured == {"AUC": 1.0, "GAUC": 1.0, "UAUC": 1.0}

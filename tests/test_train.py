@@ -79,14 +79,14 @@ def tune_board(task, method, *, folder=None, progress=lambda step, total, loss: 
     ],
 )
 def test_a_checkerboard_is_learned(monkeypatch, task, method):
-    monkeypatch.setattr(train, "TRAINING_SEGMENTS", 60)
+    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
     _, history = tune_board(task, method)
     assert max(history.judgements) > 0.97  # the AUC of users that training never saw
     assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
 
 
 def test_retrieval_learns_which_colour_follows(monkeypatch):
-    monkeypatch.setattr(train, "RETRIEVAL_SEGMENTS", 60)
+    monkeypatch.setattr(train, "RETRIEVAL_TOKENS", 60)
     tuned, history = tune_board("retrieve", "upper", epochs=3)
     assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
     assert history.judgements[-1] == max(history.judgements)
@@ -273,13 +273,13 @@ def test_killed_and_run_again_it_loses_nothing(tmp_path, monkeypatch):
     """SIGKILL in the middle of a tuning; the run that goes on has the losses of one that was never killed."""
     code = (
         "import sys; from pathlib import Path; from m6rec import train; from tests import test_train as t; "
-        "train.TRAINING_SEGMENTS = 60; t.tune_board(**t.KILLED, folder=Path(sys.argv[1]), progress=t.die)"
+        "train.TRAINING_TOKENS = 60; t.tune_board(**t.KILLED, folder=Path(sys.argv[1]), progress=t.die)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / CHECKPOINT).is_file()
-    monkeypatch.setattr(train, "TRAINING_SEGMENTS", 60)
+    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
     steps = []
     resumed, history = tune_board(**KILLED, folder=tmp_path, progress=lambda step, *_: steps.append(step))
     assert steps[0] == 7

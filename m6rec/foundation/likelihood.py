@@ -17,7 +17,7 @@ from torch import Tensor
 
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Delta
-from m6rec.text.batch import Row, pack, pad
+from m6rec.text.batch import Row, pack, pad, size
 from m6rec.types import SLOTS
 
 BATCH_TOKENS = 4096
@@ -47,7 +47,7 @@ def scores(foundation: Foundation, rows: Sequence[Row], *, tuning: Prompted | No
         float64 [Q], question after question, row after row.
     """
     encoded = _encoded(foundation, rows)
-    sizes = [_size(row, encoded) for row in rows]
+    sizes = [size(row, lambda text: len(encoded[text])) for row in rows]
     found: dict[int, NDArray[np.float64]] = {}
     with torch.no_grad():
         for group in pack(sizes, BATCH_TOKENS):
@@ -100,9 +100,3 @@ def _encoded(foundation: Foundation, rows: Sequence[Row]) -> dict[str, list[int]
     segments = (segment for row in rows for part in (row.context, *row.candidates) for segment in part)
     texts = list(dict.fromkeys(segment.text for segment in segments))
     return dict(zip(texts, foundation.tokenizer.encode(texts), strict=True))
-
-
-def _size(row: Row, encoded: dict[str, list[int]]) -> tuple[int, int]:
-    """(tokens of the context, tokens of the padded blocks)."""
-    blocks = [sum(len(encoded[segment.text]) for segment in block) for block in row.candidates]
-    return sum(len(encoded[segment.text]) for segment in row.context), max(blocks) * len(blocks)

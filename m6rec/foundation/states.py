@@ -60,6 +60,10 @@ class States:
     tokens_TD: Tensor
     places: dict[str, tuple[int, int]]
 
+    def length(self, text: str) -> int:
+        """How many tokens of a text are kept."""
+        return self.places[text][1]
+
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -162,12 +162,18 @@ def _flat(segments: Sequence[Segment], places: Mapping[str, tuple[int, int]]) ->
     return tokens, slots, ends
 
 
+def size(row: Row, length: Callable[[str], int]) -> tuple[int, int]:
+    """(tokens of the context, tokens of the padded blocks), where ``length`` tells the tokens of a text."""
+    blocks = [sum(length(segment.text) for segment in block) for block in row.candidates]
+    return sum(length(segment.text) for segment in row.context), max(blocks) * len(blocks)
+
+
 def pack(sizes: Sequence[tuple[int, int]], most: int) -> list[list[int]]:
     """Groups rows so that padding is small and no group, padded, has more than ``most`` tokens.
 
     Args:
-        sizes: (context segments, candidates) of each row.
-        most: Padded context and candidate segments of a group; a larger row is a group of its own.
+        sizes: Of each row, by ``size``.
+        most: Padded tokens of a group; a larger row is a group of its own.
 
     Returns:
         Positions in ``sizes``, shortest rows first.

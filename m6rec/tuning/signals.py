@@ -33,7 +33,9 @@ class Signals(nn.Module):
         self.register_buffer("spread_F", torch.ones(num_signals))
 
     def fit(self, signals_NF: Tensor) -> None:
-        """Norms by the mean and spread of these, the signals of the training part."""
+        """Norms by the mean and spread of these, the signals of the training part, where there are two to spread."""
+        if len(signals_NF) < 2:
+            return
         self.mean_F = signals_NF.mean(0).to(self.w3_RD.device)
         self.spread_F = signals_NF.std(0).clamp_min(1e-3).to(self.w3_RD.device)
 

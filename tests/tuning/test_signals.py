@@ -1,0 +1,25 @@
+import torch
+
+from m6rec.tuning.signals import Signals
+
+
+def signals():
+    made = Signals(3, 8, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made.w3_RD.fill_(1.0)
+    return made
+
+
+def test_mean_and_spread_of_the_training_part_are_normed_away():
+    numbers_NF = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+    plain, moved = signals(), signals()
+    plain.fit(numbers_NF)
+    moved.fit(100 * numbers_NF - 7)
+    torch.testing.assert_close(plain(numbers_NF), moved(100 * numbers_NF - 7), rtol=1e-4, atol=1e-3)
+
+
+def test_where_nothing_or_one_was_observed_numbers_stay_as_they_are():
+    for count in (0, 1):
+        made = signals()
+        made.fit(torch.ones(count, 3))
+        assert torch.equal(made(torch.ones(2, 3)), signals()(torch.ones(2, 3)))
