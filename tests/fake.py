@@ -5,11 +5,11 @@ import threading
 import numpy as np
 
 from m6rec.errors import DataError, StoreError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Explanation, Reason
+from m6rec.serving.backend import NO_FILTERS, Answer, Explanation, LocalBackend, Reason
 from m6rec.types import Item, Ranked
 
 
-class FakeBackend(Backend):
+class FakeBackend(LocalBackend):
     """Twenty films of two categories and three users; scores fall with an item's place.
 
     Attributes:
@@ -70,8 +70,12 @@ class FakeBackend(Backend):
         self.batches.append(len(requests))
         return [self._ordered(items) for _, items in requests]
 
-    def explain(self, user, item):
+    def step(self):
         self.work()
+
+    def explaining(self, user, item):
+        self.work()
+        yield ""
         self.known(user, [item])
         said = [
             Reason("81% of 123 people liked it.", "crowd", {"liked": 100, "seen": 123}, "template", "it babbles"),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.tasks.explain import Kind
 from m6rec.types import Event, Item, Ranked
+
+R = TypeVar("R")
+Writing = Generator[str, None, R]
+"""A text in the making. Asked for the next, it goes on to where it needs a ``LocalBackend.step`` and yields what may be
+read by then, often nothing; it returns its result. Closed, it is given up."""
 
 NUM_RETRIEVED = 100
 """Candidates that are ranked for a recommendation, and the end of its pages."""
@@ -137,3 +142,26 @@ class Backend(Protocol):
 
     def delete(self, ids: Sequence[str]) -> int:
         """Takes items out; returns how many were there."""
+
+
+class LocalBackend(Backend, Protocol):
+    """A backend in this process, whose texts are written in slices, so that others are answered in between."""
+
+    def explaining(self, user: str, item: str) -> Writing[Explanation]:
+        """``explain`` in slices."""
+
+    def step(self) -> None:
+        """Adds a token to each text in the making."""
+
+    def explain(self, user: str, item: str) -> Explanation:
+        """See ``Backend``."""
+        return self._finish(self.explaining(user, item))
+
+    def _finish(self, writing: Writing[R]) -> R:
+        while True:
+            try:
+                next(writing)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            self.step()

@@ -18,8 +18,8 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -41,7 +41,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m6rec.errors import ConfigError, DataError, M6RecError, StoreError, UnknownError
-from m6rec.serving.backend import Answer, Backend, Explanation
+from m6rec.serving.backend import Answer, Explanation, LocalBackend, Writing
 from m6rec.serving.batching import Batcher, Done, Kind, OverloadedError
 from m6rec.serving.schema import (
     Document,
@@ -76,6 +76,7 @@ R = TypeVar("R")
 
 OPEN = ("/healthz", "/readyz")  # without a key, and whatever the load
 WRITES = ("/v1/events", "/v1/items")
+TEXTS = ("/v1/explain", "/v1/chat/completions")
 GONE = 499  # the client left before its answer; seen in logs and measurements only
 RETRY_S = 1
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -175,7 +176,7 @@ class Service:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: LocalBackend,
         settings: Settings,
         reload: Callable[[], None] | None = None,
         statistics: Callable[[], CacheStatistics] | None = None,
@@ -187,8 +188,9 @@ class Service:
         self.measurements = Measurements()
         if statistics:
             self.measurements.measure_cache(statistics)
-        self.model = self._batcher("model")
+        self.model = self._batcher("model", backend.step, settings.max_texts)
         self.disk = self._batcher("disk")
+        self._backend = backend
 
         def recommend(bodies: Sequence[RecommendBody]) -> list[Answer]:
             return backend.recommend_many([body.request() for body in bodies])
@@ -207,9 +209,6 @@ class Service:
         self._recommend = Kind("recommend", recommend, settings.max_batch)
         self._retrieve = Kind("retrieve", retrieve)
         self._rank = Kind("rank", backend.rank_many, settings.max_batch)
-        self._explain = Kind[ExplainBody, Explanation](
-            "explain", lambda bodies: [backend.explain(body.user, body.item) for body in bodies]
-        )
         self._rerank = Kind[RerankBody, tuple[NDArray[np.float64], int]](
             "rerank", lambda bodies: [backend.rerank(body.query, body.texts()) for body in bodies]
         )
@@ -220,8 +219,13 @@ class Service:
         self._upsert = Kind("upsert", upsert, settings.max_batch)
         self._delete = Kind[str, int]("delete", lambda ids: [backend.delete([one]) for one in ids])
 
-    def _batcher(self, queue: str) -> Batcher:
-        batcher = Batcher(max_queue=self.settings.max_queue, measure=self.measurements.measure_batch)
+    def _batcher(self, queue: str, step: Callable[[], None] = lambda: None, max_texts: int = 1) -> Batcher:
+        batcher = Batcher(
+            max_queue=self.settings.max_queue,
+            max_texts=max_texts,
+            step=step,
+            measure=self.measurements.measure_batch,
+        )
         self.measurements.depth.labels(queue).set_function(lambda: batcher.depth)
         return batcher
 
@@ -229,6 +233,8 @@ class Service:
         """Whether a request to ``path`` would be refused, known before its body is read."""
         if not path.startswith("/v1/") or path.startswith("/v1/admin/"):
             return False
+        if path.startswith(TEXTS):
+            return self.model.full_of_texts
         return (self.disk if path.startswith(WRITES) else self.model).full
 
     def drain(self) -> None:
@@ -251,6 +257,42 @@ class Service:
             return await waiting
         finally:
             waiting.cancel()
+
+    async def _write(self, begin: Callable[[], Writing[T]]) -> AsyncGenerator[str | Done[T], None]:
+        """What may be read of a text, piece by piece, and its result at last. It is given up where the client leaves.
+
+        The deadline is for its beginning, which is told by an empty piece at the latest.
+        """
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+
+        def tell(piece: str | None) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, piece)
+
+        future = self.model.write(begin, tell)
+        future.add_done_callback(lambda _: tell(None))
+        limit_s: float | None = self.settings.deadline_s
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(limit_s):
+                        piece = await told.get()
+                except TimeoutError:
+                    message = f"the text waited longer than {self.settings.deadline_s} s; try again later"
+                    raise DeadlineError(message) from None
+                if piece is None:
+                    break
+                limit_s = None
+                yield piece
+            yield future.result()
+        finally:
+            future.cancel()
+
+    async def _written(self, begin: Callable[[], Writing[T]]) -> Done[T]:
+        async with aclosing(self._write(begin)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Done):
+                    return piece
+        raise AssertionError("a text ends with its result")
 
     def _ranked(self, done: Done[list[Ranked]] | Done[Answer], kind: str, timings: bool) -> RankedAnswer:
         answer = done.value if isinstance(done.value, Answer) else Answer(done.value, {kind: done.run_ms})
@@ -282,7 +324,9 @@ class Service:
         The model words each, and a gate checks its words against the evidence; those that fail it are replaced by a
         template. ``worded_by`` tells which happened, and ``reason`` why. There may be nothing to say.
         """
-        return (await self._do(self.model, self._explain, body)).value
+        done = await self._written(lambda: self._backend.explaining(body.user, body.item))
+        self.measurements.stage_s.labels("explain").observe(done.run_ms / 1e3)
+        return done.value
 
     async def events(self, body: EventsBody) -> Written:
         """Keeps events; 201 means that they are on disk and part of the user's history."""
@@ -537,7 +581,7 @@ ERRORS = (400, 401, 403, 404, 408, 413, 422, 429, 500, 503)
 
 
 def create_app(
-    backend: Backend,
+    backend: LocalBackend,
     settings: Settings,
     *,
     reload: Callable[[], None] | None = None,
@@ -598,7 +642,7 @@ def create_app(
 
 
 def serve(
-    backend: Backend,
+    backend: LocalBackend,
     settings: Settings,
     *,
     reload: Callable[[], None] | None = None,

@@ -14,11 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.foundation.generate import Engine
 from m6rec.foundation.states import StateCache
-from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Backend, Explanation, Filters, Request
+from m6rec.serving import explaining
+from m6rec.serving.backend import (
+    NO_FILTERS,
+    NUM_RETRIEVED,
+    Answer,
+    Explanation,
+    Filters,
+    LocalBackend,
+    Request,
+    Writing,
+)
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import calibrated, mmr
-from m6rec.serving.explaining import explain
 from m6rec.serving.histories import Histories
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.turns import Turns
@@ -32,6 +42,7 @@ from m6rec.types import Event, Item, Ranked, Segment, User
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concatenate[Recommender, P], R]:
@@ -43,8 +54,8 @@ def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concate
     return locked
 
 
-class Recommender(Backend):
-    """A ``Backend`` in this process: two tuned tasks, a catalogue, and what has happened so far.
+class Recommender(LocalBackend):
+    """A ``LocalBackend``: two tuned tasks, a catalogue, and what has happened so far.
 
     Any thread may call it; one lock makes calls wait for each other, as they share the processor anyway.
 
@@ -71,6 +82,7 @@ class Recommender(Backend):
     ) -> None:
         self._lock = threading.RLock()
         self._vectors = vectors
+        self._engines: list[Engine] = []  # the last one writes what begins
         self._past, self._histories, self._catalogue = past, histories, catalogue
         self._users = dict(log.users)
         self._items = dict(log.items)  # deleted ones too: histories still name them
@@ -104,6 +116,9 @@ class Recommender(Backend):
             index.put(fresh, retrieve.item_vectors(fresh))
             self._retrieve, self._rank, self._index = retrieve, rank, index
             self._retrieval, self._ranking = Turns(retrieve), Turns(rank)
+            # What the old tunings are writing is finished with them.
+            writing = [engine for engine in self._engines if engine.active]
+            self._engines = [*writing, Engine(rank.foundation, rank.cache.config.depth)]
             # Texts of strangers must not fill the cache on disk.
             self._passing_retrieve, self._passing_rank = (
                 Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
@@ -202,11 +217,36 @@ class Recommender(Backend):
             answers.append([Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")])
         return answers
 
-    @_alone
-    def explain(self, user: str, item: str) -> Explanation:
-        """See ``Backend``. Raises UnknownError where there is no such user or item."""
+    def explaining(self, user: str, item: str) -> Writing[Explanation]:
+        """See ``LocalBackend``. Raises UnknownError where there is no such user or item."""
+        return self._in_slices(self._explaining(user, item))
+
+    def _explaining(self, user: str, item: str) -> Writing[Explanation]:
         self._need([item], "check the id")
-        return explain(self._rank, self._past, self._user(user), self._live[item], self._items)
+        engine = self._engines[-1]
+        plan = explaining.plan(self._rank, engine, self._past, self._user(user), self._live[item], self._items)
+        return (yield from explaining.word(engine, plan))
+
+    @_alone
+    def step(self) -> None:
+        """See ``LocalBackend``."""
+        for engine in self._engines:
+            engine.step()
+
+    def _in_slices(self, writing: Writing[T]) -> Writing[T]:
+        """The same text, alone at each slice."""
+        try:
+            while True:
+                with self._lock:
+                    try:
+                        told = next(writing)
+                    except StopIteration as end:
+                        result: T = end.value
+                        return result
+                yield told
+        finally:
+            with self._lock:
+                writing.close()
 
     @_alone
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
