@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from m6rec.errors import DataError, StoreError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Explanation, LocalBackend, Reason
+from m6rec.serving.backend import NO_FILTERS, Answer, Explanation, LocalBackend, Reason, Reply
 from m6rec.types import Item, Ranked
 
 
@@ -82,6 +82,17 @@ class FakeBackend(LocalBackend):
             Reason("You may like it because you do.", "history", {"events": [{"item": item, "time": 7}]}, "model"),
         ]
         return Explanation(" ".join(one.text for one in said), said)
+
+    def chatting(self, chat):
+        self.work()
+        said, pieces = [], ["How about", ' "Film 0"?']
+        for piece in pieces:
+            said.append(piece)
+            yield piece
+            if chat.messages[-1].text == "break":
+                raise RuntimeError("secret of the model")
+        items = self._ordered(["i0"])
+        return Reply("".join(said), "recommend", items, [], "stop", len(chat.messages), len(said))
 
     def rerank(self, query, documents):
         self.work()

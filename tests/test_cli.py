@@ -90,3 +90,12 @@ def test_explain_names_an_unknown_id(monkeypatch, capsys):
     code, said = run(monkeypatch, capsys, "explain", "--user", "u0", "--item", "i99")
     assert code == 2
     assert "i99" in said
+
+
+def test_chat_answers_line_by_line(monkeypatch):
+    monkeypatch.setattr(cli, "_recommender", lambda *given: (FakeBackend(), []))
+    said = runner.invoke(cli.app, ["chat", "--user", "u0"], input="Anything?\nAnd else?\n\nnever read\n")
+    assert said.stdout.splitlines() == ['How about "Film 0"?'] * 2
+    said = runner.invoke(cli.app, ["chat", "--json"], input="Anything?\nAnd else?\n").stdout.splitlines()
+    assert [json.loads(line)["num_read"] for line in said] == [1, 3]
+    assert json.loads(said[0])["items"][0]["item"]["title"] == "Film 0"

@@ -28,7 +28,7 @@ import numpy as np
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
@@ -41,9 +41,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m6rec.errors import ConfigError, DataError, M6RecError, StoreError, UnknownError
-from m6rec.serving.backend import Answer, Explanation, LocalBackend, Writing
+from m6rec.serving.backend import Answer, Explanation, LocalBackend, Reply, Writing
 from m6rec.serving.batching import Batcher, Done, Kind, OverloadedError
 from m6rec.serving.schema import (
+    ChatAnswer,
+    ChatBody,
+    ChatChunk,
+    Choice,
+    ChunkChoice,
+    Delta,
     Document,
     Embedding,
     EmbeddingsAnswer,
@@ -51,12 +57,15 @@ from m6rec.serving.schema import (
     ErrorAnswer,
     EventsBody,
     ExplainBody,
+    Found,
     Id,
     ItemsBody,
+    ModelsAnswer,
     Problem,
     RankBody,
     RankedAnswer,
     RecommendBody,
+    ReplyMessage,
     RerankAnswer,
     RerankBody,
     RerankResult,
@@ -328,6 +337,70 @@ class Service:
         self.measurements.stage_s.labels("explain").observe(done.run_ms / 1e3)
         return done.value
 
+    async def chat(self, body: ChatBody, request: Request) -> Response:
+        """The next message of a conversation: it asks, recommends or explains; takes what clients of OpenAI send.
+
+        A title in it is always that of an item, and ``m6rec.items`` are those recommended, best first. The words that
+        are the model's own have passed the gate of explanations. With ``stream`` it comes sentence by sentence.
+        """
+        chat, key, created = body.chat(), f"chatcmpl-{request.scope['request_id']}", int(time.time())
+        if not body.stream:
+            done = await self._written(lambda: self._backend.chatting(chat))
+            self.measurements.stage_s.labels("chat").observe(done.run_ms / 1e3)
+            reply = done.value
+            choice = Choice(message=ReplyMessage(content=reply.text), finish_reason=reply.reason)
+            answer = ChatAnswer(id=key, created=created, choices=[choice], usage=_usage(reply), m6rec=Found.of(reply))
+            return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+        pieces = self._write(lambda: self._backend.chatting(chat))
+        try:
+            first = await anext(pieces)  # what is refused is refused with its status
+        except BaseException:
+            await pieces.aclose()
+            raise
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        events = self._events(first, pieces, key, created, with_usage, request.scope["request_id"])
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+    async def _events(
+        self,
+        first: str | Done[Reply],
+        pieces: AsyncGenerator[str | Done[Reply], None],
+        key: str,
+        created: int,
+        with_usage: bool,
+        request_id: str,
+    ) -> AsyncGenerator[str, None]:
+        """A reply as server-sent events, in OpenAI's shape."""
+
+        def chunk(delta: Delta, reply: Reply | None = None) -> ChatChunk:
+            choice = ChunkChoice(delta=delta, finish_reason=reply.reason if reply else None)
+            return ChatChunk(id=key, created=created, choices=[choice], m6rec=Found.of(reply) if reply else None)
+
+        async with aclosing(pieces):
+            yield _event(chunk(Delta(role="assistant", content="")))
+            try:
+                piece = first
+                while isinstance(piece, str):
+                    if piece:
+                        yield _event(chunk(Delta(content=piece)))
+                    piece = await anext(pieces)
+            except Exception as error:
+                # The status is out, so that the stream can only say it.
+                log.error("stream", extra={"facts": {"request_id": request_id, "error": type(error).__name__}})
+                message = "the service failed; its log has the reason under this request id"
+                failed = Problem(type="internal", message=message, request_id=request_id)
+                yield f"data: {ErrorAnswer(error=failed).model_dump_json()}\n\n"
+                return
+            self.measurements.stage_s.labels("chat").observe(piece.run_ms / 1e3)
+            yield _event(chunk(Delta(), piece.value))
+            if with_usage:
+                yield _event(ChatChunk(id=key, created=created, choices=[], usage=_usage(piece.value)))
+            yield "data: [DONE]\n\n"
+
+    async def models(self) -> ModelsAnswer:
+        """What clients of OpenAI can name as ``model``."""
+        return ModelsAnswer()
+
     async def events(self, body: EventsBody) -> Written:
         """Keeps events; 201 means that they are on disk and part of the user's history."""
         await self._do(self.disk, self._observe, [event.event() for event in body.events])
@@ -410,6 +483,15 @@ class Service:
     async def metrics(self) -> Response:
         """Measurements for Prometheus."""
         return Response(generate_latest(self.measurements.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _event(chunk: ChatChunk) -> str:
+    return f"data: {chunk.model_dump_json(exclude_none=True)}\n\n"
+
+
+def _usage(reply: Reply) -> dict[str, int]:
+    read, written = reply.num_read, reply.num_written
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 class _JsonRequest(Request):
@@ -630,6 +712,10 @@ def create_app(
     )
     for path, answer, status in posts:
         routes.add_api_route(path, answer, methods=["POST"], status_code=status, response_model_exclude_none=True)
+    events = {"schema": {"type": "string"}, "example": "data: {…}\n\ndata: [DONE]\n\n"}
+    streamed: dict[int | str, dict[str, Any]] = {200: {"model": ChatAnswer, "content": {"text/event-stream": events}}}
+    routes.add_api_route("/v1/chat/completions", service.chat, methods=["POST"], responses=streamed)
+    routes.add_api_route("/v1/models", service.models, methods=["GET"])
     routes.add_api_route("/v1/items/{id:path}", service.delete, methods=["DELETE"])
     routes.add_api_route("/metrics", service.metrics, methods=["GET"], response_class=Response)
     app.include_router(routes)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Engine
 from m6rec.foundation.states import StateCache
-from m6rec.serving import explaining
+from m6rec.serving import chatting, explaining
 from m6rec.serving.backend import (
     NO_FILTERS,
     NUM_RETRIEVED,
     Answer,
+    Chat,
     Explanation,
     Filters,
     LocalBackend,
+    Reply,
     Request,
     Writing,
 )
@@ -33,16 +36,22 @@ from m6rec.serving.histories import Histories
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.turns import Turns
 from m6rec.tasks import task as tasks
+from m6rec.tasks.chat import Session, read
+from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.text.batch import Row
+from m6rec.text.lexicon import Lexicon
 from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
-from m6rec.tuned import Tuned
+from m6rec.tuned import TEXT_WEIGHT, Tuned
 from m6rec.types import Event, Item, Ranked, Segment, User
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+QUERY_WEIGHT = 1.0
+"""What the words of a conversation weigh in its retrieval, beside what is read of the user."""
 
 
 def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concatenate[Recommender, P], R]:
@@ -98,6 +107,7 @@ class Recommender(LocalBackend):
         for event in histories.replay() if histories is not None else ():
             if event.item in self._items:
                 self._take_in(event)
+        self._lexicon = Lexicon(self._live.values())
         self.swap(retrieve, rank)
         self.save()
 
@@ -227,6 +237,52 @@ class Recommender(LocalBackend):
         plan = explaining.plan(self._rank, engine, self._past, self._user(user), self._live[item], self._items)
         return (yield from explaining.word(engine, plan))
 
+    def chatting(self, chat: Chat) -> Writing[Reply]:
+        """See ``LocalBackend``."""
+        return self._in_slices(self._chatting(chat))
+
+    def _chatting(self, chat: Chat) -> Writing[Reply]:
+        session, rank, engine = read(chat.messages, self._lexicon), self._rank, self._engines[-1]
+        person = self._users.get(chat.user, User(chat.user))
+        told = chatting.events(session, person.id, self._past.time, rank.domain)
+        items: list[Ranked] = []
+        about = self._live.get(session.about[0]) if session.intent == "explain" else None
+        explained = None
+        with self._past.passing(person.id, told):
+            if session.intent in ("recommend", "feedback"):
+                items = self.suggest(session, person)[: chatting.NUM_OFFERED]
+            why = about or (items[0].item if items else None)
+            if why is not None:
+                count = NUM_STATEMENTS if about else 1
+                plan = explaining.plan(rank, engine, self._past, person, why, self._items, count)
+                sampling = replace(explaining.WORDING, temperature=chat.temperature, top_p=chat.top_p, seed=chat.seed)
+                explained = explaining.word(engine, plan, sampling)
+        writer = chatting.Writer(chat, rank.foundation.tokenizer)
+        said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
+        return (yield from chatting.reply(writer, session, items, about, explained, self._lexicon, rank.domain, said))
+
+    def suggest(self, session: Session, person: User) -> list[Ranked]:
+        """Items for a conversation, for someone who has just done what it tells; none that came up in it."""
+        task, key = self._retrieve, f"{person.id}\0"  # what was read of the user without the conversation is kept
+        row = tasks.ask(task.task, self._past, person, [], task.domain, self._items, task.factors)
+        vector_E = self._retrieval.answers([(key, row)])[0][0].astype(np.float32)
+        if session.query:
+            read_E = self._passing_retrieve.item_vectors([Item("query", session.query)])[0]
+            weight = QUERY_WEIGHT * (1.0 if task.factors is None else TEXT_WEIGHT)
+            vector_E[: len(read_E)] += weight * read_E  # the factors after it know no words
+        only = None
+        if session.constrained:
+            only = {item.id for item in self._live.values() if session.allows(item, self._lexicon)}
+        without = session.named | self._past.seen(person.id)
+        found = [self._live[item] for item, _ in self._index.search(vector_E, NUM_RETRIEVED, only, without)]
+        if not found:
+            return []
+        rank = self._rank
+        scores = self._ranking.answers(
+            [(key, tasks.ask(rank.task, self._past, person, found, rank.domain, self._items))]
+        )[0]
+        return [Ranked(found[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
+
     @_alone
     def step(self) -> None:
         """See ``LocalBackend``."""
@@ -297,6 +353,7 @@ class Recommender(LocalBackend):
         fresh = {item.id: item for item in items}
         self._live |= fresh
         self._items |= fresh
+        self._lexicon.put(items)
         self._index.put(items, vectors)
 
     @_alone
@@ -306,6 +363,7 @@ class Recommender(LocalBackend):
             self._catalogue.delete(ids)
         for item in ids:
             self._live.pop(item, None)
+        self._lexicon.remove(ids)
         return self._index.remove(ids)
 
     def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:

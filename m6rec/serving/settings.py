@@ -22,6 +22,9 @@ MAX_COUNT, MAX_OFFSET = NUM_RETRIEVED, NUM_RETRIEVED - 1
 MAX_WRITES = 1_000  # events or items
 MAX_TEXTS = 256  # texts to embed
 MAX_FIELDS = 32  # categories or details of an item
+MAX_MESSAGES = 64  # of a conversation
+MAX_STOPS = 4  # stop strings of a reply
+MAX_REPLY_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
