@@ -712,8 +712,7 @@ def create_app(
     )
     for path, answer, status in posts:
         routes.add_api_route(path, answer, methods=["POST"], status_code=status, response_model_exclude_none=True)
-    events = {"schema": {"type": "string"}, "example": "data: {…}\n\ndata: [DONE]\n\n"}
-    streamed: dict[int | str, dict[str, Any]] = {200: {"model": ChatAnswer, "content": {"text/event-stream": events}}}
+    streamed: dict[int | str, dict[str, Any]] = {200: {"model": ChatAnswer, "content": {"text/event-stream": {}}}}
     routes.add_api_route("/v1/chat/completions", service.chat, methods=["POST"], responses=streamed)
     routes.add_api_route("/v1/models", service.models, methods=["GET"])
     routes.add_api_route("/v1/items/{id:path}", service.delete, methods=["DELETE"])

@@ -39,6 +39,7 @@ _LIKING = frozenset(
     "like liked love loved enjoy enjoyed enjoying similar favorite favourite fan adore adored prefer".split()
 )
 _DISLIKING = frozenset("hate hated hates dislike disliked awful terrible boring worst".split())
+_POINTERS = frozenset("it them that this those these".split())
 _SEEN = frozenset("seen saw watched read tried bought own owned know already finished heard".split())
 _UNSEEN = frozenset("havent never hadnt not didnt".split())
 _ASKING = frozenset("is was are does did have has what how who whats hows".split())
@@ -58,6 +59,9 @@ _ORDINAL = re.compile(
 )
 _PLACES = {"first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "last": -1}
 _THAT = re.compile(r"\b(?:more|something|anything|others?|ones?) (?:like|similar to) (?:that|this|it)\b", re.IGNORECASE)
+_LIKE = re.compile(
+    r"\b(?:more|something|anything|others?|ones?|movies?|books?|items?) (?:like|similar to)\b", re.IGNORECASE
+)
 _DECADE = re.compile(r"\b(?:19|20)?(\d)0['’]?s\b")
 _FROM_YEAR = re.compile(
     r"\b(before|until|after|since|from|in)\s+(?:the\s+year\s+)?((?:19|20)\d\d)\b(?!['’]?s)", re.IGNORECASE
@@ -123,6 +127,7 @@ class Session:
         about: … that the last turn is about.
         wanted: Categories that items must be of.
         unwanted: … must not be of.
+        akin: … of which items must have one, those of what they are to be like; empty for any.
         bounds: Least and greatest number of each scale, by its name; both are allowed.
         untold: Scales that the last turn asked for but the last items don't tell.
     """
@@ -137,6 +142,7 @@ class Session:
     about: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
+    akin: tuple[str, ...] = ()
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     untold: tuple[str, ...] = ()
 
@@ -153,12 +159,14 @@ class Session:
     @property
     def constrained(self) -> bool:
         """Whether some items are ruled out by what they are."""
-        return bool(self.wanted or self.unwanted or self.bounds)
+        return bool(self.wanted or self.unwanted or self.akin or self.bounds)
 
     def allows(self, item: Item, lexicon: Lexicon) -> bool:
         """Whether an item is of the kinds that are asked for; what has come up already is another matter."""
         own = set(item.categories)
         if not own.issuperset(self.wanted) or own.intersection(self.unwanted):
+            return False
+        if self.akin and not own.intersection(self.akin):
             return False
         for name, (least, greatest) in self.bounds.items():
             number = lexicon.number(item.id, name)
@@ -215,6 +223,7 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         verdict = _verdict_on_last(free, free_signs, bool(pointed) or bool(_THAT.search(text)))
         {"liked": liked, "disliked": disliked, "seen": seen}.get(verdict, set()).update(target)
     wanted, unwanted = _categories(free, free_signs, lexicon)
+    akin = lexicon.categories_of(sorted(liked)) if _LIKE.search(text) else ()
     bounds, untold = _bounds(free, text, session, lexicon)
     changed = bool(wanted or unwanted or bounds or untold or liked or disliked or seen)
     asks = bool(words & _REQUESTS) or bool(_THAT.search(text))
@@ -241,6 +250,7 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         disliked=_unique((*(one for one in session.disliked if one not in liked), *sorted(disliked))),
         seen=_unique((*session.seen, *sorted(seen))),
         about=named or pointed or session.last,
+        akin=akin or (() if wanted else session.akin),
         wanted=wanted or tuple(one for one in session.wanted if one not in unwanted),
         unwanted=_unique((*(one for one in session.unwanted if one not in wanted), *unwanted)),
         bounds={name: (least, greatest) for name, (least, greatest) in both.items()},
@@ -300,21 +310,17 @@ def _verdict(heard: Sequence[Token], place: int, signs: Sequence[bool]) -> str:
 
 
 def _verdict_on_last(free: Sequence[Token], signs: Sequence[bool], pointed: bool) -> str:
-    """How the user thinks of what was recommended, where they name nothing."""
+    """How the user thinks of what was recommended, where they name nothing; "I don't like horror" is no word on it."""
     words = {token.word for token in free}
-    liking = [place for place, token in enumerate(free) if token.word in _LIKING or token.word in ("great", "perfect")]
-    if words & _DISLIKING or any(signs[place] for place in liking):
-        # "I don't like horror" is no word on the items; "I don't like it" or "not that one" is.
-        return "disliked" if pointed or words & {"it", "them", "that", "this", "those", "these"} else ""
-    if pointed or words & {"it", "them", "that", "this", "those", "these"}:
-        if (liking and "id" not in words and "something" not in words) or (pointed and liking):
-            return "liked"
-        if any(
-            sign and token.word in {"that", "this", "those", "these", "one"}
-            for token, sign in zip(free, signs, strict=True)
-        ):
+    liking = [place for place, token in enumerate(free) if token.word in _LIKING]
+    if pointed or words & _POINTERS:
+        if words & _DISLIKING or any(signs[place] for place in liking):
             return "disliked"
-    return "seen" if words & (_SEEN - {"read", "know", "heard"}) and not words & (_UNSEEN - {"not"}) else ""
+        if liking and not words & {"id", "something"}:  # "not that one, I'd like …"
+            return "liked"
+        if any(sign and token.word in _POINTERS for token, sign in zip(free, signs, strict=True)):
+            return "disliked"
+    return "seen" if words & _SEEN - {"read", "know", "heard"} and not words & _UNSEEN - {"not"} else ""
 
 
 def _pointed(text: str, last: Sequence[str]) -> tuple[str, ...]:
@@ -416,6 +422,8 @@ def untold(session: Session, noun: str) -> str:
 def nothing_fits(session: Session, noun: str) -> str:
     """What to say where no item is left."""
     wishes = [f"of the category {quote(name)}" for name in session.wanted]
+    if session.akin:
+        wishes.append(f"of one of the categories {names([quote(name) for name in session.akin])}")
     wishes += [f"not of the category {quote(name)}" for name in session.unwanted]
     for name, (least, greatest) in session.bounds.items():
         limits = [f"from {least:.0f}"] * (least > float("-inf")) + [f"up to {greatest:.0f}"] * (greatest < float("inf"))

@@ -165,6 +165,11 @@ class Lexicon:
         """The categories that most items are of."""
         return [name for name, items in self._counts.most_common(count) if items > 0]
 
+    def categories_of(self, items: Iterable[str]) -> tuple[str, ...]:
+        """Every category that one of the items is of."""
+        known = (self._items[item] for item in items if item in self._items)
+        return tuple(dict.fromkeys(name for item in known for name in item.categories))
+
     def number(self, item: str, scale: str) -> float | None:
         """How much an item has of a scale, "year", "length" or "price"; None where it doesn't tell."""
         known = self._items.get(item)
@@ -241,7 +246,9 @@ class Lexicon:
             named = last if size > 1 else first
             capital = text[named].text[:1].isupper() and named > 0 and text[named - 1].is_word
             shouted = all(token.text.isupper() for token in text if token.is_word)
-            meant = before is not None and before.word in _CUES
+            meant = (
+                before is not None and before.word in _CUES and (_stem(text[named].word),) not in self._all_phrases()
+            )
             ended = after is None or not after.is_word or after.word in _ENDS
             if not ((capital and not shouted and text[named].word != "i") or (meant and ended)):
                 return None

@@ -209,6 +209,16 @@ def test_only_what_fits_is_allowed():
     assert [item.id for item in ITEMS.values() if short.allows(item, LEXICON)] == ["airplane", "order", "fargo"]
 
 
+def test_what_is_to_be_like_another_has_a_category_of_it():
+    session = told("more like the second one")
+    assert session.akin == ("Horror", "Sci-Fi")
+    assert [item.id for item in ITEMS.values() if session.allows(item, LEXICON)] == ["wars", "alien"]
+    assert after("Something like Fargo, but funny").akin == ("Crime",)
+    assert after("Something like Fargo", "How about nothing?", "another").akin == ("Crime",)
+    assert after("Something like Fargo", "How about nothing?", "a comedy").akin == ()
+    assert after("I loved Fargo").akin == ()
+
+
 def test_words_of_a_title_are_no_wishes():
     lexicon = Lexicon([Item("a", "No Comedy Before 1950", ("Drama",)), Item("b", "B Movie", ("Comedy",))])
     session = read([Message("user", 'I loved "No Comedy Before 1950"')], lexicon)

@@ -85,6 +85,12 @@ def test_a_text_full_of_titles_is_read_up_to_a_bound(lexicon):
     assert len(found(lexicon, "Star Wars. " * 1_000)) == MAX_NAMES
 
 
+def test_a_category_is_meant_before_a_title_of_the_same_word():
+    lexicon = Lexicon([*ITEMS, Item("war", "The War", ("War",), {"year": 1994})])
+    assert found(lexicon, "I am tired of war") == []
+    assert found(lexicon, "I liked The War") == found(lexicon, "war (1994)") == [("war",)]
+
+
 def test_titles_without_words_are_no_names():
     lexicon = Lexicon([Item("dots", "…"), Item("none", "")])
     assert found(lexicon, "… and more") == []
