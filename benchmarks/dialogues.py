@@ -1,26 +1,35 @@
-"""Recall of what people recommend to each other: ReDial's validation dialogues, answered by tunings of MovieLens.
+"""Recall of what people recommend to each other, on ReDial's validation dialogues, with repeats left out.
 
-The catalogue is the films of ReDial's own list; those that MovieLens knows keep its id, and so their factors and
-statistics. At each message in which the recommender names films for the first time, the conversation up to the
-seeker's latest message is read as any client's. Nothing is tuned on dialogues, and titles are found in the text, not
-taken from its marks. Lists are retrieval's, ranking's, and both by the sum of their places.
+At each message in which the recommender names films for the first time, the conversation up to the seeker's latest
+message is read as any client's: titles and wishes are found in the text, not taken from its marks. The catalogue is
+ReDial's own list of films. Rows:
+
+- naive repeat: the films named so far, the latest first;
+- popularity: the films that most of the other dialogues name;
+- factors: retrieval's collaborative part alone, fitted on the other dialogues as a shop would on its log;
+- m6rec: retrieve and rank as the service does, tuned on MovieLens and on no dialogue. Films that MovieLens knows keep
+  its id, and so their factors and statistics.
+
+The last three keep to the wishes of the conversation (``Session.allows``), or don't, to see what those are worth.
 """
 
 import argparse
 import json
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from m6rec.cli import tuned_runs
 from m6rec.metrics.conversation import naive_repeat, recall
-from m6rec.serving import recommender as serving
 from m6rec.serving.recommender import Recommender
-from m6rec.tasks.chat import Message, read
-from m6rec.text import dialogues
+from m6rec.tasks.chat import Message, Session, read
+from m6rec.text import dialogues, factors
 from m6rec.text.lexicon import Lexicon, tokens
 from m6rec.text.past import Past
-from m6rec.types import Item, User
+from m6rec.types import Item
 
 CUTS = (1, 10, 50)
 GENRES = {"sci-fi": "Sci-Fi", "film-noir": "Film-Noir", "family": "Children's"}
@@ -60,37 +69,64 @@ def questions(path: Path, marks: dict[str, Item], count: int) -> list[tuple[list
     return asked
 
 
+def others(path: Path, marks: dict[str, Item], count: int) -> list[tuple[str, str, bool]]:
+    """(dialogue, film, True) of all that the dialogues after the first ``count`` name."""
+    return [
+        (dialogue.id, marks[mark].id, True)
+        for dialogue in dialogues.read(path)[count:]
+        for turn in dialogue.turns
+        for mark in turn.items
+        if mark in marks
+    ]
+
+
+def best(scores: NDArray[np.float64], items: list[Item], session: Session, lexicon: Lexicon | None) -> list[str]:
+    """The ids of the best items that have not come up, of those that the session allows where there is a lexicon."""
+    order = (items[place] for place in np.argsort(-scores, kind="stable"))
+    fit = (item.id for item in order if item.id not in session.named and (not lexicon or session.allows(item, lexicon)))
+    return list(islice(fit, CUTS[-1]))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("redial", type=Path, help="folder of ReDial")
     parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
     parser.add_argument("--states", default="", help="folder of states")
     parser.add_argument("--count", type=int, default=300, help="dialogues")
-    parser.add_argument("--weights", type=float, nargs="+", default=[serving.QUERY_WEIGHT], help="of the words")
     given = parser.parse_args()
-    torch.set_num_threads(1)
     made, retrieve, rank = tuned_runs(
         given.runs / "data", given.runs / "retrieve-0", given.runs / "like-0", states=given.states
     )
-    log = made.split.log
+    log, path = made.split.log, given.redial / "valid_1000_raw_linked.jsonl"
     marks = films(given.redial, dict(log.items))
     catalogue = {item.id: item for item in marks.values()}
+    items, lexicon = list(catalogue.values()), Lexicon(catalogue.values())
+    asked = questions(path, marks, given.count)
+    targets, named = [row[1] for row in asked], [row[2] for row in asked]
+    sessions = [read(row[0], lexicon) for row in asked]
+    table = {"naive repeat": naive_repeat(named)}
+    events = others(path, marks, given.count)
+    popularity = Counter(item for _, item in {(dialogue, item) for dialogue, item, _ in events})
+    popular_I = np.array([popularity[item.id] for item in items], np.float64)
+    fitted = factors.fit(events)
+    target_IF = fitted.targets([item.id for item in items])
+    for note, keeps in (("", lexicon), (", any wish ignored", None)):
+        table[f"popularity{note}"] = [best(popular_I, items, session, keeps) for session in sessions]
+        table[f"factors{note}"] = [
+            best(target_IF @ fitted.taste([*one.shown, *one.seen, *one.liked]) + 1e-6 * popular_I, items, one, keeps)
+            for one in sessions
+        ]
     recommender = Recommender(retrieve, rank, log, Past(log.items, made.domain.likes).observe_all(log.events))
     recommender.delete([item for item in log.items if item not in catalogue])
-    recommender.upsert([item for item in catalogue.values() if item.id not in log.items])
-    lexicon = Lexicon(recommender.items.values())
-    asked = questions(given.redial / "valid_1000_raw_linked.jsonl", marks, given.count)
-    targets, named = [row[1] for row in asked], [row[2] for row in asked]
-    table = {"naive repeat": naive_repeat(named)}
-    for weight in given.weights:
-        serving.QUERY_WEIGHT = weight
-        found = [recommender.suggest(read(messages, lexicon), User("")) for messages, _, _ in asked]
-        table |= {f"{name}, words {weight}": [one[name] for one in found] for name in found[0]}
-    num_films, num_known = len(catalogue), len(catalogue.keys() & log.items.keys())
-    print(f"{given.count} dialogues, {len(asked)} turns, {num_films} films, {num_known} of them in MovieLens")
+    recommender.upsert([item for item in items if item.id not in log.items])
+    table["m6rec"] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
+    known = len(catalogue.keys() & log.items.keys())
+    found = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
+    print(f"{given.count} dialogues, {len(asked)} turns, {len(items)} films, {known} of them in MovieLens; of")
+    print(f"{sum(len(set(before)) for before in named)} names of films before those turns {found} were understood")
     for name, lists in table.items():
         values = "  ".join(f"R@{k} {recall(lists, targets, named, k):.3f}" for k in CUTS)
-        print(f"{name:28} {values}", flush=True)
+        print(f"{name:32} {values}", flush=True)
 
 
 if __name__ == "__main__":

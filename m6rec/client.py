@@ -117,7 +117,7 @@ class Client(Backend):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        said, found, reason = "", None, None
+        said, found, reason, usage = "", None, None, None
         with self._open("/v1/chat/completions", body) as response:
             for chunk in _events(response):
                 if "error" in chunk:
@@ -128,9 +128,8 @@ class Client(Backend):
                         said += piece
                         yield piece
                 found = chunk.get("m6rec", found)
-                if "usage" in chunk:
-                    usage = chunk["usage"]
-        if found is None or reason is None:
+                usage = chunk.get("usage", usage)
+        if found is None or reason is None or usage is None:
             raise ServiceError("the reply broke off; try again")
         statements = [Reason(**one) for one in found["statements"]]
         read, written = usage["prompt_tokens"], usage["completion_tokens"]

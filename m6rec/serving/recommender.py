@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -244,13 +244,12 @@ class Recommender(LocalBackend):
     def _chatting(self, chat: Chat) -> Writing[Reply]:
         session, rank, engine = read(chat.messages, self._lexicon), self._rank, self._engines[-1]
         person = self._users.get(chat.user, User(chat.user))
-        told = chatting.events(session, person.id, self._past.time, rank.domain)
         items: list[Ranked] = []
         about = self._live.get(session.about[0]) if session.intent == "explain" else None
         explained = None
-        with self._past.passing(person.id, told):
+        with self._as_told(session, person):
             if session.intent in ("recommend", "feedback"):
-                items = self.suggest(session, person)[: chatting.NUM_OFFERED]
+                items = self._suggest(session, person)[: chatting.NUM_OFFERED]
             why = about or (items[0].item if items else None)
             if why is not None:
                 count = NUM_STATEMENTS if about else 1
@@ -261,8 +260,18 @@ class Recommender(LocalBackend):
         said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
         return (yield from chatting.reply(writer, session, items, about, explained, self._lexicon, rank.domain, said))
 
-    def suggest(self, session: Session, person: User) -> list[Ranked]:
-        """Items for a conversation, for someone who has just done what it tells; none that came up in it."""
+    @_alone
+    def suggest(self, session: Session, user: str = "") -> list[Ranked]:
+        """Items that a conversation may name next, the best first; none that came up in it."""
+        person = self._users.get(user, User(user))
+        with self._as_told(session, person):
+            return self._suggest(session, person)
+
+    def _as_told(self, session: Session, person: User) -> AbstractContextManager[None]:
+        """As if the person had just done what the conversation tells."""
+        return self._past.passing(person.id, chatting.events(session, person.id, self._past.time, self._rank.domain))
+
+    def _suggest(self, session: Session, person: User) -> list[Ranked]:
         task, key = self._retrieve, f"{person.id}\0"  # what was read of the user without the conversation is kept
         row = tasks.ask(task.task, self._past, person, [], task.domain, self._items, task.factors)
         vector_E = self._retrieval.answers([(key, row)])[0][0].astype(np.float32)
