@@ -1,7 +1,7 @@
 """Continuous micro-batching: while one batch runs, requests wait; the next batch is what waits by then.
 
 Nobody waits for a batch to fill. An idle service answers at once, a busy one in larger batches. Texts take long, so
-they are written in slices: after each batch all of them go on by one, and after each slice whatever waits is answered.
+they are written in slices: after each batch one text more begins, or else all of them go on by one slice.
 """
 
 from __future__ import annotations
@@ -182,7 +182,11 @@ class Batcher:
             if jobs := self._take():
                 self._measure(jobs[0].kind.name, len(jobs))
                 _run(jobs)
-            if self._texts:
+            if text := self._next_text():
+                # While others begin, those that have begun wait: a first slice reads and ranks, and is the longest.
+                if _goes_on(text):
+                    self._texts.append(text)
+            elif self._texts:
                 self._write_on()
 
     def _wait(self) -> bool:
@@ -192,7 +196,7 @@ class Batcher:
             return bool(self._waiting or self._texts_waiting or self._texts)
 
     def _take(self) -> list[_Job]:
-        """The next batch, in the order it came, which may be empty; and a text joins the others, if there is room."""
+        """The next batch, in the order it came; it may be empty."""
         with self._changed:
             taken: list[_Job] = []
             left: deque[_Job] = deque()
@@ -202,22 +206,25 @@ class Batcher:
                 elif job.future.set_running_or_notify_cancel():
                     taken.append(job)
             self._waiting = left
-            if self._drop_cancelled_texts() and len(self._texts) < self._max_texts:
-                # One at a time, as its first slice is the longest.
-                self._texts.append(self._texts_waiting.popleft())
             return taken
 
+    def _next_text(self) -> _Text | None:
+        """The next text that is to begin, if there is room for it."""
+        with self._changed:
+            if self._drop_cancelled_texts() and len(self._texts) < self._max_texts:
+                return self._texts_waiting.popleft()
+            return None
+
     def _write_on(self) -> None:
-        """The next slice of every text, and the step that their next ones wait for."""
+        """The step that all texts wait for, and the next slice of each."""
         self._measure("write", len(self._texts))
+        try:
+            self._step()
+        except BaseException as error:
+            for text in self._texts:
+                _end(text, error)
+            self._texts = []
         self._texts = [text for text in self._texts if _goes_on(text)]
-        if self._texts:
-            try:
-                self._step()
-            except BaseException as error:
-                for text in self._texts:
-                    _end(text, error)
-                self._texts = []
 
 
 def _goes_on(text: _Text) -> bool:

@@ -107,14 +107,13 @@ def reply(
     if about is not None:
         yield writer.say(f"{words.WHY}{words.title(about, lexicon)}?")
     elif items:
-        yield writer.say(words.untold(session, domain.noun))
-        yield writer.say(words.offer([one.item for one in items], lexicon))
+        untold = writer.say(words.untold(session, domain.noun))
+        yield untold + writer.say(words.offer([one.item for one in items], lexicon))
     elif session.intent in ("recommend", "feedback"):
         yield writer.say(words.nothing_fits(session, domain.noun))
     else:
-        if session.intent == "smalltalk":
-            yield writer.say(words.politeness(said))
-        yield writer.say(words.question(lexicon, domain.noun))
+        polite = writer.say(words.politeness(said)) if session.intent == "smalltalk" else ""
+        yield polite + writer.say(words.question(lexicon, domain.noun))
     statements: list[Reason] = []
     if explained is not None:
         made = yield from explained

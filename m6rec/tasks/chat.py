@@ -45,7 +45,7 @@ _UNSEEN = frozenset("havent never hadnt not didnt".split())
 _ASKING = frozenset("is was are does did have has what how who whats hows".split())
 _REQUESTS = frozenset(
     "recommend recommendation suggest suggestion something anything looking want need find show give mood idea watch"
-    " read buy try interested ideas more similar".split()
+    " read buy try interested ideas more similar else".split()
 )
 _REJECTIONS = frozenset("no nope nah not another else different instead next other hate skip pass already".split())
 _GREETINGS = frozenset(

@@ -52,6 +52,7 @@ def test_our_offers_are_known_when_they_come_back():
         ("Can you recommend a movie?", "recommend"),
         ("I'm in the mood for a comedy", "recommend"),
         ("I loved Star Wars", "recommend"),
+        ("I loved Qwertz. What else?", "recommend"),
         ("hello", "smalltalk"),
         ("thanks a lot, bye", "smalltalk"),
         ("qwertz", "ask"),
