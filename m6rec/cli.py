@@ -305,6 +305,47 @@ def explain(
     say({"user": user, "item": item, **asdict(explained)}, as_json, "\n".join(lines))
 
 
+@app.command()
+def chat(
+    *,
+    user: Annotated[str, typer.Option(help="Id of the user whose history counts; none for a newcomer.")] = "",
+    data: Data = Path("runs/demo/data"),
+    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
+    rank: Rank = Path("runs/demo/like-0"),
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Talks with you about what to choose next: it asks, recommends and explains. An empty line ends it."""
+    from m6rec.serving.backend import Chat, Reply
+    from m6rec.serving.settings import MAX_MESSAGES
+    from m6rec.tasks.chat import Message
+
+    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
+    messages: list[Message] = []
+    while said := _heard():
+        messages.append(Message("user", said))
+        # The latest ones, as the service takes no more either.
+        for told in recommender.stream(Chat(messages=messages[-MAX_MESSAGES + 1 :], user=user)):
+            if not isinstance(told, Reply):
+                if not as_json:
+                    out.print(told, end="", markup=False, highlight=False, soft_wrap=True)
+                continue
+            messages.append(Message("assistant", told.text))
+            if as_json:
+                typer.echo(json.dumps(asdict(told), ensure_ascii=False))
+            else:
+                out.print()
+
+
+def _heard() -> str:
+    """The next line of the user's; "" at the end. It is asked for at a terminal only."""
+    try:
+        return (input("> ") if sys.stdin.isatty() else input()).strip()
+    except EOFError:
+        return ""
+
+
 @app.command("zero-shot")
 def zero_shot(
     *,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, ExtraError, M6RecError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Explanation, Filters, Reason, Request
+from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Chat, Explanation, Filters, Reason, Reply, Request
 from m6rec.types import Event, Item, Ranked
 
 try:
@@ -102,6 +104,37 @@ class Client(Backend):
         found = self._send("POST", "/v1/explain", {"user": user, "item": item})
         return Explanation(found["text"], [Reason(**one) for one in found["statements"]])
 
+    def stream(self, chat: Chat) -> Iterator[str | Reply]:
+        """``chat`` sentence by sentence as they are found, and at last the whole; closed, it is given up."""
+        body = {
+            "messages": [{"role": message.role, "content": message.text} for message in chat.messages],
+            "user": chat.user,
+            "max_tokens": chat.max_tokens,
+            "temperature": chat.temperature,
+            "top_p": chat.top_p,
+            "stop": list(chat.stops),
+            "seed": chat.seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        said, found, reason, usage = "", None, None, None
+        with self._open("/v1/chat/completions", body) as response:
+            for chunk in _events(response):
+                if "error" in chunk:
+                    raise ServiceError(chunk["error"]["message"])
+                for choice in chunk["choices"]:
+                    reason = choice.get("finish_reason", reason)
+                    if piece := choice["delta"].get("content", ""):
+                        said += piece
+                        yield piece
+                found = chunk.get("m6rec", found)
+                usage = chunk.get("usage", usage)
+        if found is None or reason is None or usage is None:
+            raise ServiceError("the reply broke off; try again")
+        statements = [Reason(**one) for one in found["statements"]]
+        read, written = usage["prompt_tokens"], usage["completion_tokens"]
+        yield Reply(said, found["intent"], _ranked(found), statements, reason, read, written)
+
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""
         found = self._send("POST", "/v1/rerank", {"query": query, "documents": list(documents)})
@@ -139,10 +172,29 @@ class Client(Backend):
         return deleted
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The answer as JSON; tries again where the service asks for it."""
+        """The answer as JSON."""
+        return self._ask(method, path, body).json()
+
+    @contextmanager
+    def _open(self, path: str, body: Mapping[str, Any]) -> Iterator[httpx.Response]:
+        """The answer while it comes."""
+        response = self._ask("POST", path, body, whole=False)
+        try:
+            yield response
+        except httpx.HTTPError as error:
+            raise ServiceError(f"the answer of {self._http.base_url} broke off ({error!r}); try again") from error
+        finally:
+            response.close()
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, *, whole: bool = True) -> httpx.Response:
+        """The answer, read to its end if it is wanted whole; tries again where the service asks for it."""
         for left in range(self._retries, -1, -1):
             try:
-                response = self._http.request(method, path, json=body)
+                response = self._http.send(self._http.build_request(method, path, json=body), stream=True)
+                if whole or not response.is_success:
+                    response.read()
+                if response.is_success:
+                    return response
             except httpx.HTTPError as error:
                 raise ServiceError(f"{self._http.base_url} doesn't answer ({error!r}); is `m6rec serve` up?") from error
             except (TypeError, ValueError) as error:
@@ -150,8 +202,6 @@ class Client(Backend):
             if response.status_code not in RETRIED or not left:
                 break
             time.sleep(min(_seconds(response.headers.get("retry-after")), self._max_wait_s))
-        if response.is_success:
-            return response.json()
         raise _error(response)
 
 
@@ -164,6 +214,16 @@ def _ranked(found: Mapping[str, Any]) -> list[Ranked]:
         Ranked(Item(**{**row["item"], "categories": tuple(row["item"]["categories"])}), row["score"])
         for row in found["items"]
     ]
+
+
+def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """What server-sent events hold, up to the one that is the last."""
+    for line in response.iter_lines():
+        data = line.removeprefix("data: ")
+        if data == "[DONE]":
+            return
+        if line:
+            yield json.loads(data)
 
 
 def _seconds(retry_after: str | None) -> float:

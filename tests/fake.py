@@ -5,11 +5,11 @@ import threading
 import numpy as np
 
 from m6rec.errors import DataError, StoreError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Explanation, Reason
+from m6rec.serving.backend import NO_FILTERS, Answer, Explanation, LocalBackend, Reason, Reply
 from m6rec.types import Item, Ranked
 
 
-class FakeBackend(Backend):
+class FakeBackend(LocalBackend):
     """Twenty films of two categories and three users; scores fall with an item's place.
 
     Attributes:
@@ -70,14 +70,29 @@ class FakeBackend(Backend):
         self.batches.append(len(requests))
         return [self._ordered(items) for _, items in requests]
 
-    def explain(self, user, item):
+    def step(self):
         self.work()
+
+    def explaining(self, user, item):
+        self.work()
+        yield ""
         self.known(user, [item])
         said = [
             Reason("81% of 123 people liked it.", "crowd", {"liked": 100, "seen": 123}, "template", "it babbles"),
             Reason("You may like it because you do.", "history", {"events": [{"item": item, "time": 7}]}, "model"),
         ]
         return Explanation(" ".join(one.text for one in said), said)
+
+    def chatting(self, chat):
+        self.work()
+        said, pieces = [], ["How about", ' "Film 0"?']
+        for piece in pieces:
+            said.append(piece)
+            yield piece
+            if chat.messages[-1].text == "break":
+                raise RuntimeError("secret of the model")
+        items = self._ordered(["i0"])
+        return Reply("".join(said), "recommend", items, [], "stop", len(chat.messages), len(said))
 
     def rerank(self, query, documents):
         self.work()

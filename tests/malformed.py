@@ -15,6 +15,7 @@ BODIES = {
     "/v1/events": {"events": [{"user": "u0", "item": "i1", "time": 1, "value": 1.0, "text": "fine"}]},
     "/v1/items": {"items": [{"id": "i1", "title": "Film 1", "categories": ["Drama"], "details": {"n": 1}}]},
     "/v1/rerank": {"query": "snow", "documents": ["boots", {"text": "sandals"}], "top_n": 1},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9, "stop": ["x"], "n": 1},
     "/v1/embeddings": {"input": ["boots"], "encoding_format": "float", "dimensions": 128},
 }
 WRONG = (

@@ -102,3 +102,12 @@ def test_prepare_tells_the_leaks_of_the_split(tmp_path):
         "targets beside events of their time": 1,
         "targets in history": 24,  # all that is held out: each user comes back to the same two items
     }
+
+
+def test_chat_answers_line_by_line(monkeypatch):
+    monkeypatch.setattr(cli, "_recommender", lambda *given: (FakeBackend(), []))
+    said = runner.invoke(cli.app, ["chat", "--user", "u0"], input="Anything?\nAnd else?\n\nnever read\n")
+    assert said.stdout.splitlines() == ['How about "Film 0"?'] * 2
+    said = runner.invoke(cli.app, ["chat", "--json"], input="Anything?\nAnd else?\n").stdout.splitlines()
+    assert [json.loads(line)["num_read"] for line in said] == [1, 3]
+    assert json.loads(said[0])["items"][0]["item"]["title"] == "Film 0"

@@ -10,8 +10,9 @@ import pytest
 
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
-from m6rec.serving.backend import Backend, Filters, Request
+from m6rec.serving.backend import Backend, Chat, Filters, Request
 from m6rec.serving.settings import make_key
+from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item
 from tests import running
 from tests.fake import FakeBackend
@@ -47,6 +48,17 @@ def test_a_client_answers_as_the_backend_does(both):
     expected, expected_tokens = backend.embed(["a", "bcd"])
     np.testing.assert_array_equal(vectors, expected)
     assert (vectors.dtype, tokens) == (np.float32, expected_tokens)
+
+
+def test_a_client_talks_as_the_backend_does(both):
+    client, backend = both
+    chat = Chat(messages=[Message("user", "Anything?")], user="u0", stops=("never",))
+    assert client.chat(chat) == backend.chat(chat)
+    assert list(client.stream(chat)) == list(backend.stream(chat))
+    with pytest.raises(ServiceError, match="the service failed"):
+        client.chat(Chat(messages=[Message("user", "break")]))
+    with pytest.raises(ConfigError, match="messages"):
+        client.chat(Chat(messages=[]))
 
 
 def test_what_a_client_writes_is_there(both):

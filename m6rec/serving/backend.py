@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.tasks.chat import Intent, Message
 from m6rec.tasks.explain import Kind
 from m6rec.types import Event, Item, Ranked
+
+R = TypeVar("R")
+Writing = Generator[str, None, R]
+"""A text in the making. Asked for the next, it goes on to where it needs a ``LocalBackend.step`` and yields what may be
+read by then, often nothing; it returns its result. Closed, it is given up."""
 
 NUM_RETRIEVED = 100
 """Candidates that are ranked for a recommendation, and the end of its pages."""
@@ -64,6 +70,52 @@ class Explanation:
 
     text: str
     statements: list[Reason]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chat:
+    """A conversation that is to be gone on with.
+
+    Attributes:
+        messages: All of it, as nothing is kept between two replies. What the user said last is answered.
+        user: Whose history counts as well; one who is not known has none.
+        max_tokens: Of the reply. A sentence that doesn't fit is not said.
+        temperature: Of what the model words freely; 0 takes the likeliest.
+        top_p: Likewise.
+        stops: Strings that the reply ends before.
+        seed: Of the draws.
+    """
+
+    messages: Sequence[Message]
+    user: str = ""
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stops: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The next message of a conversation.
+
+    Attributes:
+        text: As it is said to the user.
+        intent: What the user's last message was taken to want.
+        items: What is recommended, in the order of the text; every title in it is one of these.
+        statements: Why the first of them is, or what is explained.
+        reason: Whether the text is whole, or a sentence found no room in it.
+        num_read: Tokens of the messages.
+        num_written: Tokens of the text.
+    """
+
+    text: str
+    intent: Intent
+    items: list[Ranked]
+    statements: list[Reason]
+    reason: Literal["stop", "length"]
+    num_read: int
+    num_written: int
 
 
 NO_FILTERS = Filters()
@@ -123,6 +175,16 @@ class Backend(Protocol):
     def explain(self, user: str, item: str) -> Explanation:
         """Why the user would like the item, by what has happened so far."""
 
+    def chat(self, chat: Chat) -> Reply:
+        """The next message of a conversation: it asks, recommends or explains."""
+        for told in self.stream(chat):
+            if isinstance(told, Reply):
+                return told
+        raise AssertionError("a reply ends with itself")
+
+    def stream(self, chat: Chat) -> Iterator[str | Reply]:
+        """``chat`` sentence by sentence as they are found, and at last the whole; closed, it is given up."""
+
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""
 
@@ -137,3 +199,45 @@ class Backend(Protocol):
 
     def delete(self, ids: Sequence[str]) -> int:
         """Takes items out; returns how many were there."""
+
+
+class LocalBackend(Backend, Protocol):
+    """A backend in this process, whose texts are written in slices, so that others are answered in between."""
+
+    def explaining(self, user: str, item: str) -> Writing[Explanation]:
+        """``explain`` in slices."""
+
+    def chatting(self, chat: Chat) -> Writing[Reply]:
+        """``chat`` in slices."""
+
+    def step(self) -> None:
+        """Adds a token to each text in the making."""
+
+    def explain(self, user: str, item: str) -> Explanation:
+        """See ``Backend``."""
+        return self._finish(self.explaining(user, item))
+
+    def stream(self, chat: Chat) -> Iterator[str | Reply]:
+        """See ``Backend``."""
+        writing = self.chatting(chat)
+        try:
+            while True:
+                try:
+                    piece = next(writing)
+                except StopIteration as end:
+                    yield end.value
+                    return
+                if piece:
+                    yield piece
+                self.step()
+        finally:
+            writing.close()
+
+    def _finish(self, writing: Writing[R]) -> R:
+        while True:
+            try:
+                next(writing)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            self.step()

@@ -1,6 +1,7 @@
 """Continuous micro-batching: while one batch runs, requests wait; the next batch is what waits by then.
 
-Nobody waits for a batch to fill. An idle service answers at once, a busy one in larger batches.
+Nobody waits for a batch to fill. An idle service answers at once, a busy one in larger batches. Texts take long, so
+they are written in slices: after each batch one text more begins, or else all of them go on by one slice.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -55,20 +56,44 @@ class _Job:
     came: float = field(default_factory=time.perf_counter)
 
 
+@dataclass(eq=False)
+class _Text:
+    """A text that waits for its first slice or for its next."""
+
+    begin: Callable[[], Generator[Any, None, Any]]
+    tell: Callable[[Any], None]
+    future: Future[Done[Any]] = field(default_factory=Future)
+    came: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
+    writing: Generator[Any, None, Any] | None = None
+
+
 class Batcher:
     """One thread that does all work of a resource which serves one caller at a time, such as the model or a disk.
 
     The oldest piece of work is next; all that waits of its kind goes with it, up to the kind's limit.
-    A future that is cancelled before its turn leaves the queue, and its work is never done.
+    A future that is cancelled before its turn leaves the queue, and its work is never done. A text whose future is
+    cancelled is given up, also when it has begun.
 
     Args:
-        max_queue: How many pieces may wait.
-        measure: Told the kind's name and the size of every batch.
+        max_queue: How many pieces may wait; so many texts may wait besides.
+        max_texts: How many texts are written together.
+        step: Done between two slices, for all texts together.
+        measure: Told the kind's name and the size of every batch; that of a round of slices is "write".
     """
 
-    def __init__(self, *, max_queue: int, measure: Callable[[str, int], None] = lambda kind, size: None) -> None:
-        self._max_queue, self._measure = max_queue, measure
+    def __init__(
+        self,
+        *,
+        max_queue: int,
+        max_texts: int = 1,
+        step: Callable[[], None] = lambda: None,
+        measure: Callable[[str, int], None] = lambda kind, size: None,
+    ) -> None:
+        self._max_queue, self._max_texts, self._step, self._measure = max_queue, max_texts, step, measure
         self._waiting: deque[_Job] = deque()
+        self._texts_waiting: deque[_Text] = deque()
+        self._texts: list[_Text] = []
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
@@ -84,6 +109,12 @@ class Batcher:
     def full(self) -> bool:
         """Whether ``submit`` would refuse."""
         return self.depth >= self._max_queue
+
+    @property
+    def full_of_texts(self) -> bool:
+        """Whether ``write`` would refuse."""
+        with self._changed:
+            return self._drop_cancelled_texts() >= self._max_queue
 
     @property
     def alive(self) -> bool:
@@ -106,6 +137,29 @@ class Batcher:
             self._changed.notify()
         return job.future
 
+    def write(
+        self, begin: Callable[[], Generator[T, None, R]], tell: Callable[[T], None] = lambda told: None
+    ) -> Future[Done[R]]:
+        """Puts a text in its queue.
+
+        Args:
+            begin: Called in its turn. Its generator does a slice each time that it is asked for the next, and returns
+                the result.
+            tell: Given what each slice yields, in the batcher's thread.
+
+        Raises:
+            OverloadedError: Too many texts wait, or the queue is closed.
+        """
+        text = _Text(begin, tell)
+        with self._changed:
+            if self._closed:
+                raise OverloadedError("the service is stopping; ask another one")
+            if self._drop_cancelled_texts() >= self._max_queue:
+                raise OverloadedError(f"{self._max_queue} texts wait already; try again later")
+            self._texts_waiting.append(text)
+            self._changed.notify()
+        return text.future
+
     def close(self) -> None:
         """Takes no more work, and returns when what waits is done."""
         with self._changed:
@@ -118,28 +172,91 @@ class Batcher:
             self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
         return len(self._waiting)
 
+    def _drop_cancelled_texts(self) -> int:
+        if any(text.future.cancelled() for text in self._texts_waiting):
+            self._texts_waiting = deque(text for text in self._texts_waiting if not text.future.cancelled())
+        return len(self._texts_waiting)
+
     def _work(self) -> None:
-        while jobs := self._take():
-            self._measure(jobs[0].kind.name, len(jobs))
-            _run(jobs)
+        while self._wait():
+            if jobs := self._take():
+                self._measure(jobs[0].kind.name, len(jobs))
+                _run(jobs)
+            if text := self._next_text():
+                # While others begin, those that have begun wait: a first slice reads and ranks, and is the longest.
+                if _goes_on(text):
+                    self._texts.append(text)
+            elif self._texts:
+                self._write_on()
+
+    def _wait(self) -> bool:
+        """Waits for something to do; False when the queue is closed and done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._texts_waiting or self._texts or self._closed)
+            return bool(self._waiting or self._texts_waiting or self._texts)
 
     def _take(self) -> list[_Job]:
-        """The next batch, in the order it came; empty when the queue is closed and done."""
+        """The next batch, in the order it came; it may be empty."""
         with self._changed:
             taken: list[_Job] = []
-            while not taken:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                if not self._waiting:
-                    return []
-                kind = self._waiting[0].kind
-                left: deque[_Job] = deque()
-                for job in self._waiting:
-                    if job.kind is not kind or len(taken) == kind.max_batch:
-                        left.append(job)
-                    elif job.future.set_running_or_notify_cancel():
-                        taken.append(job)
-                self._waiting = left
+            left: deque[_Job] = deque()
+            for job in self._waiting:
+                if taken and (job.kind is not taken[0].kind or len(taken) == taken[0].kind.max_batch):
+                    left.append(job)
+                elif job.future.set_running_or_notify_cancel():
+                    taken.append(job)
+            self._waiting = left
             return taken
+
+    def _next_text(self) -> _Text | None:
+        """The next text that is to begin, if there is room for it."""
+        with self._changed:
+            if self._drop_cancelled_texts() and len(self._texts) < self._max_texts:
+                return self._texts_waiting.popleft()
+            return None
+
+    def _write_on(self) -> None:
+        """The step that all texts wait for, and the next slice of each."""
+        self._measure("write", len(self._texts))
+        try:
+            self._step()
+        except BaseException as error:
+            for text in self._texts:
+                _end(text, error)
+            self._texts = []
+        self._texts = [text for text in self._texts if _goes_on(text)]
+
+
+def _goes_on(text: _Text) -> bool:
+    """Writes a slice, and returns whether there are more."""
+    if text.writing is None:
+        text.began = time.perf_counter()
+    try:
+        if text.future.cancelled():
+            if text.writing is not None:
+                text.writing.close()
+            return False
+        if text.writing is None:
+            text.writing = text.begin()
+        text.tell(next(text.writing))
+    except StopIteration as end:
+        done = time.perf_counter()
+        _end(text, Done(end.value, 1e3 * (text.began - text.came), 1e3 * (done - text.began)))
+        return False
+    except BaseException as error:
+        _end(text, error)
+        return False
+    return True
+
+
+def _end(text: _Text, result: Done[Any] | BaseException) -> None:
+    # Until its end the future has not run, so that it can be cancelled.
+    if not text.future.set_running_or_notify_cancel():
+        return
+    if isinstance(result, Done):
+        text.future.set_result(result)
+    else:
+        text.future.set_exception(result)
 
 
 def _run(jobs: list[_Job]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
-from m6rec.serving.backend import Explanation, Reason
+from m6rec.serving.backend import Explanation, Reason, Writing
 from m6rec.tasks import explain as reasons
 from m6rec.tasks import task as tasks
 from m6rec.tasks.explain import Statement
@@ -16,22 +17,41 @@ from m6rec.tasks.faithfulness import fault
 from m6rec.text import opinions
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned
-from m6rec.types import Item, Segment, User
+from m6rec.types import Item, User
 
 NUM_REVIEWS = 50
 """Latest reviews of an item that are mined."""
 WORDING = Sampling(max_tokens=40, stops=("\n", ". ", ".\n"))
 
 
-def explain(rank: Tuned, past: Past, user: User, item: Item, items: dict[str, Item]) -> Explanation:
-    """Why the user would like the item.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is to be worded: the statements that were chosen, and what the foundation goes on from with each."""
+
+    item: Item
+    chosen: Sequence[Statement]
+    prompts: Sequence[Prompt]
+
+
+def plan(
+    rank: Tuned,
+    engine: Engine,
+    past: Past,
+    user: User,
+    item: Item,
+    items: dict[str, Item],
+    count: int = reasons.NUM_STATEMENTS,
+) -> Plan:
+    """Finds why the user would like the item.
 
     Args:
-        rank: The tuned ranking task. Its foundation, without the tuning, words what it ranks.
+        rank: The tuned ranking task.
+        engine: Writes with its foundation, without the tuning.
         past: Everything observed so far.
         user: The user.
         item: The item.
         items: By id, those of the user's history.
+        count: Statements at most.
 
     Raises:
         ExtraError: The item has reviews, but TextBlob, which mines them, is not installed.
@@ -40,27 +60,34 @@ def explain(rank: Tuned, past: Past, user: User, item: Item, items: dict[str, It
     mined = [one for review in reviews for one in _mine(review)]
     found = reasons.statements(past, user.id, item, rank.domain, items, mined)
     if not found:
-        return Explanation("", [])
+        return Plan(item, (), ())
     row = tasks.ask(rank.task, past, user, [item], rank.domain, items)
     score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
-    chosen = reasons.choose(found, score, scores_without)
-    written = _word(rank, row.context, [reasons.prompt(one, item, rank.domain) for one in chosen])
-    said: list[Reason] = []
-    for statement, text in zip(chosen, written, strict=True):
-        said.append(_check(statement, text, item, [one.text for one in said]))
-    return Explanation(" ".join(one.text for one in said), said)
-
-
-def _word(rank: Tuned, context: Sequence[Segment], prompts: Sequence[str]) -> list[Generated]:
-    """What the foundation goes on with after each prompt, all together, for the user of this context."""
-    if not prompts:
-        return []
-    states = rank.cache.fetch(segment.text for segment in context)
-    engine = Engine(rank.foundation, rank.cache.config.depth)
-    spans = [states.places[segment.text] for segment in context]
+    chosen = reasons.choose(found, score, scores_without, count)
+    if not chosen:
+        return Plan(item, (), ())
+    states = rank.cache.fetch(segment.text for segment in row.context)
+    spans = [states.places[segment.text] for segment in row.context]
     tokens = [place for first, count in spans for place in range(first, first + count)]
     known = engine.read(states.tokens_TD[torch.tensor(tokens)]) if tokens else ()
-    return engine.generate([Prompt(ids, known) for ids in rank.foundation.tokenizer.encode(prompts)], WORDING)
+    texts = rank.foundation.tokenizer.encode([reasons.prompt(one, item, rank.domain) for one in chosen])
+    return Plan(item, chosen, [Prompt(ids, known) for ids in texts])
+
+
+def word(engine: Engine, made: Plan, sampling: Sampling = WORDING) -> Writing[Explanation]:
+    """Has the statements of a plan worded, all together, and checks the words."""
+    streams = [engine.add(prompt, sampling) for prompt in made.prompts]
+    try:
+        while any(stream.result is None for stream in streams):
+            yield ""
+    finally:
+        for stream in streams:
+            engine.cancel(stream)
+    said: list[Reason] = []
+    for statement, stream in zip(made.chosen, streams, strict=True):
+        assert stream.result is not None
+        said.append(_check(statement, stream.result, made.item, [one.text for one in said]))
+    return Explanation(" ".join(one.text for one in said), said)
 
 
 def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str]) -> Reason:

@@ -18,8 +18,8 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ import numpy as np
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
@@ -41,9 +41,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m6rec.errors import ConfigError, DataError, M6RecError, StoreError, UnknownError
-from m6rec.serving.backend import Answer, Backend, Explanation
+from m6rec.serving.backend import Answer, Explanation, LocalBackend, Reply, Writing
 from m6rec.serving.batching import Batcher, Done, Kind, OverloadedError
 from m6rec.serving.schema import (
+    ChatAnswer,
+    ChatBody,
+    ChatChunk,
+    Choice,
+    ChunkChoice,
+    Delta,
     Document,
     Embedding,
     EmbeddingsAnswer,
@@ -51,12 +57,15 @@ from m6rec.serving.schema import (
     ErrorAnswer,
     EventsBody,
     ExplainBody,
+    Found,
     Id,
     ItemsBody,
+    ModelsAnswer,
     Problem,
     RankBody,
     RankedAnswer,
     RecommendBody,
+    ReplyMessage,
     RerankAnswer,
     RerankBody,
     RerankResult,
@@ -76,6 +85,7 @@ R = TypeVar("R")
 
 OPEN = ("/healthz", "/readyz")  # without a key, and whatever the load
 WRITES = ("/v1/events", "/v1/items")
+TEXTS = ("/v1/explain", "/v1/chat/completions")
 GONE = 499  # the client left before its answer; seen in logs and measurements only
 RETRY_S = 1
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -175,7 +185,7 @@ class Service:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: LocalBackend,
         settings: Settings,
         reload: Callable[[], None] | None = None,
         statistics: Callable[[], CacheStatistics] | None = None,
@@ -187,8 +197,9 @@ class Service:
         self.measurements = Measurements()
         if statistics:
             self.measurements.measure_cache(statistics)
-        self.model = self._batcher("model")
+        self.model = self._batcher("model", backend.step, settings.max_texts)
         self.disk = self._batcher("disk")
+        self._backend = backend
 
         def recommend(bodies: Sequence[RecommendBody]) -> list[Answer]:
             return backend.recommend_many([body.request() for body in bodies])
@@ -207,9 +218,6 @@ class Service:
         self._recommend = Kind("recommend", recommend, settings.max_batch)
         self._retrieve = Kind("retrieve", retrieve)
         self._rank = Kind("rank", backend.rank_many, settings.max_batch)
-        self._explain = Kind[ExplainBody, Explanation](
-            "explain", lambda bodies: [backend.explain(body.user, body.item) for body in bodies]
-        )
         self._rerank = Kind[RerankBody, tuple[NDArray[np.float64], int]](
             "rerank", lambda bodies: [backend.rerank(body.query, body.texts()) for body in bodies]
         )
@@ -220,8 +228,13 @@ class Service:
         self._upsert = Kind("upsert", upsert, settings.max_batch)
         self._delete = Kind[str, int]("delete", lambda ids: [backend.delete([one]) for one in ids])
 
-    def _batcher(self, queue: str) -> Batcher:
-        batcher = Batcher(max_queue=self.settings.max_queue, measure=self.measurements.measure_batch)
+    def _batcher(self, queue: str, step: Callable[[], None] = lambda: None, max_texts: int = 1) -> Batcher:
+        batcher = Batcher(
+            max_queue=self.settings.max_queue,
+            max_texts=max_texts,
+            step=step,
+            measure=self.measurements.measure_batch,
+        )
         self.measurements.depth.labels(queue).set_function(lambda: batcher.depth)
         return batcher
 
@@ -229,6 +242,8 @@ class Service:
         """Whether a request to ``path`` would be refused, known before its body is read."""
         if not path.startswith("/v1/") or path.startswith("/v1/admin/"):
             return False
+        if path.startswith(TEXTS):
+            return self.model.full_of_texts
         return (self.disk if path.startswith(WRITES) else self.model).full
 
     def drain(self) -> None:
@@ -251,6 +266,42 @@ class Service:
             return await waiting
         finally:
             waiting.cancel()
+
+    async def _write(self, begin: Callable[[], Writing[T]]) -> AsyncGenerator[str | Done[T], None]:
+        """What may be read of a text, piece by piece, and its result at last. It is given up where the client leaves.
+
+        The deadline is for its beginning, which is told by an empty piece at the latest.
+        """
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+
+        def tell(piece: str | None) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, piece)
+
+        future = self.model.write(begin, tell)
+        future.add_done_callback(lambda _: tell(None))
+        limit_s: float | None = self.settings.deadline_s
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(limit_s):
+                        piece = await told.get()
+                except TimeoutError:
+                    message = f"the text waited longer than {self.settings.deadline_s} s; try again later"
+                    raise DeadlineError(message) from None
+                if piece is None:
+                    break
+                limit_s = None
+                yield piece
+            yield future.result()
+        finally:
+            future.cancel()
+
+    async def _written(self, begin: Callable[[], Writing[T]]) -> Done[T]:
+        async with aclosing(self._write(begin)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Done):
+                    return piece
+        raise AssertionError("a text ends with its result")
 
     def _ranked(self, done: Done[list[Ranked]] | Done[Answer], kind: str, timings: bool) -> RankedAnswer:
         answer = done.value if isinstance(done.value, Answer) else Answer(done.value, {kind: done.run_ms})
@@ -282,7 +333,73 @@ class Service:
         The model words each, and a gate checks its words against the evidence; those that fail it are replaced by a
         template. ``worded_by`` tells which happened, and ``reason`` why. There may be nothing to say.
         """
-        return (await self._do(self.model, self._explain, body)).value
+        done = await self._written(lambda: self._backend.explaining(body.user, body.item))
+        self.measurements.stage_s.labels("explain").observe(done.run_ms / 1e3)
+        return done.value
+
+    async def chat(self, body: ChatBody, request: Request) -> Response:
+        """The next message of a conversation: it asks, recommends or explains; takes what clients of OpenAI send.
+
+        A title in it is always that of an item, and ``m6rec.items`` are those recommended, best first. The words that
+        are the model's own have passed the gate of explanations. With ``stream`` it comes sentence by sentence.
+        """
+        chat, key, created = body.chat(), f"chatcmpl-{request.scope['request_id']}", int(time.time())
+        if not body.stream:
+            done = await self._written(lambda: self._backend.chatting(chat))
+            self.measurements.stage_s.labels("chat").observe(done.run_ms / 1e3)
+            reply = done.value
+            choice = Choice(message=ReplyMessage(content=reply.text), finish_reason=reply.reason)
+            answer = ChatAnswer(id=key, created=created, choices=[choice], usage=_usage(reply), m6rec=Found.of(reply))
+            return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+        pieces = self._write(lambda: self._backend.chatting(chat))
+        try:
+            first = await anext(pieces)  # what is refused is refused with its status
+        except BaseException:
+            await pieces.aclose()
+            raise
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        events = self._events(first, pieces, key, created, with_usage, request.scope["request_id"])
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+    async def _events(
+        self,
+        first: str | Done[Reply],
+        pieces: AsyncGenerator[str | Done[Reply], None],
+        key: str,
+        created: int,
+        with_usage: bool,
+        request_id: str,
+    ) -> AsyncGenerator[str, None]:
+        """A reply as server-sent events, in OpenAI's shape."""
+
+        def chunk(delta: Delta, reply: Reply | None = None) -> ChatChunk:
+            choice = ChunkChoice(delta=delta, finish_reason=reply.reason if reply else None)
+            return ChatChunk(id=key, created=created, choices=[choice], m6rec=Found.of(reply) if reply else None)
+
+        async with aclosing(pieces):
+            yield _event(chunk(Delta(role="assistant", content="")))
+            try:
+                piece = first
+                while isinstance(piece, str):
+                    if piece:
+                        yield _event(chunk(Delta(content=piece)))
+                    piece = await anext(pieces)
+            except Exception as error:
+                # The status is out, so that the stream can only say it.
+                log.error("stream", extra={"facts": {"request_id": request_id, "error": type(error).__name__}})
+                message = "the service failed; its log has the reason under this request id"
+                failed = Problem(type="internal", message=message, request_id=request_id)
+                yield f"data: {ErrorAnswer(error=failed).model_dump_json()}\n\n"
+                return
+            self.measurements.stage_s.labels("chat").observe(piece.run_ms / 1e3)
+            yield _event(chunk(Delta(), piece.value))
+            if with_usage:
+                yield _event(ChatChunk(id=key, created=created, choices=[], usage=_usage(piece.value)))
+            yield "data: [DONE]\n\n"
+
+    async def models(self) -> ModelsAnswer:
+        """What clients of OpenAI can name as ``model``."""
+        return ModelsAnswer()
 
     async def events(self, body: EventsBody) -> Written:
         """Keeps events; 201 means that they are on disk and part of the user's history."""
@@ -366,6 +483,15 @@ class Service:
     async def metrics(self) -> Response:
         """Measurements for Prometheus."""
         return Response(generate_latest(self.measurements.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _event(chunk: ChatChunk) -> str:
+    return f"data: {chunk.model_dump_json(exclude_none=True)}\n\n"
+
+
+def _usage(reply: Reply) -> dict[str, int]:
+    read, written = reply.num_read, reply.num_written
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 class _JsonRequest(Request):
@@ -537,7 +663,7 @@ ERRORS = (400, 401, 403, 404, 408, 413, 422, 429, 500, 503)
 
 
 def create_app(
-    backend: Backend,
+    backend: LocalBackend,
     settings: Settings,
     *,
     reload: Callable[[], None] | None = None,
@@ -586,6 +712,9 @@ def create_app(
     )
     for path, answer, status in posts:
         routes.add_api_route(path, answer, methods=["POST"], status_code=status, response_model_exclude_none=True)
+    streamed: dict[int | str, dict[str, Any]] = {200: {"model": ChatAnswer, "content": {"text/event-stream": {}}}}
+    routes.add_api_route("/v1/chat/completions", service.chat, methods=["POST"], responses=streamed)
+    routes.add_api_route("/v1/models", service.models, methods=["GET"])
     routes.add_api_route("/v1/items/{id:path}", service.delete, methods=["DELETE"])
     routes.add_api_route("/metrics", service.metrics, methods=["GET"], response_class=Response)
     app.include_router(routes)
@@ -598,7 +727,7 @@ def create_app(
 
 
 def serve(
-    backend: Backend,
+    backend: LocalBackend,
     settings: Settings,
     *,
     reload: Callable[[], None] | None = None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -14,24 +15,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.foundation.generate import Engine
 from m6rec.foundation.states import StateCache
-from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Backend, Explanation, Filters, Request
+from m6rec.serving import chatting, explaining
+from m6rec.serving.backend import (
+    NO_FILTERS,
+    NUM_RETRIEVED,
+    Answer,
+    Chat,
+    Explanation,
+    Filters,
+    LocalBackend,
+    Reply,
+    Request,
+    Writing,
+)
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.diversity import calibrated, mmr
-from m6rec.serving.explaining import explain
 from m6rec.serving.histories import Histories
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.turns import Turns
 from m6rec.tasks import task as tasks
+from m6rec.tasks.chat import Session, read
+from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.text.batch import Row
+from m6rec.text.lexicon import Lexicon
 from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
-from m6rec.tuned import Tuned
+from m6rec.tuned import TEXT_WEIGHT, Tuned
 from m6rec.types import Event, Item, Ranked, Segment, User
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+QUERY_WEIGHT = 1.0
+"""What the words of a conversation weigh in its retrieval, beside what is read of the user."""
 
 
 def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concatenate[Recommender, P], R]:
@@ -43,8 +63,8 @@ def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concate
     return locked
 
 
-class Recommender(Backend):
-    """A ``Backend`` in this process: two tuned tasks, a catalogue, and what has happened so far.
+class Recommender(LocalBackend):
+    """A ``LocalBackend``: two tuned tasks, a catalogue, and what has happened so far.
 
     Any thread may call it; one lock makes calls wait for each other, as they share the processor anyway.
 
@@ -71,6 +91,7 @@ class Recommender(Backend):
     ) -> None:
         self._lock = threading.RLock()
         self._vectors = vectors
+        self._engines: list[Engine] = []  # the last one writes what begins
         self._past, self._histories, self._catalogue = past, histories, catalogue
         self._users = dict(log.users)
         self._items = dict(log.items)  # deleted ones too: histories still name them
@@ -86,6 +107,7 @@ class Recommender(Backend):
         for event in histories.replay() if histories is not None else ():
             if event.item in self._items:
                 self._take_in(event)
+        self._lexicon = Lexicon(self._live.values())
         self.swap(retrieve, rank)
         self.save()
 
@@ -104,6 +126,9 @@ class Recommender(Backend):
             index.put(fresh, retrieve.item_vectors(fresh))
             self._retrieve, self._rank, self._index = retrieve, rank, index
             self._retrieval, self._ranking = Turns(retrieve), Turns(rank)
+            # What the old tunings are writing is finished with them.
+            writing = [engine for engine in self._engines if engine.active]
+            self._engines = [*writing, Engine(rank.foundation, rank.cache.config.depth)]
             # Texts of strangers must not fill the cache on disk.
             self._passing_retrieve, self._passing_rank = (
                 Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
@@ -202,11 +227,91 @@ class Recommender(Backend):
             answers.append([Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")])
         return answers
 
-    @_alone
-    def explain(self, user: str, item: str) -> Explanation:
-        """See ``Backend``. Raises UnknownError where there is no such user or item."""
+    def explaining(self, user: str, item: str) -> Writing[Explanation]:
+        """See ``LocalBackend``. Raises UnknownError where there is no such user or item."""
+        return self._in_slices(self._explaining(user, item))
+
+    def _explaining(self, user: str, item: str) -> Writing[Explanation]:
         self._need([item], "check the id")
-        return explain(self._rank, self._past, self._user(user), self._live[item], self._items)
+        engine = self._engines[-1]
+        plan = explaining.plan(self._rank, engine, self._past, self._user(user), self._live[item], self._items)
+        return (yield from explaining.word(engine, plan))
+
+    def chatting(self, chat: Chat) -> Writing[Reply]:
+        """See ``LocalBackend``."""
+        return self._in_slices(self._chatting(chat))
+
+    def _chatting(self, chat: Chat) -> Writing[Reply]:
+        session, rank, engine = read(chat.messages, self._lexicon), self._rank, self._engines[-1]
+        person = self._users.get(chat.user, User(chat.user))
+        items: list[Ranked] = []
+        about = self._live.get(session.about[0]) if session.intent == "explain" else None
+        explained = None
+        with self._as_told(session, person):
+            if session.intent in ("recommend", "feedback"):
+                items = self._suggest(session, person)[: chatting.NUM_OFFERED]
+            why = about or (items[0].item if items else None)
+            if why is not None:
+                count = NUM_STATEMENTS if about else 1
+                plan = explaining.plan(rank, engine, self._past, person, why, self._items, count)
+                sampling = replace(explaining.WORDING, temperature=chat.temperature, top_p=chat.top_p, seed=chat.seed)
+                explained = explaining.word(engine, plan, sampling)
+        writer = chatting.Writer(chat, rank.foundation.tokenizer)
+        said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
+        return (yield from chatting.reply(writer, session, items, about, explained, self._lexicon, rank.domain, said))
+
+    @_alone
+    def suggest(self, session: Session, user: str = "") -> list[Ranked]:
+        """Items that a conversation may name next, the best first; none that came up in it."""
+        person = self._users.get(user, User(user))
+        with self._as_told(session, person):
+            return self._suggest(session, person)
+
+    def _as_told(self, session: Session, person: User) -> AbstractContextManager[None]:
+        """As if the person had just done what the conversation tells."""
+        return self._past.passing(person.id, chatting.events(session, person.id, self._past.time, self._rank.domain))
+
+    def _suggest(self, session: Session, person: User) -> list[Ranked]:
+        task, key = self._retrieve, f"{person.id}\0"  # what was read of the user without the conversation is kept
+        row = tasks.ask(task.task, self._past, person, [], task.domain, self._items, task.factors)
+        vector_E = self._retrieval.answers([(key, row)])[0][0].astype(np.float32)
+        if session.query:
+            read_E = self._passing_retrieve.item_vectors([Item("query", session.query)])[0]
+            weight = QUERY_WEIGHT * (1.0 if task.factors is None else TEXT_WEIGHT)
+            vector_E[: len(read_E)] += weight * read_E  # the factors after it know no words
+        only = None
+        if session.constrained:
+            only = {item.id for item in self._live.values() if session.allows(item, self._lexicon)}
+        without = session.named | self._past.seen(person.id)
+        found = [self._live[item] for item, _ in self._index.search(vector_E, NUM_RETRIEVED, only, without)]
+        if not found:
+            return []
+        rank = self._rank
+        scores = self._ranking.answers(
+            [(key, tasks.ask(rank.task, self._past, person, found, rank.domain, self._items))]
+        )[0]
+        return [Ranked(found[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
+
+    @_alone
+    def step(self) -> None:
+        """See ``LocalBackend``."""
+        for engine in self._engines:
+            engine.step()
+
+    def _in_slices(self, writing: Writing[T]) -> Writing[T]:
+        """The same text, alone at each slice."""
+        try:
+            while True:
+                with self._lock:
+                    try:
+                        told = next(writing)
+                    except StopIteration as end:
+                        result: T = end.value
+                        return result
+                yield told
+        finally:
+            with self._lock:
+                writing.close()
 
     @_alone
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
@@ -257,6 +362,7 @@ class Recommender(Backend):
         fresh = {item.id: item for item in items}
         self._live |= fresh
         self._items |= fresh
+        self._lexicon.put(items)
         self._index.put(items, vectors)
 
     @_alone
@@ -266,6 +372,7 @@ class Recommender(Backend):
             self._catalogue.delete(ids)
         for item in ids:
             self._live.pop(item, None)
+        self._lexicon.remove(ids)
         return self._index.remove(ids)
 
     def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:

@@ -1,8 +1,8 @@
 """The bodies that travel over HTTP, with their limits and examples.
 
 Requests are strict: no field that isn't known, no value of another type, no number that isn't finite.
-Answers are those of ``Recommender`` as JSON; rerank and embeddings have the shapes that clients of Cohere, Jina and
-OpenAI send and expect.
+Answers are those of ``Recommender`` as JSON; rerank, embeddings and chat have the shapes that clients of Cohere, Jina
+and OpenAI send and expect.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from m6rec.serving.backend import Filters, Request
+from m6rec.serving.backend import Chat, Filters, Reason, Reply, Request
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
     MAX_COUNT,
     MAX_FIELDS,
     MAX_ID_CHARS,
+    MAX_MESSAGES,
     MAX_OFFSET,
+    MAX_REPLY_TOKENS,
+    MAX_STOPS,
     MAX_TEXT_CHARS,
     MAX_TEXTS,
     MAX_WRITES,
 )
+from m6rec.tasks.chat import Intent, Message, Role
 from m6rec.types import Event, Item, Ranked
 
 MODEL = "m6rec"
@@ -256,6 +260,163 @@ class EmbeddingsAnswer(BaseModel):
     data: list[Embedding]
     model: str = MODEL
     usage: dict[str, int]
+
+
+class TextPart(BaseModel):
+    """A piece of a message."""
+
+    model_config = _example(type="text", text="Something funny, please.")
+
+    type: Literal["text"]
+    text: Loose
+
+
+class MessageBody(BaseModel):
+    """One message of a conversation."""
+
+    model_config = _example(role="user", content="Something funny, please.")
+
+    role: Role
+    content: Loose | Annotated[list[TextPart], Field(max_length=MAX_FIELDS)]
+
+    def message(self) -> Message:
+        """The same as a noun of the system."""
+        whole = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+        return Message(self.role, whole)
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    model_config = _example(include_usage=True)
+
+    include_usage: bool = False
+
+
+class ChatBody(BaseModel):
+    """Asks for the next message of a conversation, in the shape of OpenAI's chat completions."""
+
+    model_config = _example(user="196", messages=[{"role": "user", "content": "Something funny from the 80s, please."}])
+
+    messages: Annotated[
+        list[MessageBody],
+        Field(
+            min_length=1,
+            max_length=MAX_MESSAGES,
+            description="All of the conversation, as nothing of it is kept. System messages are not obeyed.",
+        ),
+    ]
+    user: Annotated[str, StringConstraints(max_length=MAX_ID_CHARS)] = ""
+    model: Annotated[Id, Field(description="Clients must name one; there is one.")] = MODEL
+    max_tokens: Annotated[int | None, Field(ge=1, le=MAX_REPLY_TOKENS), WHOLE] = None
+    max_completion_tokens: Annotated[
+        int | None, Field(ge=1, le=MAX_REPLY_TOKENS, description="The newer name of max_tokens."), WHOLE
+    ] = None
+    temperature: Annotated[
+        float | None, Field(ge=0, le=2, description="Of what the model words freely; 0 takes the likeliest.")
+    ] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None
+    seed: Annotated[int | None, Field(ge=0, le=_SAFE), WHOLE] = None
+    n: Annotated[Literal[1] | None, WHOLE] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def chat(self) -> Chat:
+        """The same as a value of the recommender."""
+        limits = [limit for limit in (self.max_tokens, self.max_completion_tokens) if limit is not None]
+        return Chat(
+            messages=[message.message() for message in self.messages],
+            user=self.user,
+            max_tokens=min(limits, default=MAX_REPLY_TOKENS),
+            temperature=self.temperature or 0.0,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            stops=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            seed=self.seed or 0,
+        )
+
+
+class ReplyMessage(BaseModel):
+    """The next message of a conversation."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class Choice(BaseModel):
+    """The one answer there is."""
+
+    index: Literal[0] = 0
+    message: ReplyMessage
+    finish_reason: Literal["stop", "length"]
+
+
+class Found(BaseModel):
+    """What clients of OpenAI don't know: what the message was taken to want, and what the reply names and rests on."""
+
+    intent: Intent
+    items: list[Ranked]
+    statements: list[Reason]
+
+    @classmethod
+    def of(cls, reply: Reply) -> Found:
+        """That of a reply."""
+        return cls(intent=reply.intent, items=reply.items, statements=reply.statements)
+
+
+class ChatAnswer(BaseModel):
+    """A reply; ``usage`` counts the tokens of the messages and of the reply."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str = MODEL
+    choices: list[Choice]
+    usage: dict[str, int]
+    m6rec: Found
+
+
+class Delta(BaseModel):
+    """A piece of a reply."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    """The one answer there is, in pieces."""
+
+    index: Literal[0] = 0
+    delta: Delta
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class ChatChunk(BaseModel):
+    """An event of a streamed reply; the last one that has a choice holds ``m6rec``."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str = MODEL
+    choices: list[ChunkChoice]
+    usage: dict[str, int] | None = None
+    m6rec: Found | None = None
+
+
+class Model(BaseModel):
+    """A model that can be named."""
+
+    id: str = MODEL
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = MODEL
+
+
+class ModelsAnswer(BaseModel):
+    """What can be named as ``model``."""
+
+    object: Literal["list"] = "list"
+    data: list[Model] = [Model()]
 
 
 class State(BaseModel):

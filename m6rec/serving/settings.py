@@ -22,6 +22,9 @@ MAX_COUNT, MAX_OFFSET = NUM_RETRIEVED, NUM_RETRIEVED - 1
 MAX_WRITES = 1_000  # events or items
 MAX_TEXTS = 256  # texts to embed
 MAX_FIELDS = 32  # categories or details of an item
+MAX_MESSAGES = 64  # of a conversation
+MAX_STOPS = 4  # stop strings of a reply
+MAX_REPLY_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ class Settings:
         max_queue: Requests that wait for the model; more are refused (429), and likewise for those that wait
             for the disk.
         max_batch: Requests that are ranked together.
+        max_texts: Texts that are written together; ``max_queue`` more may wait.
         deadline_s: A request that has not begun by then is refused (503), a body that has not come (408);
             an answer that is not taken is given up.
         drain_s: How long requests are still accepted after SIGTERM, while ``/readyz`` sends new ones elsewhere.
@@ -54,13 +58,14 @@ class Settings:
     max_concurrent: int = 256
     max_queue: int = 16
     max_batch: int = 8
+    max_texts: int = 16
     deadline_s: float = 5.0
     drain_s: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:
             raise ConfigError(f"port is {self.port}; it must be 0 to 65535")
-        for name in ("max_body_bytes", "max_concurrent", "max_queue", "max_batch"):
+        for name in ("max_body_bytes", "max_concurrent", "max_queue", "max_batch", "max_texts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (self.deadline_s > 0 and self.drain_s >= 0):

@@ -10,7 +10,8 @@ and surprises are like rates in [0, 1], shrunk towards a prior so that few obser
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -151,26 +152,15 @@ class Past:
         """Takes in the next event of the log."""
         user, item = self._user_row(event.user), self._item_row(event.item)
         liked = bool(self._likes(event))
-        surprise_of_user = self._surprise_of_user[user] / (len(self._seen[user]) + USER_PRIOR)
-        surprise = liked - self._item_share(item) - surprise_of_user
-        self._traces[user].append(self._trace(user, item, event, liked, surprise))
+        surprise = self._surprise(user, item, liked)
+        self._neighbours.observe(user, self._viewers[item], liked, surprise)
+        self._take_in(user, item, event, liked, surprise)
         self._values_of_item[item] += event.value
         self._sum_of_values += event.value
-        self._surprise_of_user[user] += liked - self._item_share(item)
-        before = self._recent[user] if self._seen[user] else self.like_rate
-        self._recent[user] = RECENT_MEMORY * before + (1 - RECENT_MEMORY) * liked
-        for category in self._item_categories[item]:
-            counts = self._user_categories[user].setdefault(int(category), [0, 0])
-            counts[0] += liked
-            counts[1] += 1
-        self._neighbours.observe(user, self._viewers[item], liked, surprise)
         self._viewers[item].add(user, liked, surprise)
-        self._seen[user].append((item, liked, surprise))
-        self._histories[user].append(event)
         if event.text:
             self._reviews[item].append(event)
         self._time = max(self._time, event.time)
-        self._likes_of_user[user] += liked
         self._likes_of_item[item] += liked
         self._count_of_item[item] += 1
         self._num_events += 1
@@ -181,6 +171,33 @@ class Past:
         for event in events:
             self.observe(event)
         return self
+
+    @contextmanager
+    def passing(self, user: str, events: Sequence[Event]) -> Iterator[None]:
+        """As if the user had just done ``events``: they alone, as no count of an item changes. Nothing of it stays.
+
+        Args:
+            user: Id of the user, who may have no history. Nothing may be observed meanwhile.
+            events: What is taken in, oldest first.
+        """
+        row = self._user_row(user)
+        num_events = len(self._histories[row])
+        categories = {category: [*counts] for category, counts in self._user_categories[row].items()}
+        numbers = self._recent[row], self._likes_of_user[row], self._surprise_of_user[row]
+        table = self._neighbours.of(row, self._seen[row], self._viewers).copy()
+        try:
+            for event in events:
+                item, liked = self._item_row(event.item), bool(self._likes(event))
+                surprise = self._surprise(row, item, liked)
+                self._neighbours.imagine(row, self._viewers[item], liked, surprise)
+                self._take_in(row, item, event, liked, surprise)
+            yield
+        finally:
+            for kept in (self._histories[row], self._seen[row], self._traces[row]):
+                del kept[num_events:]
+            self._user_categories[row] = categories
+            self._recent[row], self._likes_of_user[row], self._surprise_of_user[row] = numbers
+            self._neighbours.of(row, self._seen[row], self._viewers)[:] = table
 
     def statistics(self, user: str, items: Sequence[str]) -> Floats:
         """The ``STATISTICS`` of one user with each of several items.
@@ -210,6 +227,25 @@ class Past:
             table[:, 6:10], table[:, 10] = item_share_I[:, None], 0
         table[:, 11] = 0 if row is None else self._surprise_of_user[row] / (count + USER_PRIOR)
         return table
+
+    def _surprise(self, user: int, item: int, liked: bool) -> float:
+        """How much more than expected the user likes the item."""
+        surprise_of_user = self._surprise_of_user[user] / (len(self._seen[user]) + USER_PRIOR)
+        return liked - self._item_share(item) - surprise_of_user
+
+    def _take_in(self, user: int, item: int, event: Event, liked: bool, surprise: float) -> None:
+        """Takes the event in as one of the user's, whatever it is to others."""
+        self._traces[user].append(self._trace(user, item, event, liked, surprise))
+        self._surprise_of_user[user] += liked - self._item_share(item)
+        before = self._recent[user] if self._seen[user] else self.like_rate
+        self._recent[user] = RECENT_MEMORY * before + (1 - RECENT_MEMORY) * liked
+        for category in self._item_categories[item]:
+            counts = self._user_categories[user].setdefault(int(category), [0, 0])
+            counts[0] += liked
+            counts[1] += 1
+        self._seen[user].append((item, liked, surprise))
+        self._histories[user].append(event)
+        self._likes_of_user[user] += liked
 
     def _opinions(self, item: str, without: str) -> NDArray[np.int8]:
         """Of each user 1 or 0 for whether they liked the item, by their latest event with it; -1 for none."""
@@ -385,6 +421,11 @@ class _Neighbours:
         np.add.at(column, (place, _relation(theirs[known], liked)), 1)
         np.add.at(column[:, PRODUCT], place, viewers.surprise[known] * np.float32(surprise))
         np.add.at(column[:, SHARED], place, 1)
+
+    def imagine(self, user: int, viewers: _Viewers, liked: bool, surprise: float) -> None:
+        """Adds an event of the user to their table alone, if there is one."""
+        if self._place[user] >= 0:
+            self._add(user, viewers, liked, surprise)
 
     def _add(self, user: int, viewers: _Viewers, liked: bool, surprise: float) -> None:
         table, others = self._tables[self._place[user]], viewers.users

@@ -118,3 +118,91 @@ def test_a_result_tells_how_long_it_waited(held):
     done = future.result(10)
     assert done.queue_ms > 45
     assert 0 <= done.run_ms < done.queue_ms
+
+
+# Texts
+
+
+def text(slices, result="done"):
+    """A text of so many slices, each of which yields its number."""
+
+    def begin():
+        yield from range(slices)
+        return result
+
+    return begin
+
+
+def test_others_are_answered_between_the_slices_of_a_text():
+    order, going = [], threading.Event()
+
+    def endless():
+        try:
+            while True:
+                going.set()
+                order.append("slice")
+                yield
+        finally:
+            order.append("closed")
+
+    batcher = Batcher(max_queue=4, step=lambda: order.append("step"))
+    text = batcher.write(endless)
+    assert going.wait(10)
+    assert batcher.submit(Kind("double", double), 2).result(10).value == 4
+    assert text.cancel(), "a text that has begun can be given up"
+    batcher.close()
+    assert order[-1] == "closed"
+    assert set(zip(order[::2], order[1:-1:2], strict=False)) == {("slice", "step")}
+
+
+def test_texts_take_turns_and_end_with_their_results():
+    told, steps = [], []
+    batcher = Batcher(max_queue=16, max_texts=16, step=lambda: steps.append(1))
+    futures = [
+        batcher.write(text(20, number), lambda slice_, number=number: told.append((number, slice_)))
+        for number in range(16)
+    ]
+    assert [future.result(10).value for future in futures] == list(range(16))
+    batcher.close()
+    ends = [place for place, (_, slice_) in enumerate(told) if slice_ == 19]
+    assert min(ends) >= 16 * 19 - 16 * 16, "none is done long before the others"
+    assert len(steps) <= 20 + 16
+    for number in range(16):
+        assert [slice_ for one, slice_ in told if one == number] == list(range(20))
+
+
+def test_more_texts_than_are_written_together_wait_and_more_than_may_wait_are_refused(held):
+    batcher, go, _, _ = held
+    waiting = [batcher.write(text(2)) for _ in range(4)]
+    assert batcher.full_of_texts
+    assert not batcher.full
+    with pytest.raises(OverloadedError, match="4 texts wait"):
+        batcher.write(text(1))
+    waiting[0].cancel()
+    waiting[0] = batcher.write(text(1, "late"))
+    go.set()
+    assert {future.result(10).value for future in waiting} == {"done", "late"}
+
+
+def test_a_failure_is_the_texts_own_unless_the_step_fails():
+    def broken():
+        yield
+        raise UnknownError("no such item")
+
+    failing = threading.Event()
+
+    def step():
+        if failing.is_set():
+            raise MemoryError
+
+    batcher = Batcher(max_queue=4, max_texts=4, step=step)
+    good, bad = batcher.write(text(50)), batcher.write(broken)
+    with pytest.raises(UnknownError, match="no such item"):
+        bad.result(10)
+    assert good.result(10).value == "done"
+    failing.set()
+    with pytest.raises(MemoryError):
+        batcher.write(text(50)).result(10)
+    failing.clear()
+    assert batcher.write(text(1)).result(10).value == "done"
+    batcher.close()

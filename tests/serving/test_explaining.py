@@ -1,4 +1,5 @@
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -35,13 +36,20 @@ def says(monkeypatch, *words, reason="stop"):
     """Lets the model write these words, a text a prompt, and find all evidence equally decisive."""
     prompts = []
 
-    def generate(self, given, sampling):
-        prompts.extend(given)
-        return [Generated(words[n % len(words)], (), -math.log(2), reason) for n in range(len(given))]
+    def add(self, prompt, sampling):
+        prompts.append(prompt)
+        return Said(Generated(words[(len(prompts) - 1) % len(words)], (), -math.log(2), reason))
 
-    monkeypatch.setattr(explaining.Engine, "generate", generate)
+    monkeypatch.setattr(explaining.Engine, "add", add)
     monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return prompts
+
+
+@dataclass
+class Said:
+    """A stream that is done."""
+
+    result: Generated
 
 
 def test_a_model_that_babbles_is_replaced_by_templates(recommender):
@@ -107,3 +115,21 @@ def test_unknown_ids_are_told(recommender):
         recommender.explain("nobody", "i1")
     with pytest.raises(UnknownError, match="i99"):
         recommender.explain("u0", "i99")
+
+
+def test_an_explanation_that_nobody_waits_for_is_given_up(recommender):
+    writing = recommender.explaining("u0", "i2")
+    next(writing)
+    assert recommender._engines[-1].active
+    writing.close()
+    assert not recommender._engines[-1].active
+
+
+def test_others_are_answered_between_two_steps_and_new_tunings_come_in(recommender):
+    told = recommender.explain("u0", "i2")
+    writing = recommender.explaining("u0", "i2")
+    next(writing)
+    assert recommender.rank("u1", ["i1", "i2"])
+    recommender.swap(recommender._retrieve, recommender._rank)
+    assert recommender.explain("u0", "i3").statements
+    assert recommender._finish(writing) == told

@@ -154,6 +154,84 @@ def test_embeddings_are_the_same_as_numbers_and_as_base64(http):
     assert alone["data"][0]["embedding"] == found["data"][1]["embedding"]
 
 
+CHAT = {"messages": [{"role": "user", "content": "Anything?"}]}
+
+
+def events(answer: httpx.Response) -> list[str]:
+    """What the server-sent events of an answer hold."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    lines = answer.text.split("\n\n")
+    assert lines.pop() == ""
+    assert all(line.startswith("data: ") for line in lines)
+    return [line.removeprefix("data: ") for line in lines]
+
+
+def test_chat_has_the_shape_of_openai_and_tells_its_items(http):
+    answer = http.post("/v1/chat/completions", json=CHAT).json()
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"] == [
+        {"index": 0, "message": {"role": "assistant", "content": 'How about "Film 0"?'}, "finish_reason": "stop"}
+    ]
+    assert answer["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert answer["m6rec"]["intent"] == "recommend"
+    assert [row["item"]["id"] for row in answer["m6rec"]["items"]] == ["i0"]
+    assert {"id", "created", "model"} <= set(answer)
+    parts = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Any"}]}], "stop": "x", "n": 1}
+    assert http.post("/v1/chat/completions", json=parts).status_code == 200
+
+
+def test_a_streamed_chat_comes_in_events(http):
+    body = {**CHAT, "stream": True}
+    *chunks, last = events(http.post("/v1/chat/completions", json=body))
+    assert last == "[DONE]"
+    told = [json.loads(chunk) for chunk in chunks]
+    assert {chunk["object"] for chunk in told} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in told}) == 1
+    deltas = [chunk["choices"][0]["delta"] for chunk in told]
+    assert deltas == [{"role": "assistant", "content": ""}, {"content": "How about"}, {"content": ' "Film 0"?'}, {}]
+    assert [chunk["choices"][0].get("finish_reason") for chunk in told] == [None, None, None, "stop"]
+    assert told[-1]["m6rec"]["items"][0]["item"]["title"] == "Film 0"
+    *_, usage, _ = events(http.post("/v1/chat/completions", json={**body, "stream_options": {"include_usage": True}}))
+    assert json.loads(usage)["usage"]["total_tokens"] == 3
+    assert json.loads(usage)["choices"] == []
+
+
+def test_a_stream_that_fails_says_so_and_not_why(http, caplog):
+    body = {"messages": [{"role": "user", "content": "break"}], "stream": True}
+    with caplog.at_level(logging.INFO, "m6rec"):
+        *_, last = events(http.post("/v1/chat/completions", json=body))
+    assert json.loads(last)["error"]["type"] == "internal"
+    assert "secret" not in last
+    assert any(getattr(record, "facts", {}).get("error") == "RuntimeError" for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"messages": []},
+        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "user", "content": "x" * 4001}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+        {"messages": [{"role": "user", "content": "x"}] * 65},
+        {"n": 2},
+        {"max_tokens": 0},
+        {"temperature": 2.5},
+        {"top_p": 0},
+        {"stop": [""]},
+        {"stop": ["x"] * 5},
+        {"tools": []},
+        {"logit_bias": {}},
+    ],
+)
+def test_what_a_chat_does_not_know_is_refused(http, wrong):
+    assert problem(http.post("/v1/chat/completions", json={**CHAT, **wrong}), 422)["type"] == "invalid"
+
+
+def test_models_are_listed_as_openai_does(http):
+    assert http.get("/v1/models").json()["data"][0]["id"] == "m6rec"
+
+
 def test_metrics_count_by_route_and_not_by_path(http):
     http.get("/somewhere/secret-user")
     http.delete("/v1/items/secret-item")
@@ -452,6 +530,54 @@ def test_what_has_not_begun_by_its_deadline_is_refused_and_never_done():
         backend.go.set()
         assert ids(first.result(10)), "what has begun is answered, however late"
     assert backend.batches == [1]
+
+
+def test_a_client_that_leaves_its_stream_ends_the_text():
+    backend = FakeBackend()
+    closed = threading.Event()
+
+    def endless(chat):
+        try:
+            while True:
+                yield "and "
+        finally:
+            closed.set()
+
+    backend.chatting = endless
+    with running.service(backend) as url, running.http(url) as http:
+        with http.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as answer:
+            next(answer.iter_lines())
+            assert ids(http.post("/v1/rank", json=RANK)), "others are answered meanwhile"
+        assert closed.wait(10)
+        assert ids(http.post("/v1/rank", json=RANK))
+
+
+def test_texts_beyond_those_that_may_wait_are_refused_and_ranking_is_not():
+    backend = FakeBackend()
+    hold, begun = threading.Event(), threading.Semaphore(0)
+
+    def held(chat):
+        begun.release()
+        while not hold.is_set():
+            yield ""
+        return (yield from FakeBackend.chatting(backend, chat))
+
+    backend.chatting = held
+    with (
+        running.service(backend, max_texts=2, max_queue=1, deadline_s=1.0) as url,
+        running.http(url) as http,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        written = []
+        for _ in range(2):
+            written.append(pool.submit(http.post, "/v1/chat/completions", json=CHAT))
+            assert begun.acquire(timeout=10)
+        late = pool.submit(http.post, "/v1/chat/completions", json=CHAT)
+        until(lambda: late.done() or http.post("/v1/explain", json={}).status_code == 429)
+        assert ids(http.post("/v1/rank", json=RANK))
+        assert problem(late.result(10), 503)["type"] == "deadline"
+        hold.set()
+        assert [one.result(10).status_code for one in written] == [200, 200]
 
 
 def test_too_many_at_once_are_refused():

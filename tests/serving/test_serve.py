@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from m6rec import cli
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
-from m6rec.serving.backend import Explanation
+from m6rec.serving.backend import Chat, Explanation
+from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item
 from tests import shop as shops
 from tests.redis_server import Server
@@ -44,6 +45,9 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
         assert tokens > 2
         assert client.explain("u1", "i3") == Explanation("", [])  # nobody else met it
+        reply = client.chat(Chat(messages=[Message("user", "I loved Heat. What else?")], user="u1"))
+        assert len(reply.items) == 3
+        assert all(f'"{ranked.item.title}"' in reply.text for ranked in reply.items)
         child.kill()
         child.wait()
     key = m6rec(shop, "key", shop / "keys", "--name", "shop").strip()

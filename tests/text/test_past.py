@@ -252,3 +252,53 @@ def test_reviews_are_those_that_others_wrote():
     assert past.reviews("x", without="nobody") == ["first", "second"]
     assert past.reviews("x", without="a") == ["second"]
     assert past.reviews("unknown", without="a") == []
+
+
+def test_passing_events_count_for_the_user_alone_and_leave_nothing():
+    events = random_log(600, 12, 40)
+    past, plain = (Past(CATALOGUE, likes).observe_all(events[:590]) for _ in range(2))
+    items = list(CATALOGUE)
+    new = [Event("u3", "i5", 700, 1), Event("u3", "i7", 700, 0)]
+    for user in ("u3", "u4", "nobody"):
+        plain.statistics(user, items)
+    others = {user: past.statistics(user, items) for user in ("u4", "nobody")}
+    with past.passing("u3", new):
+        assert list(past.history("u3")[-2:]) == new
+        assert len(past.traces("u3")) == len(past.history("u3"))
+        told = past.statistics("u3", items)
+        for user, before in others.items():
+            np.testing.assert_array_equal(past.statistics(user, items), before)
+        assert past.verdicts("i5", without="u3") == plain.verdicts("i5", without="u3")
+    assert not np.array_equal(told[:, :3], plain.statistics("u3", items)[:, :3])
+    assert not np.array_equal(told[:, 6:11], plain.statistics("u3", items)[:, 6:11])
+    with past.passing("nobody", [Event("nobody", "i1", 700, 1)]):
+        assert past.statistics("nobody", items)[0, 1] > 0
+    for event in events[590:]:
+        past.observe(event)
+        plain.observe(event)
+    for user in ("u3", "u4", "nobody"):
+        np.testing.assert_array_equal(past.statistics(user, items), plain.statistics(user, items))
+        np.testing.assert_array_equal(past.traces(user), plain.traces(user))
+        assert list(past.history(user)) == list(plain.history(user))
+
+
+def test_passing_events_count_as_observed_ones_do_for_their_user():
+    events = random_log(300, 8, 40)
+    past, observed = (Past(CATALOGUE, likes).observe_all(events) for _ in range(2))
+    fresh = [item for item in CATALOGUE if item not in past.seen("u1")][:2]
+    new = [Event("u1", item, 400, 1) for item in fresh]
+    observed.observe_all(new)
+    others = [item for item in CATALOGUE if item not in past.seen("u1") and item not in fresh]
+    with past.passing("u1", new):
+        mine = past.statistics("u1", others)
+    columns = [STATISTICS.index(name) for name in ("user_count", "like_minded_share", "dislike_minded_share")]
+    np.testing.assert_allclose(mine[:, columns], observed.statistics("u1", others)[:, columns], atol=0.02)
+
+
+def test_a_failure_while_events_pass_leaves_nothing_either():
+    past = make().observe_all(LOG)
+    before = past.statistics("a", ["x", "z"])
+    with pytest.raises(RuntimeError, match="within"), past.passing("a", [Event("a", "z", 9, 1)]):
+        raise RuntimeError("within")
+    np.testing.assert_array_equal(past.statistics("a", ["x", "z"]), before)
+    assert past.seen("a") == {"x", "y"}

@@ -1,0 +1,127 @@
+"""A reply of a conversation (``tasks.chat``): sentences of ours that name items, and a reason that the model may word.
+
+Items come from retrieval and ranking, as for any recommendation, for a user who has just done what the conversation
+tells (``Past.passing``). So what is recommended exists, and a title is quoted, never generated. The reason is that of
+an explanation, behind its gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from m6rec.domains.domain import Domain
+from m6rec.serving.backend import Chat, Explanation, Reason, Reply, Writing
+from m6rec.tasks import chat as words
+from m6rec.tasks.chat import Session
+from m6rec.text.lexicon import Lexicon
+from m6rec.text.tokenizer import Tokenizer
+from m6rec.types import Event, Item, Ranked
+
+NUM_OFFERED = 3
+"""Items of a recommendation."""
+_LIKED, _DISLIKED = (1.0, 4.0, 5.0), (2.0, 0.0)
+
+
+def events(session: Session, user: str, time: int, domain: Domain) -> list[Event]:
+    """What the conversation tells of the user, as if it had just happened."""
+    told = []
+    for ids, liked, values in ((session.disliked, False, _DISLIKED), (session.liked, True, _LIKED)):
+        for item in ids:
+            tried = (Event(user, item, time, value) for value in values)
+            told += [event for event in tried if domain.likes(event) == liked][:1]
+    return told
+
+
+class Writer:
+    """Writes a reply sentence by sentence, within the tokens and up to the stop strings that the client allows.
+
+    Args:
+        chat: The request.
+        tokenizer: Counts the tokens.
+    """
+
+    def __init__(self, chat: Chat, tokenizer: Tokenizer) -> None:
+        self._chat, self._tokenizer = chat, tokenizer
+        self._text, self._num_told, self._left_out, self._stopped = "", 0, False, False
+
+    def say(self, sentence: str) -> str:
+        """Adds a sentence, unless there is no room for it; returns what may be read by now and was not yet."""
+        longer = f"{self._text} {sentence}".strip()
+        if not sentence or self._stopped or self._left_out:
+            return ""
+        if self._count(longer) > self._chat.max_tokens:
+            self._left_out = True
+            return ""
+        places = [place for stop in self._chat.stops if (place := longer.find(stop)) >= 0]
+        self._text, self._stopped = longer[: min(places, default=None)], bool(places)
+        held = 0 if self._stopped else max(map(len, self._chat.stops), default=1) - 1
+        return self._tell(len(self._text) - held)
+
+    def end(self) -> str:
+        """What was held back, as it might have been the beginning of a stop string."""
+        return self._tell(len(self._text))
+
+    def reply(self, session: Session, items: Sequence[Ranked], statements: Sequence[Reason]) -> Reply:
+        """The whole."""
+        return Reply(
+            self._text,
+            session.intent,
+            list(items),
+            list(statements),
+            "length" if self._left_out else "stop",
+            sum(self._count(message.text) for message in self._chat.messages),
+            self._count(self._text),
+        )
+
+    def _tell(self, end: int) -> str:
+        told = self._text[self._num_told : max(self._num_told, end)]
+        self._num_told += len(told)
+        return told
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode([text])[0])
+
+
+def reply(
+    writer: Writer,
+    session: Session,
+    items: Sequence[Ranked],
+    about: Item | None,
+    explained: Generator[str, None, Explanation] | None,
+    lexicon: Lexicon,
+    domain: Domain,
+    said: str,
+) -> Writing[Reply]:
+    """The reply to a turn.
+
+    Args:
+        writer: Takes the sentences.
+        session: What the conversation has come to; its intent decides what is said.
+        items: What is recommended where that is wanted.
+        about: The item that is explained where that is wanted.
+        explained: Why the user would like ``about`` or the first of the items; None where nothing is to be explained.
+        lexicon: The catalogue's names.
+        domain: Its words.
+        said: The user's last message.
+    """
+    if about is not None:
+        yield writer.say(f"{words.WHY}{words.title(about, lexicon)}?")
+    elif items:
+        untold = writer.say(words.untold(session, domain.noun))
+        yield untold + writer.say(words.offer([one.item for one in items], lexicon))
+    elif session.intent in ("recommend", "feedback"):
+        yield writer.say(words.nothing_fits(session, domain.noun))
+    else:
+        polite = writer.say(words.politeness(said)) if session.intent == "smalltalk" else ""
+        yield polite + writer.say(words.question(lexicon, domain.noun))
+    statements: list[Reason] = []
+    if explained is not None:
+        made = yield from explained
+        for one in made.statements:
+            told = writer.say(one.text)
+            yield told
+            statements.append(one)
+        if about is not None and not statements:
+            yield writer.say("Nothing that I know of you speaks for it.")
+    yield writer.end()
+    return writer.reply(session, items, statements)

@@ -1,0 +1,297 @@
+"""What a catalogue's items are called in running text: titles, categories, years.
+
+Titles are found by their longest match, in any case, with or without their year. A title of one word, such as "Heat"
+or "The Game", is found only where more speaks for it: quotes, its year, a capital within a sentence, or a word such as
+"like" before and an end after it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from m6rec.types import Item
+
+MAX_TITLE_WORDS = 12
+"""Of a title, by which it is found."""
+MAX_NAMES = 32
+"""Titles that are found in one text at most."""
+
+SYNONYMS = tuple(
+    tuple(line.split(", "))
+    for line in (
+        "comedy, funny, hilarious, humorous, humor, humour, laugh, silly, light-hearted",
+        "horror, scary, frightening, creepy, spooky, terrifying, gory",
+        "romance, romantic, love story, chick flick",
+        "sci-fi, science fiction, scifi, science-fiction, sci fi, futuristic",
+        "thriller, suspense, suspenseful, thrilling",
+        "animation, animated, cartoon",
+        "children, kid, family, child",
+        "action, action-packed",
+        "adventure, adventurous",
+        "documentary, nonfiction, non-fiction",
+        "film-noir, film noir, noir",
+        "musical, singing",
+        "war, military",
+        "western, cowboy",
+        "mystery, whodunit, detective",
+        "crime, gangster, mafia, heist",
+        "drama, dramatic",
+        "fantasy, magical",
+        "biography, biopic, biographical",
+    )
+)
+"""Words that ask for one category: generic ones, since a domain's own are its categories' names."""
+
+_TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
+_TITLE_YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
+_YEAR_AFTER = re.compile(r"[\"”'’]?\s{0,2}(\()?(\d{4})\b")
+_CUES = frozenset(
+    "like liked love loved enjoyed hated seen saw watched watch read about than of film movie book called named why"
+    " maybe try recommend suggest is was".split()
+)
+_ENDS = frozenset("and or but too is was because it which that though as instead so either with".split())
+_ARTICLES = ("the", "a", "an")
+_NUMBERS = {
+    "year": ("year",),
+    "length": ("length", "runtime", "duration", "minutes", "pages", "num_pages"),
+    "price": ("price",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word or a mark of a text.
+
+    Attributes:
+        word: In small letters, without apostrophes.
+        text: As it is written.
+        start: Where it begins.
+    """
+
+    word: str
+    text: str
+    start: int
+
+    @property
+    def is_word(self) -> bool:
+        """Whether it is no mark."""
+        return self.word[:1].isalnum()
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A title that was found.
+
+    Attributes:
+        items: Ids of the items that it may mean.
+        first: Its first token.
+        last: Its last one, that of its year included.
+    """
+
+    items: tuple[str, ...]
+    first: int
+    last: int
+
+
+def tokens(text: str) -> list[Token]:
+    """The words and marks of a text.
+
+    >>> [token.word for token in tokens("Don't say “Heat” (1995)!")]
+    ['dont', 'say', '“', 'heat', '”', '(', '1995', ')', '!']
+    """
+    return [
+        Token(re.sub("['’]", "", found.group()).lower() or found.group(), found.group(), found.start())
+        for found in _TOKEN.finditer(text)
+    ]
+
+
+class Lexicon:
+    """The names of a catalogue, which may change at any time.
+
+    Args:
+        items: The first of them.
+    """
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self._items: dict[str, Item] = {}
+        self._titles: dict[tuple[str, ...], dict[str, None]] = {}
+        self._counts: Counter[str] = Counter()
+        self._years: Counter[int] = Counter()
+        self._phrases: dict[tuple[str, ...], str] | None = None
+        self.put(items)
+
+    def put(self, items: Iterable[Item]) -> None:
+        """Adds items or replaces them."""
+        for item in items:
+            self.remove([item.id])
+            self._items[item.id] = item
+            for key in _keys(item):
+                self._titles.setdefault(key, {})[item.id] = None
+            self._counts.update(item.categories)
+            if (year := self.number(item.id, "year")) is not None:
+                self._years[int(year)] += 1
+        self._phrases = None
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Takes items out, if they are there."""
+        for one in ids:
+            item = self._items.get(one)
+            if item is None:
+                continue
+            for key in _keys(item):
+                del self._titles[key][one]
+                if not self._titles[key]:
+                    del self._titles[key]
+            self._counts.subtract(item.categories)
+            if (year := self.number(one, "year")) is not None:
+                self._years[int(year)] -= 1
+            del self._items[one]
+            self._phrases = None
+
+    @property
+    def latest_year(self) -> int:
+        """Of any item; 0 where none has one."""
+        return max((year for year, count in self._years.items() if count > 0), default=0)
+
+    def commonest(self, count: int) -> list[str]:
+        """The categories that most items are of."""
+        return [name for name, items in self._counts.most_common(count) if items > 0]
+
+    def categories_of(self, items: Iterable[str]) -> tuple[str, ...]:
+        """Every category that one of the items is of."""
+        known = (self._items[item] for item in items if item in self._items)
+        return tuple(dict.fromkeys(name for item in known for name in item.categories))
+
+    def number(self, item: str, scale: str) -> float | None:
+        """How much an item has of a scale, "year", "length" or "price"; None where it doesn't tell."""
+        known = self._items.get(item)
+        if known is None:
+            return None
+        for key in _NUMBERS[scale]:
+            try:
+                return float(known.details[key])
+            except (KeyError, ValueError):
+                pass
+        found = _TITLE_YEAR.search(known.title) if scale == "year" else None
+        return float(found.group(1)) if found else None
+
+    def titles(self, text: Sequence[Token]) -> list[Name]:
+        """The titles in a text, in their order; none overlaps another."""
+        found: list[Name] = []
+        words = [place for place, token in enumerate(text) if token.is_word]
+        at = 0
+        while at < len(words) and len(found) < MAX_NAMES:
+            name = next(
+                (
+                    name
+                    for size in range(min(MAX_TITLE_WORDS, len(words) - at), 0, -1)
+                    if (name := self._name(text, words, at, size))
+                ),
+                None,
+            )
+            if name is None:
+                at += 1
+                continue
+            found.append(name)
+            while at < len(words) and words[at] <= name.last:
+                at += 1
+        return found
+
+    def categories(self, text: Sequence[Token]) -> list[tuple[int, str]]:
+        """(place, category) of each that is asked for by its own words or by ``SYNONYMS``."""
+        phrases = self._all_phrases()
+        longest = max(map(len, phrases), default=0)
+        stems = [_stem(token.word) if token.is_word else "" for token in text]
+        found, at = [], 0
+        words = [place for place, stem in enumerate(stems) if stem]
+        while at < len(words):
+            for size in range(min(longest, len(words) - at), 0, -1):
+                name = phrases.get(tuple(stems[place] for place in words[at : at + size]))
+                if name is not None:
+                    found.append((words[at], name))
+                    at += size - 1
+                    break
+            at += 1
+        return found
+
+    def _name(self, text: Sequence[Token], words: Sequence[int], at: int, size: int) -> Name | None:
+        """The title of exactly these words, if it is meant."""
+        items = self._titles.get(tuple(text[place].word for place in words[at : at + size]))
+        if not items:
+            return None
+        first, last = words[at], words[at + size - 1]
+        before = text[first - 1] if first else None
+        after = text[last + 1] if last + 1 < len(text) else None
+        quoted = before is not None and after is not None and before.word in "\"“'‘" and after.word in "\"”'’.,…"
+        ids, dated = tuple(items), False
+        rest = "".join(_spaced(text[last + 1 : last + 5], text[last].end))
+        year = _YEAR_AFTER.match(rest)
+        if year:
+            of_year = tuple(item for item in ids if self.number(item, "year") == float(year.group(2)))
+            if of_year:
+                ids, dated = of_year, True
+                last = next(place for place in range(last + 1, len(text)) if text[place].word == year.group(2))
+            elif year.group(1) and any(self.number(item, "year") is not None for item in ids):
+                return None  # another one of this name
+        bare = size - (text[first].word in _ARTICLES)
+        if bare == 1 and not (quoted or dated):
+            named = last if size > 1 else first
+            capital = text[named].text[:1].isupper() and named > 0 and text[named - 1].is_word
+            shouted = all(token.text.isupper() for token in text if token.is_word)
+            meant = (
+                before is not None and before.word in _CUES and (_stem(text[named].word),) not in self._all_phrases()
+            )
+            ended = after is None or not after.is_word or after.word in _ENDS
+            if not ((capital and not shouted and text[named].word != "i") or (meant and ended)):
+                return None
+        return Name(ids, first, last)
+
+    def _all_phrases(self) -> dict[tuple[str, ...], str]:
+        """Category by the stems of each phrase that asks for it."""
+        if self._phrases is None:
+            names = {_stems(name): name for name, items in self._counts.items() if items > 0}
+            self._phrases = {}
+            for line in SYNONYMS:
+                group = [_stems(phrase) for phrase in line]
+                own = next((names[phrase] for phrase in group if phrase in names), None)
+                if own is not None:
+                    self._phrases |= dict.fromkeys(group, own)
+            self._phrases |= names
+            self._phrases.pop((), None)
+        return self._phrases
+
+
+def _spaced(part: Sequence[Token], start: int) -> Iterable[str]:
+    for token in part:
+        yield " " * (token.start - start) + token.text
+        start = token.end
+
+
+def _keys(item: Item) -> set[tuple[str, ...]]:
+    """The words of the title, with and without its year and a leading article."""
+    keys = set()
+    for title in (item.title, _TITLE_YEAR.sub("", item.title)):
+        words = tuple(token.word for token in tokens(title) if token.is_word)[:MAX_TITLE_WORDS]
+        keys.add(words)
+        if len(words) > 1 and words[0] in _ARTICLES:
+            keys.add(words[1:])
+    return keys - {()}
+
+
+def _stems(phrase: str) -> tuple[str, ...]:
+    return tuple(_stem(token.word) for token in tokens(phrase) if token.is_word)
+
+
+def _stem(word: str) -> str:
+    """A word without its plural: "comedies" is "comedy", "children's" is "children"."""
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word

@@ -1,0 +1,209 @@
+import numpy as np
+import pytest
+
+from m6rec.foundation.generate import Engine, Sampling
+from m6rec.serving import chatting, explaining
+from m6rec.serving.backend import Chat, Reply
+from m6rec.serving.batching import Batcher, Kind
+from m6rec.serving.recommender import Recommender
+from m6rec.tasks import chat as words
+from m6rec.tasks.chat import Message, Session
+from m6rec.text.lexicon import Lexicon
+from m6rec.text.log import Log
+from m6rec.text.past import Past
+from m6rec.text.tokenizer import Tokenizer
+from m6rec.tuned import TunedConfig, create
+from m6rec.types import Event, Item, User
+from tests import conversations, tiny
+
+KINDS = ("Drama", "Comedy", "Horror", "Western")
+ITEMS = {
+    f"i{n}": Item(
+        f"i{n}",
+        f"The {KINDS[n % 4]} of Number {n}",
+        (KINDS[n % 4],),
+        {"year": 1960 + n % 40, "length": 80 + 7 * n % 90},
+    )
+    for n in range(160)
+}
+EVENTS = tuple(
+    Event(f"u{u}", f"i{(7 * u + 3 * n) % 48}", 20 * u + n, float((u + n) % 3 > 0)) for u in range(30) for n in range(14)
+)
+LOG = Log(events=EVENTS, items=ITEMS, users={f"u{n}": User(f"u{n}") for n in range(30)})
+
+
+@pytest.fixture(scope="module")
+def recommender():
+    foundation = tiny.foundation()
+    rank = create(TunedConfig(task="like", domain="generic", foundation="tiny"), foundation)
+    retrieve = create(TunedConfig(task="retrieve", domain="generic", foundation="tiny"), foundation, cache=rank.cache)
+    return Recommender(retrieve, rank, LOG, Past(ITEMS, rank.domain.likes).observe_all(EVENTS))
+
+
+def talk(recommender, *texts, user="", **options):
+    """The reply to messages of which the user says the first, the third, …"""
+    messages = [Message(("user", "assistant")[n % 2], text) for n, text in enumerate(texts)]
+    return recommender.chat(Chat(messages=messages, user=user, **options))
+
+
+def test_what_is_recommended_exists_is_new_and_is_named(recommender):
+    reply = talk(recommender, "Can you recommend something?", user="u1")
+    assert (reply.intent, reply.reason, len(reply.items)) == ("recommend", "stop", chatting.NUM_OFFERED)
+    seen = {event.item for event in EVENTS if event.user == "u1"}
+    for one in reply.items:
+        assert ITEMS[one.item.id] == one.item
+        assert f'"{one.item.title}"' in reply.text
+        assert one.item.id not in seen
+    assert [one.score for one in reply.items] == sorted((one.score for one in reply.items), reverse=True)
+    assert reply.num_written > 10
+    assert talk(recommender, "Can you recommend something?", user="u1") == reply
+
+
+def test_feedback_turns_the_next_recommendation(recommender):
+    lexicon = Lexicon(ITEMS.values())
+    played = [
+        (case, *conversations.play(recommender, case, user))
+        for case, user in zip(conversations.cases(list(ITEMS.values()), "item", 33), ["", "u2"] * 17, strict=False)
+    ]
+    failed = [case for case, first, second in played if not conversations.holds(case, first, second, lexicon)]
+    assert {case.sort for case, _, _ in played} == set(conversations.FEEDBACK)
+    assert len(failed) <= len(played) // 10, failed
+
+
+def test_a_conversation_leaves_no_trace(recommender):
+    before = recommender._past.history("u3"), recommender._past.statistics("u3", list(ITEMS))
+    items = recommender.recommend("u3", 5).items
+    talk(recommender, 'I loved "The Drama of Number 4" and "The Horror of Number 6". More?', user="u3")
+    talk(recommender, "I loved The Western of Number 7")
+    assert recommender._past.history("u3") == before[0]
+    np.testing.assert_array_equal(recommender._past.statistics("u3", list(ITEMS)), before[1])
+    assert [one.item.id for one in recommender.recommend("u3", 5).items] == [one.item.id for one in items]
+    assert "" not in recommender._users
+
+
+def test_what_was_liked_counts(recommender):
+    plain = talk(recommender, "Something please")
+    liked = talk(recommender, "I loved The Drama of Number 4. Something please")
+    assert [one.score for one in plain.items] != [one.score for one in liked.items]
+
+
+def test_an_explanation_is_of_what_was_offered(recommender):
+    first = talk(recommender, "Anything good?", user="u1")
+    second = first.items[1].item
+    why = talk(recommender, "Anything good?", first.text, "Why the second one?", user="u1")
+    assert why.intent == "explain"
+    assert why.items == []
+    assert why.text.startswith(f'Why "{second.title}"')
+    assert len(why.text) > len(f'Why "{second.title}" (1960)?')
+    other = talk(recommender, "Anything good?", first.text, "Why?", why.text, "Another one?", user="u1")
+    assert not {one.item.id for one in other.items} & {one.item.id for one in first.items}
+
+
+def test_who_says_nothing_is_asked_and_who_is_polite_is_answered(recommender):
+    for said in ("", "qwertz"):
+        reply = talk(recommender, said)
+        assert (reply.intent, reply.items) == ("ask", [])
+        assert reply.text.startswith("What item have you liked")
+    assert talk(recommender, "Hello!").text.startswith("Hello! What item")
+    assert recommender.chat(Chat(messages=[])).intent == "ask"
+
+
+def test_where_nothing_fits_it_is_said(recommender):
+    reply = talk(recommender, "a comedy from before 1900")
+    assert reply.items == []
+    assert "1899" in reply.text
+
+
+def test_a_stream_is_the_reply_in_pieces_and_the_first_comes_before_any_token(recommender):
+    chat = Chat(messages=[Message("user", "Anything good?")], user="u1")
+    pieces = recommender.stream(chat)
+    assert next(pieces).startswith(words.OFFER)
+    *rest, reply = pieces
+    assert isinstance(reply, Reply)
+    assert reply == recommender.chat(chat)
+    assert all(rest)
+
+
+def test_a_reply_that_nobody_waits_for_is_given_up(recommender):
+    pieces = recommender.stream(Chat(messages=[Message("user", "Anything good?")], user="u1"))
+    next(pieces)
+    pieces.close()
+    assert not recommender._engines[-1].active
+
+
+def test_disliked_items_are_told_before_liked_ones():
+    from m6rec.domains.domain import named
+
+    session = Session(liked=("a",), disliked=("b",))
+    for domain, values in (("movielens", [2.0, 4.0]), ("generic", [0.0, 1.0])):
+        told = chatting.events(session, "u", 7, named(domain))
+        assert [(event.item, event.value) for event in told] == [("b", values[0]), ("a", values[1])]
+
+
+def writer(**options):
+    return chatting.Writer(Chat(messages=[], **options), Tokenizer(tiny.fast_tokenizer()))
+
+
+def test_a_sentence_without_room_is_not_said():
+    one = writer(max_tokens=12)
+    assert one.say("Twelve toks") == "Twelve toks"
+    assert one.say("And more.") == ""
+    assert one.say("x") == one.end() == "", "nothing comes after a gap"
+    assert one.reply(Session(), [], []).reason == "length"
+
+
+def test_a_reply_ends_before_a_stop_string_and_none_of_it_is_told():
+    one = writer(stops=("stop it", "d. C"))
+    told = one.say("A and b st")
+    assert "A and b st".startswith(told)
+    told += one.say("and end.") + one.say("Can't be.") + one.end()
+    assert told == one.reply(Session(), [], []).text == "A and b st and en"
+    assert one.reply(Session(), [], []).reason == "stop"
+
+
+def test_orders_in_messages_titles_and_reviews_are_only_text(recommender):
+    """The form is kept, and nothing but counts is told of others."""
+    texts = conversations.injections()
+    assert len(texts) == len(set(texts)) == 200
+    for number, text in enumerate(texts[::9]):
+        recommender.upsert([Item("bad", text, ("Comedy",), {"year": 1999})])
+        recommender.observe([Event("u8", "bad", 999 + number, 1.0, text)])
+        own = {event.item for event in recommender._past.history("u1")} | {"bad"}
+        for messages in ((text,), ("Something funny?", text, "Why?"), (f'Why "{text}"?',)):
+            reply = talk(recommender, *messages, user="u1")
+            assert conversations.keeps_form(reply, own), (messages, reply)
+        recommender.delete(["bad"])
+
+
+def test_sixteen_streams_go_on_together_and_ranking_is_answered_meanwhile(recommender, monkeypatch):
+    monkeypatch.setattr(explaining, "WORDING", Sampling(max_tokens=40))
+    begin = Engine.add
+
+    def add(self, prompt, sampling):
+        stream = begin(self, prompt, sampling)
+        stream._ends = []  # a text of 40 tokens, whatever the random model says
+        return stream
+
+    monkeypatch.setattr(Engine, "add", add)
+    rounds, first, last, ranked_at = [], {}, {}, []
+    batcher = Batcher(max_queue=32, max_texts=16, step=recommender.step, measure=lambda kind, n: rounds.append(n))
+    chat = Chat(messages=[Message("user", "Why The Drama of Number 4?")], user="u1")
+    rank = Kind("rank", recommender.rank_many, 8)
+
+    def tell(number):
+        first.setdefault(number, len(rounds))
+        last[number] = len(rounds)
+        if number == 15 and len(ranked_at) < 3:  # all of them are being written
+            ranked_at.append((batcher.submit(rank, ("u1", ["i1", "i2"])), len(rounds)))
+
+    futures = [
+        batcher.write(lambda: recommender.chatting(chat), lambda _, number=number: tell(number)) for number in range(16)
+    ]
+    replies = [future.result(60).value for future in futures]
+    assert all(reply == replies[0] for reply in replies)
+    assert replies[0].statements
+    assert max(rounds) == 16
+    spans = [last[number] - first[number] for number in range(16)]
+    assert max(spans) <= 1.5 * min(spans)
+    assert all(len(future.result(0).value) == 2 for future, _ in ranked_at), "answered before the texts were done"
+    batcher.close()
