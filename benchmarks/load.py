@@ -7,8 +7,9 @@ retrieval over all items, ranking of 100, one page. Latency counts from the mome
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,6 +79,15 @@ async def _open_loop(url: str, users: Sequence[str], rate: float, seconds: float
         return list(await asyncio.gather(*tasks))
 
 
+async def _watched(load: Awaitable[Answers], pid: int, seconds: float) -> tuple[Answers, list[float]]:
+    """The answers, and the memory of the service in MiB ten times during the load."""
+    task, memory = asyncio.ensure_future(load), []
+    for _ in range(10):
+        await asyncio.sleep(seconds / 10)
+        memory.append(rss_mib(pid))
+    return await task, memory
+
+
 def _summary(answers: Answers) -> dict[str, Any]:
     accepted = 1_000 * np.array([seconds for status, seconds in answers if status == 200])
     refused = 1_000 * np.array([seconds for status, seconds in answers if status == 429])
@@ -93,27 +103,31 @@ def _summary(answers: Answers) -> dict[str, Any]:
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     users = list(prepared.load(setup.data).split.log.users)
-    with TemporaryDirectory() as folder, setup.serving(Path(folder)) as (child, url, _):
+    with TemporaryDirectory() as folder, setup.serving(Path(folder)) as (child, url, lines):
         asyncio.run(_warm(url, users))
         capacity = asyncio.run(_capacity(url, users, 10 if setup.quick else 30))
-        before = rss_mib(child.pid)
-        steady = _summary(asyncio.run(_open_loop(url, users, 0.8 * capacity, 20 if setup.quick else 300, 0)))
-        after = rss_mib(child.pid)
+        before, seconds = rss_mib(child.pid), 20 if setup.quick else 300
+        load = _open_loop(url, users, 0.8 * capacity, seconds, 0)
+        answers, memory = asyncio.run(_watched(load, child.pid, seconds))
+        steady = _summary(answers)
+        begun = len(lines)
         over = _summary(asyncio.run(_open_loop(url, users, 3 * capacity, 10 if setup.quick else 60, 1)))
         end = rss_mib(child.pid)
+        logged = [json.loads(line) for line in lines[begun:] if '"status": 429' in line]
+    over["refused_p99_ms_in_the_service"] = float(np.quantile([line["ms"] for line in logged], 0.99)) if logged else 0.0
     errors = steady["requests"] - steady["statuses"].get("200", 0)
     odd = over["requests"] - sum(over["statuses"].get(code, 0) for code in ("200", "429"))
     results = {
         "capacity_a_second": capacity,
         "at 80 %": steady,
         "at 300 %": over,
-        "memory_mib": {"before": before, "after 80 %": after, "after 300 %": end},
+        "memory_mib": {"before": before, "at 80 %": memory, "after 300 %": end},
     }
     accepted = over["p99_ms"] / steady["p99_ms"]
     claims: Claims = [
         ("load at 80 %: p99 as a multiple of p50", steady["p99_ms"] / steady["p50_ms"], "<=", 3),
         ("load at 80 %: requests without an answer", errors, "<=", 0),
-        ("load at 80 %: memory after as a multiple of before", after / before, "<=", 1.05),
+        ("load at 80 %: memory at the end as a multiple of that after a tenth", memory[-1] / memory[0], "<=", 1.05),
         (
             "load at 300 %: p99 of the accepted as a multiple of that at 80 %",
             accepted,
@@ -121,6 +135,12 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
             2,
         ),
         ("load at 300 %: answers other than 200 and 429", odd, "<=", 0),
-        ("load at 300 %: p99 of refusals in ms", over["refused_p99_ms"], "<=", 50),
+        ("load at 300 %: p99 of refusals in ms, by the client's clock", over["refused_p99_ms"], "<=", 50),
+        (
+            "load at 300 %: p99 of refusals in ms, by the service's clock",
+            over["refused_p99_ms_in_the_service"],
+            "<=",
+            50,
+        ),
     ]
     return {"results": results}, claims
