@@ -235,6 +235,7 @@ def evaluate(
 
 Retrieve = Annotated[Path, typer.Option("--retrieve", help="Run of the retrieval task.")]
 Rank = Annotated[Path, typer.Option("--rank", help="Run of the ranking task.")]
+Blocked = Annotated[Path | None, typer.Option("--blocked", help="File of words that no text may hold, one a line.")]
 
 
 @app.command()
@@ -303,6 +304,33 @@ def explain(
     say({"user": user, "item": item, **asdict(explained)}, as_json, "\n".join(lines))
 
 
+@app.command()
+def create(
+    kind: Annotated[str, typer.Argument(help="design, query or headline")],
+    *,
+    user: Annotated[str, typer.Option(help="Id of the user.")],
+    item: Annotated[str | None, typer.Option(help="Id of the item that a headline is about.")] = None,
+    category: Annotated[str | None, typer.Option(help="Category of a design; by default the model's choice.")] = None,
+    count: Annotated[int, typer.Option(help="How many texts at most.")] = 1,
+    catalogue: Annotated[bool, typer.Option("--catalogue", help="Let a design be an item that exists.")] = False,
+    blocked: Blocked = None,
+    data: Data = Path("runs/demo/data"),
+    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
+    rank: Rank = Path("runs/demo/like-0"),
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Writes for a user: a product that they would like, a query that they would type, or copy for an item."""
+    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype, blocked)
+    created = recommender.create(user, kind, item=item, category=category, count=count, catalogue=catalogue)
+    lines = []
+    for one in created:
+        lines += [one.text + (f"  ({one.category})" if one.category else "")]
+        lines += [f"  worded by the {one.worded_by}" + "".join(f"\n  refused: {why}" for why in one.refused)]
+    say({"user": user, "kind": kind, "texts": [asdict(one) for one in created]}, as_json, "\n".join(lines))
+
+
 @app.command("zero-shot")
 def zero_shot(
     *,
@@ -343,6 +371,7 @@ def serve(
     data: Data = Path("runs/demo/data"),
     retrieve: Retrieve = Path("runs/demo/retrieve-0"),
     rank: Rank = Path("runs/demo/like-0"),
+    blocked: Blocked = None,
     store: Annotated[
         Path, typer.Option(help="Folder that keeps the events and items which come in, and vectors.")
     ] = Path("runs/demo/store"),
@@ -404,10 +433,13 @@ def serve(
         else LmdbHistories(Path(histories or store / "histories")),
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
+        writers=_writers(rank, ranking, states),
+        blocked=_blocklist(blocked),
     )
 
     def reload() -> None:
-        recommender.swap(*(load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)))
+        tunings = (load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank))
+        recommender.swap(*tunings, _writers(rank, ranking, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
@@ -426,7 +458,9 @@ def key(
     typer.echo(make_key(file, name))
 
 
-def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str) -> tuple[Any, list[str]]:
+def _recommender(
+    data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str, blocked: Path | None = None
+) -> tuple[Any, list[str]]:
     from m6rec.serving.recommender import Recommender
     from m6rec.text.past import Past
 
@@ -434,7 +468,34 @@ def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str,
     log, domain = made.split.log, made.domain
     past = Past(log.items, domain.likes).observe_all(log.events)
     history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
-    return Recommender(retrieval, ranking, log, past), history
+    writers = _writers(rank, ranking)
+    return Recommender(retrieval, ranking, log, past, writers=writers, blocked=_blocklist(blocked)), history
+
+
+def _writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
+    """By task, the writers whose runs stand beside that of the ranking task and are called as the task is."""
+    from m6rec.tasks import writing
+    from m6rec.writer import load as load_writer
+
+    runs = {name: rank.parent / name for name in writing.names()}
+    return {
+        name: load_writer(run, ranking.foundation, ranking.cache, _store(states))
+        for name, run in runs.items()
+        if run.is_dir()
+    }
+
+
+def _blocklist(file: Path | None) -> Any:
+    from m6rec.text.safety import Blocklist
+
+    return Blocklist.load(file) if file is not None else Blocklist()
+
+
+def _store(states: str) -> Any:
+    """Where states are kept: a folder, the URL of a server, or "" for this machine's own place."""
+    from m6rec.foundation.stores import RedisStore
+
+    return RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
 
 
 def tuned_runs(
@@ -446,12 +507,10 @@ def tuned_runs(
     """
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
-    from m6rec.foundation.stores import RedisStore
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    store = RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
-    ranking = load_tuned(rank, foundation, store=store)
+    ranking = load_tuned(rank, foundation, store=_store(states))
     return made, load_tuned(retrieve, foundation, ranking.cache), ranking
