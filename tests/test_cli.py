@@ -93,7 +93,7 @@ def test_explain_names_an_unknown_id(monkeypatch, capsys):
 
 
 def test_create_prints_each_text_and_why_others_were_refused(monkeypatch):
-    monkeypatch.setattr(cli, "_recommender", lambda *given: (FakeBackend(), []))
+    monkeypatch.setattr(cli, "_recommender", lambda *given, blocked: (FakeBackend(), []))
     words = ["create", "design", "--user", "u0", "--category", "Drama", "--catalogue"]
     said = runner.invoke(cli.app, words).stdout
     assert said.splitlines() == ["Film 2  (Drama)", "  worded by the model", "  refused: it babbles"]
