@@ -175,8 +175,8 @@ class Creator:
             for place, (copy, wrong) in enumerate(options.items()):
                 wrong = wrong or fault(copy, longest=headline.LONGEST, blocked=self._blocked, private=private)
                 if wrong is None:
-                    by = "template" if place else "model"
-                    created.append(Creation(copy, by, item=item.id, refused=tuple(refused)))
+                    made = Creation(copy, "template" if place else "model", item=item.id, refused=tuple(refused))
+                    created.append(made)
                     break
                 refused.append(wrong)
         if created:
