@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Generated, Sampling
@@ -98,11 +99,13 @@ class Creator:
             raise ConfigError("the catalogue has no category; upsert items first")
         tokenizer = self._rank.foundation.tokenizer
         by_text: dict[str, list[str]] = {}
-        constraint: Constraint[object]
+        constraint: Constraint[Any]
         if asked.catalogue:
             constraint, by_text = self._named(asked, names)
         else:
-            opened = [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
+            opened: list[Constraint[Any]] = (
+                [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
+            )
             constraint = Series([*opened, Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
         seen = {event.item for event in asked.history}
         wrong_title = self._wrong(asked, design.LONGEST)
@@ -185,7 +188,7 @@ class Creator:
         wrong = fault(plain, longest=headline.LONGEST, blocked=self._blocked)
         return [Creation(plain if wrong is None else "Picked for you.", "template", item=item.id)]
 
-    def _write(self, asked: Asked, prompt: str, constraint: Constraint[object]) -> list[Generated]:
+    def _write(self, asked: Asked, prompt: str, constraint: Constraint[Any]) -> list[Generated]:
         """Different texts for the user, the likeliest by the token first."""
         writer = self._writer(asked.kind)
         context = writing.context(writer.task, asked.history, asked.user, writer.domain, asked.items)
