@@ -449,8 +449,8 @@ def serve(
     )
 
     def reload() -> None:
-        tunings = (load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank))
-        recommender.swap(*tunings, _writer(explain or _beside(rank), ranking, states))
+        fresh = [load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)]
+        recommender.swap(fresh[0], fresh[1], _writer(explain or _beside(rank), ranking, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
