@@ -480,9 +480,9 @@ def serve(
     )
 
     def reload() -> None:
-        retrieval, ordering = (load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank))
+        fresh = [load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)]
         wording = _writer(explain or _beside(rank, "explain"), ranking, states)
-        recommender.swap(retrieval, ordering, wording, _creators(rank, ranking, states))
+        recommender.swap(fresh[0], fresh[1], wording, _creators(rank, ranking, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)

@@ -327,8 +327,8 @@ def text_tables(
     tables = []
     for part, title in ((VALID, "validation"), (TEST, "test")):
         chosen = drafts[part]
-        places = np.linspace(0, len(chosen) - 1, min(num_written, len(chosen))).astype(int) if part == TEST else []
-        written = [chosen[place] for place in places]
+        count = min(num_written, len(chosen)) if part == TEST else 0
+        written = [chosen[place] for place in np.linspace(0, len(chosen) - 1, count).astype(int)]
         rows = []
         for method, by_seed in methods.items():
             measured = [_text_metrics(writer, chosen, written, progress) for writer in by_seed]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from m6rec.domains.domain import titled
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Generated, Sampling
 from m6rec.serving.backend import Creation, CreationKind
@@ -90,13 +91,13 @@ class Creator:
 
     def _designs(self, asked: Asked, recommended: Callable[[str], Iterable[Item]]) -> list[Creation]:
         noun, given = self._rank.domain.noun, asked.category
+        if not any(titled(self._rank.domain, item) for item in asked.live.values()):
+            raise ConfigError(f"no {noun} of the catalogue has a title, so none can be designed; ask for a headline")
         names = [name for name in _categories(asked.live.values()) if not self._blocked.holds(name)]
         if given and given not in names:
             raise UnknownError(
                 f"there is no category {given!r} among the {len(names)} of the catalogue; check its name"
             )
-        if not names:
-            raise ConfigError("the catalogue has no category; upsert items first")
         tokenizer = self._rank.foundation.tokenizer
         by_text: dict[str, list[str]] = {}
         constraint: Constraint[Any]

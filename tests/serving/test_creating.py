@@ -227,3 +227,11 @@ def test_unknown_ids_are_told(recommender):
         recommender.create("nobody", "query")
     with pytest.raises(UnknownError, match="i99"):
         recommender.create("u0", "headline", item="i99")
+
+
+def test_what_has_no_title_is_not_designed(tunings):
+    rank = create_tuned(TunedConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
+    creator = creating.Creator(rank, {}, Blocklist())
+    asked = creating.Asked(kind="design", user=USERS["u0"], history=(), items=ITEMS, live=ITEMS)
+    with pytest.raises(ConfigError, match="has a title, so none"):
+        creator.create(asked, Past(ITEMS, rank.domain.likes), lambda name: [])

@@ -64,9 +64,10 @@ def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
     assert (by_kind["review"].text, by_kind["review"].worded_by) == ("The fit is great.", "model")
     assert by_kind["crowd"].worded_by == "template"  # of which it says nothing
     asked = drafts[-1]
-    assert asked.prompt == 'The user now purchases the item named "Film 2" (Drama). The user liked it. About the fit:'
+    film = 'the item of category "Drama" named "Film 2"'
+    assert asked.prompt == f"The user now purchases {film}. The user liked it. About the fit:"
     worded.explain("u1", "i2")
-    assert drafts[-1].context[-1].text == 'The item named "Film 3" (Drama). The user chose it.'
+    assert drafts[-1].context[-1].text == 'The item of category "Drama" named "Film 3". The user chose it.'
     assert drafts[-1].target == ""
 
 
