@@ -123,13 +123,15 @@ def prepare(
 
 @app.command()
 def tune(
-    task: Annotated[str, typer.Argument(help="like, click, retrieve or package.module:NAME")],
+    task: Annotated[str, typer.Argument(help="like, click, retrieve, explain, design, query or package.module:NAME")],
     *,
     data: Data,
     run: Annotated[Path, typer.Option(help="Folder for the tuning; give it again to resume.")],
     foundation: Foundation = DEFAULT,
     method: Annotated[str, typer.Option(help="A tuning method.")] = "option-adapter",
-    depth: Annotated[int | None, typer.Option(help="Layers run ahead of time; all but two.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Layers run ahead of time; all but one, for texts all but six.")
+    ] = None,
     keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
     all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
     epochs: int = 3,
@@ -142,16 +144,20 @@ def tune(
 ) -> None:
     """Tunes a task on a prepared log; resumes where it was interrupted."""
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, fit_factors
+    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_factors
     from m6rec.foundation.checkpoint import load
+    from m6rec.tasks import writing
     from m6rec.tasks.task import named
     from m6rec.text.log import TRAIN, VALID
-    from m6rec.train import TrainConfig
+    from m6rec.train import TrainConfig, tune_texts
     from m6rec.train import tune as train
     from m6rec.tuned import TunedConfig, create
+    from m6rec.writer import WriterConfig
+    from m6rec.writer import create as create_writer
 
     made = prepared.load(data)
-    config = TunedConfig(
+    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, seed=seed)
+    config = (WriterConfig if writing.writes(task) else TunedConfig)(
         task=task,
         domain=made.domain_name,
         foundation=foundation,
@@ -160,26 +166,34 @@ def tune(
         keep=keep,
         all_layers=all_layers,
     )
-    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, seed=seed)
     model = load(foundation, dtype=dtype, device=device)
-    factors = fit_factors(made.split, made.domain) if named(task).readout == "embed" else None
-    tuned = create(config, model, assets.home() / "states", factors=factors, seed=seed)
-    questions = ask_all(tuned.task, made.split, made.domain, factors)
-    check_leaks(made.split, questions)
-    with bar(f"tuning {task}") as update:
-        history = train(
-            tuned,
-            questions.rows[TRAIN],
-            questions.rows[VALID],
-            list(made.split.log.items.values()),
-            training,
-            folder=run,
-            progress=update,
-        )
+    store = assets.home() / "states"
+    if isinstance(config, WriterConfig):
+        writer = create_writer(config, model, store, seed=seed)
+        drafts = draft_all(writer.task, made.split, made.domain)
+        with bar(f"tuning {task}") as update:
+            history = tune_texts(writer, drafts[TRAIN], drafts[VALID], training, folder=run, progress=update)
+        tuning = writer.tuning
+    else:
+        factors = fit_factors(made.split, made.domain) if named(task).readout == "embed" else None
+        tuned = create(config, model, store, factors=factors, seed=seed)
+        questions = ask_all(tuned.task, made.split, made.domain, factors)
+        check_leaks(made.split, questions)
+        with bar(f"tuning {task}") as update:
+            history = train(
+                tuned,
+                questions.rows[TRAIN],
+                questions.rows[VALID],
+                list(made.split.log.items.values()),
+                training,
+                folder=run,
+                progress=update,
+            )
+        tuning = tuned.tuning
     facts = {
         "run": str(run),
-        "trained parameters": tuned.tuning.num_trainable(),
-        "share of the foundation": tuned.tuning.trainable_share(model.model),
+        "trained parameters": tuning.num_trainable(),
+        "share of the foundation": tuning.trainable_share(model.model),
         "validation": history.judgements,
         "kept epoch": history.best_epoch,
     }
@@ -192,39 +206,28 @@ def evaluate(
     *,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
+    texts: Annotated[int, typer.Option(help="Texts to write and compare, of a task that writes.", min=0)] = 200,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
-    """Measures tuned runs beside the classical baselines on the test part, and writes the report."""
+    """Measures tuned runs on the test part, beside the classical baselines or the untuned model; writes the report."""
     from m6rec import report
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
     from m6rec.foundation.checkpoint import load
-    from m6rec.text.log import TEST
-    from m6rec.tuned import load as load_tuned
-    from m6rec.tuned import read_config
+    from m6rec.tasks import writing
+    from m6rec.tuned import run_of
 
-    configs = [read_config(run) for run in runs]
-    if len({config.task for config in configs}) > 1 or len({config.foundation for config in configs}) > 1:
+    of_runs = [run_of(run) for run in runs]
+    if len(set(of_runs)) > 1:
         raise ConfigError("runs of one report must share task and foundation; evaluate the others apart")
+    task, source = of_runs[0]
     made = prepared.load(data)
-    foundation = load(configs[0].foundation, dtype=dtype, device=device)
-    first = load_tuned(runs[0], foundation, store=assets.home() / "states")
-    tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
-    questions = ask_all(first.task, made.split, made.domain, first.factors)
-    check_leaks(made.split, questions)
-    rows, items = questions.rows[TEST], list(made.split.log.items.values())
-    with bar("scoring") as update:
-        if first.task.readout == "score":
-            scores = [one.scores(rows, update) for one in tuned]
-            tables = [ranking_table(made.split, questions, made.domain, {f"m6rec {configs[0].method}": scores})]
-        else:
-            vectors = [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]
-            ours = {f"m6rec {configs[0].method}": vectors}
-            tables = [*retrieval_tables(made.split, questions, made.domain, ours, factors=first.factors)]
+    foundation = load(source, dtype=dtype, device=device)
+    is_text = writing.writes(task)
+    tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation)
     made_report = report.Report(
-        title=f"{configs[0].task} on {made.domain.name}",
+        title=f"{task} on {made.domain.name}",
         tables=tuple(tables),
         facts={**report.facts(), "runs": ", ".join(map(str, runs))},
     )
@@ -235,8 +238,41 @@ def evaluate(
         Console().print(report.to_table(made_report))
 
 
+def _tables(runs: list[Path], made: Any, foundation: Any) -> list[Any]:
+    """What ``evaluate`` says of tasks that score or embed."""
+    from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
+    from m6rec.text.log import TEST
+    from m6rec.tuned import load as load_tuned
+
+    first = load_tuned(runs[0], foundation, store=assets.home() / "states")
+    tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
+    name = f"m6rec {first.config.method}"
+    questions = ask_all(first.task, made.split, made.domain, first.factors)
+    check_leaks(made.split, questions)
+    rows, items = questions.rows[TEST], list(made.split.log.items.values())
+    with bar("scoring") as update:
+        if first.task.readout == "score":
+            scores = [one.scores(rows, update) for one in tuned]
+            return [ranking_table(made.split, questions, made.domain, {name: scores})]
+        ours = {name: [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]}
+        return [*retrieval_tables(made.split, questions, made.domain, ours, factors=first.factors)]
+
+
+def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int) -> list[Any]:
+    """What ``evaluate`` says of tasks that write."""
+    from m6rec.evaluate import draft_all, text_tables
+    from m6rec.writer import load as load_writer
+
+    first = load_writer(runs[0], foundation, store=assets.home() / "states")
+    writers = [first, *(load_writer(run, foundation, first.cache) for run in runs[1:])]
+    drafts = draft_all(first.task, made.split, made.domain)
+    with bar("reading") as update:
+        return [*text_tables(writers, drafts, num_written=num_written, progress=update)]
+
+
 Retrieve = Annotated[Path, typer.Option("--retrieve", help="Run of the retrieval task.")]
 Rank = Annotated[Path, typer.Option("--rank", help="Run of the ranking task.")]
+Blocked = Annotated[Path | None, typer.Option("--blocked", help="File of words that no text may hold, one a line.")]
 
 
 @app.command()
@@ -346,6 +382,33 @@ def _heard() -> str:
         return ""
 
 
+@app.command()
+def create(
+    kind: Annotated[str, typer.Argument(help="design, query or headline")],
+    *,
+    user: Annotated[str, typer.Option(help="Id of the user.")],
+    item: Annotated[str | None, typer.Option(help="Id of the item that a headline is about.")] = None,
+    category: Annotated[str | None, typer.Option(help="Category of a design; by default the model's choice.")] = None,
+    count: Annotated[int, typer.Option(help="How many texts at most.")] = 1,
+    catalogue: Annotated[bool, typer.Option("--catalogue", help="Let a design be an item that exists.")] = False,
+    blocked: Blocked = None,
+    data: Data = Path("runs/demo/data"),
+    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
+    rank: Rank = Path("runs/demo/like-0"),
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Writes for a user: a product that they would like, a query that they would type, or copy for an item."""
+    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype, blocked=blocked)
+    created = recommender.create(user, kind, item=item, category=category, count=count, catalogue=catalogue)
+    lines = []
+    for one in created:
+        lines += [one.text + (f"  ({one.category})" if one.category else "")]
+        lines += [f"  worded by the {one.worded_by}" + "".join(f"\n  refused: {why}" for why in one.refused)]
+    say({"user": user, "kind": kind, "texts": [asdict(one) for one in created]}, as_json, "\n".join(lines))
+
+
 @app.command("zero-shot")
 def zero_shot(
     *,
@@ -386,6 +449,7 @@ def serve(
     data: Data = Path("runs/demo/data"),
     retrieve: Retrieve = Path("runs/demo/retrieve-0"),
     rank: Rank = Path("runs/demo/like-0"),
+    blocked: Blocked = None,
     store: Annotated[
         Path, typer.Option(help="Folder that keeps the events and items which come in, and vectors.")
     ] = Path("runs/demo/store"),
@@ -447,10 +511,13 @@ def serve(
         else LmdbHistories(Path(histories or store / "histories")),
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
+        writers=_writers(rank, ranking, states),
+        blocked=_blocklist(blocked),
     )
 
     def reload() -> None:
-        recommender.swap(*(load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)))
+        fresh = [load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)]
+        recommender.swap(fresh[0], fresh[1], _writers(rank, ranking, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
@@ -469,7 +536,15 @@ def key(
     typer.echo(make_key(file, name))
 
 
-def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str) -> tuple[Any, list[str]]:
+def _recommender(
+    data: Path,
+    retrieve: Path,
+    rank: Path,
+    user: str,
+    device: str,
+    dtype: str,
+    blocked: Path | None = None,
+) -> tuple[Any, list[str]]:
     from m6rec.serving.recommender import Recommender
     from m6rec.text.past import Past
 
@@ -477,7 +552,34 @@ def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str,
     log, domain = made.split.log, made.domain
     past = Past(log.items, domain.likes).observe_all(log.events)
     history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
-    return Recommender(retrieval, ranking, log, past), history
+    writers = _writers(rank, ranking)
+    return Recommender(retrieval, ranking, log, past, writers=writers, blocked=_blocklist(blocked)), history
+
+
+def _writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
+    """The writers whose runs stand beside that of the ranking task, each in a folder that has its task's name."""
+    from m6rec.tasks import writing
+    from m6rec.writer import load as load_writer
+
+    runs = {task: rank.parent / task for task in writing.names()}
+    return {
+        task: load_writer(run, ranking.foundation, ranking.cache, _store(states))
+        for task, run in runs.items()
+        if run.is_dir()
+    }
+
+
+def _blocklist(file: Path | None) -> Any:
+    from m6rec.text.safety import Blocklist
+
+    return Blocklist.load(file) if file is not None else Blocklist()
+
+
+def _store(states: str) -> Any:
+    """Where states are kept: a folder, the URL of a server, or "" for this machine's own place."""
+    from m6rec.foundation.stores import RedisStore
+
+    return RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
 
 
 def tuned_runs(
@@ -489,12 +591,10 @@ def tuned_runs(
     """
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
-    from m6rec.foundation.stores import RedisStore
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    store = RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
-    ranking = load_tuned(rank, foundation, store=store)
+    ranking = load_tuned(rank, foundation, store=_store(states))
     return made, load_tuned(retrieve, foundation, ranking.cache), ranking

@@ -16,7 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, ExtraError, M6RecError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Chat, Explanation, Filters, Reason, Reply, Request
+from m6rec.serving.backend import (
+    NO_FILTERS,
+    Answer,
+    Backend,
+    Chat,
+    Creation,
+    CreationKind,
+    Explanation,
+    Filters,
+    Reason,
+    Reply,
+    Request,
+)
 from m6rec.types import Event, Item, Ranked
 
 try:
@@ -134,6 +146,21 @@ class Client(Backend):
         statements = [Reason(**one) for one in found["statements"]]
         read, written = usage["prompt_tokens"], usage["completion_tokens"]
         yield Reply(said, found["intent"], _ranked(found), statements, reason, read, written)
+
+    def create(
+        self,
+        user: str,
+        kind: CreationKind,
+        *,
+        item: str | None = None,
+        category: str | None = None,
+        count: int = 1,
+        catalogue: bool = False,
+    ) -> list[Creation]:
+        """Different texts for the user, the best first; see ``Backend``."""
+        body = {"user": user, "kind": kind, "item": item, "category": category, "count": count, "catalogue": catalogue}
+        found = self._send("POST", "/v1/create", body)
+        return [Creation(**{**one, "refused": tuple(one["refused"])}) for one in found["texts"]]
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""

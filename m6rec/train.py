@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from m6rec.errors import AssetError, ConfigError
-from m6rec.metrics import auc, ndcg, ranks
+from m6rec.metrics import auc, ndcg, perplexity, ranks
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Row, pack, pad, size
 from m6rec.tuned import EMBED_WIDTH, ItemBlocks, Tuned
-from m6rec.types import Item
+from m6rec.types import Draft, Item
+from m6rec.writer import Writer
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
@@ -30,6 +31,8 @@ TRAINING_TOKENS = 600
 """Padded kept tokens of one training batch: small, for many steps an epoch; a longer life is a batch of its own."""
 RETRIEVAL_TOKENS = 1_200
 """… of one of retrieval, whose users are each other's negatives."""
+TRAINING_TOKENS = 1_024
+"""Padded tokens of one of texts."""
 AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
 
@@ -358,4 +361,39 @@ def tune(
     )
     if folder is not None:
         tuned.save(folder)
+    return history
+
+
+def tune_texts(
+    writer: Writer,
+    training: Sequence[Draft],
+    validation: Sequence[Draft],
+    config: TrainConfig,
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
+) -> History:
+    """Trains a task of texts on the drafts of the training part and keeps the epoch of the least perplexity.
+
+    Args:
+        writer: The task; its tuning is trained in place.
+        training: Drafts of the training part.
+        validation: Drafts of the validation part; a judgement is minus their perplexity.
+        config: How to train.
+        folder: See ``fit``; the tuning is saved there at the end.
+        progress: See ``fit``.
+    """
+    groups = writer.batches(training, TRAINING_TOKENS)
+    batches = [[training[number] for number in group] for group in groups]
+    history = fit(
+        writer.tuning,
+        batches,
+        writer.loss,
+        config,
+        judge=lambda: -perplexity(*writer.nats(validation)),
+        folder=folder,
+        progress=progress,
+    )
+    if folder is not None:
+        writer.save(folder)
     return history

@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 
-from m6rec.errors import DataError, StoreError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Explanation, LocalBackend, Reason, Reply
+from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
+from m6rec.serving.backend import NO_FILTERS, Answer, Creation, Explanation, LocalBackend, Reason, Reply
 from m6rec.types import Item, Ranked
 
 
@@ -93,6 +93,18 @@ class FakeBackend(LocalBackend):
                 raise RuntimeError("secret of the model")
         items = self._ordered(["i0"])
         return Reply("".join(said), "recommend", items, [], "stop", len(chat.messages), len(said))
+
+    def creating(self, user, kind, *, item=None, category=None, count=1, catalogue=False):
+        self.work()
+        yield ""
+        self.known(user, [item] if item is not None else [])
+        if (item is not None) != (kind == "headline"):
+            raise ConfigError(f"a {kind} with item {item!r}")
+        if kind == "design":
+            made = [Creation("Film 2", "model", category or "Comedy", "i2" if catalogue else None, ("it babbles",))]
+        else:
+            made = [Creation("comedy films", "template", item=item, refused=("it has no end",))]
+        return (made * count)[:count]
 
     def rerank(self, query, documents):
         self.work()

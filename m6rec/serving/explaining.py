@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-
-from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
+from m6rec.foundation.generate import Generated, Sampling
 from m6rec.serving.backend import Explanation, Reason, Writing
+from m6rec.serving.writers import Writers
 from m6rec.tasks import explain as reasons
+from m6rec.tasks import explanations, writing
 from m6rec.tasks import task as tasks
 from m6rec.tasks.explain import Statement
 from m6rec.tasks.faithfulness import fault
 from m6rec.text import opinions
 from m6rec.text.past import Past
+from m6rec.text.verbalise import sentence
 from m6rec.tuned import Tuned
-from m6rec.types import Item, User
+from m6rec.types import Draft, Item, Segment, User
+from m6rec.writer import Writer
 
 NUM_REVIEWS = 50
 """Latest reviews of an item that are mined."""
+TASK = explanations.TASK.name
+_OF_ONESELF = re.compile(r"\b(?:i|i'\w+|me|my|mine|we|us|our)\b", re.IGNORECASE)
 WORDING = Sampling(max_tokens=40, stops=("\n", ". ", ".\n"))
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is to be worded: the statements that were chosen, and what the foundation goes on from with each."""
+    """What is to be worded: the statements that were chosen, and what is gone on from with each.
+
+    Attributes:
+        item: What is explained.
+        chosen: The statements.
+        drafts: One for each.
+        tuned: Whether a tuned writer words them, which says of reviews what a reviewer would.
+    """
 
     item: Item
     chosen: Sequence[Statement]
-    prompts: Sequence[Prompt]
+    drafts: Sequence[Draft]
+    tuned: bool
 
 
 def plan(
     rank: Tuned,
-    engine: Engine,
+    writers: Writers,
     past: Past,
     user: User,
     item: Item,
@@ -46,7 +59,7 @@ def plan(
 
     Args:
         rank: The tuned ranking task.
-        engine: Writes with its foundation, without the tuning.
+        writers: Who will word it.
         past: Everything observed so far.
         user: The user.
         item: The item.
@@ -56,50 +69,79 @@ def plan(
     Raises:
         ExtraError: The item has reviews, but TextBlob, which mines them, is not installed.
     """
-    reviews = past.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
-    mined = [one for review in reviews for one in _mine(review)]
-    found = reasons.statements(past, user.id, item, rank.domain, items, mined)
-    if not found:
-        return Plan(item, (), ())
-    row = tasks.ask(rank.task, past, user, [item], rank.domain, items)
-    score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
-    chosen = reasons.choose(found, score, scores_without, count)
-    if not chosen:
-        return Plan(item, (), ())
-    states = rank.cache.fetch(segment.text for segment in row.context)
-    spans = [states.places[segment.text] for segment in row.context]
-    tokens = [place for first, count in spans for place in range(first, first + count)]
-    known = engine.read(states.tokens_TD[torch.tensor(tokens)]) if tokens else ()
-    texts = rank.foundation.tokenizer.encode([reasons.prompt(one, item, rank.domain) for one in chosen])
-    return Plan(item, chosen, [Prompt(ids, known) for ids in texts])
+    context, chosen = reasons_for(rank, past, user, item, items, count)
+    writer = writers.tuned(TASK)
+    if writer is None:
+        drafts = [Draft(context, reasons.prompt(one, item, rank.domain)) for one in chosen]
+    else:
+        drafts = _drafts(writer, chosen, past, user, item, items)
+    return Plan(item, chosen, drafts, writer is not None)
 
 
-def word(engine: Engine, made: Plan, sampling: Sampling = WORDING) -> Writing[Explanation]:
+def word(writers: Writers, made: Plan, sampling: Sampling = WORDING) -> Writing[Explanation]:
     """Has the statements of a plan worded, all together, and checks the words."""
-    streams = [engine.add(prompt, sampling) for prompt in made.prompts]
-    try:
-        while any(stream.result is None for stream in streams):
-            yield ""
-    finally:
-        for stream in streams:
-            engine.cancel(stream)
+    written = yield from writers.write(TASK, made.drafts, sampling)
     said: list[Reason] = []
-    for statement, stream in zip(made.chosen, streams, strict=True):
-        assert stream.result is not None
-        said.append(_check(statement, stream.result, made.item, [one.text for one in said]))
+    for statement, text in zip(made.chosen, written, strict=True):
+        is_sentence = made.tuned and statement.kind == "review"
+        said.append(_check(statement, text, made.item, [one.text for one in said], is_sentence=is_sentence))
     return Explanation(" ".join(one.text for one in said), said)
 
 
-def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str]) -> Reason:
+def reasons_for(
+    rank: Tuned,
+    past: Past,
+    user: User,
+    item: Item,
+    items: dict[str, Item],
+    count: int = reasons.NUM_STATEMENTS,
+) -> tuple[tuple[Segment, ...], list[Statement]]:
+    """(the user's context, the statements that speak for the item, the most decisive first); see ``plan``."""
+    reviews = past.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
+    mined = [one for review in reviews for one in _mine(review)]
+    found = reasons.statements(past, user.id, item, rank.domain, items, mined)
+    row = tasks.ask(rank.task, past, user, [item], rank.domain, items)
+    if not found:
+        return row.context, []
+    score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
+    return row.context, reasons.choose(found, score, scores_without, count)
+
+
+def _drafts(
+    writer: Writer, chosen: Sequence[Statement], past: Past, user: User, item: Item, items: dict[str, Item]
+) -> list[Draft]:
+    """What a writer is asked: of reviews a sentence about the aspect, as it has learned, else to go on as above."""
+    domain, history = writer.domain, past.history(user.id)
+    context = writing.context(writer.task, history, user, domain, items)
+    action = next((domain.action(event) for event in reversed(history) if domain.likes(event)), "liked")
+    return [
+        Draft(
+            context,
+            explanations.prompt(item, domain, action, one.evidence["aspect"])
+            if one.kind == "review"
+            else reasons.prompt(one, item, domain),
+        )
+        for one in chosen
+    ]
+
+
+def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str], *, is_sentence: bool) -> Reason:
     """The model's words where they hold and are not among those before, else ours."""
-    words = written.text.strip().removesuffix(".")
-    text = f"You may like it because {words}."
+    words = written.text.strip().rstrip(".!")
+    evidence = statement.text
+    if is_sentence:  # a reviewer's, so what reviewers said bears it out too
+        text = sentence(words)
+        evidence = " ".join([evidence, *statement.evidence["sentences"]])
+    else:
+        text = f"You may like it because {words}."
     if written.reason != "stop":
         wrong: str | None = "the sentence has no end"
     elif text in before:
         wrong = "it repeats what is said already"
+    elif is_sentence and _OF_ONESELF.search(words):
+        wrong = "it speaks of the one who wrote it"
     else:
-        wrong = fault(words, statement.text, (item.title, *item.categories))
+        wrong = fault(words, evidence, (item.title, *item.categories))
     if wrong is None:
         return Reason(text, statement.kind, statement.evidence, "model")
     return Reason(statement.text, statement.kind, statement.evidence, "template", wrong)

@@ -49,6 +49,8 @@ from m6rec.serving.schema import (
     ChatChunk,
     Choice,
     ChunkChoice,
+    CreateAnswer,
+    CreateBody,
     Delta,
     Document,
     Embedding,
@@ -85,7 +87,7 @@ R = TypeVar("R")
 
 OPEN = ("/healthz", "/readyz")  # without a key, and whatever the load
 WRITES = ("/v1/events", "/v1/items")
-TEXTS = ("/v1/explain", "/v1/chat/completions")
+TEXTS = ("/v1/explain", "/v1/create", "/v1/chat/completions")
 GONE = 499  # the client left before its answer; seen in logs and measurements only
 RETRY_S = 1
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -401,6 +403,16 @@ class Service:
         """What clients of OpenAI can name as ``model``."""
         return ModelsAnswer()
 
+    async def create(self, body: CreateBody) -> CreateAnswer:
+        """Texts made for the user: a product that they would like, a query that they would type, copy for an item.
+
+        What is too long, indecent or personal is not shown: the next text stands in for it, and where none is left, a
+        template. ``worded_by`` tells which happened, and ``refused`` why. There may be fewer texts than asked for.
+        """
+        done = await self._written(lambda: self._backend.creating(**body.model_dump()))
+        self.measurements.stage_s.labels("create").observe(done.run_ms / 1e3)
+        return CreateAnswer(texts=done.value)
+
     async def events(self, body: EventsBody) -> Written:
         """Keeps events; 201 means that they are on disk and part of the user's history."""
         await self._do(self.disk, self._observe, [event.event() for event in body.events])
@@ -704,6 +716,7 @@ def create_app(
         ("/v1/retrieve", service.retrieve, 200),
         ("/v1/rank", service.rank, 200),
         ("/v1/explain", service.explain, 200),
+        ("/v1/create", service.create, 200),
         ("/v1/events", service.events, 201),
         ("/v1/items", service.items, 200),
         ("/v1/rerank", service.rerank, 200),

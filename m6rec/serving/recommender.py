@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from types import MappingProxyType
+from typing import Concatenate, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, UnknownError
-from m6rec.foundation.generate import Engine
 from m6rec.foundation.states import StateCache
 from m6rec.serving import chatting, explaining
 from m6rec.serving.backend import (
@@ -23,6 +23,8 @@ from m6rec.serving.backend import (
     NUM_RETRIEVED,
     Answer,
     Chat,
+    Creation,
+    CreationKind,
     Explanation,
     Filters,
     LocalBackend,
@@ -31,10 +33,13 @@ from m6rec.serving.backend import (
     Writing,
 )
 from m6rec.serving.catalogue import Catalogue
+from m6rec.serving.creating import Asked, Creator
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.histories import Histories
 from m6rec.serving.item_index import ItemIndex
+from m6rec.serving.settings import MAX_CREATED
 from m6rec.serving.turns import Turns
+from m6rec.serving.writers import Writers
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session, read
 from m6rec.tasks.explain import NUM_STATEMENTS
@@ -42,9 +47,13 @@ from m6rec.text.batch import Row
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.log import Log
 from m6rec.text.past import Past
+from m6rec.text.safety import Blocklist
 from m6rec.text.verbalise import quote
 from m6rec.tuned import TEXT_WEIGHT, Tuned
 from m6rec.types import Event, Item, Ranked, Segment, User
+from m6rec.writer import Writer
+
+NO_WRITERS: Mapping[str, Writer] = MappingProxyType({})
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,6 +85,11 @@ class Recommender(LocalBackend):
         histories: The journal of later events, which is read in here; None keeps them in memory only.
         catalogue: The items on disk, which replace those of the log if there are any; None keeps them in memory only.
         vectors: A folder that keeps the items' vectors over a restart; None reads every item anew.
+        writers: Tuned tasks of texts by their names; the foundation writes what none of them does.
+        blocked: What no text that is created may hold, besides the built-in words.
+
+    Raises:
+        ConfigError: A writer is not of the task of its name.
     """
 
     def __init__(
@@ -88,10 +102,13 @@ class Recommender(LocalBackend):
         histories: Histories | None = None,
         catalogue: Catalogue | None = None,
         vectors: Path | None = None,
+        writers: Mapping[str, Writer] = NO_WRITERS,
+        blocked: Blocklist | None = None,
     ) -> None:
         self._lock = threading.RLock()
+        self._blocked = blocked or Blocklist()
         self._vectors = vectors
-        self._engines: list[Engine] = []  # the last one writes what begins
+        self._writers: list[Writers] = []  # the last ones write what begins
         self._past, self._histories, self._catalogue = past, histories, catalogue
         self._users = dict(log.users)
         self._items = dict(log.items)  # deleted ones too: histories still name them
@@ -108,10 +125,15 @@ class Recommender(LocalBackend):
             if event.item in self._items:
                 self._take_in(event)
         self._lexicon = Lexicon(self._live.values())
-        self.swap(retrieve, rank)
+        self.swap(retrieve, rank, writers)
         self.save()
 
-    def swap(self, retrieve: Tuned, rank: Tuned) -> None:
+    def swap(
+        self,
+        retrieve: Tuned,
+        rank: Tuned,
+        writers: Mapping[str, Writer] = NO_WRITERS,
+    ) -> None:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
         with self._lock:
             known = dict(self._live)
@@ -126,9 +148,9 @@ class Recommender(LocalBackend):
             index.put(fresh, retrieve.item_vectors(fresh))
             self._retrieve, self._rank, self._index = retrieve, rank, index
             self._retrieval, self._ranking = Turns(retrieve), Turns(rank)
-            # What the old tunings are writing is finished with them.
-            writing = [engine for engine in self._engines if engine.active]
-            self._engines = [*writing, Engine(rank.foundation, rank.cache.config.depth)]
+            # What the old writers have begun is finished by them.
+            self._writers = [*(one for one in self._writers if one.active), Writers(rank, writers)]
+            self._creator = Creator(rank, self._writers[-1], self._blocked)
             # Texts of strangers must not fill the cache on disk.
             self._passing_retrieve, self._passing_rank = (
                 Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
@@ -233,16 +255,16 @@ class Recommender(LocalBackend):
 
     def _explaining(self, user: str, item: str) -> Writing[Explanation]:
         self._need([item], "check the id")
-        engine = self._engines[-1]
-        plan = explaining.plan(self._rank, engine, self._past, self._user(user), self._live[item], self._items)
-        return (yield from explaining.word(engine, plan))
+        writers = self._writers[-1]
+        plan = explaining.plan(self._rank, writers, self._past, self._user(user), self._live[item], self._items)
+        return (yield from explaining.word(writers, plan))
 
     def chatting(self, chat: Chat) -> Writing[Reply]:
         """See ``LocalBackend``."""
         return self._in_slices(self._chatting(chat))
 
     def _chatting(self, chat: Chat) -> Writing[Reply]:
-        session, rank, engine = read(chat.messages, self._lexicon), self._rank, self._engines[-1]
+        session, rank, writers = read(chat.messages, self._lexicon), self._rank, self._writers[-1]
         person = self._users.get(chat.user, User(chat.user))
         items: list[Ranked] = []
         about = self._live.get(session.about[0]) if session.intent == "explain" else None
@@ -253,9 +275,9 @@ class Recommender(LocalBackend):
             why = about or (items[0].item if items else None)
             if why is not None:
                 count = NUM_STATEMENTS if about else 1
-                plan = explaining.plan(rank, engine, self._past, person, why, self._items, count)
+                plan = explaining.plan(rank, writers, self._past, person, why, self._items, count)
                 sampling = replace(explaining.WORDING, temperature=chat.temperature, top_p=chat.top_p, seed=chat.seed)
-                explained = explaining.word(engine, plan, sampling)
+                explained = explaining.word(writers, plan, sampling)
         writer = chatting.Writer(chat, rank.foundation.tokenizer)
         said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
         return (yield from chatting.reply(writer, session, items, about, explained, self._lexicon, rank.domain, said))
@@ -295,8 +317,8 @@ class Recommender(LocalBackend):
     @_alone
     def step(self) -> None:
         """See ``LocalBackend``."""
-        for engine in self._engines:
-            engine.step()
+        for writers in self._writers:
+            writers.step()
 
     def _in_slices(self, writing: Writing[T]) -> Writing[T]:
         """The same text, alone at each slice."""
@@ -312,6 +334,54 @@ class Recommender(LocalBackend):
         finally:
             with self._lock:
                 writing.close()
+
+    def creating(
+        self,
+        user: str,
+        kind: CreationKind,
+        *,
+        item: str | None = None,
+        category: str | None = None,
+        count: int = 1,
+        catalogue: bool = False,
+    ) -> Writing[list[Creation]]:
+        """See ``LocalBackend``.
+
+        Raises:
+            UnknownError: There is no such user, item or category.
+            ConfigError: A number is out of range, or what is given does not go with the kind.
+        """
+        return self._in_slices(self._creating(user, kind, item, category, count, catalogue))
+
+    def _creating(
+        self,
+        user: str,
+        kind: CreationKind,
+        item: str | None,
+        category: str | None,
+        count: int,
+        catalogue: bool,
+    ) -> Writing[list[Creation]]:
+        _check_creation(kind, item, category, count, catalogue)
+        if item is not None:
+            self._need([item], "check the id")
+        asked = Asked(
+            kind=kind,
+            user=self._user(user),
+            history=self._past.history(user),
+            items=self._items,
+            live=self._live,
+            item=self._live[item] if item is not None else None,
+            category=category or "",
+            count=count,
+            catalogue=catalogue,
+        )
+
+        def recommended(name: str) -> list[Item]:
+            filters = Filters(categories=(name,) if name else ())
+            return [one.item for one in self.retrieve(user, filters=filters)]
+
+        return (yield from self._creator.create(asked, self._past, recommended))
 
     @_alone
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
@@ -361,6 +431,7 @@ class Recommender(LocalBackend):
         self._past.know(items)
         fresh = {item.id: item for item in items}
         self._live |= fresh
+        self._creator.forget_catalogue()
         self._items |= fresh
         self._lexicon.put(items)
         self._index.put(items, vectors)
@@ -373,6 +444,7 @@ class Recommender(LocalBackend):
         for item in ids:
             self._live.pop(item, None)
         self._lexicon.remove(ids)
+        self._creator.forget_catalogue()
         return self._index.remove(ids)
 
     def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
@@ -425,6 +497,20 @@ def _check(request: Request) -> None:
             raise ConfigError(f"{name} is {wish}; it must be 0 (by score alone) to 1")
     if request.diversity and request.calibration:
         raise ConfigError(f"diversity is {request.diversity} and calibration {request.calibration}; give one of them")
+
+
+def _check_creation(kind: str, item: str | None, category: str | None, count: int, catalogue: bool) -> None:
+    """Raises ConfigError where a request for texts can't be meant."""
+    if kind not in get_args(CreationKind):
+        raise ConfigError(f"kind is {kind!r}; choose one of {', '.join(get_args(CreationKind))}")
+    if not 1 <= count <= MAX_CREATED:
+        raise ConfigError(f"count is {count}; it must be 1 to {MAX_CREATED}")
+    if (item is not None) != (kind == "headline"):
+        raise ConfigError(
+            f"a {kind} with item {item!r}; a headline needs the id of an item, and nothing else takes one"
+        )
+    if kind != "design" and (category is not None or catalogue):
+        raise ConfigError(f"a {kind} takes neither category ({category!r}) nor catalogue ({catalogue}); a design does")
 
 
 @contextmanager

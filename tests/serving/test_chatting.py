@@ -128,7 +128,7 @@ def test_a_reply_that_nobody_waits_for_is_given_up(recommender):
     pieces = recommender.stream(Chat(messages=[Message("user", "Anything good?")], user="u1"))
     next(pieces)
     pieces.close()
-    assert not recommender._engines[-1].active
+    assert not recommender._writers[-1].active
 
 
 def test_disliked_items_are_told_before_liked_ones():
@@ -179,8 +179,8 @@ def test_sixteen_streams_go_on_together_and_ranking_is_answered_meanwhile(recomm
     monkeypatch.setattr(explaining, "WORDING", Sampling(max_tokens=40))
     begin = Engine.add
 
-    def add(self, prompt, sampling):
-        stream = begin(self, prompt, sampling)
+    def add(self, prompt, sampling, constraint):
+        stream = begin(self, prompt, sampling, constraint)
         stream._ends = []  # a text of 40 tokens, whatever the random model says
         return stream
 

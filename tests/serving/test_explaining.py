@@ -1,17 +1,20 @@
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from m6rec.errors import UnknownError
-from m6rec.foundation.generate import Generated
+from m6rec.errors import ConfigError, UnknownError
+from m6rec.foundation.generate import Engine, Generated
 from m6rec.serving import explaining
 from m6rec.serving.recommender import Recommender
+from m6rec.serving.writers import Writers
 from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.tuned import TunedConfig, create
 from m6rec.types import Event, Item, User
+from m6rec.writer import WriterConfig
+from m6rec.writer import create as create_writer
 from tests import tiny
 
 ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama",)) for n in range(4)}
@@ -32,15 +35,77 @@ def recommender():
     return Recommender(retrieve, rank, LOG, past)
 
 
+@pytest.fixture(scope="module")
+def worded(recommender):
+    """The same, with a tuned task that does the wording."""
+    foundation = recommender._rank.foundation
+    foundation.model.config = replace(foundation.model.config, end_ids=(0,))
+    writer = create_writer(WriterConfig(task="explain", domain="generic", foundation="tiny", depth=2), foundation)
+    past = Past(ITEMS, recommender._rank.domain.likes).observe_all(EVENTS)
+    return Recommender(recommender._retrieve, recommender._rank, LOG, past, writers={"explain": writer})
+
+
+def writes(monkeypatch, words, reason="stop"):
+    """Lets the writer write these words to each draft, and find all evidence equally decisive."""
+    drafts = []
+
+    def write(self, task, given, sampling):
+        drafts.extend(given)
+        yield ""
+        return [Generated(words, (), -math.log(2), reason) for _ in given]
+
+    monkeypatch.setattr(Writers, "write", write)
+    monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    return drafts
+
+
+def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
+    assert worded.explain("u0", "i2") == worded.explain("u0", "i2")  # its own words, whatever they are
+    drafts = writes(monkeypatch, " the fit is great.")
+    by_kind = {one.kind: one for one in worded.explain("new", "i2").statements}
+    assert (by_kind["review"].text, by_kind["review"].worded_by) == ("The fit is great.", "model")
+    assert by_kind["crowd"].worded_by == "template"  # of which it says nothing
+    asked = drafts[-1]
+    film = 'the item of category "Drama" named "Film 2"'
+    assert asked.prompt == f"The user now purchases {film}. The user liked it. About the fit:"
+    worded.explain("u1", "i2")
+    assert drafts[-1].context[-1].text == 'The item of category "Drama" named "Film 3". The user chose it.'
+    assert drafts[-1].target == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "wrong"),
+    [
+        (" the fit is ugly.", "stop", "'ugly'"),
+        (" my fit is great.", "stop", "the one who wrote it"),
+        (" the fit is great", "length", "no end"),
+    ],
+)
+def test_what_reviews_do_not_bear_out_is_not_said(worded, monkeypatch, words, reason, wrong):
+    writes(monkeypatch, words, reason)
+    review = next(one for one in worded.explain("new", "i2").statements if one.kind == "review")
+    assert (review.text, review.worded_by) == ("Reviewers praise its fit.", "template")
+    assert wrong in review.reason
+
+
+def test_another_task_of_texts_can_not_word_explanations(worded, recommender):
+    other = create_writer(
+        WriterConfig(task="tests.tasks.test_writing:SAYS", domain="generic", foundation="tiny", depth=2),
+        recommender._rank.foundation,
+    )
+    with pytest.raises(ConfigError, match="'explain' can't be written by task 'says'; give a run of"):
+        worded.swap(worded._retrieve, worded._rank, {"explain": other})
+
+
 def says(monkeypatch, *words, reason="stop"):
     """Lets the model write these words, a text a prompt, and find all evidence equally decisive."""
     prompts = []
 
-    def add(self, prompt, sampling):
+    def add(self, prompt, sampling, constraint):
         prompts.append(prompt)
         return Said(Generated(words[(len(prompts) - 1) % len(words)], (), -math.log(2), reason))
 
-    monkeypatch.setattr(explaining.Engine, "add", add)
+    monkeypatch.setattr(Engine, "add", add)
     monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return prompts
 
@@ -120,9 +185,9 @@ def test_unknown_ids_are_told(recommender):
 def test_an_explanation_that_nobody_waits_for_is_given_up(recommender):
     writing = recommender.explaining("u0", "i2")
     next(writing)
-    assert recommender._engines[-1].active
+    assert recommender._writers[-1].active
     writing.close()
-    assert not recommender._engines[-1].active
+    assert not recommender._writers[-1].active
 
 
 def test_others_are_answered_between_two_steps_and_new_tunings_come_in(recommender):

@@ -1,0 +1,81 @@
+"""The writers of a service: which tuned task writes which texts, and the engines that write them all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m6rec.errors import ConfigError
+from m6rec.foundation.generate import Engine, Generated, Sampling
+from m6rec.serving.backend import Writing
+from m6rec.text.constraints import Constraint
+from m6rec.tuned import Tuned
+from m6rec.types import Draft
+from m6rec.writer import Writer, WriterConfig
+from m6rec.writer import create as create_writer
+
+
+class Writers:
+    """Writes texts on one foundation, in slices.
+
+    Args:
+        rank: The tuned ranking task, whose foundation, untuned and at its split, writes what no tuned task does.
+        tuned: Tuned tasks of texts by their names.
+
+    Raises:
+        ConfigError: A task is not that of its name.
+    """
+
+    def __init__(self, rank: Tuned, tuned: Mapping[str, Writer]) -> None:
+        for name, writer in tuned.items():
+            if writer.task.name != name:
+                raise ConfigError(
+                    f"{name!r} can't be written by task {writer.task.name!r}; give a run of `m6rec tune {name}`"
+                )
+        self._rank, self._tuned = rank, dict(tuned)
+        self._untuned: Writer | None = None
+        self._engines: dict[int, Engine] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether a text is in the making."""
+        return any(engine.active for engine in self._engines.values())
+
+    def tuned(self, task: str) -> Writer | None:
+        """The tuned writer of a task, if there is one."""
+        return self._tuned.get(task)
+
+    def write(
+        self, task: str, drafts: Sequence[Draft], sampling: Sampling, constraint: Constraint[Any] | None = None
+    ) -> Writing[list[Generated]]:
+        """What follows each prompt, by the task's writer or else by the foundation; closed, it is given up."""
+        writer = self._tuned.get(task) or self._foundation()
+        engine = self._engines.setdefault(id(writer), writer.engine())
+        streams = writer.begin(engine, drafts, sampling, constraint)
+        try:
+            while any(stream.result is None for stream in streams):
+                yield ""
+        finally:
+            for stream in streams:
+                engine.cancel(stream)
+        return [stream.result for stream in streams if stream.result is not None]
+
+    def step(self) -> None:
+        """Adds a token to every text in the making."""
+        for engine in self._engines.values():
+            engine.step()
+
+    def _foundation(self) -> Writer:
+        """The foundation as it is, by a tuning which, fresh, changes nothing; made when it is first needed."""
+        if self._untuned is None:
+            config, states = self._rank.config, self._rank.cache.config
+            fresh = WriterConfig(
+                task="explain",
+                domain=config.domain,
+                foundation=config.foundation,
+                method="adapter",
+                depth=states.depth,
+                keep=states.keep,
+            )
+            self._untuned = create_writer(fresh, self._rank.foundation, cache=self._rank.cache)
+        return self._untuned
