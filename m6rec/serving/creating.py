@@ -192,9 +192,8 @@ class Creator:
     def _write(self, asked: Asked, prompt: str, constraint: Constraint[Any]) -> Writing[list[Generated]]:
         """Different texts for the user, the likeliest by the token first."""
         task, domain = writing.named(asked.kind), self._rank.domain
-        context = writing.context(task, asked.history, asked.user, domain, asked.items)
-        drafts = [Draft(context, prompt)] * (asked.count + NUM_SPARE)
-        drawn = yield from self._writers.write(asked.kind, drafts, DRAWING, constraint)
+        draft = writing.draft(task, asked.history, asked.user, domain, asked.items, prompt)
+        drawn = yield from self._writers.write(asked.kind, [draft] * (asked.count + NUM_SPARE), DRAWING, constraint)
         written = {one.text: one for one in drawn}
         return sorted(written.values(), key=lambda one: -one.log_probability / (len(one.ids) + 1))
 

@@ -112,17 +112,14 @@ def _drafts(
 ) -> list[Draft]:
     """What a writer is asked: of reviews a sentence about the aspect, as it has learned, else to go on as above."""
     domain, history = writer.domain, past.history(user.id)
-    context = writing.context(writer.task, history, user, domain, items)
     action = next((domain.action(event) for event in reversed(history) if domain.likes(event)), "liked")
-    return [
-        Draft(
-            context,
-            explanations.prompt(item, domain, action, one.evidence["aspect"])
-            if one.kind == "review"
-            else reasons.prompt(one, item, domain),
-        )
+    prompts = (
+        explanations.prompt(item, domain, action, one.evidence["aspect"])
+        if one.kind == "review"
+        else reasons.prompt(one, item, domain)
         for one in chosen
-    ]
+    )
+    return [writing.draft(writer.task, history, user, domain, items, prompt) for prompt in prompts]
 
 
 def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str], *, is_sentence: bool) -> Reason:

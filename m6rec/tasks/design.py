@@ -7,7 +7,7 @@ categories, so that a category which is given may be any of them.
 """
 
 from m6rec.domains.domain import Domain, titled
-from m6rec.tasks import like
+from m6rec.tasks import like, taste
 from m6rec.tasks.writing import TextTask
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item
@@ -56,4 +56,4 @@ def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], .
     return tuple((prompt(domain), target(name, item.title)) for name in categories(item))
 
 
-TASK = TextTask(name="design", facts=like.facts, behaviour=like.behaviour, texts=_texts)
+TASK = TextTask(name="design", facts=like.facts, behaviour=like.behaviour, texts=_texts, lead=taste.lead)

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 
 from m6rec.domains.domain import Domain, titled
-from m6rec.tasks import like
+from m6rec.tasks import like, taste
 from m6rec.tasks.writing import TextTask
 from m6rec.types import Event, Item
 
@@ -45,4 +45,4 @@ def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], .
     return ((prompt(), f'{said}"'),) if said else ()
 
 
-TASK = TextTask(name="query", facts=like.facts, behaviour=like.behaviour, texts=_texts)
+TASK = TextTask(name="query", facts=like.facts, behaviour=like.behaviour, texts=_texts, lead=taste.lead)

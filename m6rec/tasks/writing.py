@@ -34,12 +34,14 @@ class TextTask:
         texts: (prompt, target) of each text that an event asks for, none where it asks for nothing. A prompt may tell
             of the event what is given at that moment too, such as the item, and never what is to be written. A target
             follows its prompt to the letter, spaces included.
+        lead: What the latest behaviours come to, in words before each prompt; None for nothing.
     """
 
     name: str
     facts: Callable[[User, Domain], tuple[Segment, ...]]
     behaviour: Callable[[Event, Item, Domain], Segment]
     texts: Callable[[Event, Item, Domain], tuple[tuple[str, str], ...]]
+    lead: Callable[[Sequence[Event], Mapping[str, Item], Domain], str] | None = None
 
 
 _TASKS = {
@@ -80,12 +82,17 @@ def writes(name: str) -> bool:
     return isinstance(value_at(_TASKS.get(name, name)), TextTask)
 
 
-def context(
-    task: TextTask, history: Sequence[Event], user: User, domain: Domain, items: Mapping[str, Item]
-) -> tuple[Segment, ...]:
-    """Region 1 of a user: facts, then the ``LATEST`` of these behaviours, oldest first."""
-    behaviours = (task.behaviour(event, items[event.item], domain) for event in history[-LATEST:])
-    return (*task.facts(user, domain), *behaviours)
+def draft(
+    task: TextTask, history: Sequence[Event], user: User, domain: Domain, items: Mapping[str, Item], prompt: str
+) -> Draft:
+    """Asks for a text now: region 1 is the user's facts, then the ``LATEST`` of these behaviours, oldest first."""
+    history = history[-LATEST:]
+    behaviours = (task.behaviour(event, items[event.item], domain) for event in history)
+    return Draft((*task.facts(user, domain), *behaviours), _led(task, history, domain, items) + prompt)
+
+
+def _led(task: TextTask, history: Sequence[Event], domain: Domain, items: Mapping[str, Item]) -> str:
+    return task.lead(history, items, domain) if task.lead else ""
 
 
 def lay_out(
@@ -109,13 +116,16 @@ def lay_out(
     Returns:
         In the order of the events.
     """
-    latest: dict[str, deque[Segment]] = {}
+    latest: dict[str, tuple[deque[Event], deque[Segment]]] = {}
     drafts = []
     for position, event in enumerate(events):
         item = items[event.item]
-        behaviours = latest.setdefault(event.user, deque(maxlen=LATEST))
-        for prompt, target in task.texts(event, item, domain) if wanted[position] else ():
+        history, behaviours = latest.setdefault(event.user, (deque(maxlen=LATEST), deque(maxlen=LATEST)))
+        texts = task.texts(event, item, domain) if wanted[position] else ()
+        lead = _led(task, history, domain, items) if texts else ""
+        for prompt, target in texts:
             words = (*task.facts(users[event.user], domain), *behaviours)
-            drafts.append(Draft(words, prompt, target, position))
+            drafts.append(Draft(words, lead + prompt, target, position))
+        history.append(event)
         behaviours.append(task.behaviour(event, item, domain))
     return drafts

@@ -235,7 +235,9 @@ def test_a_draft_holds_the_past_in_order_and_no_id(text_task, shop):
         for draft in laid.get(position, []):
             past = tuple(text_task.behaviour(one, shop.items[one.item], shop.domain) for one in history)
             assert draft.context == (*text_task.facts(user, shop.domain), *past)
-            assert draft.context == writing.context(text_task, history, user, shop.domain, shop.items)
+            asked = writing.draft(text_task, history, user, shop.domain, shop.items, "Go on")
+            assert draft.context == asked.context
+            assert draft.prompt.startswith(asked.prompt.removesuffix("Go on"))
         history.append(event)
     drafts = [draft for several in laid.values() for draft in several]
     titled = all(domains.titled(shop.domain, item) for item in shop.items.values())

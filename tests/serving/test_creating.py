@@ -102,7 +102,11 @@ def test_a_free_design_has_a_category_of_the_catalogue(recommender, monkeypatch)
     first, second = recommender.create("u0", "design", count=2)
     assert (first.text, first.category, first.worded_by, first.item) == ("The Long Rain", "Drama", "model", None)
     assert (second.text, second.category) == ("Orbit", "Sci-Fi")
-    assert drafts[0].prompt == 'The user now likes another item of category "'
+    lead = (
+        "Of the items that the user likes, 50% are Sci-Fi, 50% are Drama. "
+        'Lately the user liked "Alien" and "Blade Runner". '
+    )
+    assert drafts[0].prompt == f'{lead}The user now likes another item of category "'
     assert [segment.text.split('"')[3] for segment in drafts[0].context] == ["Alien", "Blade Runner"]
     given = says(monkeypatch, 'Orbit"')
     assert recommender.create("u0", "design", category="Drama")[0].category == "Drama"

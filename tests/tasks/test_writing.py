@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from m6rec.domains import domain as domains
 from m6rec.errors import ConfigError
 from m6rec.tasks import writing
-from m6rec.tasks.writing import LATEST, TextTask, context, lay_out, named, names, writes
+from m6rec.tasks.writing import LATEST, TextTask, draft, lay_out, named, names, writes
 from m6rec.types import Draft, Event, Item, Segment, User
 
 GENERIC = domains.named("generic")
@@ -48,7 +49,7 @@ def test_the_oldest_behaviours_give_way():
     last = lay_out(SAYS, log, USERS, ITEMS, GENERIC, np.ones(len(log), bool))[-1]
     assert [segment.text for segment in last.context[:2]] == ["A person.", "Boots: 2."]
     assert last.context[-1].text == f"Boots: {LATEST + 1}."
-    assert last.context == context(SAYS, log[:-1], USERS["u1"], GENERIC, ITEMS)
+    assert last.context == draft(SAYS, log[:-1], USERS["u1"], GENERIC, ITEMS, "x").context
 
 
 def test_a_task_can_be_named_by_its_path():
@@ -66,3 +67,12 @@ def test_a_task_can_be_named_by_its_path():
     with pytest.raises(ConfigError, match="No module named 'no_tasks'"):
         writes("no_tasks:X")
     assert writing.value_at("like") is None
+
+
+def test_a_lead_tells_of_the_past_alone():
+    led = replace(SAYS, lead=lambda history, items, domain: f"{len(history)} before. ")
+    log = [Event("u1", "i1", n, 1.0, "Fine.") for n in range(3)]
+    drafts = lay_out(led, log, USERS, ITEMS, GENERIC, np.ones(3, bool))
+    plain = lay_out(SAYS, log, USERS, ITEMS, GENERIC, np.ones(3, bool))
+    assert [one.prompt for one in drafts] == [f"{n} before. {one.prompt}" for n, one in enumerate(plain)]
+    assert draft(led, log, USERS["u1"], GENERIC, ITEMS, "Go on").prompt == "3 before. Go on"
