@@ -2,7 +2,7 @@
 
 Parts, each of which can be run alone (``--part``) and leaves its results beside those of the others:
 
-- explanation: tuned, untuned and gated reasons beside simple ones, on three sets of reviews (``benchmarks.explanation``);
+- explanation: tuned, untuned and gated reasons beside simple ones, on reviews (``benchmarks.explanation``);
 - content: products and queries made for a user (``benchmarks.content``);
 - conversation: scripted feedback, and the films of real dialogues (``benchmarks.conversation``);
 - speed: first token, tokens a second, many streams at once (``benchmarks.speed``);
