@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from m6rec.errors import AssetError, ConfigError
-from m6rec.metrics import auc, ndcg, ranks
+from m6rec.metrics import auc, ndcg, perplexity, ranks
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Row, pack, pad
 from m6rec.tuned import EMBED_WIDTH, ItemBlocks, Tuned
-from m6rec.types import Item
+from m6rec.types import Draft, Item
+from m6rec.writer import Writer
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
@@ -358,4 +359,38 @@ def tune(
     )
     if folder is not None:
         tuned.save(folder)
+    return history
+
+
+def tune_texts(
+    writer: Writer,
+    training: Sequence[Draft],
+    validation: Sequence[Draft],
+    config: TrainConfig,
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
+) -> History:
+    """Trains a task of texts on the drafts of the training part and keeps the epoch of the least perplexity.
+
+    Args:
+        writer: The task; its tuning is trained in place.
+        training: Drafts of the training part.
+        validation: Drafts of the validation part; a judgement is minus their perplexity.
+        config: How to train.
+        folder: See ``fit``; the tuning is saved there at the end.
+        progress: See ``fit``.
+    """
+    batches = [[training[number] for number in group] for group in writer.batches(training)]
+    history = fit(
+        writer.tuning,
+        batches,
+        writer.loss,
+        config,
+        judge=lambda: -perplexity(*writer.nats(validation)),
+        folder=folder,
+        progress=progress,
+    )
+    if folder is not None:
+        writer.save(folder)
     return history

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Known, Turn
+from m6rec.foundation.model import Known, Model, Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.foundation.stores import Store
 from m6rec.tasks import task as tasks
@@ -46,6 +47,7 @@ INFERENCE_TOKENS = 2048
 """Padded segments of one inference batch."""
 
 Progress = Callable[[int, int], None]
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,7 @@ class Tuned:
         self.tuning.save(folder)
         if self.factors is not None:
             self.factors.save(folder)
-        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
+        save_config(self.config, folder)
 
     def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows as ``read`` takes them: one for each moment where region 1 sees all of itself."""
@@ -375,17 +377,11 @@ def create(
     """
     task = tasks.named(config.task)
     model = foundation.model
-    states = _states_config(config, foundation)
-    depth = states.depth
-    if config.all_layers and depth:
-        raise ConfigError(
-            f"all_layers with depth {depth}: training can't read cached states that it changes. Train with depth 0, "
-            "or tune the upper layers only"
-        )
+    states = states_config(config.depth, config.keep, UPPER_LAYERS, model)
     tuning = create_tuning(
         TuningConfig(
             method=config.method,
-            first_layer=0 if config.all_layers else depth,
+            first_layer=first_layer(states.depth, config.all_layers),
             num_classes=task.num_classes,
             embed_width=EMBED_WIDTH if task.readout == "embed" else 0,
             num_signals=len(STATISTICS) if task.uses_signals else 0,
@@ -395,7 +391,7 @@ def create(
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return Tuned(config, foundation, tuning, _cache(states, foundation, cache, store), factors)
+    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), factors)
 
 
 def load(
@@ -415,30 +411,51 @@ def load(
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
-    states = _cache(_states_config(config, foundation), foundation, cache, store)
+    states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     factors = load_factors(folder) if (folder / FILE).exists() else None
-    return Tuned(config, foundation, tuning, states, factors)
+    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), factors)
 
 
-def _states_config(config: TunedConfig, foundation: Foundation) -> StatesConfig:
-    layers = foundation.model.config.num_layers
-    return StatesConfig(depth=max(0, layers - UPPER_LAYERS) if config.depth is None else config.depth, keep=config.keep)
+def states_config(depth: int | None, keep: int, upper_layers: int, model: Model) -> StatesConfig:
+    """The split at ``depth``, or where that is None before the last ``upper_layers``."""
+    return StatesConfig(depth=max(0, model.config.num_layers - upper_layers) if depth is None else depth, keep=keep)
 
 
-def _cache(
+def first_layer(depth: int, all_layers: bool) -> int:
+    """The first layer that is tuned. Raises ConfigError where tuning would reach below a split."""
+    if all_layers and depth:
+        raise ConfigError(
+            f"all_layers with depth {depth}: training can't read cached states that it changes. Train with depth 0, "
+            "or tune the upper layers only"
+        )
+    return depth
+
+
+def cache_of(
     states: StatesConfig, foundation: Foundation, shared: StateCache | None, store: Path | Store | None
 ) -> StateCache:
+    """``shared`` where its split is this one, else a cache at ``store``."""
     return StateCache(foundation, states, store) if shared is None or shared.config != states else shared
 
 
 def read_config(folder: Path) -> TunedConfig:
     """The configuration of a saved run. Raises AssetError where the folder is not one."""
+    return config_at(folder, TunedConfig)
+
+
+def config_at(folder: Path, kind: Callable[..., ConfigT]) -> ConfigT:
+    """The configuration of this kind that was saved with a run. Raises AssetError where the folder holds none."""
     try:
-        return TunedConfig(**json.loads((folder / "config.json").read_text()))
+        return kind(**json.loads((folder / "config.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise AssetError(
             f"{folder} holds no tuned task ({error}); make one with `m6rec tune --run {folder}`"
         ) from error
+
+
+def save_config(config: Any, folder: Path) -> None:
+    """Writes what ``config_at`` reads."""
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
 
 
 def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:

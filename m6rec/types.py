@@ -1,7 +1,7 @@
 """The nouns of the system: frozen, without logic, importable without any dependency.
 
 A log is Events over Items and Users. A task turns one moment of the log into a Question made of
-Segments. A recommender answers with Ranked items.
+Segments, or into the Draft of a text. A recommender answers with Ranked items.
 """
 
 from collections.abc import Mapping
@@ -81,6 +81,23 @@ class Question:
 
     context: tuple[Segment, ...]
     candidate: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A text to be written for a user at one moment.
+
+    Attributes:
+        context: Region 1, the user: facts, then behaviours, oldest first.
+        prompt: The beginning of region 2, which is given.
+        target: What follows it, to the letter, spaces included; "" where it isn't known.
+        event: Position in the log of the event that the text is about; -1 for none.
+    """
+
+    context: tuple[Segment, ...]
+    prompt: str
+    target: str = ""
+    event: int = -1
 
 
 @dataclass(frozen=True, slots=True)

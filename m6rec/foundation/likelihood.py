@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Delta
+from m6rec.foundation.model import Delta, Model
 from m6rec.text.batch import Row, pack, pad
 from m6rec.types import SLOTS
 
@@ -67,6 +67,12 @@ def loss(foundation: Foundation, rows: Sequence[Row], *, tuning: Prompted) -> Te
     return -(means_Q * liked_Q).sum() / liked_Q.sum().clamp_min(1)
 
 
+def log_probabilities(model: Model, normed_TD: Tensor, targets_T: Tensor) -> Tensor:
+    """Of each token, given the state that predicts it: nats_T in fp32, few vocabulary logits in memory at once."""
+    pieces = zip(torch.split(normed_TD, LOGIT_ROWS), torch.split(targets_T, LOGIT_ROWS), strict=True)
+    return -torch.cat([F.cross_entropy(model.logits(n).float(), t, reduction="none") for n, t in pieces])
+
+
 def _means(
     rows: Sequence[Row], encoded: dict[str, list[int]], foundation: Foundation, tuning: Prompted | None
 ) -> Tensor:
@@ -88,10 +94,9 @@ def _means(
     assert not scored_BCM[..., 0].any(), "a block begins with what is scored"
     # The state of a token predicts the next one.
     normed_TD, targets_T = normed_BCMD[:, :, :-1][scored_BCM[:, :, 1:]], ids_BCM[scored_BCM]
-    pieces = zip(torch.split(normed_TD, LOGIT_ROWS), torch.split(targets_T, LOGIT_ROWS), strict=True)
-    nats_T = torch.cat([F.cross_entropy(model.logits(n).float(), t, reduction="none") for n, t in pieces])
+    nats_T = log_probabilities(model, normed_TD, targets_T)
     nats_BCM = torch.zeros(scored_BCM.shape, device=model.device).masked_scatter(scored_BCM, nats_T)
-    means_BC = -nats_BCM.sum(-1) / scored_BCM.sum(-1).clamp_min(1)
+    means_BC = nats_BCM.sum(-1) / scored_BCM.sum(-1).clamp_min(1)
     return means_BC[torch.from_numpy(batch.valid_BC).to(model.device)]
 
 

@@ -92,6 +92,31 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
     return float(-np.where(labels_N == 1, np.log(p_N), np.log1p(-p_N)).mean())
 
 
+def perplexity(nats: ArrayLike, counts: ArrayLike) -> float:
+    """How many tokens a language model is undecided between on average, over all tokens of all texts.
+
+    PPL = exp(−Σ ln p(text) / #{tokens}); comparable between models of one tokenizer only
+
+    Two tokens of probability ½ each and one of ½:
+
+    >>> round(perplexity([2 * np.log(1 / 2), np.log(1 / 2)], [2, 1]), 4)
+    2.0
+
+    Args:
+        nats: Log-probability of each text, in nats.
+        counts: Its tokens.
+
+    Raises:
+        DataError: Lengths differ, a log-probability is NaN or above 0, or there is no token.
+    """
+    nats_N, counts_N = np.asarray(nats, np.float64), np.asarray(counts, np.int64)
+    if nats_N.shape != counts_N.shape or counts_N.sum() < 1:
+        raise DataError(f"there are {nats_N.size} texts with {counts_N.sum()} tokens in {counts_N.size} counts")
+    if not (nats_N <= 0).all():
+        raise DataError("a log-probability is above 0 or not a number; give nats")
+    return float(np.exp(-nats_N.sum() / counts_N.sum()))
+
+
 def calibration_error(labels: ArrayLike, probabilities: ArrayLike, num_bins: int = 15) -> float:
     """Expected calibration error over bins of equal width.
 

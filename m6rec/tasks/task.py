@@ -71,14 +71,23 @@ def named(name: str) -> Task:
     Raises:
         ConfigError: There is no such task.
     """
-    module, _, attribute = _TASKS.get(name, name).partition(":")
-    try:
-        task = getattr(importlib.import_module(module), attribute) if attribute else None
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"task {name!r} can't be imported ({error}); give package.module:NAME") from error
+    task = value_at(_TASKS.get(name, name))
     if not isinstance(task, Task):
         raise ConfigError(f"there is no task {name!r}; tasks: {', '.join(_TASKS)}, or your own as package.module:NAME")
     return task
+
+
+def value_at(path: str) -> object:
+    """What ``package.module:NAME`` names; None where the path names nothing in a module.
+
+    Raises:
+        ConfigError: It can't be imported.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute) if attribute else None
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"task {path!r} can't be imported ({error}); give package.module:NAME") from error
 
 
 def context(task: Task, past: Past, user: User, domain: Domain, items: dict[str, Item]) -> tuple[Segment, ...]:

@@ -112,8 +112,8 @@ def pad(rows: Sequence[Row], places: Mapping[str, tuple[int, int]]) -> Batch:
         rows: At least one.
         places: Where each text's kept tokens are in the table of states: the first, and how many.
     """
-    contexts = [_flat(row.context, places) for row in rows]
-    blocks = [_flat([segment for block in row.candidates for segment in block], places) for row in rows]
+    contexts = [flat(row.context, places) for row in rows]
+    blocks = [flat([segment for block in row.candidates for segment in block], places) for row in rows]
     # Of every block, where its tokens end within those of the row; the first ends where the row begins.
     ends = [ends[np.cumsum([0, *map(len, row.candidates)])] for row, (_, _, ends) in zip(rows, blocks, strict=True)]
     batch, count = len(rows), max(len(row.candidates) for row in rows)
@@ -152,7 +152,7 @@ def pad(rows: Sequence[Row], places: Mapping[str, tuple[int, int]]) -> Batch:
     return result
 
 
-def _flat(segments: Sequence[Segment], places: Mapping[str, tuple[int, int]]) -> tuple[Ints, Ints, Ints]:
+def flat(segments: Sequence[Segment], places: Mapping[str, tuple[int, int]]) -> tuple[Ints, Ints, Ints]:
     """(token positions, their slots, how many tokens the first s segments have, for s = 0, 1, …)."""
     found = np.array([places[segment.text] for segment in segments], np.int64).reshape(len(segments), 2)
     first, lengths = found[:, 0], found[:, 1]

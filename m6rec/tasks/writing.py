@@ -1,0 +1,109 @@
+"""A task that writes: which texts an event asks for, as plain functions composed into one value.
+
+A new one is one file with ``TASK = TextTask(...)``, used by its path (``shop.tasks:TASK``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.domains.domain import Domain
+from m6rec.errors import ConfigError
+from m6rec.tasks.task import value_at
+from m6rec.types import Draft, Event, Item, Segment, User
+
+LATEST = 64
+"""Latest behaviours in the context of a text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTask:
+    """How one kind of text is asked for.
+
+    Attributes:
+        name: Its name in ``named``.
+        facts: The user in segments, before any behaviour.
+        behaviour: One past event as a segment of the context. It must not depend on the moment of the text, so that
+            its state is computed once.
+        texts: (prompt, target) of each text that an event asks for, none where it asks for nothing. A prompt may tell
+            of the event what is given at that moment too, such as the item, and never what is to be written. A target
+            follows its prompt to the letter, spaces included.
+    """
+
+    name: str
+    facts: Callable[[User, Domain], tuple[Segment, ...]]
+    behaviour: Callable[[Event, Item, Domain], Segment]
+    texts: Callable[[Event, Item, Domain], tuple[tuple[str, str], ...]]
+
+
+_TASKS = {"explain": "m6rec.tasks.explanations:TASK"}
+
+
+def names() -> tuple[str, ...]:
+    """The tasks of texts that come with m6rec."""
+    return tuple(_TASKS)
+
+
+def named(name: str) -> TextTask:
+    """The task of a name, or of a path ``package.module:NAME``.
+
+    Raises:
+        ConfigError: There is no such task, or it writes no texts.
+    """
+    task = value_at(_TASKS.get(name, name))
+    if not isinstance(task, TextTask):
+        raise ConfigError(
+            f"there is no task of texts {name!r}; tasks: {', '.join(_TASKS)}, or your own as package.module:NAME"
+        )
+    return task
+
+
+def writes(name: str) -> bool:
+    """Whether a task, by its name or path, is one of texts. Raises ConfigError where its path can't be imported."""
+    return isinstance(value_at(_TASKS.get(name, name)), TextTask)
+
+
+def context(
+    task: TextTask, history: Sequence[Event], user: User, domain: Domain, items: Mapping[str, Item]
+) -> tuple[Segment, ...]:
+    """Region 1 of a user: facts, then the ``LATEST`` of these behaviours, oldest first."""
+    behaviours = (task.behaviour(event, items[event.item], domain) for event in history[-LATEST:])
+    return (*task.facts(user, domain), *behaviours)
+
+
+def lay_out(
+    task: TextTask,
+    events: Sequence[Event],
+    users: Mapping[str, User],
+    items: Mapping[str, Item],
+    domain: Domain,
+    wanted: NDArray[np.bool_],
+) -> list[Draft]:
+    """Reads a log forward once and drafts the texts of the wanted events, each just before it happens.
+
+    Args:
+        task: The task.
+        events: The log in order of time.
+        users: By id.
+        items: By id.
+        domain: The domain.
+        wanted: bool [len(events)], the events to ask of (a part of the split).
+
+    Returns:
+        In the order of the events.
+    """
+    latest: dict[str, deque[Segment]] = {}
+    drafts = []
+    for position, event in enumerate(events):
+        item = items[event.item]
+        behaviours = latest.setdefault(event.user, deque(maxlen=LATEST))
+        for prompt, target in task.texts(event, item, domain) if wanted[position] else ():
+            words = (*task.facts(users[event.user], domain), *behaviours)
+            drafts.append(Draft(words, prompt, target, position))
+        behaviours.append(task.behaviour(event, item, domain))
+    return drafts

@@ -1,0 +1,280 @@
+"""One tuned task of texts on one foundation: drafts → log-probabilities of their targets, or texts.
+
+The sibling of ``Tuned`` for what is written. Region 1 comes from a cache of states; region 2 runs through the lower
+layers on its own, and through the upper ones, which are tuned, after the user. ``loss`` and ``nats`` read all tokens of
+a text in one pass, ``write`` one after another (``foundation.generate``); both see the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from m6rec.domains import domain as domains
+from m6rec.domains.domain import Domain
+from m6rec.errors import ConfigError
+from m6rec.foundation.checkpoint import Foundation
+from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
+from m6rec.foundation.likelihood import log_probabilities
+from m6rec.foundation.model import Known
+from m6rec.foundation.states import StateCache, States
+from m6rec.foundation.stores import Store
+from m6rec.tasks import writing
+from m6rec.tasks.writing import TextTask
+from m6rec.text.batch import flat, pack
+from m6rec.text.constraints import Constraint
+from m6rec.tuned import Progress, cache_of, config_at, first_layer, save_config, states_config
+from m6rec.tuning import Tuning, TuningConfig
+from m6rec.tuning import create as create_tuning
+from m6rec.tuning import load as load_tuning
+from m6rec.types import SLOTS, Draft, Segment
+
+UPPER_LAYERS = 6
+"""Layers that see the user by default (design/006-texts-with-evidence.md)."""
+BATCH_TOKENS = 2048
+"""Padded tokens of one pass, context and text."""
+TOGETHER = 32
+"""Texts that are written at once."""
+KEPT_BYTES = 2 << 30
+"""Lower states of texts that are kept from one epoch to the next; texts beyond are computed anew."""
+CANDIDATE = SLOTS.index("candidate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriterConfig:
+    """What is tuned to write, and how; saved with the run.
+
+    Attributes:
+        task: A name of ``tasks.writing.named``.
+        domain: A name of ``domains.domain.named``.
+        foundation: What ``foundation.checkpoint.load`` was given.
+        method: A tuning method.
+        depth: Layers that run ahead of time; None for all but the last ``UPPER_LAYERS``.
+        keep: Kept tokens of a segment of the context; 0 keeps all.
+        all_layers: Whether tuning reaches the lower layers too, as in the paper; needs depth 0.
+    """
+
+    task: str
+    domain: str
+    foundation: str
+    method: str = "option-adapter"
+    depth: int | None = None
+    keep: int = 1
+    all_layers: bool = False
+
+
+class Writer:
+    """A task's tuning together with everything needed to write with it.
+
+    Attributes:
+        config: What it was made from.
+        task: The task.
+        domain: The domain.
+        tuning: The trained parameters.
+        cache: Where states of contexts come from.
+    """
+
+    def __init__(self, config: WriterConfig, foundation: Foundation, tuning: Tuning, cache: StateCache) -> None:
+        ends = foundation.model.config.end_ids
+        if not ends:
+            raise ConfigError(
+                f"foundation {config.foundation!r} has no token that ends a text, so it can't learn to end one; give "
+                "another, or name one as eos_token_id in its config.json"
+            )
+        self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
+        self.task: TextTask = writing.named(config.task)
+        self.domain: Domain = domains.named(config.domain)
+        self._end = ends[0]
+        self._kept: dict[tuple[str, str], Tensor] = {}
+        self._kept_bytes = 0
+
+    def digest(self) -> str:
+        """A short digest of what makes its texts: foundation, split and tuning."""
+        model = self.foundation.model
+        whole = f"{model.id}|{model.dtype}|{self.cache.config}|{self.tuning.digest()}"
+        return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Writes the tuning and its configuration."""
+        self.tuning.save(folder)
+        save_config(self.config, folder)
+
+    def loss(self, drafts: Sequence[Draft]) -> Tensor:
+        """Mean surprise, in nats, of the tokens of the targets and of their ends; differentiable.
+
+        Raises:
+            ConfigError: A draft has no prompt.
+        """
+        return -torch.cat(self._read(drafts)).mean()
+
+    @torch.no_grad()
+    def nats(
+        self, drafts: Sequence[Draft], progress: Progress = lambda done, total: None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(log-probability of each target with its end, in nats; its number of tokens, the end included).
+
+        Raises:
+            ConfigError: A draft has no prompt.
+        """
+        nats, counts = np.zeros(len(drafts)), np.zeros(len(drafts), np.int64)
+        done = 0
+        for group in self.batches(drafts):
+            for number, nats_T in zip(group, self._read([drafts[number] for number in group]), strict=True):
+                nats[number], counts[number] = nats_T.sum().item(), len(nats_T)
+            done += len(group)
+            progress(done, len(drafts))
+        return nats, counts
+
+    def batches(self, drafts: Sequence[Draft]) -> list[list[int]]:
+        """Numbers of the drafts of each pass, alike in length."""
+        states = self._fetch(drafts)
+        texts = self._encode(drafts)
+        sizes = []
+        for draft, (ids, _) in zip(drafts, texts, strict=True):
+            sizes.append((sum(states.places[segment.text][1] for segment in draft.context), len(ids)))
+        return pack(sizes, BATCH_TOKENS)
+
+    @torch.no_grad()
+    def write(
+        self, drafts: Sequence[Draft], sampling: Sampling, constraint: Constraint[Any] | None = None
+    ) -> list[Generated]:
+        """Writes what follows each prompt; targets are not looked at.
+
+        Raises:
+            ConfigError: A prompt is empty, or a combination of options is not possible.
+        """
+        model = self.foundation.model
+        states = self._fetch(drafts)
+        slots_SD = self.tuning.slots_SD.to(model.dtype)
+        engine = Engine(self.foundation, self.cache.config.depth, tuning=self.tuning, slot_D=slots_SD[CANDIDATE])
+        prompts = self.foundation.tokenizer.encode([draft.prompt for draft in drafts])
+        written: list[Generated] = []
+        for first in range(0, len(drafts), TOGETHER):
+            read: dict[tuple[Segment, ...], Known] = {}
+            asked = []
+            for draft, ids in zip(drafts[first : first + TOGETHER], prompts[first:], strict=False):
+                if draft.context not in read:
+                    read[draft.context] = engine.read(self._context(draft, states))
+                asked.append(Prompt(ids, read[draft.context]))
+            written += engine.generate(asked, sampling, constraint)
+        return written
+
+    def _fetch(self, drafts: Sequence[Draft]) -> States:
+        return self.cache.fetch(segment.text for draft in drafts for segment in draft.context)
+
+    def _context(self, draft: Draft, states: States) -> Tensor:
+        """states_ND of region 1, segment embeddings added."""
+        device = self.foundation.model.device
+        tokens, slots, _ = (torch.from_numpy(array).to(device) for array in flat(draft.context, states.places))
+        return states.tokens_TD[tokens] + self.tuning.slots_SD[slots].to(self.foundation.model.dtype)
+
+    def _encode(self, drafts: Sequence[Draft]) -> list[tuple[list[int], int]]:
+        """(tokens of prompt and target, how many are the prompt's); the two are read apart, as in generation."""
+        encode = self.foundation.tokenizer.encode
+        prompts, targets = encode([draft.prompt for draft in drafts]), encode([draft.target for draft in drafts])
+        if not all(prompts):
+            raise ConfigError("a prompt without a token can't be gone on from; give it a text")
+        return [(prompt + target, len(prompt)) for prompt, target in zip(prompts, targets, strict=True)]
+
+    def _read(self, drafts: Sequence[Draft]) -> list[Tensor]:
+        """nats_T of each draft's target and end."""
+        model, depth = self.foundation.model, self.cache.config.depth
+        states, texts = self._fetch(drafts), self._encode(drafts)
+        contexts = [torch.cat([self._prompts(), self._context(draft, states)]) for draft in drafts]
+        lower = self._lower(drafts, [ids for ids, _ in texts])
+        blocks = pad_sequence(lower, batch_first=True) + self.tuning.slots_SD[CANDIDATE].to(model.dtype)
+        visible_B = torch.tensor([len(context) for context in contexts], device=model.device)
+        normed_BMD = model.upper(
+            pad_sequence(contexts, batch_first=True), blocks[:, None], visible_B[:, None], depth, delta=self.tuning
+        )[:, 0]
+        # The state of a token predicts the next one.
+        normed = [normed_MD[first - 1 : len(ids)] for normed_MD, (ids, first) in zip(normed_BMD, texts, strict=True)]
+        targets = [[*ids[first:], self._end] for ids, first in texts]
+        targets_T = torch.tensor([token for target in targets for token in target], device=model.device)
+        nats_T = log_probabilities(model, torch.cat(normed), targets_T)
+        return list(nats_T.split([len(target) for target in targets]))
+
+    def _prompts(self) -> Tensor:
+        return self.tuning.prompts_PD.to(self.foundation.model.dtype)
+
+    def _lower(self, drafts: Sequence[Draft], ids: Sequence[list[int]]) -> list[Tensor]:
+        """States of region 2 at the split. Nothing that is tuned has a part in them, so they may be kept."""
+        model, depth = self.foundation.model, self.cache.config.depth
+        keys = [(draft.prompt, draft.target) for draft in drafts]
+        missing = [number for number, key in enumerate(keys) if key not in self._kept]
+        found = {number: self._kept[key] for number, key in enumerate(keys) if key in self._kept}
+        if missing:
+            rows = [torch.tensor(ids[number], device=model.device) for number in missing]
+            with torch.no_grad():
+                hidden_BLD = model.lower(pad_sequence(rows, batch_first=True), depth)
+            for number, row, hidden_LD in zip(missing, rows, hidden_BLD, strict=True):
+                found[number] = hidden_LD[: len(row)]
+                self._keep(keys[number], found[number])
+        return [found[number] for number in range(len(drafts))]
+
+    def _keep(self, key: tuple[str, str], hidden_LD: Tensor) -> None:
+        if self.cache.config.depth and self._kept_bytes + hidden_LD.nbytes <= KEPT_BYTES:
+            self._kept[key] = hidden_LD.clone()  # not a view of the whole batch
+            self._kept_bytes += hidden_LD.nbytes
+
+
+def create(
+    config: WriterConfig,
+    foundation: Foundation,
+    store: Path | Store | None = None,
+    *,
+    cache: StateCache | None = None,
+    seed: int = 0,
+) -> Writer:
+    """A fresh tuning of a task of texts.
+
+    Args:
+        config: The task and how to tune it.
+        foundation: The model to tune.
+        store: Where the states are kept, a folder or a store; None keeps them in memory.
+        cache: A cache to share where it is of the same split, instead of one at ``store``.
+        seed: Fixes the initial values.
+
+    Raises:
+        ConfigError: The configuration is contradictory or doesn't fit the foundation.
+    """
+    states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
+    first = first_layer(states.depth, config.all_layers)
+    tuning = create_tuning(
+        TuningConfig(method=config.method, first_layer=first, num_classes=0), foundation.model, seed=seed
+    )
+    return Writer(config, foundation, tuning, cache_of(states, foundation, cache, store))
+
+
+def load(
+    folder: Path, foundation: Foundation, cache: StateCache | None = None, store: Path | Store | None = None
+) -> Writer:
+    """Reads what ``Writer.save`` wrote.
+
+    Args:
+        folder: The run.
+        foundation: The model that it was tuned on.
+        cache: A cache to share where it is of the same split; else one is opened at ``store``.
+        store: See ``cache``.
+
+    Raises:
+        AssetError: The folder is not a run.
+        ConfigError: It was tuned on another foundation.
+    """
+    config = read_config(folder)
+    states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
+    return Writer(config, foundation, load_tuning(folder, foundation.model), cache_of(states, foundation, cache, store))
+
+
+def read_config(folder: Path) -> WriterConfig:
+    """The configuration of a saved run. Raises AssetError where the folder is not one."""
+    return config_at(folder, WriterConfig)
