@@ -121,13 +121,15 @@ def prepare(
 
 @app.command()
 def tune(
-    task: Annotated[str, typer.Argument(help="like, click, retrieve or package.module:NAME")],
+    task: Annotated[str, typer.Argument(help="like, click, retrieve, explain or package.module:NAME")],
     *,
     data: Data,
     run: Annotated[Path, typer.Option(help="Folder for the tuning; give it again to resume.")],
     foundation: Foundation = DEFAULT,
     method: Annotated[str, typer.Option(help="A tuning method.")] = "option-adapter",
-    depth: Annotated[int | None, typer.Option(help="Layers run ahead of time; all but two.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Layers run ahead of time; all but one, for texts all but six.")
+    ] = None,
     keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
     all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
     epochs: int = 3,
@@ -140,16 +142,20 @@ def tune(
 ) -> None:
     """Tunes a task on a prepared log; resumes where it was interrupted."""
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, fit_factors
+    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_factors
     from m6rec.foundation.checkpoint import load
+    from m6rec.tasks import writing
     from m6rec.tasks.task import named
     from m6rec.text.log import TRAIN, VALID
-    from m6rec.train import TrainConfig
+    from m6rec.train import TrainConfig, tune_texts
     from m6rec.train import tune as train
     from m6rec.tuned import TunedConfig, create
+    from m6rec.writer import WriterConfig
+    from m6rec.writer import create as create_writer
 
     made = prepared.load(data)
-    config = TunedConfig(
+    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, seed=seed)
+    config = (WriterConfig if writing.writes(task) else TunedConfig)(
         task=task,
         domain=made.domain_name,
         foundation=foundation,
@@ -158,26 +164,34 @@ def tune(
         keep=keep,
         all_layers=all_layers,
     )
-    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, seed=seed)
     model = load(foundation, dtype=dtype, device=device)
-    factors = fit_factors(made.split, made.domain) if named(task).readout == "embed" else None
-    tuned = create(config, model, assets.home() / "states", factors=factors, seed=seed)
-    questions = ask_all(tuned.task, made.split, made.domain, factors)
-    check_leaks(made.split, questions)
-    with bar(f"tuning {task}") as update:
-        history = train(
-            tuned,
-            questions.rows[TRAIN],
-            questions.rows[VALID],
-            list(made.split.log.items.values()),
-            training,
-            folder=run,
-            progress=update,
-        )
+    store = assets.home() / "states"
+    if isinstance(config, WriterConfig):
+        writer = create_writer(config, model, store, seed=seed)
+        drafts = draft_all(writer.task, made.split, made.domain)
+        with bar(f"tuning {task}") as update:
+            history = tune_texts(writer, drafts[TRAIN], drafts[VALID], training, folder=run, progress=update)
+        tuning = writer.tuning
+    else:
+        factors = fit_factors(made.split, made.domain) if named(task).readout == "embed" else None
+        tuned = create(config, model, store, factors=factors, seed=seed)
+        questions = ask_all(tuned.task, made.split, made.domain, factors)
+        check_leaks(made.split, questions)
+        with bar(f"tuning {task}") as update:
+            history = train(
+                tuned,
+                questions.rows[TRAIN],
+                questions.rows[VALID],
+                list(made.split.log.items.values()),
+                training,
+                folder=run,
+                progress=update,
+            )
+        tuning = tuned.tuning
     facts = {
         "run": str(run),
-        "trained parameters": tuned.tuning.num_trainable(),
-        "share of the foundation": tuned.tuning.trainable_share(model.model),
+        "trained parameters": tuning.num_trainable(),
+        "share of the foundation": tuning.trainable_share(model.model),
         "validation": history.judgements,
         "kept epoch": history.best_epoch,
     }
@@ -190,39 +204,28 @@ def evaluate(
     *,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
+    texts: Annotated[int, typer.Option(help="Texts to write and compare, of a task that writes.", min=0)] = 200,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
-    """Measures tuned runs beside the classical baselines on the test part, and writes the report."""
+    """Measures tuned runs on the test part, beside the classical baselines or the untuned model; writes the report."""
     from m6rec import report
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
     from m6rec.foundation.checkpoint import load
-    from m6rec.text.log import TEST
-    from m6rec.tuned import load as load_tuned
-    from m6rec.tuned import read_config
+    from m6rec.tasks import writing
+    from m6rec.tuned import run_of
 
-    configs = [read_config(run) for run in runs]
-    if len({config.task for config in configs}) > 1 or len({config.foundation for config in configs}) > 1:
+    of_runs = [run_of(run) for run in runs]
+    if len(set(of_runs)) > 1:
         raise ConfigError("runs of one report must share task and foundation; evaluate the others apart")
+    task, source = of_runs[0]
     made = prepared.load(data)
-    foundation = load(configs[0].foundation, dtype=dtype, device=device)
-    first = load_tuned(runs[0], foundation, store=assets.home() / "states")
-    tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
-    questions = ask_all(first.task, made.split, made.domain, first.factors)
-    check_leaks(made.split, questions)
-    rows, items = questions.rows[TEST], list(made.split.log.items.values())
-    with bar("scoring") as update:
-        if first.task.readout == "score":
-            scores = [one.scores(rows, update) for one in tuned]
-            tables = [ranking_table(made.split, questions, made.domain, {f"m6rec {configs[0].method}": scores})]
-        else:
-            vectors = [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]
-            ours = {f"m6rec {configs[0].method}": vectors}
-            tables = [*retrieval_tables(made.split, questions, made.domain, ours, factors=first.factors)]
+    foundation = load(source, dtype=dtype, device=device)
+    is_text = writing.writes(task)
+    tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation)
     made_report = report.Report(
-        title=f"{configs[0].task} on {made.domain.name}",
+        title=f"{task} on {made.domain.name}",
         tables=tuple(tables),
         facts={**report.facts(), "runs": ", ".join(map(str, runs))},
     )
@@ -233,8 +236,44 @@ def evaluate(
         Console().print(report.to_table(made_report))
 
 
+def _tables(runs: list[Path], made: Any, foundation: Any) -> list[Any]:
+    """What ``evaluate`` says of tasks that score or embed."""
+    from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
+    from m6rec.text.log import TEST
+    from m6rec.tuned import load as load_tuned
+
+    first = load_tuned(runs[0], foundation, store=assets.home() / "states")
+    tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
+    name = f"m6rec {first.config.method}"
+    questions = ask_all(first.task, made.split, made.domain, first.factors)
+    check_leaks(made.split, questions)
+    rows, items = questions.rows[TEST], list(made.split.log.items.values())
+    with bar("scoring") as update:
+        if first.task.readout == "score":
+            scores = [one.scores(rows, update) for one in tuned]
+            return [ranking_table(made.split, questions, made.domain, {name: scores})]
+        ours = {name: [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]}
+        return [*retrieval_tables(made.split, questions, made.domain, ours, factors=first.factors)]
+
+
+def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int) -> list[Any]:
+    """What ``evaluate`` says of tasks that write."""
+    from m6rec.evaluate import draft_all, text_tables
+    from m6rec.writer import load as load_writer
+
+    first = load_writer(runs[0], foundation, store=assets.home() / "states")
+    writers = [first, *(load_writer(run, foundation, first.cache) for run in runs[1:])]
+    drafts = draft_all(first.task, made.split, made.domain)
+    with bar("reading") as update:
+        return [*text_tables(writers, drafts, num_written=num_written, progress=update)]
+
+
 Retrieve = Annotated[Path, typer.Option("--retrieve", help="Run of the retrieval task.")]
 Rank = Annotated[Path, typer.Option("--rank", help="Run of the ranking task.")]
+Explain = Annotated[
+    Path | None,
+    typer.Option("--explain", help="Run that words explanations; by default 'explain' beside --rank, if any."),
+]
 
 
 @app.command()
@@ -289,12 +328,13 @@ def explain(
     data: Data = Path("runs/demo/data"),
     retrieve: Retrieve = Path("runs/demo/retrieve-0"),
     rank: Rank = Path("runs/demo/like-0"),
+    explain: Explain = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
     """Says why a user would like an item, and what each sentence rests on."""
-    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
+    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype, explain or _beside(rank))
     explained = recommender.explain(user, item)
     lines = [] if explained.statements else ["Nothing of what is known speaks for it."]
     for one in explained.statements:
@@ -343,6 +383,7 @@ def serve(
     data: Data = Path("runs/demo/data"),
     retrieve: Retrieve = Path("runs/demo/retrieve-0"),
     rank: Rank = Path("runs/demo/like-0"),
+    explain: Explain = None,
     store: Annotated[
         Path, typer.Option(help="Folder that keeps the events and items which come in, and vectors.")
     ] = Path("runs/demo/store"),
@@ -404,10 +445,12 @@ def serve(
         else LmdbHistories(Path(histories or store / "histories")),
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
+        explain=_writer(explain or _beside(rank), ranking, states),
     )
 
     def reload() -> None:
-        recommender.swap(*(load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)))
+        tunings = (load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank))
+        recommender.swap(*tunings, _writer(explain or _beside(rank), ranking, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
@@ -426,7 +469,9 @@ def key(
     typer.echo(make_key(file, name))
 
 
-def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str) -> tuple[Any, list[str]]:
+def _recommender(
+    data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str, explain: Path | None = None
+) -> tuple[Any, list[str]]:
     from m6rec.serving.recommender import Recommender
     from m6rec.text.past import Past
 
@@ -434,7 +479,27 @@ def _recommender(data: Path, retrieve: Path, rank: Path, user: str, device: str,
     log, domain = made.split.log, made.domain
     past = Past(log.items, domain.likes).observe_all(log.events)
     history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
-    return Recommender(retrieval, ranking, log, past), history
+    return Recommender(retrieval, ranking, log, past, explain=_writer(explain, ranking)), history
+
+
+def _beside(rank: Path) -> Path | None:
+    """The run that words explanations, where it stands beside that of the ranking task."""
+    run = rank.parent / "explain"
+    return run if run.is_dir() else None
+
+
+def _writer(run: Path | None, ranking: Any, states: str = "") -> Any:
+    """The writer of a run, on the foundation of the ranking task; None where there is no run."""
+    from m6rec.writer import load as load_writer
+
+    return load_writer(run, ranking.foundation, ranking.cache, _store(states)) if run is not None else None
+
+
+def _store(states: str) -> Any:
+    """Where states are kept: a folder, the URL of a server, or "" for this machine's own place."""
+    from m6rec.foundation.stores import RedisStore
+
+    return RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
 
 
 def tuned_runs(
@@ -446,12 +511,10 @@ def tuned_runs(
     """
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
-    from m6rec.foundation.stores import RedisStore
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    store = RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
-    ranking = load_tuned(rank, foundation, store=store)
+    ranking = load_tuned(rank, foundation, store=_store(states))
     return made, load_tuned(retrieve, foundation, ranking.cache), ranking

@@ -17,15 +17,34 @@ from numpy.typing import NDArray
 from m6rec import baselines
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
-from m6rec.metrics import auc, bootstrap_difference, calibration_error, gauc, hit_rate, log_loss, mrr, ndcg, ranks, uauc
+from m6rec.foundation.generate import Sampling
+from m6rec.metrics import (
+    auc,
+    bootstrap_difference,
+    calibration_error,
+    gauc,
+    hit_rate,
+    log_loss,
+    mrr,
+    ndcg,
+    perplexity,
+    ranks,
+    uauc,
+    words,
+)
 from m6rec.report import Row as ReportRow
 from m6rec.report import Table
+from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
+from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Row
 from m6rec.text.factors import NEW_EVERY, Factors
 from m6rec.text.factors import fit as factorise
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS, Past
+from m6rec.tuned import Progress
+from m6rec.types import Draft
+from m6rec.writer import Writer, untuned
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -34,6 +53,8 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 PARTS = (TRAIN, VALID, TEST)
 RETRIEVAL_CUT = 10
+WRITING = Sampling(max_tokens=64, stops=("\n",))
+"""How texts are written that are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +104,35 @@ def ask_all(task: Task, split: Split, domain: Domain, factors: Factors | None = 
     every = np.ones(len(log.events), np.bool_)
     rows, past = lay_out(task, log.events, dict(log.users), dict(log.items), domain, every, factors)
     by_part: dict[int, list[Row]] = {}
-    for part, name in zip(PARTS, ("training", "validation", "test"), strict=True):
+    for part in PARTS:
         kept = [(row, split.part[row.events] == part) for row in rows]
         by_part[part] = [row.only(keep) for row, keep in kept if keep.any()]
+    _require_all(task.name, by_part)
+    return Questions(by_part, past)
+
+
+def draft_all(task: TextTask, split: Split, domain: Domain) -> dict[int, list[Draft]]:
+    """Walks the log once and drafts the texts of every event: by part, each before its event.
+
+    Raises:
+        DataError: A part has no draft, or an event occurs twice in the log, so that a copy tells the text.
+    """
+    log = split.log
+    _check_twice(split)
+    every = np.ones(len(log.events), np.bool_)
+    drafts = writing.lay_out(task, log.events, log.users, log.items, domain, every)
+    by_part = {part: [draft for draft in drafts if split.part[draft.event] == part] for part in PARTS}
+    _require_all(task.name, by_part)
+    return by_part
+
+
+def _require_all(task: str, by_part: Mapping[int, Sequence[object]]) -> None:
+    """Raises DataError where a part is empty."""
+    for part, name in zip(PARTS, ("training", "validation", "test"), strict=True):
         if not by_part[part]:
             raise DataError(
-                f"the {name} part has no event that {task.name!r} asks about; give a larger part or another split"
+                f"the {name} part has no event that {task!r} asks about; give a larger part or another split"
             )
-    return Questions(by_part, past)
 
 
 def check_leaks(split: Split, questions: Questions) -> None:
@@ -100,9 +142,7 @@ def check_leaks(split: Split, questions: Questions) -> None:
         DataError: A question's context reaches its own event or later ones, or an event occurs twice in the log.
     """
     events = split.log.events
-    twice = len(events) - len({(event.user, event.item, event.time, event.value) for event in events})
-    if twice:
-        raise DataError(f"{twice} events occur twice in the log, so a copy may tell the answer; drop duplicates first")
+    _check_twice(split)
     earlier = np.zeros(len(events), np.int64)
     counts: dict[str, int] = {}
     for position, event in enumerate(events):
@@ -113,6 +153,13 @@ def check_leaks(split: Split, questions: Questions) -> None:
             behaviours = np.array([0, *np.cumsum([segment.slot == "history" for segment in row.context])])
             if not np.array_equal(behaviours[row.visible], earlier[row.events]):
                 raise DataError(f"a question of event {row.events[0]} or later sees more or less than its past")
+
+
+def _check_twice(split: Split) -> None:
+    events = split.log.events
+    twice = len(events) - len({(event.user, event.item, event.time, event.value) for event in events})
+    if twice:
+        raise DataError(f"{twice} events occur twice in the log, so a copy may tell the answer; drop duplicates first")
 
 
 def ranking_metrics(labels: Ints, scores: Floats, users: Ints, *, probabilities: bool) -> dict[str, float]:
@@ -254,6 +301,61 @@ def retrieval_tables(
             Table(title=f"Retrieval, {title}", metric="NDCG@10", rows=tuple(rows), ours=next(iter(ours)), note=note)
         )
     return tuple(tables)
+
+
+def text_tables(
+    writers: Sequence[Writer],
+    drafts: Mapping[int, Sequence[Draft]],
+    *,
+    num_written: int = 200,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Table, ...]:
+    """A task of texts on validation and test, beside its own foundation untuned.
+
+    Args:
+        writers: The tuned task, one a seed.
+        drafts: Of ``draft_all``.
+        num_written: Test texts that are written, spread over the part, and compared with what users wrote; 0 for none.
+        progress: Told of the drafts read, method after method.
+
+    Returns:
+        A table a part. "nats a token" decides: the mean log-probability, of which perplexity is exp(−it).
+    """
+    first = writers[0]
+    name = f"m6rec {first.config.method}"
+    methods = {name: list(writers), "untuned": [untuned(first)]}
+    tables = []
+    for part, title in ((VALID, "validation"), (TEST, "test")):
+        chosen = drafts[part]
+        places = np.linspace(0, len(chosen) - 1, min(num_written, len(chosen))).astype(int) if part == TEST else []
+        written = [chosen[place] for place in places]
+        rows = []
+        for method, by_seed in methods.items():
+            measured = [_text_metrics(writer, chosen, written, progress) for writer in by_seed]
+            rows.append(_row(method, measured))
+        note = f"{len(chosen)} texts, each after its user's past."
+        if written:
+            note += f" {len(written)} of them were written, the likeliest token each time."
+        tables.append(Table(title=f"Texts, {title}", metric="nats a token", rows=tuple(rows), ours=name, note=note))
+    return tuple(tables)
+
+
+def _text_metrics(
+    writer: Writer, drafts: Sequence[Draft], written: Sequence[Draft], progress: Progress
+) -> dict[str, float]:
+    nats, counts = writer.nats(drafts, progress)
+    metrics = {"nats a token": float(nats.sum() / counts.sum()), "perplexity": perplexity(nats, counts)}
+    if not written:
+        return metrics
+    texts = [one.text.strip() for one in writer.write(written, WRITING)]
+    targets = [draft.target.strip() for draft in written]
+    return metrics | {
+        "BLEU-1": words.bleu(texts, targets, 1),
+        "BLEU-4": words.bleu(texts, targets, 4),
+        "ROUGE-1": words.rouge(texts, targets, "1"),
+        "ROUGE-2": words.rouge(texts, targets, "2"),
+        "USR": words.unique_sentence_ratio(texts),
+    }
 
 
 _RECOMMENDERS: Mapping[str, Callable[..., baselines.Recommender]] = {

@@ -31,6 +31,8 @@ TRAINING_SEGMENTS = 600
 """Padded segments of one training batch: small, for many steps an epoch; a longer life is a batch of its own."""
 RETRIEVAL_SEGMENTS = 1_200
 """… of one of retrieval, whose users are each other's negatives."""
+TRAINING_TOKENS = 1_024
+"""Padded tokens of one of texts."""
 AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
 
@@ -381,7 +383,8 @@ def tune_texts(
         folder: See ``fit``; the tuning is saved there at the end.
         progress: See ``fit``.
     """
-    batches = [[training[number] for number in group] for group in writer.batches(training)]
+    groups = writer.batches(training, TRAINING_TOKENS)
+    batches = [[training[number] for number in group] for group in groups]
     history = fit(
         writer.tuning,
         batches,

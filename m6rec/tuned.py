@@ -447,10 +447,15 @@ def config_at(folder: Path, kind: Callable[..., ConfigT]) -> ConfigT:
     """The configuration of this kind that was saved with a run. Raises AssetError where the folder holds none."""
     try:
         return kind(**json.loads((folder / "config.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise AssetError(
             f"{folder} holds no tuned task ({error}); make one with `m6rec tune --run {folder}`"
         ) from error
+
+
+def run_of(folder: Path) -> tuple[str, str]:
+    """(task, foundation) of a saved run, whatever its kind. Raises AssetError where the folder is not one."""
+    return config_at(folder, lambda **values: (str(values["task"]), str(values["foundation"])))
 
 
 def save_config(config: Any, folder: Path) -> None:

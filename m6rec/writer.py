@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ from m6rec.types import SLOTS, Draft, Segment
 
 UPPER_LAYERS = 6
 """Layers that see the user by default (design/006-texts-with-evidence.md)."""
-BATCH_TOKENS = 2048
-"""Padded tokens of one pass, context and text."""
+INFERENCE_TOKENS = 2048
+"""Padded tokens of one pass of ``nats``, context and text."""
 TOGETHER = 32
 """Texts that are written at once."""
 KEPT_BYTES = 2 << 30
@@ -127,21 +127,20 @@ class Writer:
         """
         nats, counts = np.zeros(len(drafts)), np.zeros(len(drafts), np.int64)
         done = 0
-        for group in self.batches(drafts):
+        for group in self.batches(drafts, INFERENCE_TOKENS):
             for number, nats_T in zip(group, self._read([drafts[number] for number in group]), strict=True):
                 nats[number], counts[number] = nats_T.sum().item(), len(nats_T)
             done += len(group)
             progress(done, len(drafts))
         return nats, counts
 
-    def batches(self, drafts: Sequence[Draft]) -> list[list[int]]:
-        """Numbers of the drafts of each pass, alike in length."""
-        states = self._fetch(drafts)
-        texts = self._encode(drafts)
+    def batches(self, drafts: Sequence[Draft], most: int) -> list[list[int]]:
+        """Numbers of the drafts of each pass: alike in length, and ``most`` padded tokens at most or a single draft."""
+        states, texts = self._fetch(drafts), self._encode(drafts)
         sizes = []
         for draft, (ids, _) in zip(drafts, texts, strict=True):
             sizes.append((sum(states.places[segment.text][1] for segment in draft.context), len(ids)))
-        return pack(sizes, BATCH_TOKENS)
+        return pack(sizes, most)
 
     @torch.no_grad()
     def write(
@@ -201,7 +200,7 @@ class Writer:
         targets = [[*ids[first:], self._end] for ids, first in texts]
         targets_T = torch.tensor([token for target in targets for token in target], device=model.device)
         nats_T = log_probabilities(model, torch.cat(normed), targets_T)
-        return list(nats_T.split([len(target) for target in targets]))
+        return list(torch.split(nats_T, [len(target) for target in targets]))
 
     def _prompts(self) -> Tensor:
         return self.tuning.prompts_PD.to(self.foundation.model.dtype)
@@ -253,6 +252,12 @@ def create(
         TuningConfig(method=config.method, first_layer=first, num_classes=0), foundation.model, seed=seed
     )
     return Writer(config, foundation, tuning, cache_of(states, foundation, cache, store))
+
+
+def untuned(writer: Writer) -> Writer:
+    """The foundation as a writer of the same task over the same split: what a tuning is measured against."""
+    config = replace(writer.config, method="adapter")  # which, fresh, changes nothing and has no prompts
+    return create(config, writer.foundation, cache=writer.cache)
 
 
 def load(

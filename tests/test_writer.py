@@ -167,7 +167,7 @@ def test_single_equals_batch_in_any_order(split):
 def test_batches_of_one_equal_one_batch(monkeypatch):
     writer, seen = make(), []
     nats, _ = writer.nats(DRAFTS)
-    monkeypatch.setattr(module, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(module, "INFERENCE_TOKENS", 1)
     close(writer.nats(DRAFTS, lambda done, total: seen.append((done, total)))[0], nats)
     assert seen == [(n, 5) for n in range(1, 6)]
 

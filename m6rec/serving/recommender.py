@@ -22,6 +22,7 @@ from m6rec.serving.explaining import explain
 from m6rec.serving.histories import Histories
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.turns import Turns
+from m6rec.tasks import explanations
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Row
 from m6rec.text.log import Log
@@ -29,6 +30,7 @@ from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
 from m6rec.tuned import Tuned
 from m6rec.types import Event, Item, Ranked, Segment, User
+from m6rec.writer import Writer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +58,10 @@ class Recommender(Backend):
         histories: The journal of later events, which is read in here; None keeps them in memory only.
         catalogue: The items on disk, which replace those of the log if there are any; None keeps them in memory only.
         vectors: A folder that keeps the items' vectors over a restart; None reads every item anew.
+        explain: The tuned task that words explanations; None leaves it to the foundation.
+
+    Raises:
+        ConfigError: ``explain`` is of another task.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Recommender(Backend):
         histories: Histories | None = None,
         catalogue: Catalogue | None = None,
         vectors: Path | None = None,
+        explain: Writer | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._vectors = vectors
@@ -86,11 +93,13 @@ class Recommender(Backend):
         for event in histories.replay() if histories is not None else ():
             if event.item in self._items:
                 self._take_in(event)
-        self.swap(retrieve, rank)
+        self.swap(retrieve, rank, explain)
         self.save()
 
-    def swap(self, retrieve: Tuned, rank: Tuned) -> None:
+    def swap(self, retrieve: Tuned, rank: Tuned, explain: Writer | None = None) -> None:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
+        if explain is not None and explain.task is not explanations.TASK:
+            raise ConfigError(f"explanations can't be worded by task {explain.task.name!r}; give a run of 'explain'")
         with self._lock:
             known = dict(self._live)
         index = ItemIndex(retrieve)
@@ -102,7 +111,7 @@ class Recommender(Backend):
             fresh = [item for item in self._live.values() if known.get(item.id) is not item]
             index.remove([item for item in known if item not in self._live])
             index.put(fresh, retrieve.item_vectors(fresh))
-            self._retrieve, self._rank, self._index = retrieve, rank, index
+            self._retrieve, self._rank, self._explain, self._index = retrieve, rank, explain, index
             self._retrieval, self._ranking = Turns(retrieve), Turns(rank)
             # Texts of strangers must not fill the cache on disk.
             self._passing_retrieve, self._passing_rank = (
@@ -206,7 +215,7 @@ class Recommender(Backend):
     def explain(self, user: str, item: str) -> Explanation:
         """See ``Backend``. Raises UnknownError where there is no such user or item."""
         self._need([item], "check the id")
-        return explain(self._rank, self._past, self._user(user), self._live[item], self._items)
+        return explain(self._rank, self._past, self._user(user), self._live[item], self._items, self._explain)
 
     @_alone
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:

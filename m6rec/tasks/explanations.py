@@ -24,18 +24,18 @@ def behaviour(event: Event, item: Item, domain: Domain) -> Segment:
     return Segment(f"{sentence(domain.item(item))} The user {domain.action(event)} it{wrote}.", "history")
 
 
-def prompt(event: Event, item: Item, domain: Domain, aspect: str) -> str:
-    """Region 2 up to the sentence; of the event only its value is told."""
-    return f"The user now purchases {domain.item(item)}. The user {domain.action(event)} it. About the {aspect}:"
+def prompt(item: Item, domain: Domain, action: str, aspect: str) -> str:
+    """Region 2 up to the sentence; ``action`` is what the user did, as the domain words it."""
+    return f"The user now purchases {domain.item(item)}. The user {action} it. About the {aspect}:"
 
 
 def texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
-    """The first sentence of each aspect that the event's review praises, a sentence once."""
-    found: dict[str, str] = {}
+    """The first aspect that each sentence of the event's review praises, and the sentence."""
+    praised: dict[str, str] = {}
     for one in mine(event.text):
         if one.polarity > 0 and len(one.sentence) <= LONGEST_TARGET:
-            found.setdefault(one.sentence, one.aspect)
-    return tuple((prompt(event, item, domain, aspect), f" {said}") for said, aspect in found.items())
+            praised.setdefault(one.sentence, one.aspect)
+    return tuple((prompt(item, domain, domain.action(event), aspect), f" {said}") for said, aspect in praised.items())
 
 
 TASK = TextTask(name="explain", facts=like.facts, behaviour=behaviour, texts=texts)
