@@ -7,53 +7,63 @@
 
 ``benchmarks.reviews`` tells pairs, aspects, simple ways and columns. Zero-shot is the untuned model that reads user and
 prompt as one text.
+
+The gate is measured where it works, in the service's own explanation (``serving.explaining``), on fewer pairs. The past
+holds the evidence and no review of these pairs; no ranking task is tuned, so statements stand in the order of their
+evidence. What a sentence states is mined from it; a template on reviews states that they praise an aspect.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import xrec
 from benchmarks.reviews import Reviews
 from benchmarks.setup import SEEDS, AbsentError, Claims, Setup, research
-from m6rec import writer as writers
 from m6rec.domains import domain as domains
+from m6rec.domains.domain import Domain
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Prompt, Sampling
+from m6rec.metrics.words import statement_precision
 from m6rec.report import Row, Table
+from m6rec.serving.backend import Reason
+from m6rec.serving.explaining import explain
 from m6rec.tasks import explanations
 from m6rec.text.log import TRAIN, VALID, split_by_item, split_by_time
-from m6rec.text.opinions import sentences
+from m6rec.text.opinions import Statement, agree, mine, sentences
+from m6rec.text.past import Past
 from m6rec.train import TrainConfig, tune_texts
-from m6rec.types import Draft
-from m6rec.writer import Writer, WriterConfig
+from m6rec.tuned import Tuned, TunedConfig
+from m6rec.tuned import create as create_tuned
+from m6rec.types import Draft, Event, Item
+from m6rec.writer import Writer, WriterConfig, create
 
 NUM_HISTORY = 8
 """Latest behaviours that zero-shot reads, as it reads each word of them."""
 TOGETHER = 32
 TUNED, ZERO_SHOT, NEAREST, TEMPLATE = "option-adapter", "zero-shot", "nearest review", "template"
+PUBLISHED = "XRec, published"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much is done: texts to tune on and to choose the epoch by, pairs to score, epochs, seeds."""
+    """How much is done: texts to tune on and to choose the epoch by, pairs to score and to explain, epochs, seeds."""
 
     training: int
     validation: int
     tests: int
+    explained: int
     epochs: int
     seeds: tuple[int, ...]
 
 
-FULL = Budget(training=2_000, validation=200, tests=300, epochs=2, seeds=SEEDS)
-QUICK = Budget(training=200, validation=40, tests=40, epochs=1, seeds=SEEDS[:1])
+FULL = Budget(training=2_000, validation=200, tests=300, explained=60, epochs=2, seeds=SEEDS)
+QUICK = Budget(training=200, validation=40, tests=40, explained=8, epochs=1, seeds=SEEDS[:1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +83,18 @@ class Kind:
     sentence: bool
 
 
+def _prompt(event: Event, item: Item, domain: Domain, aspect: str) -> str:
+    return explanations.prompt(item, domain, domain.action(event), aspect)
+
+
 def _clothes(tests: int) -> Reviews:
     log = domains.load(domains.named("clothes"))
-    return Reviews("clothes", split_by_item(log), explanations.TASK, explanations.prompt, tests)
+    return Reviews("clothes", split_by_item(log), explanations.TASK, _prompt, tests)
 
 
 def _instruments(tests: int) -> Reviews:
     log = domains.load(domains.named("instruments"), research("musical_instruments/reviews_5core.jsonl"))
-    return Reviews("instruments", split_by_time(log), explanations.TASK, explanations.prompt, tests)
+    return Reviews("instruments", split_by_time(log), explanations.TASK, _prompt, tests)
 
 
 def _xrec(tests: int) -> Reviews:
@@ -100,6 +114,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     budget, foundation = QUICK if setup.quick else FULL, checkpoint.load()
     tables: list[Table] = []
+    claims: Claims = []
     absent: list[str] = []
     seconds: dict[str, float] = {}
     for kind in KINDS:
@@ -109,17 +124,23 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         except AbsentError as error:
             absent.append(str(error))
             continue
-        tables += _tables(kind, reviews, foundation, budget)
+        writers = [_tuned(kind, reviews, foundation, budget, seed) for seed in budget.seeds]
+        compared = _tables(kind, reviews, writers, foundation)
+        tables += compared
+        claims += _leads(compared)
+        if kind.sentence:
+            tables.append(_gate(reviews, writers, foundation, budget.explained))
+            precision = tables[-1].rows[0].mean("of item")
+            claims.append((f"{reviews.name}: precision of statements behind the gate", precision, ">=", 0.9))
         seconds[reviews.name] = time.perf_counter() - start
     measured = {"seed": list(budget.seeds), "budget": asdict(budget), "absent": absent, "seconds": seconds}
-    return measured | {"tables": tuple(tables)}, _claims(tables)
+    return measured | {"tables": tuple(tables)}, claims
 
 
-def _tables(kind: Kind, reviews: Reviews, foundation: Foundation, budget: Budget) -> list[Table]:
+def _tables(kind: Kind, reviews: Reviews, writers: Sequence[Writer], foundation: Foundation) -> list[Table]:
     aspects = {"found": [reviews.found(draft) for draft in reviews.tests]}
     if kind.sentence:
         aspects = {"given": [reviews.feature(draft) for draft in reviews.tests]} | aspects
-    writers = [_tuned(kind, reviews, foundation, budget, seed) for seed in budget.seeds]
     tables = []
     for told, spoken in aspects.items():
         asked = reviews.asked(spoken)
@@ -142,7 +163,7 @@ def _tables(kind: Kind, reviews: Reviews, foundation: Foundation, budget: Budget
 
 def _tuned(kind: Kind, reviews: Reviews, foundation: Foundation, budget: Budget, seed: int) -> Writer:
     config = WriterConfig(task=kind.task, domain=reviews.name, foundation=foundation.source)
-    writer = writers.create(config, foundation, seed=seed)
+    writer = create(config, foundation, seed=seed)
     training = reviews.drafts(TRAIN, budget.training, seed)
     validation = reviews.drafts(VALID, budget.validation, 0)
     tune_texts(writer, training, validation, TrainConfig(epochs=budget.epochs, seed=seed))
@@ -167,7 +188,7 @@ def _published(reviews: Reviews) -> dict[str, list[list[str]]]:
     """What XRec published for the pairs, by the reference."""
     lines = research("xrec_amazon/xrec_published_outputs.jsonl").read_text().splitlines()
     said = {row["reference"].strip(): row["xrec_prediction"] for row in map(json.loads, lines)}
-    return {"XRec, published": [[said[draft.target.strip()] for draft in reviews.tests]]}
+    return {PUBLISHED: [[said[draft.target.strip()] for draft in reviews.tests]]}
 
 
 def _first(text: str) -> str:
@@ -179,7 +200,7 @@ def _row(method: str, by_seed: Sequence[dict[str, float]]) -> Row:
     return Row(method=method, metrics={name: tuple(scores[name] for scores in by_seed) for name in names})
 
 
-def _claims(tables: Sequence[Table]) -> Claims:
+def _leads(tables: Sequence[Table]) -> Claims:
     """By how much the tuned model leads the best of the simple ways and the untuned model."""
     return [
         (f"{table.title}: {metric} of the tuned model over the best other", _lead(table, metric), ">", 0)
@@ -189,5 +210,69 @@ def _claims(tables: Sequence[Table]) -> Claims:
 
 
 def _lead(table: Table, metric: str) -> float:
-    means = {row.method: row.mean(metric) for row in table.rows if not row.method.startswith("XRec")}
+    means = {row.method: row.mean(metric) for row in table.rows if row.method != PUBLISHED}
     return means.pop(TUNED) - max(means.values())
+
+
+def _gate(reviews: Reviews, writers: Sequence[Writer], foundation: Foundation, most: int) -> Table:
+    """What the service says of the first pairs, beside the same writers without a gate on what the evidence praises."""
+    pairs = reviews.tests[:most]
+    rank = create_tuned(TunedConfig(task="like", domain=reviews.name, foundation=foundation.source), foundation)
+    told = [list(_explained(reviews, pairs, rank, writer)) for writer in writers]
+    asked = reviews.asked([reviews.found(draft) for draft in reviews.tests])[:most]
+    free = []
+    for writer in writers:
+        start = time.perf_counter()
+        texts = [_first(one.text) for one in writer.write(asked, _SENTENCE)]
+        spent = 1_000 * (time.perf_counter() - start) / most
+        free.append(_precision(reviews, pairs, [mine(text) for text in texts]) | {"ms": spent})
+    gated = []
+    for explained in told:
+        of_reviews = [[one for one in reasons if one.kind == "review"] for reasons, _ in explained]
+        said = [one for reasons in of_reviews for one in reasons]
+        stated = [[one for reason in reasons for one in _stated(reason)] for reasons in of_reviews]
+        gated.append(
+            _precision(reviews, pairs, stated)
+            | {
+                "pairs told of": sum(map(bool, of_reviews)) / most,
+                "sentences": len(said) / most,
+                "by the model": sum(one.worded_by == "model" for one in said) / max(1, len(said)),
+                "ms": sum(spent for _, spent in explained) / most,
+            }
+        )
+    rows = (_row("gated", gated), _row("not gated", free))
+    return Table(title=f"{reviews.name}, gate", metric="of item", rows=rows, ours="gated")
+
+
+def _explained(
+    reviews: Reviews, pairs: Sequence[Draft], rank: Tuned, writer: Writer
+) -> Iterator[tuple[list[Reason], float]]:
+    """(the reasons that the service gives for a pair, the milliseconds that it takes)."""
+    log, items = reviews.log, dict(reviews.log.items)
+    wanted = {draft.event for draft in pairs}
+    past = Past(log.items, reviews.domain.likes)
+    if not log.events[-1].time:  # all of it is at one moment, but for the pairs
+        past.observe_all(event for position, event in enumerate(log.events) if position not in wanted)
+    for position, event in enumerate(log.events):
+        if position in wanted:
+            start = time.perf_counter()
+            told = explain(rank, past, log.users[event.user], items[event.item], items, writer)
+            yield told.statements, 1_000 * (time.perf_counter() - start)
+        if event.time:
+            past.observe(event)
+
+
+def _stated(reason: Reason) -> tuple[Statement, ...]:
+    if reason.worded_by == "model":
+        return mine(reason.text)
+    return (Statement(reason.evidence["aspect"], "praised", 1, reason.text),)
+
+
+def _precision(reviews: Reviews, pairs: Sequence[Draft], said: Sequence[Collection[Statement]]) -> dict[str, float]:
+    if not any(said):
+        return {"of item": 0.0, "of pair": 0.0, "statements": 0.0}
+    return {
+        "of item": statement_precision(said, [reviews.of_item(draft.event) for draft in pairs], agree),
+        "of pair": statement_precision(said, [reviews.mined[draft.event] for draft in pairs], agree),
+        "statements": sum(map(len, said)) / len(pairs),
+    }

@@ -1,4 +1,4 @@
-"""Two hundred strings that try to make a model obey them, as people would put them into titles, reviews and messages."""
+"""Two hundred strings that try to make a model obey them, to be put into titles, reviews and messages."""
 
 from __future__ import annotations
 

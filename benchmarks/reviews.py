@@ -117,7 +117,9 @@ class Reviews:
             self.prompt(log.events[draft.event], log.items[log.events[draft.event].item], self.domain, aspect)
             for draft, aspect in zip(self.tests, aspects, strict=True)
         )
-        return [Draft(draft.context, prompt, event=draft.event) for draft, prompt in zip(self.tests, prompts, strict=True)]
+        return [
+            Draft(draft.context, prompt, event=draft.event) for draft, prompt in zip(self.tests, prompts, strict=True)
+        ]
 
     def templates(self, aspects: Sequence[str]) -> list[str]:
         """See the module."""
