@@ -121,7 +121,7 @@ def prepare(
 
 @app.command()
 def tune(
-    task: Annotated[str, typer.Argument(help="like, click, retrieve, explain or package.module:NAME")],
+    task: Annotated[str, typer.Argument(help="like, click, retrieve, explain, design, query or package.module:NAME")],
     *,
     data: Data,
     run: Annotated[Path, typer.Option(help="Folder for the tuning; give it again to resume.")],
@@ -270,6 +270,7 @@ def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int)
 
 Retrieve = Annotated[Path, typer.Option("--retrieve", help="Run of the retrieval task.")]
 Rank = Annotated[Path, typer.Option("--rank", help="Run of the ranking task.")]
+Blocked = Annotated[Path | None, typer.Option("--blocked", help="File of words that no text may hold, one a line.")]
 Explain = Annotated[
     Path | None,
     typer.Option("--explain", help="Run that words explanations; by default 'explain' beside --rank, if any."),
@@ -334,13 +335,40 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Says why a user would like an item, and what each sentence rests on."""
-    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype, explain or _beside(rank))
+    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype, explain or _beside(rank, "explain"))
     explained = recommender.explain(user, item)
     lines = [] if explained.statements else ["Nothing of what is known speaks for it."]
     for one in explained.statements:
         lines += [one.text, f"  {one.kind}: {json.dumps(one.evidence, ensure_ascii=False)}"]
         lines += [f"  worded by the {one.worded_by}" + (f", as {one.reason}" if one.reason else "")]
     say({"user": user, "item": item, **asdict(explained)}, as_json, "\n".join(lines))
+
+
+@app.command()
+def create(
+    kind: Annotated[str, typer.Argument(help="design, query or headline")],
+    *,
+    user: Annotated[str, typer.Option(help="Id of the user.")],
+    item: Annotated[str | None, typer.Option(help="Id of the item that a headline is about.")] = None,
+    category: Annotated[str | None, typer.Option(help="Category of a design; by default the model's choice.")] = None,
+    count: Annotated[int, typer.Option(help="How many texts at most.")] = 1,
+    catalogue: Annotated[bool, typer.Option("--catalogue", help="Let a design be an item that exists.")] = False,
+    blocked: Blocked = None,
+    data: Data = Path("runs/demo/data"),
+    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
+    rank: Rank = Path("runs/demo/like-0"),
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Writes for a user: a product that they would like, a query that they would type, or copy for an item."""
+    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype, blocked=blocked)
+    created = recommender.create(user, kind, item=item, category=category, count=count, catalogue=catalogue)
+    lines = []
+    for one in created:
+        lines += [one.text + (f"  ({one.category})" if one.category else "")]
+        lines += [f"  worded by the {one.worded_by}" + "".join(f"\n  refused: {why}" for why in one.refused)]
+    say({"user": user, "kind": kind, "texts": [asdict(one) for one in created]}, as_json, "\n".join(lines))
 
 
 @app.command("zero-shot")
@@ -383,6 +411,7 @@ def serve(
     data: Data = Path("runs/demo/data"),
     retrieve: Retrieve = Path("runs/demo/retrieve-0"),
     rank: Rank = Path("runs/demo/like-0"),
+    blocked: Blocked = None,
     explain: Explain = None,
     store: Annotated[
         Path, typer.Option(help="Folder that keeps the events and items which come in, and vectors.")
@@ -445,12 +474,15 @@ def serve(
         else LmdbHistories(Path(histories or store / "histories")),
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
-        explain=_writer(explain or _beside(rank), ranking, states),
+        explain=_writer(explain or _beside(rank, "explain"), ranking, states),
+        writers=_creators(rank, ranking, states),
+        blocked=_blocklist(blocked),
     )
 
     def reload() -> None:
         tunings = (load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank))
-        recommender.swap(*tunings, _writer(explain or _beside(rank), ranking, states))
+        wording = _writer(explain or _beside(rank, "explain"), ranking, states)
+        recommender.swap(*tunings, wording, _creators(rank, ranking, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
@@ -470,7 +502,14 @@ def key(
 
 
 def _recommender(
-    data: Path, retrieve: Path, rank: Path, user: str, device: str, dtype: str, explain: Path | None = None
+    data: Path,
+    retrieve: Path,
+    rank: Path,
+    user: str,
+    device: str,
+    dtype: str,
+    explain: Path | None = None,
+    blocked: Path | None = None,
 ) -> tuple[Any, list[str]]:
     from m6rec.serving.recommender import Recommender
     from m6rec.text.past import Past
@@ -479,12 +518,13 @@ def _recommender(
     log, domain = made.split.log, made.domain
     past = Past(log.items, domain.likes).observe_all(log.events)
     history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
-    return Recommender(retrieval, ranking, log, past, explain=_writer(explain, ranking)), history
+    texts = {"explain": _writer(explain, ranking), "writers": _creators(rank, ranking), "blocked": _blocklist(blocked)}
+    return Recommender(retrieval, ranking, log, past, **texts), history
 
 
-def _beside(rank: Path) -> Path | None:
-    """The run that words explanations, where it stands beside that of the ranking task."""
-    run = rank.parent / "explain"
+def _beside(rank: Path, task: str) -> Path | None:
+    """The run of a task of texts, where it stands beside that of the ranking task under the task's name."""
+    run = rank.parent / task
     return run if run.is_dir() else None
 
 
@@ -493,6 +533,18 @@ def _writer(run: Path | None, ranking: Any, states: str = "") -> Any:
     from m6rec.writer import load as load_writer
 
     return load_writer(run, ranking.foundation, ranking.cache, _store(states)) if run is not None else None
+
+
+def _creators(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
+    """By task, the writers of designs and queries whose runs stand beside that of the ranking task."""
+    found = {task: _writer(_beside(rank, task), ranking, states) for task in ("design", "query")}
+    return {task: writer for task, writer in found.items() if writer is not None}
+
+
+def _blocklist(file: Path | None) -> Any:
+    from m6rec.text.safety import Blocklist
+
+    return Blocklist.load(file) if file is not None else Blocklist()
 
 
 def _store(states: str) -> Any:

@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, ExtraError, M6RecError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Explanation, Filters, Reason, Request
+from m6rec.serving.backend import (
+    NO_FILTERS,
+    Answer,
+    Backend,
+    Creation,
+    CreationKind,
+    Explanation,
+    Filters,
+    Reason,
+    Request,
+)
 from m6rec.types import Event, Item, Ranked
 
 try:
@@ -101,6 +111,21 @@ class Client(Backend):
         """Why the user would like the item, by what has happened so far."""
         found = self._send("POST", "/v1/explain", {"user": user, "item": item})
         return Explanation(found["text"], [Reason(**one) for one in found["statements"]])
+
+    def create(
+        self,
+        user: str,
+        kind: CreationKind,
+        *,
+        item: str | None = None,
+        category: str | None = None,
+        count: int = 1,
+        catalogue: bool = False,
+    ) -> list[Creation]:
+        """Different texts for the user, the best first; see ``Backend``."""
+        body = {"user": user, "kind": kind, "item": item, "category": category, "count": count, "catalogue": catalogue}
+        found = self._send("POST", "/v1/create", body)
+        return [Creation(**{**one, "refused": tuple(one["refused"])}) for one in found["texts"]]
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""

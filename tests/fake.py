@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 
-from m6rec.errors import DataError, StoreError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Explanation, Reason
+from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
+from m6rec.serving.backend import NO_FILTERS, Answer, Backend, Creation, Explanation, Reason
 from m6rec.types import Item, Ranked
 
 
@@ -78,6 +78,17 @@ class FakeBackend(Backend):
             Reason("You may like it because you do.", "history", {"events": [{"item": item, "time": 7}]}, "model"),
         ]
         return Explanation(" ".join(one.text for one in said), said)
+
+    def create(self, user, kind, *, item=None, category=None, count=1, catalogue=False):
+        self.work()
+        self.known(user, [item] if item is not None else [])
+        if (item is not None) != (kind == "headline"):
+            raise ConfigError(f"a {kind} with item {item!r}")
+        if kind == "design":
+            made = [Creation("Film 2", "model", category or "Comedy", "i2" if catalogue else None, ("it babbles",))]
+        else:
+            made = [Creation("comedy films", "template", item=item, refused=("it has no end",))]
+        return (made * count)[:count]
 
     def rerank(self, query, documents):
         self.work()

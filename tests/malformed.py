@@ -12,6 +12,7 @@ BODIES = {
     "/v1/retrieve": {"user": "u0", "count": 3},
     "/v1/rank": {"user": "u0", "items": ["i1", "i2"]},
     "/v1/explain": {"user": "u0", "item": "i1"},
+    "/v1/create": {"user": "u0", "kind": "design", "category": "Drama", "count": 2, "catalogue": True},
     "/v1/events": {"events": [{"user": "u0", "item": "i1", "time": 1, "value": 1.0, "text": "fine"}]},
     "/v1/items": {"items": [{"id": "i1", "title": "Film 1", "categories": ["Drama"], "details": {"n": 1}}]},
     "/v1/rerank": {"query": "snow", "documents": ["boots", {"text": "sandals"}], "top_n": 1},

@@ -90,3 +90,14 @@ def test_explain_names_an_unknown_id(monkeypatch, capsys):
     code, said = run(monkeypatch, capsys, "explain", "--user", "u0", "--item", "i99")
     assert code == 2
     assert "i99" in said
+
+
+def test_create_prints_each_text_and_why_others_were_refused(monkeypatch):
+    monkeypatch.setattr(cli, "_recommender", lambda *given, blocked: (FakeBackend(), []))
+    words = ["create", "design", "--user", "u0", "--category", "Drama", "--catalogue"]
+    said = runner.invoke(cli.app, words).stdout
+    assert said.splitlines() == ["Film 2  (Drama)", "  worded by the model", "  refused: it babbles"]
+    told = json.loads(runner.invoke(cli.app, [*words, "--count", "2", "--json"]).stdout)
+    assert [one["item"] for one in told["texts"]] == ["i2", "i2"]
+    said = runner.invoke(cli.app, ["create", "headline", "--user", "u0", "--item", "i1"]).stdout
+    assert said.splitlines()[:2] == ["comedy films", "  worded by the template"]

@@ -40,6 +40,8 @@ def test_a_client_answers_as_the_backend_does(both):
     wanted = [Request(user="u0", count=2, offset=1), Request(user="u1")]
     assert [a.items for a in client.recommend_many(wanted)] == [a.items for a in backend.recommend_many(wanted)]
     assert client.explain("u1", "i3") == backend.explain("u1", "i3")
+    for given in ({"kind": "design", "count": 2, "catalogue": True}, {"kind": "headline", "item": "i3"}):
+        assert client.create("u1", **given) == backend.create("u1", **given)
     documents = ["xyz", "snow", "so"]
     for found, expected in zip(client.rerank("snow", documents), backend.rerank("snow", documents), strict=True):
         np.testing.assert_array_equal(found, expected)

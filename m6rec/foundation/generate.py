@@ -47,7 +47,7 @@ class Sampling:
         no_repeat_ngram: So many tokens in a row never come twice in region 2; 0 lets them.
         stops: Strings that a text ends before.
         stop_ids: Tokens that end a text, beside the foundation's own.
-        seed: Of the draws.
+        seed: Of the draws; the texts of one ``Engine.generate`` count on from it, so that one prompt can have several.
     """
 
     max_tokens: int = 64
@@ -194,7 +194,8 @@ class Engine:
         self, prompts: Sequence[Prompt], sampling: Sampling, constraint: Constraint[Any] | None = None
     ) -> list[Generated]:
         """Writes a text for each prompt, together with those active already."""
-        streams = [self.add(prompt, sampling, constraint) for prompt in prompts]
+        seeded = (replace(sampling, seed=sampling.seed + number) for number in range(len(prompts)))
+        streams = [self.add(prompt, one, constraint) for prompt, one in zip(prompts, seeded, strict=True)]
         results = []
         for stream in streams:
             while stream.result is None:

@@ -66,6 +66,28 @@ class Explanation:
     statements: list[Reason]
 
 
+CreationKind = Literal["design", "query", "headline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A text made for a user.
+
+    Attributes:
+        text: The title of a design, a query, or a headline.
+        worded_by: Whether the model wrote it, or none of its texts could be shown and ours stands in.
+        category: Of a design; "" of other texts.
+        item: Id of the item of the catalogue that it names, if it names one.
+        refused: Why texts that the model wrote before it were not shown.
+    """
+
+    text: str
+    worded_by: Literal["model", "template"]
+    category: str = ""
+    item: str | None = None
+    refused: tuple[str, ...] = ()
+
+
 NO_FILTERS = Filters()
 
 
@@ -122,6 +144,23 @@ class Backend(Protocol):
 
     def explain(self, user: str, item: str) -> Explanation:
         """Why the user would like the item, by what has happened so far."""
+
+    def create(
+        self,
+        user: str,
+        kind: CreationKind,
+        *,
+        item: str | None = None,
+        category: str | None = None,
+        count: int = 1,
+        catalogue: bool = False,
+    ) -> list[Creation]:
+        """Different texts for the user, the best first: at least one, ``count`` at most.
+
+        Kinds are "design", a product that they would like, of the ``category`` if one is given; "query", what they
+        would search next; "headline", copy for an ``item``. With ``catalogue``, a design is an item of the catalogue
+        that the user has not met.
+        """
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""

@@ -44,16 +44,9 @@ def explain(
     Raises:
         ExtraError: The item has reviews, but TextBlob, which mines them, is not installed.
     """
-    reviews = past.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
-    mined = [one for review in reviews for one in _mine(review)]
-    found = reasons.statements(past, user.id, item, rank.domain, items, mined)
-    if not found:
-        return Explanation("", [])
-    row = tasks.ask(rank.task, past, user, [item], rank.domain, items)
-    score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
-    chosen = reasons.choose(found, score, scores_without)
+    context, chosen = reasons_for(rank, past, user, item, items)
     if writer is None:
-        written = _word(rank, row.context, [reasons.prompt(one, item, rank.domain) for one in chosen])
+        written = word(rank, context, [reasons.prompt(one, item, rank.domain) for one in chosen])
     else:
         written = writer.write(_drafts(writer, chosen, past, user, item, items), WORDING)
     said: list[Reason] = []
@@ -63,7 +56,21 @@ def explain(
     return Explanation(" ".join(one.text for one in said), said)
 
 
-def _word(rank: Tuned, context: Sequence[Segment], prompts: Sequence[str]) -> list[Generated]:
+def reasons_for(
+    rank: Tuned, past: Past, user: User, item: Item, items: dict[str, Item]
+) -> tuple[tuple[Segment, ...], list[Statement]]:
+    """(the user's context, the statements that speak for the item, the most decisive first); see ``explain``."""
+    reviews = past.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
+    mined = [one for review in reviews for one in _mine(review)]
+    found = reasons.statements(past, user.id, item, rank.domain, items, mined)
+    row = tasks.ask(rank.task, past, user, [item], rank.domain, items)
+    if not found:
+        return row.context, []
+    score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
+    return row.context, reasons.choose(found, score, scores_without)
+
+
+def word(rank: Tuned, context: Sequence[Segment], prompts: Sequence[str]) -> list[Generated]:
     """What the foundation goes on with after each prompt, all together, for the user of this context."""
     if not prompts:
         return []

@@ -41,9 +41,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m6rec.errors import ConfigError, DataError, M6RecError, StoreError, UnknownError
-from m6rec.serving.backend import Answer, Backend, Explanation
+from m6rec.serving.backend import Answer, Backend, Creation, Explanation
 from m6rec.serving.batching import Batcher, Done, Kind, OverloadedError
 from m6rec.serving.schema import (
+    CreateAnswer,
+    CreateBody,
     Document,
     Embedding,
     EmbeddingsAnswer,
@@ -210,6 +212,9 @@ class Service:
         self._explain = Kind[ExplainBody, Explanation](
             "explain", lambda bodies: [backend.explain(body.user, body.item) for body in bodies]
         )
+        self._create = Kind[CreateBody, list[Creation]](
+            "create", lambda bodies: [backend.create(**body.model_dump()) for body in bodies]
+        )
         self._rerank = Kind[RerankBody, tuple[NDArray[np.float64], int]](
             "rerank", lambda bodies: [backend.rerank(body.query, body.texts()) for body in bodies]
         )
@@ -283,6 +288,14 @@ class Service:
         template. ``worded_by`` tells which happened, and ``reason`` why. There may be nothing to say.
         """
         return (await self._do(self.model, self._explain, body)).value
+
+    async def create(self, body: CreateBody) -> CreateAnswer:
+        """Texts made for the user: a product that they would like, a query that they would type, copy for an item.
+
+        What is too long, indecent or personal is not shown: the next text stands in for it, and where none is left, a
+        template. ``worded_by`` tells which happened, and ``refused`` why. There may be fewer texts than asked for.
+        """
+        return CreateAnswer(texts=(await self._do(self.model, self._create, body)).value)
 
     async def events(self, body: EventsBody) -> Written:
         """Keeps events; 201 means that they are on disk and part of the user's history."""
@@ -578,6 +591,7 @@ def create_app(
         ("/v1/retrieve", service.retrieve, 200),
         ("/v1/rank", service.rank, 200),
         ("/v1/explain", service.explain, 200),
+        ("/v1/create", service.create, 200),
         ("/v1/events", service.events, 201),
         ("/v1/items", service.items, 200),
         ("/v1/rerank", service.rerank, 200),

@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from types import MappingProxyType
+from typing import Concatenate, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.states import StateCache
-from m6rec.serving.backend import NO_FILTERS, NUM_RETRIEVED, Answer, Backend, Explanation, Filters, Request
+from m6rec.serving.backend import (
+    NO_FILTERS,
+    NUM_RETRIEVED,
+    Answer,
+    Backend,
+    Creation,
+    CreationKind,
+    Explanation,
+    Filters,
+    Request,
+)
 from m6rec.serving.catalogue import Catalogue
+from m6rec.serving.creating import Asked, Creator
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.explaining import explain
 from m6rec.serving.histories import Histories
 from m6rec.serving.item_index import ItemIndex
+from m6rec.serving.settings import MAX_CREATED
 from m6rec.serving.turns import Turns
 from m6rec.tasks import explanations
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Row
 from m6rec.text.log import Log
 from m6rec.text.past import Past
+from m6rec.text.safety import Blocklist
 from m6rec.text.verbalise import quote
 from m6rec.tuned import Tuned
 from m6rec.types import Event, Item, Ranked, Segment, User
 from m6rec.writer import Writer
+
+NO_WRITERS: Mapping[str, Writer] = MappingProxyType({})
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +75,8 @@ class Recommender(Backend):
         catalogue: The items on disk, which replace those of the log if there are any; None keeps them in memory only.
         vectors: A folder that keeps the items' vectors over a restart; None reads every item anew.
         explain: The tuned task that words explanations; None leaves it to the foundation.
+        writers: The tuned tasks that write designs and queries, by their names; the foundation writes what none does.
+        blocked: What no text that is created may hold, besides the built-in words.
 
     Raises:
         ConfigError: ``explain`` is of another task.
@@ -75,8 +93,11 @@ class Recommender(Backend):
         catalogue: Catalogue | None = None,
         vectors: Path | None = None,
         explain: Writer | None = None,
+        writers: Mapping[str, Writer] = NO_WRITERS,
+        blocked: Blocklist | None = None,
     ) -> None:
         self._lock = threading.RLock()
+        self._blocked = blocked or Blocklist()
         self._vectors = vectors
         self._past, self._histories, self._catalogue = past, histories, catalogue
         self._users = dict(log.users)
@@ -93,10 +114,16 @@ class Recommender(Backend):
         for event in histories.replay() if histories is not None else ():
             if event.item in self._items:
                 self._take_in(event)
-        self.swap(retrieve, rank, explain)
+        self.swap(retrieve, rank, explain, writers)
         self.save()
 
-    def swap(self, retrieve: Tuned, rank: Tuned, explain: Writer | None = None) -> None:
+    def swap(
+        self,
+        retrieve: Tuned,
+        rank: Tuned,
+        explain: Writer | None = None,
+        writers: Mapping[str, Writer] = NO_WRITERS,
+    ) -> None:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
         if explain is not None and explain.task is not explanations.TASK:
             raise ConfigError(f"explanations can't be worded by task {explain.task.name!r}; give a run of 'explain'")
@@ -113,6 +140,7 @@ class Recommender(Backend):
             index.put(fresh, retrieve.item_vectors(fresh))
             self._retrieve, self._rank, self._explain, self._index = retrieve, rank, explain, index
             self._retrieval, self._ranking = Turns(retrieve), Turns(rank)
+            self._creator = Creator(rank, writers, self._blocked)
             # Texts of strangers must not fill the cache on disk.
             self._passing_retrieve, self._passing_rank = (
                 Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
@@ -218,6 +246,44 @@ class Recommender(Backend):
         return explain(self._rank, self._past, self._user(user), self._live[item], self._items, self._explain)
 
     @_alone
+    def create(
+        self,
+        user: str,
+        kind: CreationKind,
+        *,
+        item: str | None = None,
+        category: str | None = None,
+        count: int = 1,
+        catalogue: bool = False,
+    ) -> list[Creation]:
+        """See ``Backend``.
+
+        Raises:
+            UnknownError: There is no such user, item or category.
+            ConfigError: A number is out of range, or what is given does not go with the kind.
+        """
+        _check_creation(kind, item, category, count, catalogue)
+        if item is not None:
+            self._need([item], "check the id")
+        asked = Asked(
+            kind=kind,
+            user=self._user(user),
+            history=self._past.history(user),
+            items=self._items,
+            live=self._live,
+            item=self._live[item] if item is not None else None,
+            category=category or "",
+            count=count,
+            catalogue=catalogue,
+        )
+
+        def recommended(name: str) -> list[Item]:
+            filters = Filters(categories=(name,) if name else ())
+            return [one.item for one in self.retrieve(user, filters=filters)]
+
+        return self._creator.create(asked, self._past, recommended)
+
+    @_alone
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """See ``Backend``: the ranking task's probabilities for a user of whom one search is known, and no statistics.
 
@@ -265,6 +331,7 @@ class Recommender(Backend):
         self._past.know(items)
         fresh = {item.id: item for item in items}
         self._live |= fresh
+        self._creator.forget_catalogue()
         self._items |= fresh
         self._index.put(items, vectors)
 
@@ -275,6 +342,7 @@ class Recommender(Backend):
             self._catalogue.delete(ids)
         for item in ids:
             self._live.pop(item, None)
+        self._creator.forget_catalogue()
         return self._index.remove(ids)
 
     def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
@@ -327,6 +395,20 @@ def _check(request: Request) -> None:
             raise ConfigError(f"{name} is {wish}; it must be 0 (by score alone) to 1")
     if request.diversity and request.calibration:
         raise ConfigError(f"diversity is {request.diversity} and calibration {request.calibration}; give one of them")
+
+
+def _check_creation(kind: str, item: str | None, category: str | None, count: int, catalogue: bool) -> None:
+    """Raises ConfigError where a request for texts can't be meant."""
+    if kind not in get_args(CreationKind):
+        raise ConfigError(f"kind is {kind!r}; choose one of {', '.join(get_args(CreationKind))}")
+    if not 1 <= count <= MAX_CREATED:
+        raise ConfigError(f"count is {count}; it must be 1 to {MAX_CREATED}")
+    if (item is not None) != (kind == "headline"):
+        raise ConfigError(
+            f"a {kind} with item {item!r}; a headline needs the id of an item, and nothing else takes one"
+        )
+    if kind != "design" and (category is not None or catalogue):
+        raise ConfigError(f"a {kind} takes neither category ({category!r}) nor catalogue ({catalogue}); a design does")
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from m6rec.serving.backend import Filters, Request
+from m6rec.serving.backend import Creation, CreationKind, Filters, Request
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
     MAX_COUNT,
+    MAX_CREATED,
     MAX_FIELDS,
     MAX_ID_CHARS,
     MAX_OFFSET,
@@ -114,6 +115,25 @@ class ExplainBody(BaseModel):
 
     user: Id
     item: Id
+
+
+class CreateBody(BaseModel):
+    """Asks for texts that are made for a user."""
+
+    model_config = _example(user="196", kind="design", category="Comedy", count=3, catalogue=True)
+
+    user: Id
+    kind: Annotated[CreationKind, Field(description="A product's title, a search query, or copy for an item.")]
+    item: Annotated[Id | None, Field(description="What a headline is about; for headlines only.")] = None
+    category: Annotated[Id | None, Field(description="Of a design; the model chooses where none is given.")] = None
+    count: Annotated[int, Field(ge=1, le=MAX_CREATED, description="Texts at most."), WHOLE] = 1
+    catalogue: Annotated[bool, Field(description="Let a design be an item of the catalogue, new to the user.")] = False
+
+
+class CreateAnswer(BaseModel):
+    """The texts, the best first."""
+
+    texts: list[Creation]
 
 
 class RankedAnswer(BaseModel):

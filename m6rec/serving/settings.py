@@ -21,6 +21,7 @@ MAX_CANDIDATES = 1_000  # items to rank, documents to rerank, ids to leave out
 MAX_COUNT, MAX_OFFSET = NUM_RETRIEVED, NUM_RETRIEVED - 1
 MAX_WRITES = 1_000  # events or items
 MAX_TEXTS = 256  # texts to embed
+MAX_CREATED = 10  # texts to create
 MAX_FIELDS = 32  # categories or details of an item
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from m6rec.text import safety
+
 MAX_WORDS = 40
 """Of a sentence, quoted parts not counted."""
-BLOCKED = frozenset(
-    "assistant system prompt instruction instructions ignore disregard password http https www com kill die nazi nazis"
-    " fuck fucking fucked shit shitty bitch cunt whore slut nigger faggot retard retarded rape porn".split()
+BLOCKED = safety.BLOCKED | set(
+    "assistant system prompt instruction instructions ignore disregard password http https www com kill die nazi"
+    " nazis".split()
 )
 """Words that no sentence to a user holds outside quotes, and no quoted review at all."""
 

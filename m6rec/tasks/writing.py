@@ -41,7 +41,11 @@ class TextTask:
     texts: Callable[[Event, Item, Domain], tuple[tuple[str, str], ...]]
 
 
-_TASKS = {"explain": "m6rec.tasks.explanations:TASK"}
+_TASKS = {
+    "explain": "m6rec.tasks.explanations:TASK",
+    "design": "m6rec.tasks.design:TASK",
+    "query": "m6rec.tasks.query:TASK",
+}
 
 
 def names() -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,3 +89,86 @@ class TitleTrie:
         """See ``Constraint``."""
         place = int(np.searchsorted(self.allowed(state), token))
         return int(self._first[state]) + place
+
+
+class Unquoted:
+    """Allows one line that neither holds nor escapes a double quote, of at least one token; it may end anywhere.
+
+    What follows it in a ``Series`` is thus told from it: a text in quotes, or a string of JSON.
+
+    Args:
+        tokenizer: Of the foundation that generates.
+    """
+
+    start = False
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokens = _unquoted(tokenizer)
+
+    def allowed(self, state: bool) -> NDArray[np.int64]:
+        """See ``Constraint``; ascending."""
+        return self._tokens
+
+    def may_end(self, state: bool) -> bool:
+        """See ``Constraint``."""
+        return state
+
+    def advance(self, state: bool, token: int) -> bool:
+        """See ``Constraint``."""
+        return True
+
+
+class Series:
+    """Allows a text of each part, one after the other; parts may be ``TitleTrie`` of one text.
+
+    Where a part may end and may go on as well, both are kept in mind until a token decides.
+
+    Args:
+        parts: At least one.
+
+    Raises:
+        ConfigError: There is none.
+    """
+
+    def __init__(self, parts: Sequence[Constraint[Any]]) -> None:
+        if not parts:
+            raise ConfigError("a series needs at least one part")
+        self._parts = tuple(parts)
+        self.start = self._opened({(0, parts[0].start)})
+
+    def allowed(self, state: frozenset[tuple[int, Hashable]]) -> NDArray[np.int64]:
+        """See ``Constraint``; ascending."""
+        tokens = [self._parts[place].allowed(inner) for place, inner in state]
+        return tokens[0] if len(tokens) == 1 else np.unique(np.concatenate(tokens))
+
+    def may_end(self, state: frozenset[tuple[int, Hashable]]) -> bool:
+        """See ``Constraint``."""
+        last = len(self._parts) - 1
+        return any(place == last and self._parts[place].may_end(inner) for place, inner in state)
+
+    def advance(self, state: frozenset[tuple[int, Hashable]], token: int) -> frozenset[tuple[int, Hashable]]:
+        """See ``Constraint``."""
+        return self._opened(
+            {
+                (place, self._parts[place].advance(inner, token))
+                for place, inner in state
+                if token in self._parts[place].allowed(inner)
+            }
+        )
+
+    def _opened(self, state: set[tuple[int, Hashable]]) -> frozenset[tuple[int, Hashable]]:
+        """The state, and the beginning of each part whose one before may end here. No part is empty."""
+        ended = {place for place, inner in state if self._parts[place].may_end(inner)}
+        return frozenset(
+            state | {(place + 1, self._parts[place + 1].start) for place in ended if place + 1 < len(self._parts)}
+        )
+
+
+@lru_cache(maxsize=2)
+def _unquoted(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Ids whose text is whole characters of one line, without a double quote or a backslash."""
+    control = set(tokenizer.control_ids)
+    texts = ((token, tokenizer.decode([token])) for token in range(tokenizer.vocab_size) if token not in control)
+    return np.array(
+        [token for token, text in texts if text and text.isprintable() and not set(text) & set('"\\\ufffd')]
+    )

@@ -99,6 +99,24 @@ def test_explain_gives_statements_with_their_evidence(http):
         assert problem(http.post("/v1/explain", json=body), 422)["type"] == "invalid"
 
 
+def test_create_gives_texts_and_why_others_were_refused(http):
+    body = {"user": "u0", "kind": "design", "category": "Drama", "catalogue": True}
+    answer = http.post("/v1/create", json=body)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "texts": [
+            {"text": "Film 2", "worded_by": "model", "category": "Drama", "item": "i2", "refused": ["it babbles"]}
+        ]
+    }
+    assert len(http.post("/v1/create", json={**body, "count": 3}).json()["texts"]) == 3
+    copy = http.post("/v1/create", json={"user": "u0", "kind": "headline", "item": "i1"}).json()["texts"][0]
+    assert (copy["item"], copy["worded_by"]) == ("i1", "template")
+    for change in ({"user": "nobody"}, {"kind": "headline", "item": "i99"}):
+        assert problem(http.post("/v1/create", json={**body, **change}), 404)["type"] == "not_found"
+    for change in ({"kind": "poem"}, {"count": 0}, {"count": 11}, {"kind": "headline"}, {"item": "i1"}, {"words": 3}):
+        assert problem(http.post("/v1/create", json={**body, **change}), 422)["type"] == "invalid"
+
+
 def test_an_event_brings_a_user_into_being(http, backend):
     unknown = {"user": "u77", "items": ["i1"]}
     assert "u77" in problem(http.post("/v1/rank", json=unknown), 404)["message"]

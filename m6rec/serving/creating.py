@@ -1,0 +1,253 @@
+"""What a user would like to read: a product designed for them, a query that they would type, copy for an item.
+
+Several texts are drawn and taken in the order of their likelihood, without those that ``text.safety``, the catalogue or
+the gate of ``tasks.faithfulness`` refuses. Where none is left, a text without a model stands in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from m6rec.errors import ConfigError, UnknownError
+from m6rec.foundation.generate import Generated, Sampling
+from m6rec.serving.backend import Creation, CreationKind
+from m6rec.serving.explaining import reasons_for, word
+from m6rec.tasks import design, headline, query, writing
+from m6rec.text.constraints import Constraint, Series, TitleTrie, Unquoted
+from m6rec.text.past import Past
+from m6rec.text.safety import Blocklist, fault
+from m6rec.tuned import Tuned
+from m6rec.types import Draft, Event, Item, User
+from m6rec.writer import Writer, WriterConfig
+from m6rec.writer import create as create_writer
+
+NUM_SPARE = 4
+"""Texts drawn beyond those asked for, to stand in for refused ones."""
+MAX_TOKENS = 48
+DRAWING = Sampling(max_tokens=MAX_TOKENS, temperature=0.8, top_p=0.95)
+
+Wrong = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request for texts.
+
+    Attributes:
+        kind: Of text.
+        user: For whom.
+        history: Their events, oldest first.
+        items: By id, those of the history and those deleted.
+        live: By id, those that may be named.
+        item: What a headline is about.
+        category: Of a design; "" lets the model choose one.
+        count: How many texts at most.
+        catalogue: Whether a design must be an item of the catalogue.
+    """
+
+    kind: CreationKind
+    user: User
+    history: Sequence[Event]
+    items: dict[str, Item]
+    live: Mapping[str, Item]
+    item: Item | None = None
+    category: str = ""
+    count: int = 1
+    catalogue: bool = False
+
+
+class Creator:
+    """Creates texts on one foundation.
+
+    Args:
+        rank: The tuned ranking task, which weighs the reasons of headlines; its foundation writes what no writer does.
+        writers: Tuned tasks of texts by their names.
+        blocked: What no text may hold.
+    """
+
+    def __init__(self, rank: Tuned, writers: Mapping[str, Writer], blocked: Blocklist) -> None:
+        self._rank, self._writers, self._blocked = rank, dict(writers), blocked
+        self._answers: dict[str, tuple[TitleTrie, dict[str, list[str]]]] = {}
+
+    def forget_catalogue(self) -> None:
+        """The catalogue has changed: what may be named is gathered anew when it is next asked for."""
+        self._answers.clear()
+
+    def create(self, asked: Asked, past: Past, recommended: Callable[[str], Iterable[Item]]) -> list[Creation]:
+        """See ``Backend.create``.
+
+        Args:
+            asked: The request.
+            past: Everything observed so far.
+            recommended: Items for the user, the best first, of a category or ("") of all.
+        """
+        if asked.kind == "headline":
+            return self._headlines(asked, past)
+        return self._designs(asked, recommended) if asked.kind == "design" else self._queries(asked)
+
+    def _designs(self, asked: Asked, recommended: Callable[[str], Iterable[Item]]) -> list[Creation]:
+        noun, given = self._rank.domain.noun, asked.category
+        names = [name for name in _categories(asked.live.values()) if not self._blocked.holds(name)]
+        if given and given not in names:
+            raise UnknownError(
+                f"there is no category {given!r} among the {len(names)} of the catalogue; check its name"
+            )
+        if not names:
+            raise ConfigError("the catalogue has no category; upsert items first")
+        tokenizer = self._rank.foundation.tokenizer
+        by_text: dict[str, list[str]] = {}
+        constraint: Constraint[object]
+        if asked.catalogue:
+            constraint, by_text = self._named(asked, names)
+        else:
+            opened = [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
+            constraint = Series([*opened, Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
+        seen = {event.item for event in asked.history}
+        wrong_title = self._wrong(asked, design.LONGEST)
+
+        def wrong(text: str) -> str | None:
+            if not asked.catalogue:
+                return wrong_title(design.read(text, given)[1])
+            if seen.issuperset(by_text[text]):
+                return "the user has met it already"
+            return self._wrong_name(design.read(text, given)[1])
+
+        written = self._write(asked, design.prompt(self._rank.domain, given), constraint)
+        found, refused = _pass(written, wrong, asked.count)
+        if found:
+            created = []
+            for text, before in found:
+                category, title = design.read(text, given)
+                item = next((one for one in by_text.get(text, ()) if one not in seen), None)
+                title = asked.live[item].title if item is not None else title
+                created.append(Creation(title, "model", category, item, before))
+            return created
+        liked = given or next((name for name in self._liked(asked) if name in names), names[0])
+        if not asked.catalogue:
+            return [Creation(f"Untitled {noun}", "template", liked, None, refused)]
+        stand_ins = (one for one in recommended(given) if self._wrong_name(one.title) is None)
+        return [
+            Creation(one.title, "template", given or design.categories(one)[0], one.id, refused)
+            for one, _ in zip(stand_ins, range(asked.count), strict=False)
+        ]
+
+    def _named(self, asked: Asked, names: Sequence[str]) -> tuple[TitleTrie, dict[str, list[str]]]:
+        """The trie of what fills the blanks by the catalogue, and the ids of the items that each text names."""
+        if asked.category not in self._answers:
+            by_text: dict[str, list[str]] = {}
+            allowed = {asked.category} if asked.category else set(names)
+            for item in asked.live.values():
+                for name in allowed.intersection(design.categories(item)):
+                    text = design.closed(item.title) if asked.category else design.target(name, item.title)
+                    by_text.setdefault(text, []).append(item.id)
+            self._answers[asked.category] = TitleTrie(self._rank.foundation.tokenizer, by_text), by_text
+        return self._answers[asked.category]
+
+    def _queries(self, asked: Asked) -> list[Creation]:
+        wrong = self._wrong(asked, query.LONGEST)
+        tokenizer = self._rank.foundation.tokenizer
+        constraint = Series([Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
+        written = self._write(asked, query.prompt(), constraint)
+        found, refused = _pass(written, lambda text: wrong(_unclosed(text)), asked.count)
+        if found:
+            return [Creation(_unclosed(text), "model", refused=before) for text, before in found]
+        noun = f"{self._rank.domain.noun}s"
+        texts = [text for name in self._liked(asked) if wrong(text := f"{name.lower()} {noun}") is None]
+        return [Creation(text, "template", refused=refused) for text in (texts or [noun])[: asked.count]]
+
+    def _headlines(self, asked: Asked, past: Past) -> list[Creation]:
+        item = asked.item
+        assert item is not None
+        context, chosen = reasons_for(self._rank, past, asked.user, item, asked.items)
+        written = word(self._rank, context, [headline.prompt(one, item, self._rank.domain) for one in chosen])
+        private = self._private(asked.user)
+        created = list[Creation]()
+        for statement, text in zip(chosen[: asked.count], written, strict=False):
+            options = {
+                headline.copy(text.text, item): "the sentence has no end"
+                if text.reason != "stop"
+                else headline.unfaithful(text.text, statement, item),
+                headline.copy(statement.text, item): None,
+            }
+            refused = list[str]()
+            for place, (copy, wrong) in enumerate(options.items()):
+                wrong = wrong or fault(copy, longest=headline.LONGEST, blocked=self._blocked, private=private)
+                if wrong is None:
+                    by = "template" if place else "model"
+                    created.append(Creation(copy, by, item=item.id, refused=tuple(refused)))
+                    break
+                refused.append(wrong)
+        if created:
+            return created
+        plain = headline.plain(item)
+        wrong = fault(plain, longest=headline.LONGEST, blocked=self._blocked)
+        return [Creation(plain if wrong is None else "Picked for you.", "template", item=item.id)]
+
+    def _write(self, asked: Asked, prompt: str, constraint: Constraint[object]) -> list[Generated]:
+        """Different texts for the user, the likeliest by the token first."""
+        writer = self._writer(asked.kind)
+        context = writing.context(writer.task, asked.history, asked.user, writer.domain, asked.items)
+        drafts = [Draft(context, prompt)] * (asked.count + NUM_SPARE)
+        written = {one.text: one for one in writer.write(drafts, DRAWING, constraint)}
+        return sorted(written.values(), key=lambda one: -one.log_probability / (len(one.ids) + 1))
+
+    def _writer(self, kind: str) -> Writer:
+        """The tuned writer of a kind; else the foundation as it is, by a tuning which, fresh, changes nothing."""
+        if kind not in self._writers:
+            config, states = self._rank.config, self._rank.cache.config
+            fresh = WriterConfig(
+                task=kind,
+                domain=config.domain,
+                foundation=config.foundation,
+                method="adapter",
+                depth=states.depth,
+                keep=states.keep,
+            )
+            self._writers[kind] = create_writer(fresh, self._rank.foundation, cache=self._rank.cache)
+        return self._writers[kind]
+
+    def _private(self, user: User) -> list[str]:
+        return [user.id, *map(str, user.details.values()), self._rank.domain.user(user)]
+
+    def _wrong(self, asked: Asked, longest: int) -> Wrong:
+        """Why a text that is new must not be shown to the user."""
+        private = self._private(asked.user)
+        taken = {asked.items[event.item].title for event in asked.history}
+        return lambda text: fault(text, longest=longest, blocked=self._blocked, private=private, taken=taken)
+
+    def _wrong_name(self, title: str) -> str | None:
+        """Why a title of the catalogue must not be: it is nobody's secret, but it may be blocked."""
+        return "it holds a blocked word" if self._blocked.holds(title) else None
+
+    def _liked(self, asked: Asked) -> list[str]:
+        """Categories by how many likes the user has of them, most first."""
+        likes = (asked.items[event.item] for event in asked.history if self._rank.domain.likes(event))
+        return [name for name, _ in Counter(name for item in likes for name in item.categories).most_common()]
+
+
+def _pass(
+    written: Sequence[Generated], wrong: Wrong, count: int
+) -> tuple[list[tuple[str, tuple[str, ...]]], tuple[str, ...]]:
+    """(the first texts that nothing is wrong with, each with why those before it were refused; the refusals left)."""
+    found, refused = list[tuple[str, tuple[str, ...]]](), list[str]()
+    for one in written:
+        if len(found) == count:
+            break
+        why = "it has no end" if one.reason != "stop" else wrong(one.text)
+        if why is None:
+            found.append((one.text, tuple(refused)))
+            refused = []
+        else:
+            refused.append(why)
+    return found, tuple(refused)
+
+
+def _unclosed(text: str) -> str:
+    """A query without the quotation mark at its end."""
+    return text.removesuffix('"').strip()
+
+
+def _categories(items: Iterable[Item]) -> list[str]:
+    return list(dict.fromkeys(name for item in items for name in design.categories(item)))
