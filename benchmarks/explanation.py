@@ -8,8 +8,8 @@
 ``benchmarks.reviews`` tells pairs, aspects, simple ways and columns. Zero-shot is the untuned model that reads user and
 prompt as one text.
 
-The gate is measured where it works, in the service's own explanation (``serving.explaining``), on fewer pairs. The past
-holds the evidence and no review of these pairs; no ranking task is tuned, so statements stand in the order of their
+The gate is measured where it works, in the service's own explanation (``Recommender.explain``), on fewer pairs. The
+past holds the evidence and no review of these pairs; no ranking task is tuned, so statements stand in the order of their
 evidence. What a sentence states is mined from it; a template on reviews states that they praise an aspect.
 """
 
@@ -32,13 +32,13 @@ from m6rec.foundation.generate import Engine, Prompt, Sampling
 from m6rec.metrics.words import statement_precision
 from m6rec.report import Row, Table
 from m6rec.serving.backend import Reason
-from m6rec.serving.explaining import explain
+from m6rec.serving.recommender import Recommender
 from m6rec.tasks import explanations
 from m6rec.text.log import TRAIN, VALID, split_by_item, split_by_time
 from m6rec.text.opinions import Statement, agree, mine, sentences
 from m6rec.text.past import Past
 from m6rec.train import TrainConfig, tune_texts
-from m6rec.tuned import Tuned, TunedConfig
+from m6rec.tuned import TunedConfig
 from m6rec.tuned import create as create_tuned
 from m6rec.types import Draft, Event, Item
 from m6rec.writer import Writer, WriterConfig, create
@@ -217,8 +217,7 @@ def _lead(table: Table, metric: str) -> float:
 def _gate(reviews: Reviews, writers: Sequence[Writer], foundation: Foundation, most: int) -> Table:
     """What the service says of the first pairs, beside the same writers without a gate on what the evidence praises."""
     pairs = reviews.tests[:most]
-    rank = create_tuned(TunedConfig(task="like", domain=reviews.name, foundation=foundation.source), foundation)
-    told = [list(_explained(reviews, pairs, rank, writer)) for writer in writers]
+    told = [list(_explained(reviews, pairs, foundation, writer)) for writer in writers]
     asked = reviews.asked([reviews.found(draft) for draft in reviews.tests])[:most]
     free = []
     for writer in writers:
@@ -245,21 +244,26 @@ def _gate(reviews: Reviews, writers: Sequence[Writer], foundation: Foundation, m
 
 
 def _explained(
-    reviews: Reviews, pairs: Sequence[Draft], rank: Tuned, writer: Writer
+    reviews: Reviews, pairs: Sequence[Draft], foundation: Foundation, writer: Writer
 ) -> Iterator[tuple[list[Reason], float]]:
     """(the reasons that the service gives for a pair, the milliseconds that it takes)."""
-    log, items = reviews.log, dict(reviews.log.items)
-    wanted = {draft.event for draft in pairs}
-    past = Past(log.items, reviews.domain.likes)
-    if not log.events[-1].time:  # all of it is at one moment, but for the pairs
-        past.observe_all(event for position, event in enumerate(log.events) if position not in wanted)
+    log, wanted = reviews.log, {draft.event for draft in pairs}
+    timed = bool(log.events[-1].time)
+    first = min(wanted)
+    before = (e for n, e in enumerate(log.events) if (n < first if timed else n not in wanted))
+    past = Past(log.items, reviews.domain.likes).observe_all(before)
+    retrieve, rank = (
+        create_tuned(TunedConfig(task=task, domain=reviews.name, foundation=foundation.source), foundation)
+        for task in ("retrieve", "like")
+    )
+    recommender = Recommender(retrieve, rank, log, past, explain=writer)
     for position, event in enumerate(log.events):
         if position in wanted:
             start = time.perf_counter()
-            told = explain(rank, past, log.users[event.user], items[event.item], items, writer)
+            told = recommender.explain(event.user, event.item)
             yield told.statements, 1_000 * (time.perf_counter() - start)
-        if event.time:
-            past.observe(event)
+        if timed and position >= first:
+            recommender.observe([event])
 
 
 def _stated(reason: Reason) -> tuple[Statement, ...]:
