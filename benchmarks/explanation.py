@@ -9,8 +9,8 @@
 prompt as one text.
 
 The gate is measured where it works, in the service's own explanation (``Recommender.explain``), on fewer pairs. The
-past holds the evidence and no review of these pairs; no ranking task is tuned, so statements stand in the order of their
-evidence. What a sentence states is mined from it; a template on reviews states that they praise an aspect.
+past holds the evidence and no review of these pairs; no ranking task is tuned, so statements stand in the order of
+their evidence. What a sentence states is mined from it; a template on reviews states that they praise an aspect.
 """
 
 from __future__ import annotations

@@ -132,6 +132,7 @@ def _streams(engine: Engine, prompts: Sequence[Prompt], late: Prompt) -> dict[st
     ends: list[float] = []  # of each step, in seconds
     first_s = late_s = joined_s = 0.0
     joined, slowest_share = None, 1.0
+    begun: dict[int, int] = {}  # tokens of each text when all had one
     while engine.active:
         if joined is None and len(ends) == NUM_TOKENS // 4:
             joined, joined_s = engine.add(late, Sampling(max_tokens=1)), time.perf_counter() - start
@@ -139,10 +140,12 @@ def _streams(engine: Engine, prompts: Sequence[Prompt], late: Prompt) -> dict[st
         ends.append(time.perf_counter() - start)
         if joined is not None and joined.result is not None:
             late_s = late_s or ends[-1] - joined_s
-        chosen = [beam.num_chosen for stream in streams for beam in stream.beams]
-        if chosen and min(chosen):  # all have begun
-            first_s = first_s or ends[-1]
-            slowest_share = min(slowest_share, min(chosen) / max(chosen))
+        chosen = {number: beam.num_chosen for number, one in enumerate(streams) for beam in one.beams}
+        if chosen and not begun and min(chosen.values()):
+            begun, first_s = chosen, ends[-1]
+        elif chosen and begun:
+            gained = [count - begun[number] for number, count in chosen.items()]
+            slowest_share = min(slowest_share, min(gained) / max(gained))
     waits_ms = 1_000 * np.diff(ends)
     return {
         "slowest_first_token_ms": 1_000 * first_s,
