@@ -69,8 +69,8 @@ class Budget:
     seeds: tuple[int, ...]
 
 
-FULL = Budget(training=1_500, validation=100, tests=200, users=60, histories=20, epochs=1, seeds=SEEDS)
-QUICK = Budget(training=150, validation=20, tests=30, users=10, histories=5, epochs=1, seeds=SEEDS[:1])
+FULL = Budget(training=1_000, validation=60, tests=150, users=60, histories=20, epochs=1, seeds=SEEDS)
+QUICK = Budget(training=100, validation=20, tests=24, users=8, histories=5, epochs=1, seeds=SEEDS[:1])
 
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.dialogues import films, questions
@@ -23,7 +24,7 @@ from m6rec.metrics.words import catalogue_validity
 from m6rec.report import Row, Table
 from m6rec.serving.recommender import Recommender
 from m6rec.text import dialogues
-from m6rec.types import User
+from m6rec.types import Item, User
 from tests import conversations
 
 CUTS = (10, 1, 50)
@@ -35,20 +36,22 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     recommender, _, made, past = setup.recommender()
     known = next(user for user in made.split.log.users if len(past.history(user)) >= 20)
-    measured, claims = _scripted(recommender, made.domain.noun, known, 30 if setup.quick else 200)
+    items = made.split.log.items
+    measured, claims = _scripted(recommender, items, made.domain.noun, known, 30 if setup.quick else 200)
     try:
-        measured["tables"] = (_redial(recommender, list(made.split.log.items), 20 if setup.quick else 300),)
+        measured["tables"] = (_redial(recommender, items, 20 if setup.quick else 300),)
     except AbsentError as error:
         measured["absent"] = [str(error)]
     return measured, claims
 
 
-def _scripted(recommender: Recommender, noun: str, known: str, count: int) -> tuple[dict[str, Any], Claims]:
-    items = list(recommender.items.values())
-    lexicon, titles = Lexicon(items), [item.title for item in items]
+def _scripted(
+    recommender: Recommender, items: Mapping[str, Item], noun: str, known: str, count: int
+) -> tuple[dict[str, Any], Claims]:
+    lexicon, titles = Lexicon(items.values()), [item.title for item in items.values()]
     heeded: dict[str, list[bool]] = defaultdict(list)
     named, missed = list[str](), list[dict[str, Any]]()
-    for number, case in enumerate(conversations.cases(items, noun, count)):
+    for number, case in enumerate(conversations.cases(list(items.values()), noun, count)):
         replies = conversations.play(recommender, case, known if number % 2 else "")
         named += [one.item.title for reply in replies for one in reply.items]
         heeded[case.sort].append(conversations.holds(case, *replies, lexicon))
@@ -64,12 +67,13 @@ def _scripted(recommender: Recommender, noun: str, known: str, count: int) -> tu
     return {"titles": len(named), "heeded": by_sort, "missed": missed}, claims
 
 
-def _redial(recommender: Recommender, others: list[str], count: int) -> Table:
+def _redial(recommender: Recommender, items: Mapping[str, Item], count: int) -> Table:
+    """Recall, the catalogue being ReDial's; ``items`` are those of the log."""
     path = research(REDIAL)
-    marks = films(path.parent, dict(recommender.items))
+    marks = films(path.parent, dict(items))
     catalogue = {item.id: item for item in marks.values()}
-    recommender.upsert([item for item in catalogue.values() if item.id not in recommender.items])
-    recommender.delete([item for item in others if item not in catalogue])
+    recommender.upsert([item for item in catalogue.values() if item.id not in items])
+    recommender.delete([item for item in items if item not in catalogue])
     lexicon = Lexicon(catalogue.values())
     asked = questions(path, marks, count)
     told = [turn for dialogue in dialogues.read(path)[count:] for turn in dialogue.turns]
@@ -91,6 +95,6 @@ def _redial(recommender: Recommender, others: list[str], count: int) -> Table:
         )
         for method, found in lists.items()
     )
-    logged = len(catalogue.keys() & set(others))
+    logged = len(catalogue.keys() & items.keys())
     note = f"{len(asked)} messages of {count} dialogues; {len(catalogue)} films, {logged} of them in the log."
     return Table(title="ReDial", metric=f"R@{CUTS[0]}", rows=rows, ours=OURS, note=note)

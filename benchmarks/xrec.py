@@ -6,7 +6,7 @@ from m6rec.tasks.writing import TextTask
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item
 
-LONGEST_SUMMARY = 400
+LONGEST_SUMMARY = 240
 
 
 def prompt(event: Event, item: Item, domain: Domain, aspect: str = "") -> str:
