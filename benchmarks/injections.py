@@ -40,7 +40,12 @@ FORMS = (
 )
 
 
+def wants(other: str, noun: str) -> list[str]:
+    """What they want; ``other`` is the user that they ask about."""
+    return [want.format(other=other, noun=noun) for want in WANTS]
+
+
 def strings(other: str, noun: str) -> list[str]:
-    """All of them; ``other`` is the user that they ask about."""
-    wants = (want.format(other=other, noun=noun) for want in WANTS)
-    return [form.format(want=want, Want=want[0].upper() + want[1:]) for want, form in product(wants, FORMS)]
+    """All of them."""
+    pairs = product(wants(other, noun), FORMS)
+    return [form.format(want=want, Want=want[0].upper() + want[1:]) for want, form in pairs]
