@@ -7,15 +7,21 @@ user who has been served before is. ``first token`` has the upper layers read th
 history as text with each request, as it has no states. Both take the likeliest token, on the same weights and cores.
 
 Then many texts in one engine at once, one more joining with a long prompt: how evenly they get on, by the time between
-two tokens of a text.
+two tokens of a text. And as many conversations with ``m6rec serve`` at once, streamed, while another client asks for
+recommendations again and again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import aiohttp
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
@@ -66,6 +72,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     whole = [" ".join([*(segment.text for segment in draft.context), draft.prompt]) for draft in drafts]
     results |= _transformers(foundation, encode(whole), 2 if setup.quick else 5)
     streams = _streams(engine, asked, Prompt(encode([" ".join(whole)])[0][:NUM_LATE_TOKENS]))
+    people = [made.split.log.events[draft.event].user for draft in drafts]
+    with TemporaryDirectory() as folder, setup.serving(Path(folder)) as (_, url, _):
+        served = asyncio.run(_served(url, people, f"Can you recommend a {made.domain.noun}?"))
     rates = {
         name: results[f"ours, {name}"]["tokens_a_second"] / results[f"transformers, {name}"]["tokens_a_second"]
         for name in ("one text", f"{NUM_STREAMS} texts")
@@ -82,9 +91,28 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
             0.9,
         ),
         (f"{NUM_STREAMS} texts: longest wait, a long prompt joining, over the usual", waited, "<=", 10),
+        (f"{NUM_STREAMS} conversations at once: replies that came whole", served["whole"], ">=", NUM_STREAMS),
+        (
+            f"{NUM_STREAMS} conversations at once: slowest reply over the median",
+            served["slowest_ms"] / served["p50_ms"],
+            "<=",
+            2,
+        ),
+        (
+            f"{NUM_STREAMS} conversations at once: slowest recommendation beside them, as a share of their time",
+            served["slowest_recommendation_ms"] / served["all_ms"],
+            "<=",
+            0.5,
+        ),
     ]
     sizes = {"whole_tokens": len(encode(whole)[0]), "prompt_tokens": len(asked[0].ids)}
-    return {"depth": writer.cache.config.depth, **sizes, "results": results, "streams": streams}, claims
+    return {
+        "depth": writer.cache.config.depth,
+        **sizes,
+        "results": results,
+        "streams": streams,
+        "served": served,
+    }, claims
 
 
 def _drafts(writer: Writer, log: Log) -> list[Draft]:
@@ -95,7 +123,8 @@ def _drafts(writer: Writer, log: Log) -> list[Draft]:
     for person, item in zip(people, log.items.values(), strict=False):
         history = past.history(person.id)[:NUM_EVENTS]
         context = writing.context(writer.task, history, person, writer.domain, log.items)
-        drafts.append(Draft(context, explanations.prompt(item, writer.domain, "liked", "story")))
+        place = next(place for place, event in enumerate(log.events) if event.user == person.id)
+        drafts.append(Draft(context, explanations.prompt(item, writer.domain, "liked", "story"), event=place))
     return drafts
 
 
@@ -103,6 +132,53 @@ def _read(engine: Engine, writer: Writer, context: Sequence[Segment]) -> Known:
     states = writer.cache.fetch(segment.text for segment in context)
     tokens, slots, _ = (torch.from_numpy(array) for array in flat(context, states.places))
     return engine.read(states.tokens_TD[tokens] + writer.tuning.slots_SD[slots].to(states.tokens_TD.dtype))
+
+
+async def _served(url: str, users: Sequence[str], question: str) -> dict[str, float]:
+    """A conversation of each user at once, and recommendations for the first user until all have their reply."""
+    async with aiohttp.ClientSession(url) as client:
+        await _recommended(client, users[0])  # what a service that has just started does once
+        start = time.perf_counter()
+        talks = asyncio.gather(*(_reply(client, user, question) for user in users))
+        beside = []
+        while not talks.done():
+            beside.append(await _recommended(client, users[0]))
+        replies = await talks
+        spent = time.perf_counter() - start
+    first, whole = (1_000 * np.array(column) for column in zip(*replies, strict=True))
+    return {
+        "whole": float(np.isfinite(whole).sum()),
+        "first_sentence_p50_ms": float(np.median(first)),
+        "p50_ms": float(np.median(whole)),
+        "slowest_ms": float(whole.max()),
+        "all_ms": 1_000 * spent,
+        "recommendations": len(beside),
+        "slowest_recommendation_ms": 1_000 * max(beside),
+    }
+
+
+async def _reply(client: aiohttp.ClientSession, user: str, question: str) -> tuple[float, float]:
+    """Seconds to the first words and to the end of a reply; infinite where it doesn't come whole."""
+    start, first = time.perf_counter(), float("inf")
+    body = {"messages": [{"role": "user", "content": question}], "user": user, "stream": True}
+    async with client.post("/v1/chat/completions", json=body) as response:
+        async for line in response.content:
+            data = line.decode().removeprefix("data:").strip()
+            if data == "[DONE]":
+                return first, time.perf_counter() - start
+            choices = json.loads(data).get("choices", []) if data.startswith("{") else []
+            if any(choice["delta"].get("content") for choice in choices):
+                first = min(first, time.perf_counter() - start)
+    return first, float("inf")
+
+
+async def _recommended(client: aiohttp.ClientSession, user: str) -> float:
+    """Seconds of a recommendation."""
+    start = time.perf_counter()
+    async with client.post("/v1/recommend", json={"user": user}) as response:
+        response.raise_for_status()
+        await response.read()
+    return time.perf_counter() - start
 
 
 def _p50(results: dict[str, dict[str, float]], name: str) -> float:
