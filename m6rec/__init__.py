@@ -12,10 +12,13 @@ _HOMES = {
     "Recommender": "m6rec.serving.recommender",
     "StateCache": "m6rec.foundation.states",
     "Task": "m6rec.tasks.task",
+    "TextTask": "m6rec.tasks.writing",
     "TrainConfig": "m6rec.train",
     "Tuned": "m6rec.tuned",
     "TunedConfig": "m6rec.tuned",
     "User": "m6rec.types",
+    "Writer": "m6rec.writer",
+    "WriterConfig": "m6rec.writer",
 }
 # Loaded on first use, so that reading a log does not load torch.
 __all__ = sorted(_HOMES)

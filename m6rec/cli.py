@@ -480,9 +480,9 @@ def serve(
     )
 
     def reload() -> None:
-        tunings = (load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank))
+        fresh = [load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)]
         wording = _writer(explain or _beside(rank, "explain"), ranking, states)
-        recommender.swap(*tunings, wording, _creators(rank, ranking, states))
+        recommender.swap(fresh[0], fresh[1], wording, _creators(rank, ranking, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
@@ -537,8 +537,8 @@ def _writer(run: Path | None, ranking: Any, states: str = "") -> Any:
 
 def _creators(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
     """By task, the writers of designs and queries whose runs stand beside that of the ranking task."""
-    found = {task: _writer(_beside(rank, task), ranking, states) for task in ("design", "query")}
-    return {task: writer for task, writer in found.items() if writer is not None}
+    runs = {task: _beside(rank, task) for task in ("design", "query")}
+    return {task: _writer(run, ranking, states) for task, run in runs.items() if run is not None}
 
 
 def _blocklist(file: Path | None) -> Any:

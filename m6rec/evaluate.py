@@ -8,7 +8,7 @@ are new in the test part are served by all alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -327,8 +327,8 @@ def text_tables(
     tables = []
     for part, title in ((VALID, "validation"), (TEST, "test")):
         chosen = drafts[part]
-        places = np.linspace(0, len(chosen) - 1, min(num_written, len(chosen))).astype(int) if part == TEST else []
-        written = [chosen[place] for place in places]
+        count = min(num_written, len(chosen)) if part == TEST else 0
+        written = [chosen[place] for place in np.linspace(0, len(chosen) - 1, count).astype(int)]
         rows = []
         for method, by_seed in methods.items():
             measured = [_text_metrics(writer, chosen, written, progress) for writer in by_seed]
@@ -338,6 +338,23 @@ def text_tables(
             note += f" {len(written)} of them were written, the likeliest token each time."
         tables.append(Table(title=f"Texts, {title}", metric="nats a token", rows=tuple(rows), ours=name, note=note))
     return tuple(tables)
+
+
+def user_nats(
+    writer: Writer, drafts: Sequence[Draft], progress: Progress = lambda done, total: None
+) -> NDArray[np.float64]:
+    """How likely each text is after the past of each draft's user, in nats: float64 [texts, users].
+
+    The diagonal is each text after its own user's past, the rest after somebody else's: ``metrics.ranks`` tells from it
+    how well a text finds its user, ``metrics.win_rate`` whether a user's own past tells more than another's.
+
+    Args:
+        writer: The task of the drafts.
+        drafts: One a user, or users count twice.
+        progress: Told of the pairs read.
+    """
+    pairs = [replace(text, context=user.context) for text in drafts for user in drafts]
+    return writer.nats(pairs, progress)[0].reshape(len(drafts), len(drafts))
 
 
 def _text_metrics(

@@ -39,7 +39,7 @@ from m6rec.tuning import load as load_tuning
 from m6rec.types import SLOTS, Draft, Segment
 
 UPPER_LAYERS = 6
-"""Layers that see the user by default (design/006-texts-with-evidence.md)."""
+"""Layers that see the user by default; not yet measured (design/006-texts-with-evidence.md)."""
 INFERENCE_TOKENS = 2048
 """Padded tokens of one pass of ``nats``, context and text."""
 TOGETHER = 32

@@ -5,7 +5,9 @@ import pytest
 from typer.testing import CliRunner
 
 from m6rec import cli
+from tests import tiny
 from tests.fake import FakeBackend
+from tests.shop import m6rec
 
 GOLDEN = Path(__file__).parent / "golden" / "flags.json"
 runner = CliRunner()
@@ -101,3 +103,39 @@ def test_create_prints_each_text_and_why_others_were_refused(monkeypatch):
     assert [one["item"] for one in told["texts"]] == ["i2", "i2"]
     said = runner.invoke(cli.app, ["create", "headline", "--user", "u0", "--item", "i1"]).stdout
     assert said.splitlines()[:2] == ["comedy films", "  worded by the template"]
+
+
+def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path, monkeypatch, capsys):
+    tiny.hf_folder("llama", tmp_path / "foundation")
+    header = "user,item,time,title,value,text"
+    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 3},Great story {n}." for n in range(120)]
+    (tmp_path / "log.csv").write_text("\n".join([header, *rows]))
+    m6rec(tmp_path, "prepare", "generic", tmp_path / "log.csv", "--out", tmp_path / "data")
+    data = ("--data", tmp_path / "data")
+    for task in ("explain", "click", "retrieve"):
+        where = (*data, "--run", tmp_path / task, "--foundation", tmp_path / "foundation", "--dtype", "float32")
+        m6rec(tmp_path, "tune", task, *where, "--depth", "1", "--epochs", "1")
+    where = (*data, "--out", tmp_path / "report", "--dtype", "float32")
+    told = json.loads(m6rec(tmp_path, "evaluate", tmp_path / "explain", *where, "--texts", "2", "--json"))
+    assert [table["title"] for table in told["tables"]] == ["Texts, validation", "Texts, test"]
+    for table in told["tables"]:
+        assert table["rows"][0]["method"] == "m6rec option-adapter"
+        assert table["rows"][0]["metrics"]["perplexity"][0] > 1
+    loaded = []
+    inner = cli._writer
+    monkeypatch.setattr(cli, "_writer", lambda run, *given: loaded.append(run) or inner(run, *given))
+    asked = ("--user", "u1", "--item", "i3", *data, "--retrieve", tmp_path / "retrieve", "--rank", tmp_path / "click")
+    told = json.loads(m6rec(tmp_path, "explain", *asked, "--dtype", "float32", "--json"))
+    assert "review" in {one["kind"] for one in told["statements"]}
+    assert loaded == [tmp_path / "explain"]  # beside the ranking task
+    words = [str(word) for word in asked]
+    code, said = run(monkeypatch, capsys, "explain", *words, "--explain", str(tmp_path / "click"), "--dtype", "float32")
+    assert code == 2
+    assert "holds no tuned task" in said
+    runs = (str(tmp_path / "explain"), str(tmp_path / "click"))
+    code, said = run(monkeypatch, capsys, "evaluate", *runs, *map(str, data), "--out", str(tmp_path / "report"))
+    assert code == 2
+    assert "must share task and foundation" in said
+    code, said = run(monkeypatch, capsys, "tune", "sing", *map(str, data), "--run", str(tmp_path / "sing"))
+    assert code == 2
+    assert "there is no task 'sing'; tasks: like, click, retrieve, explain, design, query, or" in said

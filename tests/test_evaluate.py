@@ -2,14 +2,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError
-from m6rec.evaluate import ask_all, check_leaks, fit_factors, mixed_ranks, ranking_table, retrieval_tables
+from m6rec.evaluate import (
+    ask_all,
+    check_leaks,
+    draft_all,
+    fit_factors,
+    mixed_ranks,
+    ranking_table,
+    retrieval_tables,
+    text_tables,
+    user_nats,
+)
+from m6rec.tasks import writing
 from m6rec.tasks.task import named
 from m6rec.text.factors import mixed
-from m6rec.text.log import TEST, Log, split_by_time
+from m6rec.text.log import TEST, VALID, Log, split_by_time
 from m6rec.types import Event, Item, User
+from m6rec.writer import WriterConfig, create
+from tests import tiny
 
 RNG = np.random.default_rng(0)
 BOOKS = domains.named("books")
@@ -76,3 +90,52 @@ def test_leaks_are_found():
     twice = replace(SPLIT, log=replace(LOG, events=(*LOG.events[:-1], LOG.events[0])))
     with pytest.raises(DataError, match="1 events occur twice"):
         check_leaks(twice, questions)
+
+
+SAID = replace(LOG, events=tuple(replace(e, text="Great story! Fine." if e.value > 4 else "Dull.") for e in LOG.events))
+
+
+def test_texts_stand_beside_the_untuned_model():
+    foundation = tiny.foundation()
+    foundation.model.config = replace(foundation.model.config, end_ids=(0,))
+    drafts = draft_all(writing.named("explain"), split_by_time(SAID), BOOKS)
+    few = {part: of_part[:6] for part, of_part in drafts.items()}
+    config = WriterConfig(task="explain", domain="books", foundation="tiny", method="adapter", depth=2)
+    writer = create(config, foundation)
+    valid, test = text_tables([writer], few, num_written=3)
+    for table, part in ((valid, VALID), (test, TEST)):
+        nats, counts = writer.nats(few[part])
+        assert [row.method for row in table.rows] == ["m6rec adapter", "untuned"]
+        assert table.rows[0].mean("perplexity") == pytest.approx(np.exp(-nats.sum() / counts.sum()))
+        assert table.rows[0].metrics == table.rows[1].metrics  # fresh, it is the untuned model
+        assert table.lead == 0
+    assert set(test.columns) > {"BLEU-4", "ROUGE-1", "USR"}
+    assert "BLEU-4" not in valid.columns
+    assert "3 of them were written" in test.note
+    with torch.no_grad():
+        writer.tuning.slots_SD.add_(1)
+    changed = text_tables([writer], few, num_written=0)[1]
+    assert changed.rows[1].metrics == {name: test.rows[1].metrics[name] for name in changed.columns}
+    assert changed.lead != 0
+
+
+def test_each_text_is_read_after_the_past_of_each_user():
+    foundation = tiny.foundation()
+    foundation.model.config = replace(foundation.model.config, end_ids=(0,))
+    writer = create(WriterConfig(task="design", domain="books", foundation="tiny", depth=2), foundation)
+    drafts = draft_all(writer.task, SPLIT, BOOKS)[TEST]
+    drafts = list({LOG.events[draft.event].user: draft for draft in drafts}.values())[:4]
+    table = user_nats(writer, drafts)
+    assert table.shape == (4, 4)
+    np.testing.assert_allclose(np.diag(table), writer.nats(drafts)[0], rtol=1e-5)
+    swapped = replace(drafts[1], context=drafts[2].context)
+    assert table[1, 2] == pytest.approx(writer.nats([swapped])[0][0], rel=1e-5)
+    assert len(np.unique(table.round(6))) > 4  # the past tells
+
+
+def test_drafts_need_what_was_written_in_every_part():
+    with pytest.raises(DataError, match="the training part has no event that 'explain' asks about"):
+        draft_all(writing.named("explain"), SPLIT, BOOKS)
+    twice = split_by_time(replace(SAID, events=(*SAID.events[:-1], SAID.events[0])))
+    with pytest.raises(DataError, match="1 events occur twice"):
+        draft_all(writing.named("explain"), twice, BOOKS)

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,17 @@ from torch import nn
 from m6rec import train
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
+from m6rec.metrics import perplexity
 from m6rec.tasks import task as tasks
+from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
-from m6rec.train import CHECKPOINT, TrainConfig, fit, tune
+from m6rec.tasks.writing import TextTask
+from m6rec.train import CHECKPOINT, TrainConfig, fit, tune, tune_texts
 from m6rec.tuned import TunedConfig, create, load
 from m6rec.types import Event, Item, Segment, User
+from m6rec.writer import WriterConfig
+from m6rec.writer import create as create_writer
+from m6rec.writer import load as load_writer
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +98,72 @@ def test_retrieval_learns_which_colour_follows(monkeypatch):
     assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
     assert history.judgements[-1] == max(history.judgements)
     assert tuned.item_vectors(list(ITEMS.values())).shape == (8, 128)
+
+
+HABIT = TextTask(
+    name="habit",
+    facts=lambda user, domain: (),
+    behaviour=lambda event, item, domain: Segment(event.text, "history"),
+    texts=lambda event, item, domain: ((":", event.text),),
+)
+"""A user writes the same each time, which only the past can tell."""
+
+
+def diaries(seed, num_users):
+    """Drafts of users who write "a" or "b" all their life; the first ones of each, who have no past, left out."""
+    writes = np.random.default_rng(seed).integers(2, size=num_users)
+    events = [
+        Event(f"{seed}-{user}", "0", time, text="ab"[word]) for time in range(4) for user, word in enumerate(writes)
+    ]
+    users = {event.user: User(event.user) for event in events}
+    drafts = writing.lay_out(HABIT, events, users, ITEMS, GENERIC, np.ones(len(events), bool))
+    return [draft for draft in drafts if draft.context]
+
+
+def tune_diaries(*, folder=None, progress=lambda step, total, loss: None, method="upper", epochs=4):
+    """(the writer, its history)."""
+    config = WriterConfig(task="tests.test_train:HABIT", domain="generic", foundation="tiny", method=method, depth=2)
+    writer = create_writer(config, can_end(tiny.foundation()))
+    options = TrainConfig(epochs=epochs, learning_rate=5e-3, average=0.9, checkpoint_steps=3)
+    return writer, tune_texts(writer, diaries(0, 60), diaries(1, 12), options, folder=folder, progress=progress)
+
+
+def can_end(foundation):
+    foundation.model.config = replace(foundation.model.config, end_ids=(0,))
+    return foundation
+
+
+@pytest.mark.parametrize("method", ["upper", "lora"])
+def test_what_a_user_always_writes_is_learned_from_the_past(monkeypatch, method):
+    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    writer, history = tune_diaries(method=method)
+    drafts = diaries(1, 12)
+    other = {draft.target: draft.context for draft in drafts}
+    strange = [replace(draft, context=other["b" if draft.target == "a" else "a"]) for draft in drafts]
+    own = perplexity(*writer.nats(drafts))
+    assert max(history.judgements) == pytest.approx(-own)
+    assert own < 1.3 < 2 < perplexity(*writer.nats(strange))
+    assert np.mean(history.losses[-5:]) < 0.3 < 0.6 < np.mean(history.losses[:3])
+
+
+def test_an_interrupted_tuning_of_texts_goes_on_exactly(monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+
+    def interrupt(step, total, loss):
+        if step == 8:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        tune_diaries(folder=tmp_path, progress=interrupt, epochs=1)
+    steps = []
+    resumed, history = tune_diaries(folder=tmp_path, progress=lambda step, *_: steps.append(step), epochs=1)
+    assert steps[0] == 7
+    whole, expected = tune_diaries(epochs=1)
+    assert history.losses == pytest.approx(expected.losses, rel=1e-4)  # lower states come from batches of other shapes
+    again = load_writer(tmp_path, can_end(tiny.foundation()))
+    drafts = diaries(1, 12)
+    np.testing.assert_array_equal(again.nats(drafts)[0], resumed.nats(drafts)[0])
+    np.testing.assert_allclose(again.nats(drafts)[0], whole.nats(drafts)[0], rtol=1e-3)
 
 
 class Line(nn.Module):

@@ -12,6 +12,7 @@ from pathlib import Path
 from m6rec import assets
 from m6rec.errors import ConfigError
 from m6rec.text.log import Log
+from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, User
 
 
@@ -79,6 +80,11 @@ def named(name: str) -> Domain:
     if not isinstance(domain, Domain):
         raise ConfigError(f"{name!r} is a {type(domain).__name__}, not a Domain.")
     return domain
+
+
+def titled(domain: Domain, item: Item) -> bool:
+    """Whether an item has a title to name it by; where the domain doesn't word it, it is only an id."""
+    return quote(item.title)[1:-1] in domain.item(item)
 
 
 def load(domain: Domain, *paths: str | Path, offline: bool = False) -> Log:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from m6rec.domains.domain import titled
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Generated, Sampling
 from m6rec.serving.backend import Creation, CreationKind
@@ -89,20 +91,22 @@ class Creator:
 
     def _designs(self, asked: Asked, recommended: Callable[[str], Iterable[Item]]) -> list[Creation]:
         noun, given = self._rank.domain.noun, asked.category
+        if not any(titled(self._rank.domain, item) for item in asked.live.values()):
+            raise ConfigError(f"no {noun} of the catalogue has a title, so none can be designed; ask for a headline")
         names = [name for name in _categories(asked.live.values()) if not self._blocked.holds(name)]
         if given and given not in names:
             raise UnknownError(
                 f"there is no category {given!r} among the {len(names)} of the catalogue; check its name"
             )
-        if not names:
-            raise ConfigError("the catalogue has no category; upsert items first")
         tokenizer = self._rank.foundation.tokenizer
         by_text: dict[str, list[str]] = {}
-        constraint: Constraint[object]
+        constraint: Constraint[Any]
         if asked.catalogue:
             constraint, by_text = self._named(asked, names)
         else:
-            opened = [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
+            opened: list[Constraint[Any]] = (
+                [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
+            )
             constraint = Series([*opened, Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
         seen = {event.item for event in asked.history}
         wrong_title = self._wrong(asked, design.LONGEST)
@@ -175,8 +179,8 @@ class Creator:
             for place, (copy, wrong) in enumerate(options.items()):
                 wrong = wrong or fault(copy, longest=headline.LONGEST, blocked=self._blocked, private=private)
                 if wrong is None:
-                    by = "template" if place else "model"
-                    created.append(Creation(copy, by, item=item.id, refused=tuple(refused)))
+                    made = Creation(copy, "template" if place else "model", item=item.id, refused=tuple(refused))
+                    created.append(made)
                     break
                 refused.append(wrong)
         if created:
@@ -185,7 +189,7 @@ class Creator:
         wrong = fault(plain, longest=headline.LONGEST, blocked=self._blocked)
         return [Creation(plain if wrong is None else "Picked for you.", "template", item=item.id)]
 
-    def _write(self, asked: Asked, prompt: str, constraint: Constraint[object]) -> list[Generated]:
+    def _write(self, asked: Asked, prompt: str, constraint: Constraint[Any]) -> list[Generated]:
         """Different texts for the user, the likeliest by the token first."""
         writer = self._writer(asked.kind)
         context = writing.context(writer.task, asked.history, asked.user, writer.domain, asked.items)

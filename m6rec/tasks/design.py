@@ -6,7 +6,7 @@ The paper fills both blanks of such a sentence. Targets are the items that users
 categories, so that a category which is given may be any of them.
 """
 
-from m6rec.domains.domain import Domain
+from m6rec.domains.domain import Domain, titled
 from m6rec.tasks import like
 from m6rec.tasks.writing import TextTask
 from m6rec.text.verbalise import quote
@@ -51,7 +51,9 @@ def _inside(text: str) -> str:
 
 
 def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
-    return tuple((prompt(domain), target(name, item.title)) for name in categories(item) if domain.likes(event))
+    if not domain.likes(event) or not titled(domain, item):
+        return ()
+    return tuple((prompt(domain), target(name, item.title)) for name in categories(item))
 
 
 TASK = TextTask(name="design", facts=like.facts, behaviour=like.behaviour, texts=_texts)

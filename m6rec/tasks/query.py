@@ -8,8 +8,9 @@ item, not how people search; with a log of queries, ``wording`` gives way to wha
 """
 
 import re
+from dataclasses import replace
 
-from m6rec.domains.domain import Domain
+from m6rec.domains.domain import Domain, titled
 from m6rec.tasks import like
 from m6rec.tasks.writing import TextTask
 from m6rec.types import Event, Item
@@ -40,7 +41,7 @@ def wording(item: Item) -> str:
 
 
 def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
-    said = wording(item) if domain.likes(event) else ""
+    said = wording(item if titled(domain, item) else replace(item, title="")) if domain.likes(event) else ""
     return ((prompt(), f'{said}"'),) if said else ()
 
 

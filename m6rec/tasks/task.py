@@ -73,7 +73,10 @@ def named(name: str) -> Task:
     """
     task = value_at(_TASKS.get(name, name))
     if not isinstance(task, Task):
-        raise ConfigError(f"there is no task {name!r}; tasks: {', '.join(_TASKS)}, or your own as package.module:NAME")
+        known = ", ".join(_TASKS)
+        raise ConfigError(
+            f"there is no task {name!r} that scores or embeds; tasks: {known}, or your own as package.module:NAME"
+        )
     return task
 
 

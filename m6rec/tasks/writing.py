@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
+from m6rec.tasks.task import names as task_names
 from m6rec.tasks.task import value_at
 from m6rec.types import Draft, Event, Item, Segment, User
 
@@ -68,7 +69,14 @@ def named(name: str) -> TextTask:
 
 
 def writes(name: str) -> bool:
-    """Whether a task, by its name or path, is one of texts. Raises ConfigError where its path can't be imported."""
+    """Whether a task, by its name or path, is one of texts.
+
+    Raises:
+        ConfigError: There is no task of this name, of either kind.
+    """
+    if ":" not in name and name not in (*_TASKS, *task_names()):
+        known = ", ".join((*task_names(), *_TASKS))
+        raise ConfigError(f"there is no task {name!r}; tasks: {known}, or your own as package.module:NAME")
     return isinstance(value_at(_TASKS.get(name, name)), TextTask)
 
 

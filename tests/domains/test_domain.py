@@ -7,6 +7,7 @@ from m6rec import assets
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain, load, named, names
 from m6rec.errors import AssetError, ConfigError
+from m6rec.types import Item
 
 ROOT = Path(domains.__file__).parent
 
@@ -54,3 +55,8 @@ def test_load_takes_the_users_files_or_the_assets(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("M6REC_HOME", str(tmp_path / "empty"))
     with pytest.raises(AssetError, match="movielens-100k"):
         load(named("movielens"), offline=True)
+
+
+def test_an_item_has_a_title_where_its_domain_words_one():
+    for name, has_title in (("movielens", True), ("generic", True), ("instruments", False), ("peter", False)):
+        assert domains.titled(named(name), Item("zq1", 'The "Real" McCoy', ("Guitars",))) is has_title

@@ -204,7 +204,7 @@ def test_the_future_changes_no_earlier_draft(text_task, shop, future, now):
     after = shop.drafts(text_task, FUTURES[future](shop, now))
     assert {p: drafts for p, drafts in before.items() if p < now} == {p: d for p, d in after.items() if p < now}
     if future == "turned" and now == 11:
-        assert before != after
+        assert before != after or not before
 
 
 def test_what_an_event_says_is_its_drafts_target_alone(text_task, shop):
@@ -230,9 +230,14 @@ def test_a_draft_holds_the_past_in_order_and_no_id(text_task, shop):
             assert draft.context == writing.context(text_task, history, user, shop.domain, shop.items)
         history.append(event)
     drafts = [draft for several in laid.values() for draft in several]
+    titled = all(domains.titled(shop.domain, item) for item in shop.items.values())
+    if text_task.name == "design" and not titled:  # what has no title can't be given one
+        assert not drafts
+        return
     assert len(drafts) > 5
     texts = [text for draft in drafts for text in (*(s.text for s in draft.context), draft.prompt, draft.target)]
     assert {segment.slot for draft in drafts for segment in draft.context} <= set(SLOTS)
     assert not [text for text in texts if "zq" in text]
     assert min(min(row) for row in TOKENIZER.encode(texts)) >= len(tiny.SPECIAL)
-    assert any("<|im_end|>" in text for text in texts)
+    if titled or text_task.name == "explain":  # which quotes reviews
+        assert any("<|im_end|>" in text for text in texts)

@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from m6rec.errors import UnknownError
+from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Generated
 from m6rec.serving import explaining
 from m6rec.serving.recommender import Recommender
@@ -11,6 +12,8 @@ from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.tuned import TunedConfig, create
 from m6rec.types import Event, Item, User
+from m6rec.writer import WriterConfig
+from m6rec.writer import create as create_writer
 from tests import tiny
 
 ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama",)) for n in range(4)}
@@ -29,6 +32,67 @@ def recommender():
     retrieve = create(TunedConfig(task="retrieve", domain="generic", foundation="tiny"), foundation, cache=rank.cache)
     past = Past(ITEMS, rank.domain.likes).observe_all(EVENTS)
     return Recommender(retrieve, rank, LOG, past)
+
+
+@pytest.fixture(scope="module")
+def worded(recommender):
+    """The same, with a tuned task that does the wording."""
+    foundation = recommender._rank.foundation
+    foundation.model.config = replace(foundation.model.config, end_ids=(0,))
+    writer = create_writer(WriterConfig(task="explain", domain="generic", foundation="tiny", depth=2), foundation)
+    past = Past(ITEMS, recommender._rank.domain.likes).observe_all(EVENTS)
+    return Recommender(recommender._retrieve, recommender._rank, LOG, past, explain=writer)
+
+
+def writes(monkeypatch, words, reason="stop"):
+    """Lets the writer write these words to each draft, and find all evidence equally decisive."""
+    drafts = []
+
+    def write(self, given, sampling):
+        drafts.extend(given)
+        return [Generated(words, (), -math.log(2), reason) for _ in given]
+
+    monkeypatch.setattr(explaining.Writer, "write", write)
+    monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    return drafts
+
+
+def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
+    assert worded.explain("u0", "i2") == worded.explain("u0", "i2")  # its own words, whatever they are
+    drafts = writes(monkeypatch, " the fit is great.")
+    by_kind = {one.kind: one for one in worded.explain("new", "i2").statements}
+    assert (by_kind["review"].text, by_kind["review"].worded_by) == ("The fit is great.", "model")
+    assert by_kind["crowd"].worded_by == "template"  # of which it says nothing
+    asked = drafts[-1]
+    film = 'the item of category "Drama" named "Film 2"'
+    assert asked.prompt == f"The user now purchases {film}. The user liked it. About the fit:"
+    worded.explain("u1", "i2")
+    assert drafts[-1].context[-1].text == 'The item of category "Drama" named "Film 3". The user chose it.'
+    assert drafts[-1].target == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "wrong"),
+    [
+        (" the fit is ugly.", "stop", "'ugly'"),
+        (" my fit is great.", "stop", "the one who wrote it"),
+        (" the fit is great", "length", "no end"),
+    ],
+)
+def test_what_reviews_do_not_bear_out_is_not_said(worded, monkeypatch, words, reason, wrong):
+    writes(monkeypatch, words, reason)
+    review = next(one for one in worded.explain("new", "i2").statements if one.kind == "review")
+    assert (review.text, review.worded_by) == ("Reviewers praise its fit.", "template")
+    assert wrong in review.reason
+
+
+def test_another_task_of_texts_can_not_word_explanations(worded, recommender):
+    other = create_writer(
+        WriterConfig(task="tests.tasks.test_writing:SAYS", domain="generic", foundation="tiny", depth=2),
+        recommender._rank.foundation,
+    )
+    with pytest.raises(ConfigError, match="can't be worded by task 'says'; give a run of 'explain'"):
+        worded.swap(worded._retrieve, worded._rank, other)
 
 
 def says(monkeypatch, *words, reason="stop"):

@@ -9,20 +9,11 @@ REVIEW = "The fit is great! The color is ugly. I love the soft fabric and the ni
 
 
 def test_praise_is_the_target_and_its_aspect_is_told():
+    told = 'The user now purchases the garment of class "Dresses" (General). The user recommended it.'
     assert texts(Event("u", "1", 0, 1.0, REVIEW), DRESS, CLOTHES) == (
-        (
-            'The user now purchases the garment of class "Dresses" (General). The user recommended it. About the fit:',
-            " The fit is great!",
-        ),
-        (
-            'The user now purchases the garment of class "Dresses" (General). The user recommended it. '
-            "About the soft fabric:",
-            " I love the soft fabric and the nice buttons.",
-        ),
-    ) or [target for _, target in texts(Event("u", "1", 0, 1.0, REVIEW), DRESS, CLOTHES)] == [
-        " The fit is great!",
-        " I love the soft fabric and the nice buttons.",
-    ]
+        (f"{told} About the fit:", " The fit is great!"),
+        (f"{told} About the fabric:", " I love the soft fabric and the nice buttons."),  # its first aspect
+    )
 
 
 def test_the_rating_and_the_age_can_be_read():
