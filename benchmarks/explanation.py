@@ -253,7 +253,8 @@ def _gate(reviews: Reviews, writers: Sequence[Writer], foundation: Foundation, m
             }
         )
     rows = (_row("gated", gated), _row("not gated", free))
-    return Table(title=f"{reviews.name}, gate", metric="of item", rows=rows, ours="gated")
+    note = "ms: gated, an explanation of up to three sentences by itself; not gated, a sentence, many written together."
+    return Table(title=f"{reviews.name}, gate", metric="of item", rows=rows, ours="gated", note=note)
 
 
 def _explained(
