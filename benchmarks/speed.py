@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, StoppingCriteriaList
 
 from benchmarks.latency import NUM_EVENTS, timed
 from benchmarks.setup import Claims, Setup
@@ -243,14 +243,21 @@ def _transformers(foundation: Foundation, asked: Sequence[list[int]], times: int
         ids[row, longest - len(tokens) :], mask[row, longest - len(tokens) :] = torch.tensor(tokens), 1
     alone = torch.tensor(asked[:1])
 
-    def write(ids: torch.Tensor, mask: torch.Tensor, count: int) -> None:
+    def write(ids: torch.Tensor, mask: torch.Tensor, count: int) -> list[float]:
+        """The moment of each token."""
+        moments: list[float] = []
+
+        def note(ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+            moments.append(time.perf_counter())
+            return torch.zeros(len(ids), dtype=torch.bool)
+
         options = {"min_new_tokens": count, "max_new_tokens": count, "do_sample": False, "pad_token_id": 0}
-        model.generate(ids, attention_mask=mask, **options)
+        model.generate(ids, attention_mask=mask, stopping_criteria=StoppingCriteriaList([note]), **options)
+        return moments
 
     def rate(ids: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
-        spent = {count: timed(lambda count=count: write(ids, mask, count), 1)["p50_ms"] for count in (1, NUM_TOKENS)}
-        tokens = len(ids) * (NUM_TOKENS - 1)
-        return {"tokens": tokens, "tokens_a_second": 1_000 * tokens / (spent[NUM_TOKENS] - spent[1])}
+        moments = write(ids, mask, NUM_TOKENS)
+        return _rate(len(ids) * (len(moments) - 1), moments[-1] - moments[0])
 
     everything = torch.ones_like(alone)
     return {
