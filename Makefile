@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-serving redis redis-durable
+.PHONY: demo test check fix bench-serving bench-text redis redis-durable
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -12,6 +12,9 @@ test: $(READY)
 
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving
+
+bench-text: $(READY)
+	$(BIN)/python -m benchmarks.text
 
 check: $(READY)
 	$(BIN)/ruff check

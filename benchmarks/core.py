@@ -13,17 +13,18 @@ Parts, each of which can be run alone (``--part``):
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from m6rec import assets, report, tuned, zero_shot
+from benchmarks import parts
+from benchmarks.setup import SEEDS, Claims, Setup
+from m6rec import assets, tuned, zero_shot
 from m6rec.cli import bar
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains import domain as domains
@@ -31,38 +32,18 @@ from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import ask_all, check_leaks, fit_factors, ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
-from m6rec.report import Claim, Table
+from m6rec.report import Table
 from m6rec.tasks.task import named
 from m6rec.text.log import TEST, TRAIN, VALID, Log, Split, leave_one_out, split_by_item
 from m6rec.train import TrainConfig, tune
 from m6rec.tuned import TunedConfig
 
-COMMAND = "make bench-core"
 NUM_BOOKS, NUM_READERS = 2_000, 3_000
 """The most read books, and their most frequent readers: Book-Crossing in a size that two cores tune in minutes."""
 
 
-@dataclass(frozen=True)
-class Form:
-    """Short or full: the seeds, and a training in the form's size."""
-
-    quick: bool
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Of tunings."""
-        return (0,) if self.quick else (0, 1, 2)
-
-    def sized(self, training: TrainConfig) -> TrainConfig:
-        """The training that the form has time for."""
-        return replace(training, epochs=1) if self.quick else training
-
-
-Measured = tuple[Sequence[Table], Sequence[Claim]]
-
-
-def _claim(name: str, value: float, relation: str, target: float) -> Claim:
-    return Claim(name=name, value=value, relation=relation, target=target, command=COMMAND)
+def _seeds(setup: Setup) -> tuple[int, ...]:
+    return SEEDS[:1] if setup.quick else SEEDS
 
 
 def _mean(table: Table, metric: str) -> float:
@@ -70,7 +51,7 @@ def _mean(table: Table, metric: str) -> float:
 
 
 def _tuned(
-    config: TunedConfig, split: Split, domain: Domain, form: Form, training: TrainConfig, seeds: Sequence[int]
+    config: TunedConfig, split: Split, domain: Domain, setup: Setup, training: TrainConfig, seeds: Sequence[int]
 ) -> tuple[Any, Any, list[tuned.Tuned]]:
     """(questions, factors or None, a tuning for each seed)."""
     foundation = load(config.foundation)
@@ -82,19 +63,19 @@ def _tuned(
     runs = []
     for seed in seeds:
         one = tuned.create(config, foundation, cache=first.cache, factors=factors, seed=seed)
-        folder = Path("runs/bench/core") / f"{config.domain}-{config.foundation}-{config.task}-{seed}-{form.quick}"
+        folder = Path("runs/bench/core") / f"{config.domain}-{config.foundation}-{config.task}-{seed}-{setup.quick}"
         with bar(f"{config.domain} {config.task}-{seed}") as update:
             rows, items = questions.rows, list(split.log.items.values())
-            sized = replace(form.sized(training), seed=seed)
+            sized = replace(training, seed=seed, **({"epochs": 1} if setup.quick else {}))
             tune(one, rows[TRAIN], rows[VALID], items, sized, folder=folder, progress=update)
         runs.append(one)
     return questions, factors, runs
 
 
-def _ranking(name: str, split: Split, form: Form, seeds: Sequence[int], foundation: str = DEFAULT) -> Table:
+def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], foundation: str = DEFAULT) -> Table:
     domain = domains.named(name)
     config = TunedConfig(task="like", domain=name, foundation=foundation)
-    questions, _, runs = _tuned(config, split, domain, form, LIKE, seeds)
+    questions, _, runs = _tuned(config, split, domain, setup, LIKE, seeds)
     scores = [one.scores(questions.rows[TEST]) for one in runs]
     made = ranking_table(split, questions, domain, {OURS: scores}, seeds=seeds, progress=_tell)
     return replace(made, title=f"Like-ranking, {name}, {foundation}")
@@ -104,11 +85,11 @@ def _movielens() -> prepared.Prepared:
     return prepared.prepare("movielens", "time", Path("runs/bench/core/movielens"))
 
 
-def retrieval(form: Form) -> Measured:
+def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
     made = _movielens()
     config = TunedConfig(task="retrieve", domain="movielens", foundation=DEFAULT)
-    questions, factors, runs = _tuned(config, made.split, made.domain, form, RETRIEVE, form.seeds)
+    questions, factors, runs = _tuned(config, made.split, made.domain, setup, RETRIEVE, _seeds(setup))
     items = list(made.split.log.items.values())
     vectors = {OURS: [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]}
     tables = retrieval_tables(made.split, questions, made.domain, vectors, factors=factors, progress=_tell)
@@ -116,45 +97,47 @@ def retrieval(form: Form) -> Measured:
     for metric in ("NDCG@10", "HitRate@10"):
         for table in tables:
             best = max(row.mean(metric) for row in table.rows if row.method != OURS)
-            claims.append(_claim(f"{table.title}: lead in {metric}", _mean(table, metric) - best, ">", 0.0))
-    return tables, claims
+            claims.append((f"{table.title}: lead in {metric}", _mean(table, metric) - best, ">", 0.0))
+    return _told(tables, setup), claims
 
 
-def shots(form: Form) -> Measured:
+def shots(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Likes of MovieLens by likelihood alone, and after few examples."""
     made, foundation = _movielens(), load(DEFAULT)
     tables = [
         zero_shot.table(foundation, made.split, made.domain, way=way, seeds=seeds, progress=_tell)
-        for way, seeds in (("diary", form.seeds), ("also-clicks", (0,)))
-        if not form.quick or way == "diary"
+        for way, seeds in (("diary", _seeds(setup)), ("also-clicks", (0,)))
+        if not setup.quick or way == "diary"
     ]
-    rows = {row.method: row.mean("AUC") for row in tables[0].rows}
-    return tables, [_claim(f"{name}, {tables[0].title}: test AUC", value, ">", 0.60) for name, value in rows.items()]
+    title, rows = tables[0].title, {row.method: row.mean("AUC") for row in tables[0].rows}
+    return _told(tables, setup), [
+        (f"{name}, {tables[0].title}: test AUC", value, ">", 0.60) for name, value in rows.items()
+    ]
 
 
-def books(form: Form) -> Measured:
+def books(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Likes of Book-Crossing, whose ratings have no time but that of the file: a reader's last one is asked for."""
-    log = _most_read(domains.load(domains.named("books")), form)
-    table = _ranking("books", leave_one_out(log), form, form.seeds)
-    return [table], [_claim("books: lead over the best baseline in AUC", table.lead or 0.0, ">", 0.0)]
+    log = _most_read(domains.load(domains.named("books")), setup)
+    table = _ranking("books", leave_one_out(log), setup, _seeds(setup))
+    return _told([table], setup), [("books: lead over the best baseline in AUC", table.lead or 0.0, ">", 0.0)]
 
 
-def clothes(form: Form) -> Measured:
+def clothes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Which garments, new to the model, a shopper of whom the age is known recommends."""
     log = domains.load(domains.named("clothes"))
-    table = _ranking("clothes", split_by_item(log), form, form.seeds)
-    return [table], [_claim("clothes: lead over the best baseline in AUC", table.lead or 0.0, ">", 0.0)]
+    table = _ranking("clothes", split_by_item(log), setup, _seeds(setup))
+    return _told([table], setup), [("clothes: lead over the best baseline in AUC", table.lead or 0.0, ">", 0.0)]
 
 
-def gemma3(form: Form) -> Measured:
+def gemma3(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's like-ranking on Gemma 3 with 270 million parameters."""
-    table = _ranking("movielens", _movielens().split, form, (0,), "gemma3-270m")
-    return [table], [_claim("gemma3-270m: test AUC", _mean(table, "AUC"), ">=", 0.770)]
+    table = _ranking("movielens", _movielens().split, setup, (0,), "gemma3-270m")
+    return _told([table], setup), [("gemma3-270m: test AUC", _mean(table, "AUC"), ">=", 0.770)]
 
 
-def _most_read(log: Log, form: Form) -> Log:
+def _most_read(log: Log, setup: Setup) -> Log:
     """The log of the most read books and their most frequent readers."""
-    size = 10 if form.quick else 1
+    size = 10 if setup.quick else 1
     read = Counter(event.item for event in log.events)
     books = {item for item, _ in read.most_common(NUM_BOOKS // size)}
     readers = Counter(event.user for event in log.events if event.item in books)
@@ -172,7 +155,11 @@ def _tell(name: str) -> None:
     typer.echo(f"  {name}", err=True)
 
 
-PARTS: dict[str, Callable[[Form], Measured]] = {
+def _told(tables: Sequence[Table], setup: Setup) -> dict[str, Any]:
+    return {"seed": list(_seeds(setup)), "tables": tuple(tables)}
+
+
+PARTS: dict[str, parts.Measure] = {
     "retrieval": retrieval,
     "shots": shots,
     "books": books,
@@ -184,23 +171,10 @@ PARTS: dict[str, Callable[[Form], Measured]] = {
 def main(
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
 ) -> None:
-    form = Form(bool(os.environ.get("QUICK")))
-    path = Path("runs/bench" if form.quick else "benchmarks/results") / "core.json"
-    value = json.loads(path.read_text()) if path.is_file() else {"title": "The core", "claims": [], "parts": {}}
-    for name in part or [name for name in PARTS if name != "gemma3" or not form.quick]:
-        typer.echo(f"· {name}", err=True)
-        tables, claims = PARTS[name](form)
-        facts = {**report.facts(), "seeds": list(form.seeds), "quick": form.quick}
-        value["parts"][name] = {**facts, "tables": [asdict(table) | {"verdict": table.verdict} for table in tables]}
-        value["claims"] = [claim for claim in value["claims"] if claim["part"] != name]
-        value["claims"] += [{"part": name, **asdict(claim), "holds": claim.holds} for claim in claims]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(value, indent=1) + "\n")
-        os.replace(partial, path)
-    for claim in value["claims"]:
-        mark, bound = "holds" if claim["holds"] else "FAILS", f"{claim['relation']} {claim['target']:g}"
-        typer.echo(f"{mark}  {claim['part']:9}  {claim['name']}: {claim['value']:.4g} ({bound})")
+    nowhere = Path("runs/bench/core")
+    setup = Setup(run=nowhere, retrieve=nowhere, data=nowhere, quick=bool(os.environ.get("QUICK")))
+    names = part or [name for name in PARTS if name != "gemma3" or not setup.quick]
+    parts.measure("core", "The core", {name: PARTS[name] for name in names}, setup)
 
 
 if __name__ == "__main__":

@@ -13,24 +13,26 @@ ReDial's own list of films. Rows:
 The last three keep to the wishes of the conversation (``Session.allows``), or don't, to see what those are worth.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.cli import tuned_runs
 from m6rec.metrics.conversation import naive_repeat, recall
+from m6rec.report import Row, Table
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message, Session, read
 from m6rec.text import dialogues, factors
 from m6rec.text.lexicon import Lexicon, tokens
-from m6rec.text.past import Past
 from m6rec.types import Item
 
+OURS = "m6rec"
 CUTS = (1, 10, 50)
 GENRES = {"sci-fi": "Sci-Fi", "film-noir": "Film-Noir", "family": "Children's"}
 
@@ -87,47 +89,45 @@ def best(scores: NDArray[np.float64], items: list[Item], session: Session, lexic
     return list(islice(fit, CUTS[-1]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("redial", type=Path, help="folder of ReDial")
-    parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--states", default="", help="folder of states")
-    parser.add_argument("--count", type=int, default=300, help="dialogues")
-    given = parser.parse_args()
-    made, retrieve, rank = tuned_runs(
-        given.runs / "data", given.runs / "retrieve-0", given.runs / "like-0", states=given.states
-    )
-    log, path = made.split.log, given.redial / "valid_1000_raw_linked.jsonl"
-    marks = films(given.redial, dict(log.items))
+def table(recommender: Recommender, items: Mapping[str, Item], folder: Path, count: int) -> Table:
+    """Recall over the first ``count`` dialogues.
+
+    Args:
+        recommender: Tuned on MovieLens. Its catalogue becomes that of ReDial.
+        items: Those of MovieLens.
+        folder: That of ReDial.
+        count: Dialogues that are measured; what the others name is what the log of a shop would hold.
+    """
+    path = folder / "valid_1000_raw_linked.jsonl"
+    marks = films(folder, dict(items))
     catalogue = {item.id: item for item in marks.values()}
-    items, lexicon = list(catalogue.values()), Lexicon(catalogue.values())
-    asked = questions(path, marks, given.count)
+    known, lexicon = list(catalogue.values()), Lexicon(catalogue.values())
+    asked = questions(path, marks, count)
     targets, named = [row[1] for row in asked], [row[2] for row in asked]
     sessions = [read(row[0], lexicon) for row in asked]
-    table = {"naive repeat": naive_repeat(named)}
-    events = others(path, marks, given.count)
+    lists = {OURS: list[list[str]](), "naive repeat": naive_repeat(named)}
+    events = others(path, marks, count)
     popularity = Counter(item for _, item in {(dialogue, item) for dialogue, item, _ in events})
-    popular_I = np.array([popularity[item.id] for item in items], np.float64)
+    popular_I = np.array([popularity[item.id] for item in known], np.float64)
     fitted = factors.fit(events)
-    target_IF = fitted.targets([item.id for item in items])
+    target_IF = fitted.targets([item.id for item in known])
     for note, keeps in (("", lexicon), (", any wish ignored", None)):
-        table[f"popularity{note}"] = [best(popular_I, items, session, keeps) for session in sessions]
-        table[f"factors{note}"] = [
-            best(target_IF @ fitted.taste([*one.shown, *one.seen, *one.liked]) + 1e-6 * popular_I, items, one, keeps)
+        lists[f"popularity{note}"] = [best(popular_I, known, session, keeps) for session in sessions]
+        lists[f"factors{note}"] = [
+            best(target_IF @ fitted.taste([*one.shown, *one.seen, *one.liked]) + 1e-6 * popular_I, known, one, keeps)
             for one in sessions
         ]
-    recommender = Recommender(retrieve, rank, log, Past(log.items, made.domain.likes).observe_all(log.events))
-    recommender.delete([item for item in log.items if item not in catalogue])
-    recommender.upsert([item for item in items if item.id not in log.items])
-    table["m6rec"] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
-    known = len(catalogue.keys() & log.items.keys())
-    found = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
-    print(f"{given.count} dialogues, {len(asked)} turns, {len(items)} films, {known} of them in MovieLens; of")
-    print(f"{sum(len(set(before)) for before in named)} names of films before those turns {found} were understood")
-    for name, lists in table.items():
-        values = "  ".join(f"R@{k} {recall(lists, targets, named, k):.3f}" for k in CUTS)
-        print(f"{name:32} {values}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    recommender.delete([item for item in items if item not in catalogue])
+    recommender.upsert([item for item in known if item.id not in items])
+    lists[OURS] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
+    understood = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
+    logged, spoken = len(catalogue.keys() & items.keys()), sum(len(set(before)) for before in named)
+    note = (
+        f"{count} dialogues, {len(asked)} turns, {len(known)} films, {logged} of them in MovieLens; of {spoken} names "
+        f"of films before those turns {understood} were understood."
+    )
+    rows = tuple(
+        Row(method=method, metrics={f"R@{cut}": (recall(one, targets, named, cut),) for cut in CUTS})
+        for method, one in lists.items()
+    )
+    return Table(title="ReDial, repeats left out", metric="R@10", rows=rows, ours=OURS, note=note)

@@ -14,20 +14,16 @@ Parts, each of which can be run alone (``--part``) and leaves its results beside
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks import parts
 from benchmarks.setup import Setup
-from m6rec import report
 
 PARTS = ("latency", "curve", "joint", "catalogue", "load", "faults")
-COMMAND = "make bench-serving"
 
 
 def main(
@@ -36,25 +32,8 @@ def main(
     data: Annotated[Path, typer.Option(help="The prepared log.")] = Path("runs/demo/data"),
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
 ) -> None:
-    quick = bool(os.environ.get("QUICK"))
-    setup = Setup(run=run, retrieve=retrieve, data=data, quick=quick)
-    path = Path("runs/bench" if quick else "benchmarks/results") / "serving.json"
-    value = json.loads(path.read_text()) if path.is_file() else {"title": "The service", "claims": [], "parts": {}}
-    for name in part or PARTS:
-        typer.echo(f"· {name}", err=True)
-        measured, claims = importlib.import_module(f"benchmarks.{name}").measure(setup)
-        value["parts"][name] = {**report.facts(), "seed": 0, "quick": quick, **measured}
-        value["claims"] = [claim for claim in value["claims"] if claim["part"] != name]
-        for title, number, relation, target in claims:
-            claim = report.Claim(name=title, value=number, relation=relation, target=target, command=COMMAND)
-            value["claims"].append({"part": name, **asdict(claim), "holds": claim.holds})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(value, indent=1) + "\n")
-        os.replace(partial, path)
-    for claim in value["claims"]:
-        mark, bound = "holds" if claim["holds"] else "FAILS", f"{claim['relation']} {claim['target']:g}"
-        typer.echo(f"{mark}  {claim['part']:9}  {claim['name']}: {claim['value']:.4g} ({bound})")
+    setup = Setup(run=run, retrieve=retrieve, data=data, quick=bool(os.environ.get("QUICK")))
+    parts.measure("serving", "The service", {name: parts.module(name) for name in part or PARTS}, setup)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every part of ``benchmarks.serving`` starts from."""
+"""What every part of a benchmark starts from."""
 
 from __future__ import annotations
 
@@ -14,11 +14,24 @@ from m6rec.serving.memory import keep_freed_memory
 from m6rec.serving.recommender import Recommender
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned
-from tests import running
+from tests import running, shared
 from tests.shop import command
 
 Claims = list[tuple[str, float, str, float]]
 """(what, measured, relation, target)."""
+SEEDS = (0, 1, 2)
+
+
+class AbsentError(Exception):
+    """A public research set is not on this machine."""
+
+
+def research(name: str) -> Path:
+    """A file of the public research sets, such as "redial/item_ids.json"; raises AbsentError, which names it."""
+    path = shared.FOLDER / name
+    if not path.exists():
+        raise AbsentError(f"{name} is not at hand; M6REC_SHARED_DATA names the folder of the research sets")
+    return path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -380,23 +380,6 @@ def text_tables(
     return tuple(tables)
 
 
-def user_nats(
-    writer: Writer, drafts: Sequence[Draft], progress: Progress = lambda done, total: None
-) -> NDArray[np.float64]:
-    """How likely each text is after the past of each draft's user, in nats: float64 [texts, users].
-
-    The diagonal is each text after its own user's past, the rest after somebody else's: ``metrics.ranks`` tells from it
-    how well a text finds its user, ``metrics.win_rate`` whether a user's own past tells more than another's.
-
-    Args:
-        writer: The task of the drafts.
-        drafts: One a user, or users count twice.
-        progress: Told of the pairs read.
-    """
-    pairs = [replace(text, context=user.context) for text in drafts for user in drafts]
-    return writer.nats(pairs, progress)[0].reshape(len(drafts), len(drafts))
-
-
 def _text_metrics(
     writer: Writer, drafts: Sequence[Draft], written: Sequence[Draft], progress: Progress
 ) -> dict[str, float]:

@@ -175,7 +175,9 @@ class Report:
         return tuple((table, table.verdict) for _, table in sorted(compared, key=lambda pair: pair[0]))
 
 
-_LIBRARIES = ("m6rec", "torch", "transformers", "numpy", "faiss-cpu", "implicit", "lightgbm", "scikit-learn")
+_LIBRARIES = tuple(
+    "m6rec torch transformers numpy faiss-cpu implicit lightgbm scikit-learn sacrebleu rouge-score textblob".split()
+)
 
 
 def facts() -> dict[str, Fact]:

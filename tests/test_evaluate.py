@@ -17,7 +17,6 @@ from m6rec.evaluate import (
     ranking_table,
     retrieval_tables,
     text_tables,
-    user_nats,
 )
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
@@ -155,20 +154,6 @@ def test_texts_stand_beside_the_untuned_model():
     changed = text_tables([writer], few, num_written=0)[1]
     assert changed.rows[1].metrics == {name: test.rows[1].metrics[name] for name in changed.columns}
     assert changed.lead != 0
-
-
-def test_each_text_is_read_after_the_past_of_each_user():
-    foundation = tiny.foundation()
-    foundation.model.config = replace(foundation.model.config, end_ids=(0,))
-    writer = create(WriterConfig(task="design", domain="books", foundation="tiny", depth=2), foundation)
-    drafts = draft_all(writer.task, SPLIT, BOOKS)[TEST]
-    drafts = list({LOG.events[draft.event].user: draft for draft in drafts}.values())[:4]
-    table = user_nats(writer, drafts)
-    assert table.shape == (4, 4)
-    np.testing.assert_allclose(np.diag(table), writer.nats(drafts)[0], rtol=1e-5)
-    swapped = replace(drafts[1], context=drafts[2].context)
-    assert table[1, 2] == pytest.approx(writer.nats([swapped])[0][0], rel=1e-5)
-    assert len(np.unique(table.round(6))) > 4  # the past tells
 
 
 def test_drafts_need_what_was_written_in_every_part():

@@ -79,6 +79,7 @@ _MISTAGGED = re.compile(r"(?<=[DJj])v")  # "the strap", which the tagger takes f
 _ATTRIBUTE = re.compile(r"(?P<opinion>R*J(?:,?R*J)*)j*(?P<aspect>[NS]+)")
 _PREDICATE = re.compile(r"(?P<aspect>[NS]+)(?:OD?[Jj]*[NS]+)?[BR]*[LS](?P<opinion>[XBR]*J(?:[,C]+[XR]*J)*)(?![jNS])")
 _LIKING = re.compile(r"(?P<opinion>(?<=[PRXBC])[VK]|^V)[RD]*[Jj]*(?P<aspect>[NS]+)")
+_PLURAL = re.compile(r"(?<=ss|ch|sh)es$|(?<=x)es$|(?<=[^s])s$")
 _ONE_OPINION = re.compile(r"[XBR]*[JVK]")
 _NEGATED = re.compile(r"X[BHLDPR]*$")
 _NOT_SAID = re.compile(r"W[^,C]*$")
@@ -121,6 +122,23 @@ def mine(text: str) -> tuple[Statement, ...]:
             for aspect, opinion, polarity in _opinions(sentence)
         )
     )
+
+
+def agree(said: Statement, known: Statement) -> bool:
+    """Whether two statements say the same: both praise, both blame, or both describe in the same words, one aspect.
+
+    An aspect is the same in the singular and the plural.
+
+    >>> great, good, bad, wide = (mine(f"The strap is {word}.")[0] for word in ("great", "very good", "bad", "wide"))
+    >>> agree(great, good), agree(great, bad), agree(wide, wide), agree(wide, great)
+    (True, False, True, False)
+    """
+    same = _singular(said.aspect) == _singular(known.aspect) and said.polarity == known.polarity
+    return same and (said.polarity != 0 or said.opinion == known.opinion)
+
+
+def _singular(aspect: str) -> str:
+    return _PLURAL.sub("", aspect[:-3] + "y" if aspect.endswith("ies") else aspect)
 
 
 def sentences(text: str) -> tuple[str, ...]:

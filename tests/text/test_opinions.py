@@ -6,7 +6,7 @@ import pytest
 
 from m6rec.errors import ExtraError
 from m6rec.text import opinions
-from m6rec.text.opinions import Statement, mine, sentences
+from m6rec.text.opinions import Statement, agree, mine, sentences
 
 
 def found(text):
@@ -14,7 +14,7 @@ def found(text):
 
 
 def test_worked_examples():
-    assert doctest.testmod(opinions) == (0, 2)
+    assert doctest.testmod(opinions) == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,25 @@ def test_worked_examples():
 )
 def test_forms_of_a_statement(text, expected):
     assert found(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "known", "expected"),
+    [
+        (("color", "nice", 1), ("colors", "really great", 1), True),
+        (("dress", "nice", 1), ("dresses", "nice", 1), True),
+        (("battery", "bad", -1), ("batteries", "awful", -1), True),
+        (("dress", "nice", 1), ("dres", "nice", 1), False),
+        (("color", "nice", 1), ("color", "ugly", -1), False),
+        (("sound", "good", 1), ("sound quality", "good", 1), False),
+        (("sleeves", "long", 0), ("sleeve", "long", 0), True),
+        (("sleeves", "long", 0), ("sleeves", "short", 0), False),
+        (("sleeves", "long", 0), ("sleeves", "nice", 1), False),
+    ],
+)
+def test_statements_agree_on_aspect_and_polarity(said, known, expected):
+    first, second = Statement(*said, "One."), Statement(*known, "Another.")
+    assert agree(first, second) is agree(second, first) is expected
 
 
 @pytest.mark.parametrize(

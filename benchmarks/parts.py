@@ -1,0 +1,60 @@
+"""A benchmark made of parts: each is measured alone and leaves its results beside those of the others."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.setup import Claims, Setup
+from m6rec import report
+
+Measure = Callable[[Setup], tuple[dict[str, Any], Claims]]
+"""Returns what is written as it is, but for ``tables``, which are those of ``m6rec.report``; and the claims."""
+
+
+def module(part: str) -> Measure:
+    """``measure`` of the module of this package that has the part's name, which is imported when it is needed."""
+
+    def measured(setup: Setup) -> tuple[dict[str, Any], Claims]:
+        found: Measure = importlib.import_module(f"benchmarks.{part}").measure
+        return found(setup)
+
+    return measured
+
+
+def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -> None:
+    """Measures the parts, writes ``name.json`` after each, and prints what it holds."""
+    path = Path("runs/bench" if setup.quick else "benchmarks/results") / f"{name}.json"
+    value = json.loads(path.read_text()) if path.is_file() else {"title": title, "claims": [], "parts": {}}
+    for part, run in parts.items():
+        typer.echo(f"· {part}", err=True)
+        measured, claims = run(setup)
+        tables: tuple[report.Table, ...] = measured.pop("tables", ())
+        told = {"tables": [asdict(table) | {"verdict": table.verdict} for table in tables]} if tables else {}
+        value["parts"][part] = {**report.facts(), "seed": 0, "quick": setup.quick, **measured, **told}
+        value["claims"] = [claim for claim in value["claims"] if claim["part"] != part]
+        for what, number, relation, target in claims:
+            command = f"make bench-{name}"
+            claim = report.Claim(name=what, value=number, relation=relation, target=target, command=command)
+            value["claims"].append({"part": part, **asdict(claim), "holds": claim.holds})
+        _write(path, value)
+        if tables:
+            Console().print(report.to_table(report.Report(title=part, tables=tables)))
+    for claim in value["claims"]:
+        mark, bound = "holds" if claim["holds"] else "FAILS", f"{claim['relation']} {claim['target']:g}"
+        typer.echo(f"{mark}  {claim['part']:12}  {claim['name']}: {claim['value']:.4g} ({bound})")
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
