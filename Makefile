@@ -3,12 +3,15 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-serving bench-text redis redis-durable
+.PHONY: demo test check fix bench-core bench-serving bench-text redis redis-durable
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+bench-core: $(READY)
+	$(BIN)/python -m benchmarks.core
 
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving

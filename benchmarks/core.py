@@ -110,9 +110,7 @@ def shots(setup: Setup) -> tuple[dict[str, Any], Claims]:
         if not setup.quick or way == "diary"
     ]
     title, rows = tables[0].title, {row.method: row.mean("AUC") for row in tables[0].rows}
-    return _told(tables, setup), [
-        (f"{name}, {tables[0].title}: test AUC", value, ">", 0.60) for name, value in rows.items()
-    ]
+    return _told(tables, setup), [(f"{name}, {title}: test AUC", value, ">", 0.60) for name, value in rows.items()]
 
 
 def books(setup: Setup) -> tuple[dict[str, Any], Claims]:
