@@ -179,10 +179,14 @@ def _cross_encoder(foundation: Foundation, row: Any, num_prompts: int) -> dict[s
         return {}
     from sentence_transformers import CrossEncoder
 
-    options = {"dtype": foundation.model.dtype, "pad_token_id": 0}
-    folder = str(locate(foundation.source))
-    encoder = CrossEncoder(folder, num_labels=1, model_kwargs=options, device="cpu")
-    encoder.tokenizer.pad_token = encoder.tokenizer.pad_token or encoder.tokenizer.eos_token
+    encoder = CrossEncoder(
+        str(locate(foundation.source)),
+        num_labels=1,
+        model_kwargs={"dtype": foundation.model.dtype},
+        config_kwargs={"pad_token_id": 0},
+        device="cpu",
+    )
+    encoder.tokenizer.pad_token = encoder.tokenizer.convert_ids_to_tokens(0)  # the converted folder names none
     history = " ".join(segment.text for segment in row.context)
     pairs = [(history, " ".join(s.text for s in block)) for block in row.candidates[:num_prompts]]
     return {"cross-encoder": timed(lambda: encoder.predict(pairs, batch_size=4, show_progress_bar=False), 1)}

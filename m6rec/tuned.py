@@ -139,11 +139,11 @@ class Tuned:
             normed_BCD at the last token of each candidate's block.
         """
         model = self.foundation.model
-        device, dtype = model.device, model.dtype
+        device = model.device
         if task_B is None:
             task_B = torch.zeros(len(batch.length_B), dtype=torch.long, device=device)
         mixture = Mixture([self.tuning, *(other.tuning for other in others)], task_B)
-        prompts_BPD = mixture.prompts_BPD.to(dtype)
+        prompts_BPD = mixture.prompts_BPD
         states_BND, blocks_BCMD = self._states(batch, states, mixture, len(task_B))
         context_BND = torch.cat([prompts_BPD, states_BND], 1)
         num_prompts = prompts_BPD.shape[1]
@@ -163,10 +163,12 @@ class Tuned:
         return _at(normed_BCMD, _tensor(batch.last_BC, device))
 
     def _states(self, batch: Batch, states: States, mixture: Mixture, num_rows: int) -> tuple[Tensor, Tensor]:
-        """(states_BND of the context, blocks_BCMD of the candidates), with segment embeddings and numbers added."""
-        model = self.foundation.model
-        device, dtype = model.device, model.dtype
-        slots_BSD = mixture.slots_BSD.to(dtype)
+        """(states_BND of the context, blocks_BCMD of the candidates), with segment embeddings and numbers added in fp32.
+
+        A sum in bf16 would turn the last bit of a product, which depends on the batch, into 1 of 256.
+        """
+        device = self.foundation.model.device
+        slots_BSD = mixture.slots_BSD
         row_B = torch.arange(num_rows, device=device)
 
         def states_of(tokens: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
@@ -175,12 +177,12 @@ class Tuned:
 
         states_BND = states_of(batch.context_BN, batch.context_slot_BN)
         if batch.traces_BNG.shape[2]:
-            added_BND = mixture.trace(_tensor(batch.traces_BNG, device)).to(dtype)
+            added_BND = mixture.trace(_tensor(batch.traces_BNG, device))
             states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
         blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
         if batch.signals_BCF.shape[2]:
-            added_BCD = mixture.inject(_tensor(batch.signals_BCF, device)).to(dtype)
-            at_last_BCM = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2]).to(dtype)
+            added_BCD = mixture.inject(_tensor(batch.signals_BCF, device))
+            at_last_BCM = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2])
             blocks_BCMD = blocks_BCMD + at_last_BCM[..., None] * added_BCD[:, :, None]
         return states_BND, blocks_BCMD
 
@@ -208,7 +210,7 @@ class Tuned:
                 states_1ND, blocks_1CMD = self._states(batch, states, mixture, 1)
                 fresh_ND = states_1ND[0]
                 if not known:
-                    fresh_ND = torch.cat([mixture.prompts_BPD[0].to(model.dtype), fresh_ND])
+                    fresh_ND = torch.cat([mixture.prompts_BPD[0], fresh_ND])
                 turns.append(Turn(known, fresh_ND, blocks_1CMD[0]))
                 last.append(_tensor(batch.last_BC[0], model.device))
             read, kept = model.answer(turns, self.cache.config.depth, delta=mixture)

@@ -12,6 +12,8 @@ from torch import Generator, Tensor, nn
 WIDTH = 128
 GAIN = 20.0
 """Upper states are some tens of times larger than a fresh projection; this brings the two to one scale."""
+LEAST_ROWS = 16
+"""Products of fewer rows are summed in another order; a row's last bits must not depend on its company."""
 
 
 class Signals(nn.Module):
@@ -41,6 +43,10 @@ class Signals(nn.Module):
 
     def forward(self, signals_BCF: Tensor) -> Tensor:
         """added_BCD."""
-        normed = ((signals_BCF - self.mean_F) / self.spread_F).clamp(-8, 8)
-        hidden = F.relu(F.relu(normed @ self.w1_FR + self.b1_R) @ self.w2_RR + self.b2_R)
-        return GAIN * (hidden @ self.w3_RD)
+        normed_BCF = ((signals_BCF - self.mean_F) / self.spread_F).clamp(-8, 8)
+        normed_NF = normed_BCF.flatten(0, 1)
+        count = len(normed_NF)
+        normed_NF = F.pad(normed_NF, (0, 0, 0, max(0, LEAST_ROWS - count)))
+        hidden_NR = F.relu(F.relu(normed_NF @ self.w1_FR + self.b1_R) @ self.w2_RR + self.b2_R)
+        added_ND = GAIN * (hidden_NR @ self.w3_RD)
+        return added_ND[:count].unflatten(0, signals_BCF.shape[:2])
