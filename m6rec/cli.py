@@ -130,7 +130,7 @@ def tune(
     foundation: Foundation = DEFAULT,
     method: Annotated[str, typer.Option(help="A tuning method.")] = "option-adapter",
     depth: Annotated[
-        int | None, typer.Option(help="Layers run ahead of time; all but one, for texts all but six.")
+        int | None, typer.Option(help="Layers run ahead of time; all but one, for texts all but twelve.")
     ] = None,
     keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
     all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,

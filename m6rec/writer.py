@@ -38,8 +38,8 @@ from m6rec.tuning import create as create_tuning
 from m6rec.tuning import load as load_tuning
 from m6rec.types import SLOTS, Draft, Segment
 
-UPPER_LAYERS = 6
-"""Layers that see the user by default; not yet measured (design/006-texts-with-evidence.md)."""
+UPPER_LAYERS = 12
+"""Layers that see the user, and are tuned, by default (design/006-texts-with-evidence.md)."""
 INFERENCE_TOKENS = 2048
 """Padded tokens of one pass of ``nats``, context and text."""
 TOGETHER = 32
