@@ -4,7 +4,7 @@ Parts, each of which can be run alone (``--part``) and leaves its results beside
 
 - latency: one user, 100 and 1 000 candidates, beside the alternatives on the same weights (``benchmarks.latency``);
 - curve: AUC and latency over depth and kept tokens (``benchmarks.curve``);
-- states: what states of 8 bits a number cost and save (``benchmarks.states``);
+- exactness: served scores beside evaluated ones, and states of 8 bits (``benchmarks.exactness``);
 - catalogue: from ten thousand items to a million (``benchmarks.catalogue``);
 - load: open-loop load below and above capacity (``benchmarks.load``);
 - faults: kills, a failing Redis, a full disk, malformed requests (``benchmarks.faults``).
@@ -26,7 +26,7 @@ import typer
 from benchmarks.setup import Setup
 from m6rec import report
 
-PARTS = ("latency", "curve", "states", "catalogue", "load", "faults")
+PARTS = ("latency", "curve", "exactness", "catalogue", "load", "faults")
 COMMAND = "make bench-serving"
 
 
