@@ -5,22 +5,31 @@ One user with 50 behaviours, 100 and 1 000 candidates. Every method reads the sa
 - ours: the service's own path, statistics and all, with segment states in memory (``Recommender.rank``);
 - … model only: the upper layers, with and without the user's keys and values at hand (``Turns.answers``);
 - full prompts: transformers, each candidate behind the whole history, batched;
-- cross-encoder: sentence-transformers on the same weights, where it is installed;
+- cross-encoder: sentence-transformers on the same weights, with a fresh head;
 - prefix reuse: transformers, keys and values of the history computed once a request and shared by all candidates;
-- … history known: the same, with those keys and values at hand before the request.
+- … history known: the same, with those keys and values at hand before the request;
+- llama.cpp: its server on the GGUF file, with the history in its prompt cache, a request a candidate; left out where
+  neither ``LLAMA_SERVER`` nor the search path names a ``llama-server``.
 
 The floor is the multiplications of our upper layers, counted by hand, over the matrix-product rate measured here.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import os
+import shutil
+import socket
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import torch
+import typer
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from benchmarks.setup import Claims, Setup
@@ -160,6 +169,7 @@ def _rivals(foundation: Foundation, row: Any, num_prompts: int, times: int) -> d
     known = prefix()
     result = {
         **_cross_encoder(foundation, row, num_prompts),
+        **_llama_cpp(foundation, [history + one for one in asked[:num_prompts]], times),
         "prefix reuse": timed(lambda: suffixes(prefix()), times),
         "prefix reuse, history known": timed(lambda: suffixes(known), times),
         "full prompts": timed(full, 1),
@@ -175,8 +185,6 @@ def _rivals(foundation: Foundation, row: Any, num_prompts: int, times: int) -> d
 
 def _cross_encoder(foundation: Foundation, row: Any, num_prompts: int) -> dict[str, dict[str, float]]:
     """The same weights with a fresh head of one class, on pairs of the whole history and a candidate."""
-    if importlib.util.find_spec("sentence_transformers") is None:
-        return {}
     from sentence_transformers import CrossEncoder
 
     encoder = CrossEncoder(
@@ -190,3 +198,48 @@ def _cross_encoder(foundation: Foundation, row: Any, num_prompts: int) -> dict[s
     history = " ".join(segment.text for segment in row.context)
     pairs = [(history, " ".join(s.text for s in block)) for block in row.candidates[:num_prompts]]
     return {"cross-encoder": timed(lambda: encoder.predict(pairs, batch_size=4, show_progress_bar=False), 1)}
+
+
+def _llama_cpp(foundation: Foundation, prompts: list[list[int]], times: int) -> dict[str, dict[str, float]]:
+    """The same weights as they are in the GGUF file, 4 bits each; read are the log-probabilities of the next token."""
+    program = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
+    weights = locate(foundation.source).with_suffix("").with_suffix(".gguf")
+    if program is None or not weights.is_file():
+        typer.echo("  llama.cpp is left out: no llama-server, or the foundation is no GGUF file", err=True)
+        return {}
+
+    def score(client: httpx.Client, prompt: list[int]) -> float:
+        asked = {"prompt": prompt, "n_predict": 1, "n_probs": 2, "temperature": 0, "cache_prompt": True}
+        answer = client.post("/completion", json=asked).raise_for_status().json()
+        return float(answer["completion_probabilities"][0]["logprob"])
+
+    with _llama_server(program, weights, max(map(len, prompts)) + 1) as client:
+        return {"llama.cpp, history known": timed(lambda: [score(client, prompt) for prompt in prompts], times)}
+
+
+@contextmanager
+def _llama_server(program: str, weights: Path, num_tokens: int) -> Iterator[httpx.Client]:
+    """A client of a server that has loaded the weights, and holds one prompt of so many tokens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--host", "127.0.0.1", "--port", f"{port}", "--parallel", "1", "--ctx-size", f"{num_tokens}"]
+    threads = ["--threads", f"{torch.get_num_threads()}"]
+    server = subprocess.Popen([program, "--model", str(weights), *words, *threads], stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+            while not _is_ready(client):
+                if server.poll() is not None:
+                    raise RuntimeError(f"{program} ended with {server.returncode} before it served")
+                time.sleep(0.1)
+            yield client
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").is_success
+    except httpx.TransportError:
+        return False

@@ -5,7 +5,7 @@ Parts, each of which can be run alone (``--part``) and leaves its results beside
 - latency: one user, 100 and 1 000 candidates, beside the alternatives on the same weights (``benchmarks.latency``);
 - curve: AUC and latency over depth and kept tokens (``benchmarks.curve``);
 - joint: what the split costs in quality (``benchmarks.joint``);
-- states: what states of 8 bits a number cost and save (``benchmarks.states``);
+- exactness: served scores beside evaluated ones, and states of 8 bits (``benchmarks.exactness``);
 - catalogue: from ten thousand items to a million (``benchmarks.catalogue``);
 - load: open-loop load below and above capacity (``benchmarks.load``);
 - faults: kills, a failing Redis, a full disk, malformed requests (``benchmarks.faults``).
@@ -24,7 +24,7 @@ import typer
 from benchmarks import parts
 from benchmarks.setup import Setup
 
-PARTS = ("latency", "curve", "joint", "states", "catalogue", "load", "faults")
+PARTS = ("latency", "curve", "joint", "exactness", "catalogue", "load", "faults")
 
 
 def main(

@@ -163,9 +163,9 @@ class Tuned:
         return _at(normed_BCMD, _tensor(batch.last_BC, device))
 
     def _states(self, batch: Batch, states: States, mixture: Mixture, num_rows: int) -> tuple[Tensor, Tensor]:
-        """(states_BND of the context, blocks_BCMD of the candidates), with segment embeddings and numbers added in fp32.
+        """(states_BND of the context, blocks_BCMD of the candidates), fp32, with segment embeddings and numbers added.
 
-        A sum in bf16 would turn the last bit of a product, which depends on the batch, into 1 of 256.
+        A sum in bf16 would turn the last bit of a product, which depends on the batch, into one of 256.
         """
         device = self.foundation.model.device
         slots_BSD = mixture.slots_BSD
@@ -176,7 +176,7 @@ class Tuned:
             return states.tokens_TD[_tensor(tokens, device)] + slots_BSD[owner, _tensor(slots, device)]
 
         states_BND = states_of(batch.context_BN, batch.context_slot_BN)
-        if batch.traces_BNG.shape[2]:
+        if batch.traces_BNG.size:
             added_BND = mixture.trace(_tensor(batch.traces_BNG, device))
             states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
         blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)

@@ -49,4 +49,4 @@ class Signals(nn.Module):
         normed_NF = F.pad(normed_NF, (0, 0, 0, max(0, LEAST_ROWS - count)))
         hidden_NR = F.relu(F.relu(normed_NF @ self.w1_FR + self.b1_R) @ self.w2_RR + self.b2_R)
         added_ND = GAIN * (hidden_NR @ self.w3_RD)
-        return added_ND[:count].unflatten(0, signals_BCF.shape[:2])
+        return added_ND[:count].view(*signals_BCF.shape[:2], added_ND.shape[1])

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from m6rec.tuning.signals import Signals
@@ -15,11 +16,20 @@ def test_mean_and_spread_of_the_training_part_are_normed_away():
     plain, moved = signals(), signals()
     plain.fit(numbers_NF)
     moved.fit(100 * numbers_NF - 7)
-    torch.testing.assert_close(plain(numbers_NF), moved(100 * numbers_NF - 7), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(plain(numbers_NF[None]), moved(100 * numbers_NF[None] - 7), rtol=1e-4, atol=1e-3)
 
 
 def test_where_nothing_or_one_was_observed_numbers_stay_as_they_are():
     for count in (0, 1):
         made = signals()
         made.fit(torch.ones(count, 3))
-        assert torch.equal(made(torch.ones(2, 3)), signals()(torch.ones(2, 3)))
+        assert torch.equal(made(torch.ones(1, 2, 3)), signals()(torch.ones(1, 2, 3)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 15])
+def test_what_a_row_gives_does_not_depend_on_its_company(count):
+    generator = torch.Generator().manual_seed(0)
+    signals = Signals(12, 576, generator)
+    torch.nn.init.normal_(signals.w3_RD, generator=generator)
+    numbers_1CF = torch.randn(1, 100, 12, generator=generator)
+    assert torch.equal(signals(numbers_1CF[:, :count]), signals(numbers_1CF)[:, :count])
