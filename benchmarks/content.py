@@ -69,7 +69,7 @@ class Budget:
     seeds: tuple[int, ...]
 
 
-FULL = Budget(training=1_000, validation=60, tests=150, users=60, histories=20, epochs=1, seeds=SEEDS)
+FULL = Budget(training=600, validation=60, tests=150, users=60, histories=20, epochs=1, seeds=SEEDS)
 QUICK = Budget(training=100, validation=20, tests=24, users=8, histories=5, epochs=1, seeds=SEEDS[:1])
 
 

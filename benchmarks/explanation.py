@@ -71,7 +71,7 @@ class Budget:
     seeds: tuple[int, ...]
 
 
-FULL = Budget(training=900, validation=60, tests=150, explained=30, epochs=2, seeds=SEEDS)
+FULL = Budget(training=300, validation=40, tests=80, explained=16, epochs=2, seeds=SEEDS)
 QUICK = Budget(training=120, validation=20, tests=24, explained=4, epochs=1, seeds=SEEDS[:1])
 
 
