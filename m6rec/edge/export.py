@@ -1,0 +1,287 @@
+"""A tuned task → a device folder: the model in two graphs, its tokenizer, and a card with the checksum of each file.
+
+The graphs are traced from ``Model`` and ``Tuning`` themselves, so there is no second description of either. What the
+tuning adds (prompts, segment embeddings, adapters, projections of the signals, option rows) is part of the upper one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from m6rec import assets, device
+from m6rec.device import CARD, FORMAT, LOWER, PARCEL, TOKENIZER, UPPER, Card
+from m6rec.errors import ConfigError, ExtraError
+from m6rec.foundation.checkpoint import new_folder
+from m6rec.foundation.model import Dense
+from m6rec.text.past import STATISTICS, TRACES, Past
+from m6rec.tuned import Tuned
+from m6rec.types import SLOTS, Item
+
+DTYPES = ("float32", "int8")
+OPSET = 20
+LEAST_WEIGHTS = 1 << 15
+"""Numbers of a matrix from which on it is rounded to 8 bits; smaller ones are not worth their error."""
+BLOCK = 32
+"""Weights that share a scale."""
+
+Progress = Callable[[int, int], None]
+
+
+def export(
+    tuned: Tuned,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    items: Sequence[Item] = (),
+    past: Past | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Card:
+    """Writes a device folder, whole or not at all.
+
+    Args:
+        tuned: A ranking task on a foundation in float32.
+        folder: A new folder.
+        dtype: Of large weights: "float32", or "int8" with a scale for each ``BLOCK`` of them.
+        items: Items that the device knows from the start; see ``send``.
+        past: What has happened so far; needed with ``items``.
+        progress: Called with (done, total) of its steps.
+
+    Raises:
+        ConfigError: The folder exists, or the task or the type can't be exported.
+        ExtraError: onnx is not installed.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} can't be exported; choose one of {', '.join(DTYPES)}")
+    if tuned.task.readout != "score":
+        raise ConfigError(f"task {tuned.task.name!r} compares vectors; a device ranks, so export a ranking task")
+    model = tuned.foundation.model
+    if model.dtype != torch.float32 or model.device.type != "cpu":
+        raise ConfigError(f"the foundation is in {model.dtype} on {model.device}; load it with float32 on cpu")
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already; give a new folder, or remove it first")
+    states = tuned.cache.config
+    with new_folder(folder) as partial:
+        steps = 4
+        for step, (name, half) in enumerate({LOWER: _Lower(tuned), UPPER: _Upper(tuned)}.items()):
+            progress(step, steps)
+            _write(half, partial / name, dtype)
+        progress(2, steps)
+        tuned.foundation.tokenizer.save(partial / TOKENIZER)
+        if items:
+            assert past is not None, "items come with what happened to them"
+            send(tuned, items, past, partial / device.ITEMS)
+        progress(3, steps)
+        source = tuned.foundation.source
+        card = Card(
+            format=FORMAT,
+            m6rec=version("m6rec"),
+            task=tuned.config.task,
+            domain=tuned.config.domain,
+            foundation=Path(source).name,
+            model=model.id,
+            tuning=tuned.tuning.digest(),
+            licence=assets.describe(source).licence if source in assets.names() else "that of the foundation",
+            dtype=dtype,
+            opset=OPSET,
+            depth=states.depth,
+            keep=states.keep,
+            width=model.config.width,
+            files={
+                file.name: {"bytes": file.stat().st_size, "sha256": device.digest(file)}
+                for file in sorted(partial.iterdir())
+            },
+        )
+        (partial / CARD).write_text(json.dumps(asdict(card), indent=1) + "\n")
+    progress(steps, steps)
+    return card
+
+
+def send(tuned: Tuned, items: Sequence[Item], past: Past, file: Path, *, states: bool = True) -> None:
+    """Writes items as a parcel that ``Device.receive`` takes: their text, their popularity, the states of their texts.
+
+    Args:
+        tuned: The task that the device ranks by, of any type.
+        items: The items.
+        past: What has happened so far; only counts leave it.
+        file: Replaced as a whole.
+        states: Whether the device is spared reading the items' texts, at 4 bytes a number.
+    """
+    texts = dict.fromkeys(
+        segment.text for item in items for segment in tuned.task.candidate(item, tuned.domain) if states
+    )
+    table = tuned.cache.fetch(texts)
+    popularity = past.popularity(item.id for item in items)
+    parcel = {
+        "format": FORMAT,
+        "model": tuned.foundation.model.id,
+        "depth": tuned.cache.config.depth,
+        "keep": tuned.cache.config.keep,
+        "items": [device.record_of(item) for item in items],
+        "total": popularity.total,
+        "popularity": popularity.items,
+        "texts": list(texts),
+    }
+    tokens: NDArray[np.float32] = table.tokens_TD.float().cpu().numpy()
+    counts = np.array([table.places[text][1] for text in texts], np.int64)
+    partial = file.with_name(f".{file.name}.partial")
+    save_file({"states_TD": tokens, "counts": counts}, partial, metadata={PARCEL: json.dumps(parcel)})
+    partial.replace(file)
+
+
+class _Lower(nn.Module):
+    """Token ids of one text → its kept states. A text is read alone, so its states never depend on another's."""
+
+    def __init__(self, tuned: Tuned) -> None:
+        super().__init__()
+        self.model, self.depth, self.keep = tuned.foundation.model, tuned.cache.config.depth, tuned.cache.config.keep
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``ids`` [L] → states [keep or L, D]."""
+        states_LD = self.model.lower(ids[None], self.depth)[0]
+        return states_LD[-self.keep :] if self.keep else states_LD
+
+    def example(self) -> dict[str, Tensor]:
+        """Inputs to trace with."""
+        return {"ids": torch.arange(5)}
+
+
+class _Upper(nn.Module):
+    """States of a context and of candidates → probability of the last class for each candidate.
+
+    All tokens lie in one row: those of the context, owned by 0, then those of candidate 1, 2, … A token sees what stands
+    before it of the context and of its own candidate.
+    """
+
+    def __init__(self, tuned: Tuned) -> None:
+        super().__init__()
+        self.model, self.tuning = tuned.foundation.model, tuned.tuning
+        self.depth, self.bidirectional = tuned.cache.config.depth, tuned.config.bidirectional
+
+    def forward(
+        self,
+        states: Tensor,
+        slots: Tensor,
+        owners: Tensor,
+        positions: Tensor,
+        traces: Tensor,
+        traced: Tensor,
+        signals: Tensor,
+        asked: Tensor,
+    ) -> Tensor:
+        """``device._inputs`` → scores [C]."""
+        tuning = self.tuning
+        states_TD = states + tuning.slots_SD[slots]
+        if tuning.traces is not None:
+            states_TD = states_TD.index_add(0, traced, tuning.trace(traces[None])[0])
+        if tuning.signals is not None:
+            states_TD = states_TD.index_add(0, asked, tuning.inject(signals[None])[0])
+        prompts_PD = tuning.prompts_PD
+        count = len(prompts_PD)
+        hidden_1TD = torch.cat([prompts_PD, states_TD])[None]
+        owner_T = torch.cat([torch.zeros(count, dtype=torch.long), owners])
+        positions_1T = torch.cat([torch.arange(count), positions + count])[None]
+        place_T = torch.arange(hidden_1TD.shape[1])
+        seen_TT = place_T <= place_T[:, None]
+        if self.bidirectional:
+            seen_TT = seen_TT | ((owner_T == 0) & (owner_T == 0)[:, None])
+        mask_1TT = (seen_TT & ((owner_T == 0) | (owner_T == owner_T[:, None])))[None]
+        attention = Dense(positions_1T, mask_1TT)
+        hidden_1TD = self.model.run(hidden_1TD, positions_1T, attention, first=self.depth, delta=tuning)
+        normed_CD = self.model.finish(hidden_1TD)[0][asked + count]
+        return tuning.score(normed_CD).softmax(-1)[:, -1]
+
+    def example(self) -> dict[str, Tensor]:
+        """Inputs to trace with: three tokens of context, two behaviours, and two candidates of two tokens."""
+        return {
+            "states": torch.randn(7, self.model.config.width),
+            "slots": torch.arange(7) % len(SLOTS),
+            "owners": torch.tensor([0, 0, 0, 1, 1, 2, 2]),
+            "positions": torch.tensor([0, 1, 2, 3, 4, 3, 4]),
+            "traces": torch.randn(2, len(TRACES) if self.tuning.traces is not None else 0),
+            "traced": torch.tensor([1, 2]),
+            "signals": torch.randn(2, len(STATISTICS) if self.tuning.signals is not None else 0),
+            "asked": torch.tensor([4, 6]),
+        }
+
+
+def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
+    """Traces one half, any number of whose tokens, behaviours and candidates may differ from the example's."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript
+    except ImportError as error:
+        raise ExtraError("m6rec export", "edge") from error
+    assert onnxruntime and onnxscript  # needed below, by torch and for 8 bits
+    example = half.example()
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it misses torchvision
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own deprecations
+            program = torch.onnx.export(
+                half.eval(),
+                kwargs=example,
+                input_names=list(example),
+                output_names=["states" if isinstance(half, _Lower) else "scores"],
+                dynamic_shapes={name: {0: torch.export.Dim.DYNAMIC} for name in example},
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        log.setLevel(level)
+    assert program is not None
+    graph = program.model_proto
+    for node in graph.graph.node:
+        del node.metadata_props[:]  # stack traces, with the paths of this machine
+    if dtype == "int8":
+        graph = _eight_bits(graph)
+    onnx.save(graph, file)
+
+
+def _eight_bits(graph: Any) -> Any:
+    """The graph with its large matrices in 8 bits; activations stay as they are, so no score depends on another."""
+    from onnx import TensorProto, helper, numpy_helper
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+    weights = {one.name: one for one in graph.graph.initializer}
+    large = {name for name, one in weights.items() if len(one.dims) == 2 and np.prod(one.dims) >= LEAST_WEIGHTS}
+    nodes = []
+    for node in graph.graph.node:
+        nodes.append(node)
+        if node.op_type == "Gather" and node.input[0] in large:  # the table of embeddings, a scale a row
+            name, ids, result = node.input[0], node.input[1], node.output[0]
+            table_VD = numpy_helper.to_array(weights[name])
+            scale_V1 = np.abs(table_VD).max(1, keepdims=True) / 127
+            rounded_VD = np.rint(table_VD / np.where(scale_V1, scale_V1, 1)).astype(np.int8)
+            graph.graph.initializer.remove(weights[name])
+            graph.graph.initializer.append(numpy_helper.from_array(rounded_VD, f"{name}.rounded"))
+            graph.graph.initializer.append(numpy_helper.from_array(scale_V1.astype(np.float32), f"{name}.scale"))
+            nodes[-1:] = [
+                helper.make_node("Gather", [f"{name}.rounded", ids], [f"{result}.rounded"]),
+                helper.make_node("Cast", [f"{result}.rounded"], [f"{result}.cast"], to=TensorProto.FLOAT),
+                helper.make_node("Gather", [f"{name}.scale", ids], [f"{result}.scale"]),
+                helper.make_node("Mul", [f"{result}.cast", f"{result}.scale"], [result]),
+            ]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    small = [node.name for node in nodes if node.op_type == "MatMul" and node.input[1] not in large]
+    config = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, bits=8)
+    quantizer = MatMulNBitsQuantizer(graph, nodes_to_exclude=small, algo_config=config)
+    quantizer.process()
+    return quantizer.model.model
