@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from m6rec.domains import domain as domains
-from m6rec.errors import AssetError, ConfigError, DataError, ExtraError, StoreError, UnknownError
+from m6rec.errors import AssetError, DataError, ExtraError, StoreError, UnknownError
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Row, pad
 from m6rec.text.past import Past, Popularity
@@ -129,19 +129,19 @@ class Device:
         card = verify(folder)
         lower = card.files[LOWER]["sha256"]
         device = cls(folder, card, _Store(store, f"{lower}|{card.keep}"), user)
-        if ITEMS in card.files and not device.items:
-            device.receive(folder / ITEMS)
+        if ITEMS in card.files:
+            device._receive_once(card.files[ITEMS]["sha256"])
         return device
 
     def receive(self, file: Path) -> None:
-        """Takes in a parcel of items, all or none; what was counted of others before is replaced.
+        """Takes in a parcel of items, all or none. What it counts takes the place of what is known of these items.
 
         Raises:
             AssetError: The file is damaged, no parcel, of another format, or its states are of another model.
         """
         parcel = read_parcel(file, self.card)
-        self._store.put_items(parcel.items, parcel.popularity)
         self._store.put_states(parcel.states)
+        self._store.put_items(parcel.items, parcel.popularity)
         self._remember()
 
     def know(self, items: Sequence[Item]) -> None:
@@ -182,6 +182,12 @@ class Device:
                 part = moment.only((first <= number) & (number < first + CANDIDATES))
                 parts.append(self._upper.run(None, _inputs(part, states_TD, places))[0])
         return np.concatenate(parts).astype(np.float64)
+
+    def _receive_once(self, sha256: str) -> None:
+        """Takes in the items of the folder, unless these were taken in before."""
+        if self._store.note("items") != sha256:
+            self.receive(self._folder / ITEMS)
+            self._store.put_note("items", sha256)
 
     def _read(self, texts: Sequence[str]) -> tuple[Floats, dict[str, tuple[int, int]]]:
         """(states_TD, where each text's are: the first, and how many), computed where they are not known."""
@@ -265,7 +271,7 @@ def read_parcel(file: Path, card: Card) -> Parcel:
         if raw["format"] != FORMAT:
             raise AssetError(f"{file} has format {raw['format']!r}, but this m6rec reads format {FORMAT}; send it anew")
         theirs, ours = (raw["model"], raw["depth"], raw["keep"]), (card.model, card.depth, card.keep)
-        if theirs != ours:
+        if theirs != ours and raw["texts"]:
             raise AssetError(
                 f"the states in {file} are of model {theirs[0]} (depth {theirs[1]}, {theirs[2]} kept), but this device "
                 f"runs {ours[0]} (depth {ours[1]}, {ours[2]} kept); send states of its own model, or text only"
@@ -328,7 +334,7 @@ def _session(file: Path) -> Any:
 
 
 _SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (id TEXT PRIMARY KEY, item TEXT NOT NULL, popularity TEXT);
 CREATE TABLE events (number INTEGER PRIMARY KEY, item TEXT NOT NULL, time INTEGER NOT NULL, value REAL NOT NULL,
     text TEXT NOT NULL);
@@ -346,7 +352,7 @@ class _Store:
         scope: What states depend on beside their text. Those of another scope are dropped.
 
     Raises:
-        StoreError: The file is none, or fails; so do all methods.
+        StoreError: The file is none, or fails; as with all methods.
     """
 
     def __init__(self, file: Path | None, scope: str) -> None:
@@ -361,31 +367,32 @@ class _Store:
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
         elif version != FORMAT:
             raise StoreError(f"{file} has format {version}, but this m6rec reads format {FORMAT}; give another file")
-        if self._about("scope") != scope:
+        if self.note("scope") != scope:
             with self._changing() as connection:
                 connection.execute("DELETE FROM states")
-                connection.execute("REPLACE INTO about VALUES ('scope', ?)", (scope,))
+                connection.execute("REPLACE INTO notes VALUES ('scope', ?)", (scope,))
 
     def items(self) -> tuple[dict[str, Item], Popularity]:
         """All items by id, and what others did."""
         with self._failing():
             rows = self._connection.execute("SELECT id, item, popularity FROM items ORDER BY rowid").fetchall()
-        total = _count(json.loads(self._about("total") or "[0, 0, 0]"))
+        total = _count(json.loads(self.note("total") or "[0, 0, 0]"))
         counts = {item: _count(json.loads(of)) for item, _, of in rows if of}
         return {item: item_of(json.loads(record)) for item, record, _ in rows}, Popularity(total, counts)
 
     def put_items(self, items: Sequence[Item], popularity: Popularity | None) -> None:
-        """Adds or replaces items; given a popularity, it takes the place of all that is known."""
+        """Adds or replaces items, and what is counted of them if it is given."""
         with self._changing() as connection:
             connection.executemany(
                 "INSERT INTO items VALUES (?, ?, NULL) ON CONFLICT (id) DO UPDATE SET item = excluded.item",
                 [(item.id, json.dumps(record_of(item))) for item in items],
             )
             if popularity is not None:
-                connection.execute("REPLACE INTO about VALUES ('total', ?)", (json.dumps(popularity.total),))
+                connection.execute("REPLACE INTO notes VALUES ('total', ?)", (json.dumps(popularity.total),))
+                counts = ((item.id, popularity.items.get(item.id)) for item in items)
                 connection.executemany(
                     "UPDATE items SET popularity = ? WHERE id = ?",
-                    [(json.dumps(count), item) for item, count in popularity.items.items()],
+                    [(json.dumps(count) if count else None, item) for item, count in counts],
                 )
 
     def events(self, user: str) -> list[Event]:
@@ -422,10 +429,16 @@ class _Store:
                     [(text, np.ascontiguousarray(numbers, "<f4").tobytes()) for text, numbers in states.items()],
                 )
 
-    def _about(self, name: str) -> str | None:
+    def note(self, name: str) -> str | None:
+        """What was noted under a name; None for nothing."""
         with self._failing():
-            row = self._connection.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+            row = self._connection.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
+
+    def put_note(self, name: str, value: str) -> None:
+        """Notes a value under a name."""
+        with self._changing() as connection:
+            connection.execute("REPLACE INTO notes VALUES (?, ?)", (name, value))
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
@@ -440,5 +453,7 @@ class _Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(
-                f"the store of the device at {self._name} fails ({error}); is it a store, and is there room on the disk?"
+                f"the store of the device at {self._name} fails ({error}); is it one, and is there room on the disk?"
             ) from error
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise DataError(f"this can't be written down ({error}); nothing was changed") from error

@@ -84,7 +84,7 @@ class Past:
         self,
         items: Mapping[str, Item],
         likes: Callable[[Event], bool],
-        popularity: Popularity = Popularity(),  # noqa: B008 - frozen
+        popularity: Popularity = Popularity(),
     ) -> None:
         """Starts with nothing observed.
 
