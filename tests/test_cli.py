@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from m6rec import cli
+from tests import shop
 from tests.fake import FakeBackend
 
 GOLDEN = Path(__file__).parent / "golden" / "flags.json"
@@ -90,3 +91,17 @@ def test_explain_names_an_unknown_id(monkeypatch, capsys):
     code, said = run(monkeypatch, capsys, "explain", "--user", "u0", "--item", "i99")
     assert code == 2
     assert "i99" in said
+
+
+def test_a_run_goes_to_a_device_and_ranks_there(tmp_path):
+    shop.make(tmp_path)
+    phone, me = tmp_path / "phone", tmp_path / "me.sqlite"
+    card = json.loads(
+        shop.m6rec(tmp_path, "export", tmp_path / "click", "--out", phone, "--data", tmp_path / "data", "--json")
+    )
+    assert (card["task"], card["dtype"], card["depth"]) == ("click", "int8", 1)
+    before = json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", "--store", me, "--json"))
+    shop.m6rec(tmp_path, "device", "observe", phone, "i7", "--store", me)
+    after = json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", "--store", me, "--json"))
+    assert {one["id"] for one in after} == {"i0", "i5"}
+    assert [one["score"] for one in after] != [one["score"] for one in before]

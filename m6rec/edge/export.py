@@ -264,10 +264,11 @@ def _eight_bits(graph: Any) -> None:
     nodes: list[Any] = []
     stored: dict[str, NDArray[Any]] = {}
     for node in graph.graph.node:
-        name, result = next((name for name in node.input if name in large), ""), node.output[0]
-        if not name:
+        place = {"Gather": 0, "MatMul": 1}.get(node.op_type)
+        if place is None or node.input[place] not in large:
             nodes.append(node)
             continue
+        name, result = node.input[place], node.output[0]
         matrix = numpy_helper.to_array(weights[name])
         rounded, scale = f"{name}.rounded", f"{name}.scale"
         if node.op_type == "Gather":  # the table of embeddings
@@ -280,7 +281,6 @@ def _eight_bits(graph: Any) -> None:
                 helper.make_node("Mul", [f"{result}.cast", f"{result}.scale"], [result]),
             ]
         else:
-            assert (node.op_type, node.input[1]) == ("MatMul", name), f"{node.op_type} with a large matrix"
             inputs, outputs = matrix.shape
             padded_OI = np.pad(matrix.T, ((0, 0), (0, -inputs % BLOCK)))
             scale_OB1, rounded_OBI = _rounded(padded_OI.reshape(outputs, -1, BLOCK))
@@ -298,7 +298,8 @@ def _eight_bits(graph: Any) -> None:
                     accuracy_level=EIGHT_BIT_PRODUCTS,
                 )
             )
-    kept = [one for one in graph.graph.initializer if one.name not in large]
+    needed = {name for node in nodes for name in node.input}
+    kept = [one for one in graph.graph.initializer if one.name in needed]
     del graph.graph.node[:], graph.graph.initializer[:]
     graph.graph.node.extend(nodes)
     graph.graph.initializer.extend(kept)
