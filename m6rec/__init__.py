@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Device": "m6rec.device",
     "Domain": "m6rec.domains.domain",
     "Event": "m6rec.types",
     "Item": "m6rec.types",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from m6rec import assets
 from m6rec.errors import ConfigError, ExtraError, M6RecError
 from m6rec.foundation.checkpoint import DEFAULT
+from m6rec.types import Ranked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 assets_app = typer.Typer(no_args_is_help=True, help="Named models and data sets.")
 app.add_typer(assets_app, name="assets")
+device_app = typer.Typer(no_args_is_help=True, help="A folder of `m6rec export`, used as on a device.")
+app.add_typer(device_app, name="device")
 out, err = Console(), Console(stderr=True)
 
 SWITCH_S = 5e-4
@@ -314,9 +318,7 @@ def rank(
 ) -> None:
     """Orders given items by the probability that the user likes them."""
     recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
-    ranked = recommender.rank(user, items)
-    value = [{"id": r.item.id, "title": r.item.title, "score": r.score} for r in ranked]
-    say(value, as_json, "\n".join(f"{r.score:.3f}  {r.item.id:>6}  {r.item.title}" for r in ranked))
+    _say_ranked(recommender.rank(user, items), as_json)
 
 
 @app.command()
@@ -407,6 +409,66 @@ def create(
         lines += [one.text + (f"  ({one.category})" if one.category else "")]
         lines += [f"  worded by the {one.worded_by}" + "".join(f"\n  refused: {why}" for why in one.refused)]
     say({"user": user, "kind": kind, "texts": [asdict(one) for one in created]}, as_json, "\n".join(lines))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run of a ranking task.")],
+    *,
+    out: Annotated[Path, typer.Option(help="New folder for the device.")],
+    data: Data = Path("runs/demo/data"),
+    dtype: Annotated[str, typer.Option(help="float32 or int8.")] = "int8",
+    as_json: Json = False,
+) -> None:
+    """Writes a tuned ranking task and the items as a folder that `m6rec.device` runs without torch."""
+    from m6rec.domains import prepared
+    from m6rec.edge.export import export as write
+    from m6rec.foundation.checkpoint import load
+    from m6rec.text.past import Past
+    from m6rec.tuned import load as load_tuned
+    from m6rec.tuned import read_config
+
+    log = prepared.load(data).split.log
+    foundation = load(read_config(run).foundation, dtype="float32")
+    tuned = load_tuned(run, foundation, store=assets.home() / "states")
+    past = Past(log.items, tuned.domain.likes).observe_all(log.events)
+    with bar("exporting") as update:
+        card = write(tuned, out, dtype=dtype, items=list(log.items.values()), past=past, progress=update)
+    lines = [f"{name:20} {facts['bytes'] / 1e6:7.1f} MB" for name, facts in card.files.items()]
+    say(asdict(card), as_json, "\n".join([str(out), *lines]))
+
+
+DeviceFolder = Annotated[Path, typer.Argument(help="Folder of `m6rec export`.")]
+Store = Annotated[Path, typer.Option(help="The device's own file; made if need be.")]
+
+
+@device_app.command("observe")
+def device_observe(
+    folder: DeviceFolder,
+    item: Annotated[str, typer.Argument(help="Id of the item.")],
+    *,
+    store: Store,
+    value: Annotated[float, typer.Option(help="Strength, in the unit of the log.")] = 1.0,
+) -> None:
+    """Notes that the user of the device did something now."""
+    from m6rec.device import ME, Device
+    from m6rec.types import Event
+
+    Device.load(folder, store).observe([Event(ME.id, item, int(time.time()), value)])
+
+
+@device_app.command("rank")
+def device_rank(
+    folder: DeviceFolder,
+    items: Annotated[list[str], typer.Argument(help="Ids of the items to order.")],
+    *,
+    store: Store,
+    as_json: Json = False,
+) -> None:
+    """Orders given items by the probability that the user of the device likes them."""
+    from m6rec.device import Device
+
+    _say_ranked(Device.load(folder, store).rank(items), as_json)
 
 
 @app.command("zero-shot")
@@ -534,6 +596,11 @@ def key(
     from m6rec.serving.settings import make_key
 
     typer.echo(make_key(file, name))
+
+
+def _say_ranked(ranked: Sequence[Ranked], as_json: bool) -> None:
+    value = [{"id": r.item.id, "title": r.item.title, "score": r.score} for r in ranked]
+    say(value, as_json, "\n".join(f"{r.score:.3f}  {r.item.id:>6}  {r.item.title}" for r in ranked))
 
 
 def _recommender(

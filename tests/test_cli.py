@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from m6rec import cli
-from tests import tiny
+from tests import shop, tiny
 from tests.fake import FakeBackend
 from tests.shop import m6rec
 
@@ -156,3 +156,17 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
     code, said = run(monkeypatch, capsys, "tune", "sing", *map(str, data), "--run", str(tmp_path / "sing"))
     assert code == 2
     assert "there is no task 'sing'; tasks: like, click, retrieve, explain, design, query, or" in said
+
+
+def test_a_run_goes_to_a_device_and_ranks_there(tmp_path):
+    shop.make(tmp_path)
+    phone, me = tmp_path / "phone", tmp_path / "me.sqlite"
+    card = json.loads(
+        shop.m6rec(tmp_path, "export", tmp_path / "click", "--out", phone, "--data", tmp_path / "data", "--json")
+    )
+    assert (card["task"], card["dtype"], card["depth"]) == ("click", "int8", 1)
+    before = json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", "--store", me, "--json"))
+    shop.m6rec(tmp_path, "device", "observe", phone, "i7", "--store", me)
+    after = json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", "--store", me, "--json"))
+    assert {one["id"] for one in after} == {"i0", "i5"}
+    assert [one["score"] for one in after] != [one["score"] for one in before]

@@ -99,7 +99,7 @@ def save(model: Model, raw_config: Mapping[str, object], tokenizer_json: Path, f
     """
     if folder.exists():
         raise ConfigError(f"{folder} exists already; give a new folder, or remove it first")
-    with _new_folder(folder) as partial:
+    with new_folder(folder) as partial:
         names = {ours: theirs for theirs, ours in _names(model.config).items()}
         tensors = {names[name]: tensor.contiguous() for name, tensor in model.state_dict().items()}
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
@@ -236,14 +236,14 @@ def _converted(gguf: Path) -> Path:
     raw = {name: value for name, value in theirs.config.to_dict().items() if name != "quantization_config"}
     tied = bool(raw.get("tie_word_embeddings"))
     tensors = {n: t.contiguous() for n, t in theirs.state_dict().items() if not (tied and n == "lm_head.weight")}
-    with _new_folder(folder) as partial:
+    with new_folder(folder) as partial:
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         (partial / "config.json").write_text(json.dumps(raw, indent=1, default=str))
         tokenizer.backend_tokenizer.save(str(partial / "tokenizer.json"))
     return folder
 
 
-class _new_folder:  # noqa: N801 - reads as a function
+class new_folder:  # noqa: N801 - reads as a function
     """A temporary sibling that takes its final name only when the block ends well."""
 
     def __init__(self, final: Path) -> None:

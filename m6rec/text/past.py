@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -56,6 +57,23 @@ NEIGHBOUR_BYTES = 256 << 20
 """Memory for the neighbours of active users; those of others are counted anew when they come back."""
 
 
+Count = tuple[int, int, float]
+"""(events, liked events, sum of their values)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Popularity:
+    """What others did, counted without who did it; a ``Past`` on a device goes on from there.
+
+    Attributes:
+        total: Of all items.
+        items: By id, of items that have events.
+    """
+
+    total: Count = (0, 0, 0.0)
+    items: Mapping[str, Count] = field(default_factory=dict)
+
+
 class Past:
     """Histories and statistics of everything observed so far.
 
@@ -63,8 +81,19 @@ class Past:
     operations on the viewers of the one item; the first question after a long absence, on those of all the user's.
     """
 
-    def __init__(self, items: Mapping[str, Item], likes: Callable[[Event], bool]) -> None:
-        """Starts with nothing observed; ``likes`` tells a liked event from one that is not."""
+    def __init__(
+        self,
+        items: Mapping[str, Item],
+        likes: Callable[[Event], bool],
+        popularity: Popularity = Popularity(),
+    ) -> None:
+        """Starts with nothing observed.
+
+        Args:
+            items: By id.
+            likes: Tells a liked event from one that is not.
+            popularity: What others did. Nobody is known by it, so nobody is the neighbour of a user.
+        """
         self._items = dict(items)
         self._likes = likes
         self._users: dict[str, int] = {}
@@ -84,11 +113,12 @@ class Past:
         self._surprise_of_user: list[float] = []
         self._traces: list[list[tuple[float, ...]]] = []
         self._values_of_item: list[float] = []
-        self._sum_of_values = 0.0
         self._neighbours = _Neighbours()
-        self._num_events = 0
         self._time = 0
-        self._num_likes = 0
+        self._num_events, self._num_likes, self._sum_of_values = popularity.total
+        for item, count in popularity.items.items():
+            row = self._item_row(item)
+            self._count_of_item[row], self._likes_of_item[row], self._values_of_item[row] = count
 
     @property
     def like_rate(self) -> float:
@@ -123,6 +153,16 @@ class Past:
     def item_share(self, item: str) -> float:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
         return self._item_share(self._item_row(item))
+
+    def popularity(self, items: Iterable[str]) -> Popularity:
+        """What all users did so far, with these items apart."""
+        rows = {item: self._rows[item] for item in items if item in self._rows}
+        counts = {
+            item: (self._count_of_item[row], self._likes_of_item[row], self._values_of_item[row])
+            for item, row in rows.items()
+            if self._count_of_item[row]
+        }
+        return Popularity((self._num_events, self._num_likes, self._sum_of_values), counts)
 
     def verdicts(self, item: str, *, without: str) -> tuple[int, int]:
         """(how many users liked the item, how many met it), each by their latest event; one of them left out."""

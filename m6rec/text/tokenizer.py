@@ -36,6 +36,10 @@ class Tokenizer:
         except Exception as error:
             raise AssetError(f"no readable tokenizer at {path}: {error}; give a folder that holds one") from error
 
+    def save(self, file: Path) -> None:
+        """Writes what ``open`` reads, under any name."""
+        self._fast.save(str(file))
+
     @property
     def vocab_size(self) -> int:
         """Number of token ids, special ones included."""

@@ -13,7 +13,7 @@ import m6rec
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(m6rec.__file__).parent
-LIGHT = ("types", "errors", "metrics", "assets", "text", "domains", "tasks")
+LIGHT = ("types", "errors", "metrics", "assets", "text", "domains", "tasks", "device")
 HEAVY = ("torch", "transformers", "tensorboard", "faiss", "m6rec.foundation", "m6rec.tuning")
 
 
@@ -39,6 +39,7 @@ VIOLATIONS = {
         "def late():\n    from m6rec import train",
         "m6rec.foundation is not allowed to import m6rec.train",
     ),
+    "torch on a device": ("device.py", "import torch", "m6rec.device is not allowed to import torch"),
     "framework": ("serving/batching.py", "import fastapi", "m6rec is not allowed to import fastapi"),
 }
 

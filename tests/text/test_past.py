@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m6rec.text import past as module
-from m6rec.text.past import STATISTICS, TRACES, Past
+from m6rec.text.past import STATISTICS, TRACES, Past, Popularity
 from m6rec.types import Event, Item
 
 ITEMS = {
@@ -302,3 +302,31 @@ def test_a_failure_while_events_pass_leaves_nothing_either():
         raise RuntimeError("within")
     np.testing.assert_array_equal(past.statistics("a", ["x", "z"]), before)
     assert past.seen("a") == {"x", "y"}
+
+
+def test_popularity_counts_what_happened_without_who():
+    past = make().observe_all(LOG)
+    assert past.popularity(["x", "y", "z", "w"]) == Popularity((5, 3, 3.0), {"x": (3, 3, 3.0), "y": (2, 0, 0.0)})
+    assert make().popularity(["x"]) == Popularity()
+
+
+def test_a_past_that_goes_on_from_popularity_lacks_neighbours_alone():
+    """One user's events after those of others, who are known by name or only counted."""
+    events = random_log(600, 9, 30)
+    others, mine = ([event for event in events if (event.user == "u0") == own] for own in (False, True))
+    named = Past(CATALOGUE, likes).observe_all(others)
+    counted = Past(CATALOGUE, likes, named.popularity(CATALOGUE))
+    for past in (named, counted):
+        past.observe_all(mine)
+    np.testing.assert_array_equal(counted.traces("u0"), named.traces("u0"))
+    by_name, by_count = (past.statistics("u0", list(CATALOGUE)) for past in (named, counted))
+    neighbours = [number for number, name in enumerate(STATISTICS) if "minded" in name or "neighbour" in name]
+    neighbours += [STATISTICS.index("opposed_share"), STATISTICS.index("agreeing_share")]
+    others_I = np.delete(np.arange(len(STATISTICS)), neighbours)
+    np.testing.assert_array_equal(by_count[:, others_I], by_name[:, others_I])
+    seen = [event.item for event in mine]
+    unseen = [number for number, item in enumerate(CATALOGUE) if item not in seen]
+    shares = [number for number in neighbours if STATISTICS[number] != "neighbour_surprise"]
+    expected = np.repeat(by_count[unseen][:, [STATISTICS.index("item_share")]], len(shares), 1)
+    np.testing.assert_array_equal(by_count[unseen][:, shares], expected)
+    assert not np.array_equal(by_name[:, neighbours], by_count[:, neighbours])

@@ -106,3 +106,9 @@ def test_a_text_ends_before_the_first_stop_and_no_part_of_one_is_shown(tokenizer
 
 def test_control_ids_are_those_of_the_control_tokens(tokenizer):
     assert tokenizer.control_ids == [0, 1, 2]
+
+
+def test_a_saved_tokenizer_reads_alike(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    texts = ["the inner theme", f"{tiny.SPECIAL[2]} Amélie"]
+    assert Tokenizer.open(tmp_path).encode(texts) == tokenizer.encode(texts)

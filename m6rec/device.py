@@ -1,0 +1,459 @@
+"""The recommender on a device: it reads the folder that ``m6rec export`` wrote, and needs neither torch nor a network.
+
+A ``Device`` keeps what its user does in one SQLite file of its own and ranks items by it. Questions are worded by the
+same tasks, domains and ``Past`` as on the server; onnxruntime runs the two halves of the model. The lower half reads a
+text once, and its states stay in the file; the upper half reads the states of a history and of the candidates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from m6rec.domains import domain as domains
+from m6rec.errors import AssetError, DataError, ExtraError, StoreError, UnknownError
+from m6rec.tasks import task as tasks
+from m6rec.text.batch import Row, pad
+from m6rec.text.past import Past, Popularity
+from m6rec.text.tokenizer import Tokenizer
+from m6rec.types import Event, Item, Ranked, User
+
+FORMAT = 1
+"""Of the folder, of a parcel and of the file of a device; another is refused."""
+CARD, TOKENIZER, LOWER, UPPER = "card.json", "tokenizer.json", "lower.onnx", "upper.onnx"
+ITEMS = "items.safetensors"
+PARCEL = "parcel"
+"""The metadata of a parcel that are its JSON."""
+CANDIDATES = 256
+"""Of one run of the upper half, whose time and memory grow with the square of them."""
+ME = User("me")
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a device folder says of itself.
+
+    Attributes:
+        format: ``FORMAT``.
+        m6rec: The version that wrote it.
+        task: A name of ``tasks.task.named``.
+        domain: A name of ``domains.domain.named``.
+        foundation: What was tuned, by the name that the user gave.
+        model: Its digest.
+        tuning: The digest of the tuning.
+        licence: Of the foundation, as far as it is known.
+        dtype: Of the large weights, "float32" or "int8".
+        opset: Of the graphs.
+        depth: Layers of the lower half.
+        keep: States that are kept of a text, the last ones; 0 for all.
+        width: Numbers of a state.
+        files: Size in bytes and sha256 of every other file, by name.
+    """
+
+    format: int
+    m6rec: str
+    task: str
+    domain: str
+    foundation: str
+    model: str
+    tuning: str
+    licence: str
+    dtype: str
+    opset: int
+    depth: int
+    keep: int
+    width: int
+    files: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Parcel:
+    """Items as a server sends them; see ``edge.export.send``.
+
+    Attributes:
+        items: In any order.
+        popularity: What others did with them.
+        states: Of their texts, [T, width] by text; may be empty.
+    """
+
+    items: Sequence[Item]
+    popularity: Popularity
+    states: Mapping[str, Floats]
+
+
+class Device:
+    """A user's own recommender. One thread at a time may use it.
+
+    Attributes:
+        card: What the folder says of itself.
+        items: What can be ranked, by id.
+        past: What the user did, and the counts of what others did.
+    """
+
+    def __init__(self, folder: Path, card: Card, store: _Store, user: User) -> None:
+        self.card = card
+        self._folder, self._store, self._user = folder, store, user
+        self._task, self._domain = tasks.named(card.task), domains.named(card.domain)
+        self._tokenizer = Tokenizer.open(folder)
+        self._upper = _session(folder / UPPER)
+        self._remember()
+
+    @classmethod
+    def load(cls, folder: Path, store: Path | None = None, *, user: User = ME) -> Device:
+        """Opens a device folder, every file of which is verified.
+
+        Args:
+            folder: What ``m6rec export`` wrote.
+            store: The file that keeps items, events and states; made if need be. None keeps them in memory only. It may
+                outlive the folder: states of another model are dropped, items and events stay.
+            user: Whose device it is; ``details`` are the fields that the domain words.
+
+        Raises:
+            AssetError: The folder is no device folder, of another format, or damaged.
+            ConfigError: It needs a task or a domain that isn't installed here.
+            StoreError: The file is no store of a device, or can't be read.
+        """
+        card = verify(folder)
+        lower = card.files[LOWER]["sha256"]
+        device = cls(folder, card, _Store(store, f"{lower}|{card.keep}"), user)
+        if ITEMS in card.files:
+            device._receive_once(card.files[ITEMS]["sha256"])
+        return device
+
+    def receive(self, file: Path) -> None:
+        """Takes in a parcel of items, all or none. What it counts takes the place of what is known of these items.
+
+        Raises:
+            AssetError: The file is damaged, no parcel, of another format, or its states are of another model.
+        """
+        parcel = read_parcel(file, self.card)
+        self._store.put_states(parcel.states)
+        self._store.put_items(parcel.items, parcel.popularity)
+        self._remember()
+
+    def know(self, items: Sequence[Item]) -> None:
+        """Takes in items by their text alone, all or none; one whose id is known takes the place of the old."""
+        self._store.put_items(items, None)
+        self._remember()
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Takes in what the user did, all or none, oldest first; on return it is on disk.
+
+        Raises:
+            UnknownError: An item isn't known.
+            DataError: An event is another user's.
+        """
+        for event in events:
+            self._need(event.item)
+            if event.user != self._user.id:
+                raise DataError(f"an event is of user {event.user!r}, but this device is {self._user.id!r}'s")
+        self._store.append(events)
+        self.past.observe_all(events)
+
+    def rank(self, items: Sequence[str]) -> list[Ranked]:
+        """The items by falling probability that the user likes them. Raises UnknownError where one isn't known."""
+        candidates = [self._need(item) for item in items]
+        if not candidates:
+            return []
+        row = tasks.ask(self._task, self.past, self._user, candidates, self._domain, self.items)
+        scores = self.scores(row)
+        return [Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
+
+    def scores(self, row: Row) -> NDArray[np.float64]:
+        """Probability of the last class ("yes") for every question of a row, as ``Tuned.scores``."""
+        states_TD, places = self._read(list(dict.fromkeys(tasks.texts([row]))))
+        parts = []
+        for moment in row.moments():
+            number = np.arange(len(moment.candidates))
+            for first in range(0, len(number), CANDIDATES):
+                part = moment.only((first <= number) & (number < first + CANDIDATES))
+                parts.append(self._upper.run(None, _inputs(part, states_TD, places))[0])
+        return np.concatenate(parts).astype(np.float64)
+
+    def _receive_once(self, sha256: str) -> None:
+        """Takes in the items of the folder, unless these were taken in before."""
+        if self._store.note("items") != sha256:
+            self.receive(self._folder / ITEMS)
+            self._store.put_note("items", sha256)
+
+    def _read(self, texts: Sequence[str]) -> tuple[Floats, dict[str, tuple[int, int]]]:
+        """(states_TD, where each text's are: the first, and how many), computed where they are not known."""
+        known = self._store.states(texts, self.card.width)
+        fresh = {}
+        for text in texts:
+            if text not in known:
+                (ids,) = self._tokenizer.encode([text])
+                if not ids:
+                    raise DataError(f"the text {text!r} has no token; leave empty segments out")
+                fresh[text] = self._lower.run(None, {"ids": np.array(ids, np.int64)})[0]
+        self._store.put_states(fresh)
+        known |= fresh
+        counts = [len(known[text]) for text in texts]
+        starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
+        return np.concatenate([known[text] for text in texts]), dict(
+            zip(texts, zip(starts, counts, strict=False), strict=True)
+        )
+
+    @cached_property
+    def _lower(self) -> Any:
+        """The lower half, which takes most of the memory and is opened only where a text isn't known."""
+        return _session(self._folder / LOWER)
+
+    def _need(self, item: str) -> Item:
+        if item not in self.items:
+            raise UnknownError(f"there is no item {item!r} among the {len(self.items)} on this device; send it first")
+        return self.items[item]
+
+    def _remember(self) -> None:
+        """Counts anew from what is stored."""
+        self.items, popularity = self._store.items()
+        self.past = Past(self.items, self._domain.likes, popularity).observe_all(self._store.events(self._user.id))
+
+
+def verify(folder: Path) -> Card:
+    """The card of a device folder, all of whose files are as they were written.
+
+    Raises:
+        AssetError: They are not, or it is none, or of another format.
+    """
+    again = "export it again, or copy it again"
+    try:
+        raw = json.loads((folder / CARD).read_text())
+        if raw["format"] != FORMAT:
+            raise AssetError(
+                f"{folder} has format {raw['format']!r}, but this m6rec reads format {FORMAT}; "
+                "export it again with the m6rec of the device"
+            )
+        card = Card(**raw)
+        expected = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in card.files.items()}
+        if missing := {TOKENIZER, LOWER, UPPER} - expected.keys():
+            raise ValueError(f"it doesn't list {', '.join(sorted(missing))}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AssetError(f"{folder / CARD} is not the card of a device folder ({error}); {again}") from error
+    for name, (size, sha256) in expected.items():
+        file = folder / name
+        try:
+            found = file.stat().st_size
+            if found != size:
+                raise AssetError(f"{file} has {found} bytes, but should have {size}; {again}")
+            if digest(file) != sha256:
+                raise AssetError(f"{file} is damaged: its sha256 is not that of {CARD}; {again}")
+        except OSError as error:
+            raise AssetError(f"{file} can't be read ({error}); {again}") from error
+    return card
+
+
+def digest(file: Path) -> str:
+    """The sha256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_parcel(file: Path, card: Card) -> Parcel:
+    """What a server sends, for the model of a card. Raises AssetError; see ``Device.receive``."""
+    try:
+        with safe_open(file, "np") as stored:
+            raw = json.loads((stored.metadata() or {})[PARCEL])
+            states_TD, counts = stored.get_tensor("states_TD"), stored.get_tensor("counts").tolist()
+        if raw["format"] != FORMAT:
+            raise AssetError(f"{file} has format {raw['format']!r}, but this m6rec reads format {FORMAT}; send it anew")
+        theirs, ours = (raw["model"], raw["depth"], raw["keep"]), (card.model, card.depth, card.keep)
+        if theirs != ours and raw["texts"]:
+            raise AssetError(
+                f"the states in {file} are of model {theirs[0]} (depth {theirs[1]}, {theirs[2]} kept), but this device "
+                f"runs {ours[0]} (depth {ours[1]}, {ours[2]} kept); send states of its own model, or text only"
+            )
+        if states_TD.shape != (sum(counts), card.width) or states_TD.dtype != np.float32:
+            raise ValueError(f"{states_TD.dtype} states of shape {states_TD.shape}; they have width {card.width}")
+        parts = np.split(states_TD, np.cumsum(counts)[:-1]) if counts else []
+        return Parcel(
+            [item_of(one) for one in raw["items"]],
+            Popularity(_count(raw["total"]), {item: _count(of) for item, of in raw["popularity"].items()}),
+            dict(zip(raw["texts"], parts, strict=True)),
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise AssetError(f"{file} is not a readable parcel of items ({error}); send it anew") from error
+
+
+def record_of(item: Item) -> dict[str, Any]:
+    """An item as JSON."""
+    return {"id": item.id, "title": item.title, "categories": list(item.categories), "details": dict(item.details)}
+
+
+def item_of(record: Mapping[str, Any]) -> Item:
+    """What ``record_of`` was given."""
+    return Item(record["id"], record["title"], tuple(record["categories"]), dict(record["details"]))
+
+
+def _count(numbers: Sequence[Any]) -> tuple[int, int, float]:
+    events, likes, values = numbers
+    return int(events), int(likes), float(values)
+
+
+def _inputs(moment: Row, states_TD: Floats, places: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
+    """What the upper half takes: the tokens of the context and of every candidate in one row, without padding."""
+    batch = pad([moment], places)
+    count = batch.context_BN.shape[1]
+    last_C = batch.last_BC[0]
+    owner_A, place_A = np.nonzero(np.arange(batch.block_BCM.shape[2]) <= last_C[:, None])
+    traced_H = np.flatnonzero(batch.traced_BN[0])
+    return {
+        "states": states_TD[np.concatenate([batch.context_BN[0], batch.block_BCM[0][owner_A, place_A]])],
+        "slots": np.concatenate([batch.context_slot_BN[0], batch.block_slot_BCM[0][owner_A, place_A]]),
+        "owners": np.concatenate([np.zeros(count, np.int64), owner_A + 1]),
+        "positions": np.concatenate([np.arange(count), count + place_A]),
+        "traces": batch.traces_BNG[0][traced_H],
+        "traced": traced_H,
+        "signals": batch.signals_BCF[0],
+        "asked": count - 1 + np.cumsum(last_C + 1),
+    }
+
+
+def _session(file: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExtraError("A device", "edge") from error
+    try:
+        return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise AssetError(f"{file} can't be run by onnxruntime {onnxruntime.__version__} ({error})") from error
+
+
+_SCHEMA = """
+CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE items (id TEXT PRIMARY KEY, item TEXT NOT NULL, popularity TEXT);
+CREATE TABLE events (number INTEGER PRIMARY KEY, item TEXT NOT NULL, time INTEGER NOT NULL, value REAL NOT NULL,
+    text TEXT NOT NULL);
+CREATE TABLE states (text TEXT PRIMARY KEY, numbers BLOB NOT NULL);
+"""
+_TEXTS = 500
+"""Of one query."""
+
+
+class _Store:
+    """Items, events and states in a SQLite file; each call is a transaction.
+
+    Args:
+        file: Made if need be; None for memory.
+        scope: What states depend on beside their text. Those of another scope are dropped.
+
+    Raises:
+        StoreError: The file is none, or fails; as with all methods.
+    """
+
+    def __init__(self, file: Path | None, scope: str) -> None:
+        self._name = str(file) if file else ":memory:"
+        with self._failing():
+            self._connection = sqlite3.connect(self._name)
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if not version:
+            with self._changing() as connection:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+        elif version != FORMAT:
+            raise StoreError(f"{file} has format {version}, but this m6rec reads format {FORMAT}; give another file")
+        if self.note("scope") != scope:
+            with self._changing() as connection:
+                connection.execute("DELETE FROM states")
+                connection.execute("REPLACE INTO notes VALUES ('scope', ?)", (scope,))
+
+    def items(self) -> tuple[dict[str, Item], Popularity]:
+        """All items by id, and what others did."""
+        with self._failing():
+            rows = self._connection.execute("SELECT id, item, popularity FROM items ORDER BY rowid").fetchall()
+        total = _count(json.loads(self.note("total") or "[0, 0, 0]"))
+        counts = {item: _count(json.loads(of)) for item, _, of in rows if of}
+        return {item: item_of(json.loads(record)) for item, record, _ in rows}, Popularity(total, counts)
+
+    def put_items(self, items: Sequence[Item], popularity: Popularity | None) -> None:
+        """Adds or replaces items, and what is counted of them if it is given."""
+        with self._changing() as connection:
+            connection.executemany(
+                "INSERT INTO items VALUES (?, ?, NULL) ON CONFLICT (id) DO UPDATE SET item = excluded.item",
+                [(item.id, json.dumps(record_of(item))) for item in items],
+            )
+            if popularity is not None:
+                connection.execute("REPLACE INTO notes VALUES ('total', ?)", (json.dumps(popularity.total),))
+                counts = ((item.id, popularity.items.get(item.id)) for item in items)
+                connection.executemany(
+                    "UPDATE items SET popularity = ? WHERE id = ?",
+                    [(json.dumps(count) if count else None, item) for item, count in counts],
+                )
+
+    def events(self, user: str) -> list[Event]:
+        """All events, the oldest first."""
+        with self._failing():
+            rows = self._connection.execute("SELECT item, time, value, text FROM events ORDER BY number").fetchall()
+        return [Event(user, *row) for row in rows]
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Keeps events after those that are there."""
+        with self._changing() as connection:
+            connection.executemany(
+                "INSERT INTO events (item, time, value, text) VALUES (?, ?, ?, ?)",
+                [(event.item, event.time, event.value, event.text) for event in events],
+            )
+
+    def states(self, texts: Sequence[str], width: int) -> dict[str, Floats]:
+        """States [T, width] by text, of those texts that are there."""
+        found: dict[str, Floats] = {}
+        for first in range(0, len(texts), _TEXTS):
+            part = texts[first : first + _TEXTS]
+            marks = ", ".join("?" * len(part))
+            with self._failing():
+                rows = self._connection.execute(f"SELECT text, numbers FROM states WHERE text IN ({marks})", part)
+                found |= {text: np.frombuffer(numbers, "<f4").reshape(-1, width) for text, numbers in rows}
+        return found
+
+    def put_states(self, states: Mapping[str, Floats]) -> None:
+        """Keeps states by text."""
+        if states:
+            with self._changing() as connection:
+                connection.executemany(
+                    "REPLACE INTO states VALUES (?, ?)",
+                    [(text, np.ascontiguousarray(numbers, "<f4").tobytes()) for text, numbers in states.items()],
+                )
+
+    def note(self, name: str) -> str | None:
+        """What was noted under a name; None for nothing."""
+        with self._failing():
+            row = self._connection.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def put_note(self, name: str, value: str) -> None:
+        """Notes a value under a name."""
+        with self._changing() as connection:
+            connection.execute("REPLACE INTO notes VALUES (?, ?)", (name, value))
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that ends with the block; what an exception leaves is as if it had never been."""
+        with self._failing(), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the store of the device at {self._name} fails ({error}); is it one, and is there room on the disk?"
+            ) from error
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise DataError(f"this can't be written down ({error}); nothing was changed") from error

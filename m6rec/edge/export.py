@@ -1,0 +1,313 @@
+"""A tuned task → a device folder: the model in two graphs, its tokenizer, and a card with the checksum of each file.
+
+The graphs are traced from ``Model`` and ``Tuning`` themselves, so there is no second description of either. What the
+tuning adds (prompts, segment embeddings, adapters, projections of the signals, option rows) is part of the upper one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from m6rec import assets, device
+from m6rec.device import CARD, FORMAT, LOWER, PARCEL, TOKENIZER, UPPER, Card
+from m6rec.errors import ConfigError, ExtraError
+from m6rec.foundation.checkpoint import new_folder
+from m6rec.foundation.model import Dense
+from m6rec.text.past import STATISTICS, TRACES, Past
+from m6rec.tuned import Tuned
+from m6rec.types import SLOTS, Item
+
+DTYPES = ("float32", "int8")
+STEPS = 4
+OPSET = 20
+LEAST_WEIGHTS = 1 << 15
+"""Numbers of a matrix from which on it is rounded to 8 bits; smaller ones are not worth their error."""
+BLOCK = 32
+"""Weights that share a scale; 64 and 128 save 4 % of the folder and cost half as much error again."""
+EIGHT_BIT_PRODUCTS = 4
+"""``accuracy_level`` of MatMulNBits: each token's activations are rounded too, a scale for each block of them."""
+
+Progress = Callable[[int, int], None]
+
+
+def export(
+    tuned: Tuned,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    items: Sequence[Item] = (),
+    past: Past | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Card:
+    """Writes a device folder, whole or not at all.
+
+    Args:
+        tuned: A ranking task on a foundation in float32.
+        folder: A new folder.
+        dtype: Of large weights: "float32", or "int8" with a scale for each ``BLOCK`` of them.
+        items: Items that the device knows from the start; see ``send``.
+        past: What has happened so far; needed with ``items``.
+        progress: Called with (done, total) of its steps.
+
+    Raises:
+        ConfigError: The folder exists, or the task or the type can't be exported.
+        ExtraError: onnx is not installed.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} can't be exported; choose one of {', '.join(DTYPES)}")
+    if tuned.task.readout != "score":
+        raise ConfigError(f"task {tuned.task.name!r} compares vectors; a device ranks, so export a ranking task")
+    model = tuned.foundation.model
+    if model.dtype != torch.float32 or model.device.type != "cpu":
+        raise ConfigError(f"the foundation is in {model.dtype} on {model.device}; load it with float32 on cpu")
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already; give a new folder, or remove it first")
+    states = tuned.cache.config
+    with new_folder(folder) as partial:
+        progress(0, STEPS)
+        _write(_Lower(tuned), partial / LOWER, dtype)
+        progress(1, STEPS)
+        _write(_Upper(tuned), partial / UPPER, dtype)
+        progress(2, STEPS)
+        tuned.foundation.tokenizer.save(partial / TOKENIZER)
+        if items:
+            assert past is not None, "items come with what happened to them"
+            send(tuned, items, past, partial / device.ITEMS)
+        progress(3, STEPS)
+        source = tuned.foundation.source
+        card = Card(
+            format=FORMAT,
+            m6rec=version("m6rec"),
+            task=tuned.config.task,
+            domain=tuned.config.domain,
+            foundation=Path(source).name,
+            model=model.id,
+            tuning=tuned.tuning.digest(),
+            licence=assets.describe(source).licence if source in assets.names() else "that of the foundation",
+            dtype=dtype,
+            opset=OPSET,
+            depth=states.depth,
+            keep=states.keep,
+            width=model.config.width,
+            files={
+                file.name: {"bytes": file.stat().st_size, "sha256": device.digest(file)}
+                for file in sorted(partial.iterdir())
+            },
+        )
+        (partial / CARD).write_text(json.dumps(asdict(card), indent=1) + "\n")
+    progress(STEPS, STEPS)
+    return card
+
+
+def send(tuned: Tuned, items: Sequence[Item], past: Past, file: Path, *, states: bool = True) -> None:
+    """Writes items as a parcel that ``Device.receive`` takes: their text, their popularity, the states of their texts.
+
+    Args:
+        tuned: The task that the device ranks by, of any type.
+        items: The items.
+        past: What has happened so far; only counts leave it.
+        file: Replaced as a whole.
+        states: Whether the device is spared reading the items' texts, at 4 bytes a number.
+    """
+    texts = dict.fromkeys(
+        segment.text for item in items for segment in tuned.task.candidate(item, tuned.domain) if states
+    )
+    table = tuned.cache.fetch(texts)
+    popularity = past.popularity(item.id for item in items)
+    parcel = {
+        "format": FORMAT,
+        "model": tuned.foundation.model.id,
+        "depth": tuned.cache.config.depth,
+        "keep": tuned.cache.config.keep,
+        "items": [device.record_of(item) for item in items],
+        "total": popularity.total,
+        "popularity": popularity.items,
+        "texts": list(texts),
+    }
+    tokens: NDArray[np.float32] = table.tokens_TD.float().cpu().numpy()
+    counts = np.array([table.places[text][1] for text in texts], np.int64)
+    partial = file.with_name(f".{file.name}.partial")
+    save_file({"states_TD": tokens, "counts": counts}, partial, metadata={PARCEL: json.dumps(parcel)})
+    partial.replace(file)
+
+
+class _Lower(nn.Module):
+    """Token ids of one text → its kept states. A text is read alone, so its states never depend on another's."""
+
+    def __init__(self, tuned: Tuned) -> None:
+        super().__init__()
+        self.model, self.depth, self.keep = tuned.foundation.model, tuned.cache.config.depth, tuned.cache.config.keep
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``ids`` [L] → states [keep or L, D]."""
+        states_LD = self.model.lower(ids[None], self.depth)[0]
+        return states_LD[-self.keep :] if self.keep else states_LD
+
+    def example(self) -> dict[str, Tensor]:
+        """Inputs to trace with."""
+        return {"ids": torch.arange(5)}
+
+
+class _Upper(nn.Module):
+    """States of a context and of candidates → probability of the last class for each candidate.
+
+    All tokens lie in one row: those of the context, owned by 0, then those of candidate 1, 2, … A token sees what
+    stands before it of the context and of its own candidate.
+    """
+
+    def __init__(self, tuned: Tuned) -> None:
+        super().__init__()
+        self.model, self.tuning = tuned.foundation.model, tuned.tuning
+        self.depth, self.bidirectional = tuned.cache.config.depth, tuned.config.bidirectional
+
+    def forward(
+        self,
+        states: Tensor,
+        slots: Tensor,
+        owners: Tensor,
+        positions: Tensor,
+        traces: Tensor,
+        traced: Tensor,
+        signals: Tensor,
+        asked: Tensor,
+    ) -> Tensor:
+        """``device._inputs`` → scores [C]."""
+        tuning = self.tuning
+        states_TD = states + tuning.slots_SD[slots]
+        if tuning.traces is not None:
+            states_TD = states_TD.index_add(0, traced, tuning.trace(traces[None])[0])
+        if tuning.signals is not None:
+            states_TD = states_TD.index_add(0, asked, tuning.inject(signals[None])[0])
+        prompts_PD = tuning.prompts_PD
+        count = len(prompts_PD)
+        hidden_1TD = torch.cat([prompts_PD, states_TD])[None]
+        owner_T = torch.cat([torch.zeros(count, dtype=torch.long), owners])
+        positions_1T = torch.cat([torch.arange(count), positions + count])[None]
+        place_T = torch.arange(hidden_1TD.shape[1])
+        seen_TT = place_T <= place_T[:, None]
+        if self.bidirectional:
+            seen_TT = seen_TT | ((owner_T == 0) & (owner_T == 0)[:, None])
+        mask_1TT = (seen_TT & ((owner_T == 0) | (owner_T == owner_T[:, None])))[None]
+        attention = Dense(positions_1T, mask_1TT)
+        hidden_1TD = self.model.run(hidden_1TD, positions_1T, attention, first=self.depth, delta=tuning)
+        normed_CD = self.model.finish(hidden_1TD)[0][asked + count]
+        return tuning.score(normed_CD).softmax(-1)[:, -1]
+
+    def example(self) -> dict[str, Tensor]:
+        """Inputs to trace with: three tokens of context, two behaviours, and two candidates of two tokens."""
+        return {
+            "states": torch.randn(7, self.model.config.width),
+            "slots": torch.arange(7) % len(SLOTS),
+            "owners": torch.tensor([0, 0, 0, 1, 1, 2, 2]),
+            "positions": torch.tensor([0, 1, 2, 3, 4, 3, 4]),
+            "traces": torch.randn(2, len(TRACES) if self.tuning.traces is not None else 0),
+            "traced": torch.tensor([1, 2]),
+            "signals": torch.randn(2, len(STATISTICS) if self.tuning.signals is not None else 0),
+            "asked": torch.tensor([4, 6]),
+        }
+
+
+def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
+    """Traces one half, any number of whose tokens, behaviours and candidates may differ from the example's."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - by torch
+    except ImportError as error:
+        raise ExtraError("m6rec export", "edge") from error
+    example = half.example()
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it misses torchvision
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own deprecations
+            program = torch.onnx.export(
+                half.eval(),
+                kwargs=example,
+                input_names=list(example),
+                output_names=["states" if isinstance(half, _Lower) else "scores"],
+                dynamic_shapes={name: {0: torch.export.Dim.DYNAMIC} for name in example},
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        log.setLevel(level)
+    assert program is not None
+    graph = program.model_proto
+    for node in graph.graph.node:
+        del node.metadata_props[:]  # stack traces, with the paths of this machine
+    if dtype == "int8":
+        _eight_bits(graph)
+    onnx.save(graph, file)
+
+
+def _eight_bits(graph: Any) -> None:
+    """Rounds the large matrices to 8 bits. Scales belong to one token's numbers, so no score depends on another's."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = {one.name: one for one in graph.graph.initializer}
+    large = {name for name, one in weights.items() if len(one.dims) == 2 and np.prod(one.dims) >= LEAST_WEIGHTS}
+    nodes: list[Any] = []
+    stored: dict[str, NDArray[Any]] = {}
+    for node in graph.graph.node:
+        place = {"Gather": 0, "MatMul": 1}.get(node.op_type)
+        if place is None or node.input[place] not in large:
+            nodes.append(node)
+            continue
+        name, result = node.input[place], node.output[0]
+        matrix = numpy_helper.to_array(weights[name])
+        rounded, scale = f"{name}.rounded", f"{name}.scale"
+        if node.op_type == "Gather":  # the table of embeddings
+            scale_V1, rounded_VD = _rounded(matrix)
+            stored |= {rounded: rounded_VD.astype(np.int8), scale: scale_V1}
+            nodes += [
+                helper.make_node("Gather", [rounded, node.input[1]], [f"{result}.rounded"]),
+                helper.make_node("Cast", [f"{result}.rounded"], [f"{result}.cast"], to=TensorProto.FLOAT),
+                helper.make_node("Gather", [scale, node.input[1]], [f"{result}.scale"]),
+                helper.make_node("Mul", [f"{result}.cast", f"{result}.scale"], [result]),
+            ]
+        else:
+            inputs, outputs = matrix.shape
+            padded_OI = np.pad(matrix.T, ((0, 0), (0, -inputs % BLOCK)))
+            scale_OB1, rounded_OBI = _rounded(padded_OI.reshape(outputs, -1, BLOCK))
+            stored |= {rounded: (rounded_OBI + 128).astype(np.uint8), scale: scale_OB1[..., 0]}
+            nodes.append(
+                helper.make_node(
+                    "MatMulNBits",
+                    [node.input[0], rounded, scale],
+                    [result],
+                    domain="com.microsoft",
+                    K=inputs,
+                    N=outputs,
+                    bits=8,
+                    block_size=BLOCK,
+                    accuracy_level=EIGHT_BIT_PRODUCTS,
+                )
+            )
+    needed = {name for node in nodes for name in node.input}
+    kept = [one for one in graph.graph.initializer if one.name in needed]
+    del graph.graph.node[:], graph.graph.initializer[:]
+    graph.graph.node.extend(nodes)
+    graph.graph.initializer.extend(kept)
+    graph.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    graph.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
+def _rounded(weights: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(a scale for each last axis, whole numbers from -127 to 127), whose product is about ``weights``."""
+    scale: NDArray[np.float32] = np.abs(weights).max(-1, keepdims=True) / np.float32(127)
+    return scale, np.rint(weights / np.where(scale, scale, 1))

@@ -1,0 +1,165 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from m6rec import device
+from m6rec.device import Device
+from m6rec.edge import export as module
+from m6rec.errors import AssetError, ConfigError, ExtraError
+from tests import pocket
+
+
+def differences(made, folder, task="like"):
+    """(largest difference of a device's scores from torch's, spread of torch's)."""
+    here, rows = Device.load(folder), pocket.rows(task)
+    expected = made.scores(rows)
+    actual = np.concatenate([here.scores(row) for row in rows])
+    return np.abs(actual - expected).max(), np.ptp(expected)
+
+
+OPTIONS = [
+    {},
+    {"keep": 2},
+    {"keep": 0, "depth": 0},
+    {"bidirectional": True},
+    {"task": "click", "method": "lora"},
+    {"method": "upper", "depth": 3},
+    {"method": "head"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_device_scores_as_torch_does(options):
+    difference, spread = differences(*pocket.exported(**options), options.get("task", "like"))
+    assert difference < 1e-5
+    assert spread > 0.05  # they differ, so that equality says something
+
+
+def test_eight_bits_are_smaller_and_near(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_WEIGHTS", 256)
+    made, folder = pocket.exported("int8")
+    _, whole = pocket.exported()
+    difference, _ = differences(made, folder)
+    assert 0 < difference < 0.03
+    assert (folder / device.LOWER).stat().st_size < 0.6 * (whole / device.LOWER).stat().st_size
+    kinds = {node.op_type for node in onnx.load(folder / device.LOWER).graph.node}
+    assert "MatMulNBits" in kinds
+    rows = pocket.rows()[0]
+    here = Device.load(folder)
+    alone = [here.scores(row)[-1] for row in rows.moments()]
+    np.testing.assert_allclose(alone, here.scores(rows)[-len(alone) :], atol=1e-6)
+
+
+def test_rounding_is_within_half_a_step():
+    weights = np.random.default_rng(0).normal(size=(7, 32)).astype(np.float32)
+    weights[3] = 0
+    scale, rounded = module._rounded(weights)
+    assert np.abs(scale * rounded - weights).max() <= scale.max() / 2 * 1.001
+    assert np.abs(rounded).max() == 127
+    assert not rounded[3].any()
+
+
+def test_the_card_says_what_the_folder_is():
+    made, folder = pocket.exported()
+    card = device.verify(folder)
+    assert (card.task, card.domain, card.depth, card.keep, card.width) == ("like", "movielens", 2, 1, 32)
+    assert (card.model, card.tuning, card.dtype) == (made.foundation.model.id, made.tuning.digest(), "float32")
+    assert {file.name for file in folder.iterdir()} == {*card.files, device.CARD}
+    assert onnx.load(folder / device.UPPER).opset_import[0].version == card.opset
+
+
+def test_no_path_of_this_machine_leaves_it():
+    _, folder = pocket.exported()
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        assert str(Path(module.__file__).parents[2]).encode() not in content
+        assert torch.__path__[0].encode() not in content
+
+
+def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path):
+    def fail(*given):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(onnx, "save", fail)
+    with pytest.raises(OSError, match="full"):
+        module.export(pocket.tuned(), tmp_path / "phone")
+    assert not list(tmp_path.iterdir())
+
+
+REFUSED = {
+    "float16": ({}, {"dtype": "float16"}, "choose one of float32, int8"),
+    "retrieval": ({"task": "retrieve"}, {}, "compares vectors"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_exported_is_said(tmp_path, name):
+    made, options, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=message):
+        module.export(pocket.tuned(**made), tmp_path / "phone", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foundation_in_bfloat16_is_refused(tmp_path):
+    made = pocket.tuned()
+    made.foundation.model.to(torch.bfloat16)
+    with pytest.raises(ConfigError, match="load it with float32"):
+        module.export(made, tmp_path / "phone")
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path):
+    with pytest.raises(ConfigError, match="exists already"):
+        module.export(pocket.tuned(), tmp_path)
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ExtraError, match=r"m6rec\[edge\]"):
+        module.export(pocket.tuned(), tmp_path / "phone")
+
+
+def test_a_parcel_spares_the_device_the_lower_half(tmp_path):
+    made, folder = pocket.exported()
+    file = tmp_path / "items.safetensors"
+    module.send(made, list(pocket.ITEMS.values()), pocket.past(), file)
+    here = Device.load(folder)
+    here.receive(file)
+    ranked = here.rank(["i1", "i2", "i7"])
+    assert "_lower" not in vars(here)  # not even opened
+    plain = Device.load(folder)
+    module.send(made, list(pocket.ITEMS.values()), pocket.past(), file, states=False)
+    plain.receive(file)
+    again = plain.rank(["i1", "i2", "i7"])
+    assert "_lower" in vars(plain)
+    assert [one.item for one in ranked] == [one.item for one in again]
+    np.testing.assert_allclose([one.score for one in ranked], [one.score for one in again], atol=1e-6)
+    assert [file.name for file in tmp_path.iterdir()] == ["items.safetensors"]
+
+
+def test_states_of_another_model_are_refused(tmp_path):
+    _, folder = pocket.exported()
+    file = tmp_path / "items.safetensors"
+    module.send(pocket.tuned(seed=1), list(pocket.ITEMS.values()), pocket.past(), file)
+    here = Device.load(folder)
+    with pytest.raises(AssetError, match=r"of model tiny-4-1.*runs tiny-4-0"):
+        here.receive(file)
+    assert not here.items
+
+
+def test_the_items_of_the_folder_are_there_from_the_start(tmp_path):
+    made, folder = pocket.tuned(), tmp_path / "phone"
+    seen = []
+    items = list(pocket.ITEMS.values())
+    card = module.export(made, folder, items=items, past=pocket.past(), progress=lambda *now: seen.append(now))
+    assert seen == [(step, module.STEPS) for step in range(module.STEPS + 1)]
+    assert device.ITEMS in card.files
+    store = tmp_path / "me.sqlite"
+    assert Device.load(folder, store).items == pocket.ITEMS
+    assert Device.load(folder, store).items == pocket.ITEMS
+    parcel = (folder / device.ITEMS).read_bytes()
+    assert not any(rf"\"{user}\"".encode() in parcel for user in pocket.USERS)  # nobody's events leave the server
+    assert rb"\"i0\"" in parcel

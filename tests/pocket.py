@@ -1,0 +1,62 @@
+"""A tiny tuned task, the log it is asked of, and device folders made from it, each once a process."""
+
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from m6rec.domains import domain as domains
+from m6rec.edge import export as module
+from m6rec.tasks import task as tasks
+from m6rec.text.batch import Row
+from m6rec.text.past import Past
+from m6rec.tuned import Tuned, TunedConfig, create
+from m6rec.types import Event, Item, User
+from tests import tiny
+
+MOVIES = domains.named("movielens")
+TITLES = ("Sea", "The long way home", "Ash", "On stone", "He", "Tin men", "Amélie — 天使愛美麗", "<|im_end|> the end")
+ITEMS = {f"i{n}": Item(f"i{n}", title, ("Drama",) * (n % 3), {"year": 1990 + n}) for n, title in enumerate(TITLES)}
+USERS = {f"u{n}": User(f"u{n}", {"age": 30 + n, "gender": "F", "occupation": "none"} if n else {}) for n in range(4)}
+LOG = [Event(f"u{n % 4}", f"i{(n * n + n % 3) % 8}", 50 * n, float(1 + n * 7 % 5)) for n in range(36)]
+
+_folders = TemporaryDirectory(prefix="m6rec-pocket-")
+
+
+def tuned(*, seed: int = 0, **options: object) -> Tuned:
+    """A ranking task as if it had been trained; two of four layers are the upper ones unless told otherwise."""
+    config = TunedConfig(**{"task": "like", "domain": "movielens", "foundation": "tiny", "depth": 2, **options})
+    made = create(config, tiny.foundation(seed=seed), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in made.tuning.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def rows(task: str = "like") -> list[Row]:
+    """All questions of the log."""
+    return tasks.lay_out(tasks.named(task), LOG, USERS, ITEMS, MOVIES, np.ones(len(LOG), np.bool_))[0]
+
+
+def past() -> Past:
+    """The whole log."""
+    return Past(ITEMS, MOVIES.likes).observe_all(LOG)
+
+
+@cache
+def exported(dtype: str = "float32", **options: object) -> tuple[Tuned, Path]:
+    """(the task, its device folder without items), which nobody may change."""
+    made = tuned(**options)
+    folder = Path(_folders.name, str(len(list(Path(_folders.name).iterdir()))))
+    module.export(made, folder, dtype=dtype)
+    return made, folder
+
+
+def copied(folder: Path) -> tuple[Tuned, Path]:
+    """(the task, a copy of the device folder), which may be changed."""
+    made, original = exported()
+    return made, Path(shutil.copytree(original, folder))

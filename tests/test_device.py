@@ -1,0 +1,250 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m6rec import device as module
+from m6rec.device import CARD, LOWER, TOKENIZER, UPPER, Device
+from m6rec.edge.export import send
+from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
+from m6rec.tasks import task as tasks
+from m6rec.text.past import Past, Popularity
+from m6rec.text.tokenizer import Tokenizer
+from m6rec.types import Event, Item, User
+from tests import pocket
+
+ASKED = ["i0", "i3", "i6", "i7"]
+ME = User("me", {"age": 30, "gender": "F", "occupation": "none"})
+MINE = [Event("me", f"i{n}", 10_000 + 60 * n, float(1 + n % 5)) for n in range(5)]
+
+
+def scores(ranked):
+    return {one.item.id: one.score for one in ranked}
+
+
+@pytest.fixture
+def parcel(tmp_path):
+    file = tmp_path / "items.safetensors"
+    send(pocket.exported()[0], list(pocket.ITEMS.values()), pocket.past(), file)
+    return file
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "me.sqlite"
+
+
+def load(store=None, folder=None):
+    return Device.load(folder or pocket.exported()[1], store, user=ME)
+
+
+def test_a_device_ranks_as_the_server_would_by_what_it_knows(parcel, store):
+    made, _ = pocket.exported()
+    here = load(store)
+    here.receive(parcel)
+    here.observe(MINE)
+    past = Past(pocket.ITEMS, pocket.MOVIES.likes, pocket.past().popularity(pocket.ITEMS)).observe_all(MINE)
+    items = [pocket.ITEMS[item] for item in ASKED]
+    row = tasks.ask(made.task, past, ME, items, pocket.MOVIES, pocket.ITEMS)
+    expected = dict(zip(ASKED, made.scores([row]), strict=True))
+    ranked = here.rank(ASKED)
+    assert scores(ranked) == pytest.approx(expected, abs=1e-5)
+    assert [one.item.id for one in ranked] == sorted(ASKED, key=expected.get, reverse=True)
+    assert np.ptp(list(expected.values())) > 0.01
+
+
+def test_a_new_user_and_no_candidates(parcel):
+    here = Device.load(pocket.exported()[1])
+    here.receive(parcel)
+    assert len(here.rank(["i1"])) == 1  # without facts, history or a second candidate
+    assert here.rank([]) == []
+
+
+def test_many_candidates_are_scored_in_parts_as_in_one(parcel, monkeypatch):
+    here = load()
+    here.receive(parcel)
+    here.observe(MINE)
+    whole = scores(here.rank(list(pocket.ITEMS)))
+    monkeypatch.setattr(module, "CANDIDATES", 3)
+    assert scores(here.rank(list(pocket.ITEMS))) == pytest.approx(whole, abs=1e-6)
+
+
+def test_what_is_known_outlives_the_process(parcel, store):
+    first = load(store)
+    first.receive(parcel)
+    first.observe(MINE[:3])
+    first.observe(MINE[3:])
+    ranked = first.rank(ASKED)
+    again = load(store)
+    assert again.rank(ASKED) == ranked
+    assert again.past.history("me") == MINE
+    assert "_lower" not in vars(again)  # states were kept
+
+
+def test_items_by_their_text_alone(store):
+    here = load(store)
+    here.know([Item("new", "Heat", ("Crime",), {"year": 1995})])
+    (only,) = here.rank(["new"])
+    here.know([Item("new", "Babe")])
+    assert here.rank(["new"])[0].score != only.score
+    assert load(store).items == {"new": Item("new", "Babe")}
+
+
+def test_states_of_another_model_are_dropped_and_items_stay(parcel, store):
+    load(store).receive(parcel)
+    made, folder = pocket.exported(seed=1)
+    here = load(store, folder)
+    assert here.items == pocket.ITEMS
+    row = tasks.ask(made.task, here.past, ME, [pocket.ITEMS["i0"]], pocket.MOVIES, pocket.ITEMS)
+    np.testing.assert_allclose(here.scores(row), made.scores([row]), atol=1e-5)
+
+
+def test_a_newer_parcel_replaces_counts(parcel):
+    here = load()
+    here.receive(parcel)
+    one = here.past.popularity(["i0"])
+    send(pocket.exported()[0], [pocket.ITEMS["i0"]], Past(pocket.ITEMS, pocket.MOVIES.likes), parcel)
+    here.receive(parcel)
+    assert one.items["i0"][0] > 0
+    assert here.past.popularity(["i0"]) == Popularity()
+    assert here.items == pocket.ITEMS
+
+
+def test_all_events_or_none_are_taken_in(parcel, store):
+    here = load(store)
+    here.receive(parcel)
+    with pytest.raises(UnknownError, match="'i99'"):
+        here.observe([MINE[0], Event("me", "i99", 1)])
+    with pytest.raises(DataError, match="user 'you'"):
+        here.observe([MINE[0], Event("you", "i1", 1)])
+    with pytest.raises(DataError, match="written down"):
+        here.observe([MINE[0], Event("me", "i1", 1 << 70)])
+    with pytest.raises(DataError, match="written down"):
+        here.observe([MINE[0], Event("me", "i1", 1, 1.0, "\ud800")])
+    assert here.past.history("me") == load(store).past.history("me") == ()
+
+
+def test_an_unknown_item_is_named(parcel):
+    here = load()
+    with pytest.raises(UnknownError, match="'i1' among the 0 on this device"):
+        here.rank(["i1"])
+
+
+@pytest.mark.parametrize("name", [CARD, TOKENIZER, LOWER, UPPER])
+def test_a_file_that_is_absent_is_named(tmp_path, name):
+    _, folder = pocket.copied(tmp_path / "phone")
+    (folder / name).unlink()
+    with pytest.raises(AssetError, match=name):
+        Device.load(folder)
+
+
+@pytest.mark.parametrize("name", [TOKENIZER, LOWER, UPPER])
+def test_a_truncated_or_changed_file_is_refused(tmp_path, name):
+    _, folder = pocket.copied(tmp_path / "phone")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-1])
+    with pytest.raises(AssetError, match=f"{name} has {len(whole) - 1} bytes, but should have {len(whole)}"):
+        Device.load(folder)
+    middle = len(whole) // 2
+    (folder / name).write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(AssetError, match=f"{name} is damaged"):
+        Device.load(folder)
+
+
+CARDS = {
+    "cut off": (lambda card: json.dumps(card)[:-9], AssetError, "is not the card"),
+    "a list": (lambda card: "[]", AssetError, "is not the card"),
+    "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 1"),
+    "with a field more": (lambda card: json.dumps({**card, "colour": "red"}), AssetError, "colour"),
+    "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list lower.onnx"),
+    "of a task unknown here": (lambda card: json.dumps({**card, "task": "guess"}), ConfigError, "guess"),
+    "of a domain unknown here": (lambda card: json.dumps({**card, "domain": "shop"}), ConfigError, "shop"),
+}
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_a_card_is_refused(tmp_path, kind):
+    write, error, message = CARDS[kind]
+    _, folder = pocket.copied(tmp_path / "phone")
+    (folder / CARD).write_text(write(json.loads((folder / CARD).read_text())))
+    with pytest.raises(error, match=message):
+        Device.load(folder)
+
+
+def test_a_graph_that_onnxruntime_does_not_know(tmp_path):
+    _, folder = pocket.copied(tmp_path / "phone")
+    (folder / UPPER).write_bytes(b"no graph")
+    card = json.loads((folder / CARD).read_text())
+    card["files"][UPPER] = {"bytes": 8, "sha256": module.digest(folder / UPPER)}
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(AssetError, match="can't be run by onnxruntime"):
+        Device.load(folder)
+
+
+def test_a_damaged_parcel_changes_nothing(parcel, store):
+    here = load(store)
+    whole = parcel.read_bytes()
+    for part in (whole[:-1], whole[: len(whole) // 2], b"", whole.replace(b'"parcel"', b'"parce1"')):
+        parcel.write_bytes(part)
+        with pytest.raises(AssetError, match="not a readable parcel"):
+            here.receive(parcel)
+    parcel.write_bytes(whole.replace(rb"\"format\": 1", rb"\"format\": 7"))
+    with pytest.raises(AssetError, match="format 7"):
+        here.receive(parcel)
+    assert not here.items
+    assert not load(store).items
+
+
+def test_a_file_that_is_no_store_is_refused(store):
+    store.write_bytes(b"a letter to my aunt" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        load(store)
+
+
+def test_a_store_of_a_later_format_is_refused(store):
+    load(store)._store._connection.execute("PRAGMA user_version = 7")
+    with pytest.raises(StoreError, match="has format 7"):
+        load(store)
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    """(the server's, the device's)."""
+    made, folder = pocket.exported()
+    return made.foundation.tokenizer, Tokenizer.open(folder)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text())
+def test_any_text_has_the_same_tokens_as_on_the_server(tokenizers, text):
+    server, here = tokenizers
+    assert here.encode([text]) == server.encode([text])
+
+
+def test_all_titles_have_the_same_tokens(tokenizers):
+    server, here = tokenizers
+    assert here.encode(pocket.TITLES) == server.encode(pocket.TITLES)
+
+
+def test_a_device_needs_neither_torch_nor_transformers(parcel):
+    _, folder = pocket.exported()
+    code = f"""
+import sys
+from pathlib import Path
+from m6rec.device import Device
+from m6rec.types import Event
+here = Device.load(Path({str(folder)!r}))
+here.receive(Path({str(parcel)!r}))
+here.observe([Event("me", "i1", 5, 4.0)])
+assert len(here.rank(["i2", "i3"])) == 2
+print([name for name in ("torch", "transformers", "onnx", "m6rec.foundation", "m6rec.tuning") if name in sys.modules])
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
