@@ -33,8 +33,8 @@ FORMAT = 1
 """Of the folder, of a parcel and of the file of a device; another is refused."""
 CARD, TOKENIZER, LOWER, UPPER = "card.json", "tokenizer.json", "lower.onnx", "upper.onnx"
 ITEMS = "items.safetensors"
-PARCEL = "parcel"
-"""The metadata of a parcel that are its JSON."""
+PARCEL, SEAL = "parcel", "sha256"
+"""The metadata of a parcel: its JSON, and the checksum of that and the states."""
 CANDIDATES = 256
 """Of one run of the upper half, whose time and memory grow with the square of them."""
 ME = User("me")
@@ -266,16 +266,20 @@ def read_parcel(file: Path, card: Card) -> Parcel:
     """What a server sends, for the model of a card. Raises AssetError; see ``Device.receive``."""
     try:
         with safe_open(file, "np") as stored:
-            raw = json.loads((stored.metadata() or {})[PARCEL])
-            states_TD, counts = stored.get_tensor("states_TD"), stored.get_tensor("counts").tolist()
+            text, sha256 = ((stored.metadata() or {})[name] for name in (PARCEL, SEAL))
+            states_TD = stored.get_tensor("states_TD")
+        raw = json.loads(text)
         if raw["format"] != FORMAT:
             raise AssetError(f"{file} has format {raw['format']!r}, but this m6rec reads format {FORMAT}; send it anew")
+        if sha256 != seal(text, states_TD):
+            raise ValueError("its sha256 is another")
         theirs, ours = (raw["model"], raw["depth"], raw["keep"]), (card.model, card.depth, card.keep)
         if theirs != ours and raw["texts"]:
             raise AssetError(
                 f"the states in {file} are of model {theirs[0]} (depth {theirs[1]}, {theirs[2]} kept), but this device "
                 f"runs {ours[0]} (depth {ours[1]}, {ours[2]} kept); send states of its own model, or text only"
             )
+        counts = raw["counts"]
         if states_TD.shape != (sum(counts), card.width) or states_TD.dtype != np.float32:
             raise ValueError(f"{states_TD.dtype} states of shape {states_TD.shape}; they have width {card.width}")
         parts = np.split(states_TD, np.cumsum(counts)[:-1]) if counts else []
@@ -286,6 +290,11 @@ def read_parcel(file: Path, card: Card) -> Parcel:
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise AssetError(f"{file} is not a readable parcel of items ({error}); send it anew") from error
+
+
+def seal(text: str, states_TD: Floats) -> str:
+    """The checksum of a parcel's JSON and states."""
+    return hashlib.sha256(text.encode() + states_TD.tobytes()).hexdigest()
 
 
 def record_of(item: Item) -> dict[str, Any]:

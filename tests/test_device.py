@@ -189,7 +189,8 @@ def test_a_graph_that_onnxruntime_does_not_know(tmp_path):
 def test_a_damaged_parcel_changes_nothing(parcel, store):
     here = load(store)
     whole = parcel.read_bytes()
-    for part in (whole[:-1], whole[: len(whole) // 2], b"", whole.replace(b'"parcel"', b'"parce1"')):
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    for part in (whole[:-1], whole[: len(whole) // 2], b"", whole.replace(b'"parcel"', b'"parce1"'), flipped):
         parcel.write_bytes(part)
         with pytest.raises(AssetError, match="not a readable parcel"):
             here.receive(parcel)

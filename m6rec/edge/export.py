@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from m6rec import assets, device
-from m6rec.device import CARD, FORMAT, LOWER, PARCEL, TOKENIZER, UPPER, Card
+from m6rec.device import CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
 from m6rec.errors import ConfigError, ExtraError
 from m6rec.foundation.checkpoint import new_folder
 from m6rec.foundation.model import Dense
@@ -47,7 +47,7 @@ def export(
     tuned: Tuned,
     folder: Path,
     *,
-    dtype: str = "float32",
+    dtype: str = "int8",
     items: Sequence[Item] = (),
     past: Past | None = None,
     progress: Progress = lambda done, total: None,
@@ -136,11 +136,12 @@ def send(tuned: Tuned, items: Sequence[Item], past: Past, file: Path, *, states:
         "total": popularity.total,
         "popularity": popularity.items,
         "texts": list(texts),
+        "counts": [table.places[text][1] for text in texts],
     }
     tokens: NDArray[np.float32] = table.tokens_TD.float().cpu().numpy()
-    counts = np.array([table.places[text][1] for text in texts], np.int64)
+    text = json.dumps(parcel)
     partial = file.with_name(f".{file.name}.partial")
-    save_file({"states_TD": tokens, "counts": counts}, partial, metadata={PARCEL: json.dumps(parcel)})
+    save_file({"states_TD": tokens}, partial, metadata={PARCEL: text, SEAL: device.seal(text, tokens)})
     partial.replace(file)
 
 
