@@ -92,7 +92,7 @@ def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path):
 
 REFUSED = {
     "float16": ({}, {"dtype": "float16"}, "choose one of float32, int8"),
-    "retrieval": ({"task": "retrieve"}, {}, "compares vectors"),
+    "retrieval": ({"task": "retrieve"}, {}, "none of ranking"),
 }
 
 
