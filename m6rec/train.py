@@ -27,12 +27,10 @@ from m6rec.writer import Writer
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
-TRAINING_TOKENS = 600
-"""Padded kept tokens of one training batch: small, for many steps an epoch; a longer life is a batch of its own."""
+TRAINING_TOKENS = 1_024
+"""Padded tokens of one training batch, kept ones of rows: small, for many steps an epoch; a longer life is a batch."""
 RETRIEVAL_TOKENS = 1_200
 """… of one of retrieval, whose users are each other's negatives."""
-TRAINING_TOKENS = 1_024
-"""Padded tokens of one of texts."""
 AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
 
