@@ -34,12 +34,10 @@ from m6rec.domains import prepared
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.generate import Engine, Prompt, Sampling
-from m6rec.foundation.model import Known
 from m6rec.tasks import explanations, writing
-from m6rec.text.batch import flat
 from m6rec.text.log import Log
 from m6rec.text.past import Past
-from m6rec.types import Draft, Segment
+from m6rec.types import Draft
 from m6rec.writer import Writer, WriterConfig, create
 
 NUM_TOKENS = 64
@@ -56,8 +54,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     drafts = _drafts(writer, made.split.log)
     engine = writer.engine()
     encode = foundation.tokenizer.encode
-    knowns = [_read(engine, writer, draft.context) for draft in drafts]
-    asked = [Prompt(*pair) for pair in zip(encode([draft.prompt for draft in drafts]), knowns, strict=True)]
+    asked = writer.prompts(engine, drafts)
     one = Sampling(max_tokens=1)
     results: dict[str, dict[str, float]] = {
         "ours, first token": timed(lambda: writer.write(drafts[:1], one), times),
@@ -123,12 +120,6 @@ def _drafts(writer: Writer, log: Log) -> list[Draft]:
         draft = writing.draft(writer.task, history, person, writer.domain, log.items, prompt)
         drafts.append(replace(draft, event=place))
     return drafts
-
-
-def _read(engine: Engine, writer: Writer, context: Sequence[Segment]) -> Known:
-    states = writer.cache.fetch(segment.text for segment in context)
-    tokens, slots, _ = (torch.from_numpy(array) for array in flat(context, states.places))
-    return engine.read(states.tokens_TD[tokens] + writer.tuning.slots_SD[slots].to(states.tokens_TD.dtype))
 
 
 async def _served(url: str, users: Sequence[str], question: str) -> dict[str, float]:

@@ -639,7 +639,7 @@ def _writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
 def _blocklist(file: Path | None) -> Any:
     from m6rec.text.safety import Blocklist
 
-    return Blocklist.load(file) if file is not None else Blocklist()
+    return None if file is None else Blocklist.load(file)
 
 
 def _store(states: str) -> Any:

@@ -20,9 +20,9 @@ from m6rec.serving.backend import (
     NO_FILTERS,
     Answer,
     Backend,
+    Brief,
     Chat,
     Creation,
-    CreationKind,
     Explanation,
     Filters,
     Reason,
@@ -147,19 +147,9 @@ class Client(Backend):
         read, written = usage["prompt_tokens"], usage["completion_tokens"]
         yield Reply(said, found["intent"], _ranked(found), statements, reason, read, written)
 
-    def create(
-        self,
-        user: str,
-        kind: CreationKind,
-        *,
-        item: str | None = None,
-        category: str | None = None,
-        count: int = 1,
-        catalogue: bool = False,
-    ) -> list[Creation]:
-        """Different texts for the user, the best first; see ``Backend``."""
-        body = {"user": user, "kind": kind, "item": item, "category": category, "count": count, "catalogue": catalogue}
-        found = self._send("POST", "/v1/create", body)
+    def fulfil(self, brief: Brief) -> list[Creation]:
+        """Different texts for the user, the best first; see ``Backend.create``."""
+        found = self._send("POST", "/v1/create", asdict(brief))
         return [Creation(**{**one, "refused": tuple(one["refused"])}) for one in found["texts"]]
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:

@@ -26,6 +26,7 @@ from m6rec.errors import AssetError, DataError, ExtraError, StoreError, UnknownE
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Row, pad
 from m6rec.text.past import Past, Popularity
+from m6rec.text.records import item_of, record_of
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, Ranked, User
 
@@ -295,16 +296,6 @@ def read_parcel(file: Path, card: Card) -> Parcel:
 def seal(text: str, states_TD: Floats) -> str:
     """The checksum of a parcel's JSON and states."""
     return hashlib.sha256(text.encode() + states_TD.tobytes()).hexdigest()
-
-
-def record_of(item: Item) -> dict[str, Any]:
-    """An item as JSON."""
-    return {"id": item.id, "title": item.title, "categories": list(item.categories), "details": dict(item.details)}
-
-
-def item_of(record: Mapping[str, Any]) -> Item:
-    """What ``record_of`` was given."""
-    return Item(record["id"], record["title"], tuple(record["categories"]), dict(record["details"]))
 
 
 def _count(numbers: Sequence[Any]) -> tuple[int, int, float]:

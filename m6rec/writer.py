@@ -23,7 +23,7 @@ from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling, Stream
+from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.model import Known
 from m6rec.foundation.states import StateCache, States
@@ -130,9 +130,10 @@ class Writer:
     def batches(self, drafts: Sequence[Draft], most: int) -> list[list[int]]:
         """Numbers of the drafts of each pass: alike in length, and ``most`` padded tokens at most or a single draft."""
         states, texts = self._fetch(drafts), self._encode(drafts)
-        sizes = []
-        for draft, (ids, _) in zip(drafts, texts, strict=True):
-            sizes.append((sum(states.places[segment.text][1] for segment in draft.context), len(ids)))
+        sizes = [
+            (sum(states.length(segment.text) for segment in draft.context), len(ids))
+            for draft, (ids, _) in zip(drafts, texts, strict=True)
+        ]
         return pack(sizes, most)
 
     def write(
@@ -145,10 +146,8 @@ class Writer:
         """
         engine, written = self.engine(), list[Generated]()
         for first in range(0, len(drafts), TOGETHER):
-            streams = self.begin(engine, drafts[first : first + TOGETHER], sampling, constraint)
-            while engine.active:
-                engine.step()
-            written += [stream.result for stream in streams if stream.result is not None]
+            prompts = self.prompts(engine, drafts[first : first + TOGETHER])
+            written += engine.generate(prompts, sampling, constraint)
         return written
 
     def engine(self) -> Engine:
@@ -157,24 +156,19 @@ class Writer:
         return Engine(self.foundation, self.cache.config.depth, tuning=self.tuning, slot_D=slot_D)
 
     @torch.no_grad()
-    def begin(
-        self, engine: Engine, drafts: Sequence[Draft], sampling: Sampling, constraint: Constraint[Any] | None = None
-    ) -> list[Stream]:
-        """Begins what follows each prompt in an engine of this writer; equal contexts are read once.
-
-        Equal prompts are drawn with seeds that count on from that of ``sampling``, so that one can have several texts.
+    def prompts(self, engine: Engine, drafts: Sequence[Draft]) -> list[Prompt]:
+        """What an engine of this writer goes on from; equal contexts are read once.
 
         Raises:
-            ConfigError: See ``write``.
+            ConfigError: A prompt is empty.
         """
         states, read = self._fetch(drafts), dict[tuple[Segment, ...], Known]()
-        streams = []
-        for number, (draft, (ids, first)) in enumerate(zip(drafts, self._encode(drafts), strict=True)):
+        found = []
+        for draft, (ids, first) in zip(drafts, self._encode(drafts), strict=True):
             if draft.context not in read:
                 read[draft.context] = engine.read(self._context(draft, states))
-            seeded = replace(sampling, seed=sampling.seed + number)
-            streams.append(engine.add(Prompt(ids[:first], read[draft.context]), seeded, constraint))
-        return streams
+            found.append(Prompt(ids[:first], read[draft.context]))
+        return found
 
     def _fetch(self, drafts: Sequence[Draft]) -> States:
         return self.cache.fetch(segment.text for draft in drafts for segment in draft.context)

@@ -94,17 +94,19 @@ class FakeBackend(LocalBackend):
         items = self._ordered(["i0"])
         return Reply("".join(said), "recommend", items, [], "stop", len(chat.messages), len(said))
 
-    def creating(self, user, kind, *, item=None, category=None, count=1, catalogue=False):
+    def creating(self, brief):
         self.work()
         yield ""
-        self.known(user, [item] if item is not None else [])
-        if (item is not None) != (kind == "headline"):
-            raise ConfigError(f"a {kind} with item {item!r}")
-        if kind == "design":
-            made = [Creation("Film 2", "model", category or "Comedy", "i2" if catalogue else None, ("it babbles",))]
+        item = brief.item
+        self.known(brief.user, [item] if item is not None else [])
+        if (item is not None) != (brief.kind == "headline"):
+            raise ConfigError(f"a {brief.kind} with item {item!r}")
+        if brief.kind == "design":
+            named = "i2" if brief.catalogue else None
+            made = [Creation("Film 2", "model", brief.category or "Comedy", named, ("it babbles",))]
         else:
             made = [Creation("comedy films", "template", item=item, refused=("it has no end",))]
-        return (made * count)[:count]
+        return (made * brief.count)[: brief.count]
 
     def rerank(self, query, documents):
         self.work()

@@ -27,6 +27,7 @@ from m6rec.errors import ConfigError, ExtraError
 from m6rec.foundation.checkpoint import new_folder
 from m6rec.foundation.model import Dense
 from m6rec.text.past import STATISTICS, TRACES, Past
+from m6rec.text.records import record_of
 from m6rec.tuned import Tuned
 from m6rec.types import SLOTS, Item
 
@@ -132,7 +133,7 @@ def send(tuned: Tuned, items: Sequence[Item], past: Past, file: Path, *, states:
         "model": tuned.foundation.model.id,
         "depth": tuned.cache.config.depth,
         "keep": tuned.cache.config.keep,
-        "items": [device.record_of(item) for item in items],
+        "items": [record_of(item) for item in items],
         "total": popularity.total,
         "popularity": popularity.items,
         "texts": list(texts),

@@ -47,7 +47,7 @@ class Sampling:
         no_repeat_ngram: So many tokens in a row never come twice in region 2; 0 lets them.
         stops: Strings that a text ends before.
         stop_ids: Tokens that end a text, beside the foundation's own.
-        seed: Of the draws; the texts of one ``Engine.generate`` count on from it, so that one prompt can have several.
+        seed: Of the draws; the texts of one ``Engine.begin`` count on from it, so that one prompt can have several.
     """
 
     max_tokens: int = 64
@@ -167,6 +167,13 @@ class Engine:
         self._streams.append(stream)
         return stream
 
+    def begin(
+        self, prompts: Sequence[Prompt], sampling: Sampling, constraint: Constraint[Any] | None = None
+    ) -> list[Stream]:
+        """``add`` for each prompt, with seeds that count on."""
+        seeded = (replace(sampling, seed=sampling.seed + number) for number in range(len(prompts)))
+        return [self.add(prompt, one, constraint) for prompt, one in zip(prompts, seeded, strict=True)]
+
     def cancel(self, stream: Stream) -> None:
         """Ends a text, if it isn't done, and frees its memory."""
         if stream.result is None:
@@ -194,8 +201,7 @@ class Engine:
         self, prompts: Sequence[Prompt], sampling: Sampling, constraint: Constraint[Any] | None = None
     ) -> list[Generated]:
         """Writes a text for each prompt, together with those active already."""
-        seeded = (replace(sampling, seed=sampling.seed + number) for number in range(len(prompts)))
-        streams = [self.add(prompt, one, constraint) for prompt, one in zip(prompts, seeded, strict=True)]
+        streams = self.begin(prompts, sampling, constraint)
         results = []
         for stream in streams:
             while stream.result is None:

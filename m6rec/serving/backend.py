@@ -155,6 +155,18 @@ class Request:
     calibration: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Brief:
+    """What ``Backend.create`` is asked, as a value; its attributes are the arguments."""
+
+    user: str
+    kind: CreationKind
+    item: str | None = None
+    category: str | None = None
+    count: int = 1
+    catalogue: bool = False
+
+
 class Backend(Protocol):
     """Recommends; recommenders inherit from it.
 
@@ -223,6 +235,10 @@ class Backend(Protocol):
         would search next; "headline", copy for an ``item``. With ``catalogue``, a design is an item of the catalogue
         that the user has not met.
         """
+        return self.fulfil(Brief(user=user, kind=kind, item=item, category=category, count=count, catalogue=catalogue))
+
+    def fulfil(self, brief: Brief) -> list[Creation]:
+        """``create``, asked by a value."""
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""
@@ -246,17 +262,8 @@ class LocalBackend(Backend, Protocol):
     def explaining(self, user: str, item: str) -> Writing[Explanation]:
         """``explain`` in slices."""
 
-    def creating(
-        self,
-        user: str,
-        kind: CreationKind,
-        *,
-        item: str | None = None,
-        category: str | None = None,
-        count: int = 1,
-        catalogue: bool = False,
-    ) -> Writing[list[Creation]]:
-        """``create`` in slices."""
+    def creating(self, brief: Brief) -> Writing[list[Creation]]:
+        """``fulfil`` in slices."""
 
     def chatting(self, chat: Chat) -> Writing[Reply]:
         """``chat`` in slices."""
@@ -268,18 +275,9 @@ class LocalBackend(Backend, Protocol):
         """See ``Backend``."""
         return self._finish(self.explaining(user, item))
 
-    def create(
-        self,
-        user: str,
-        kind: CreationKind,
-        *,
-        item: str | None = None,
-        category: str | None = None,
-        count: int = 1,
-        catalogue: bool = False,
-    ) -> list[Creation]:
+    def fulfil(self, brief: Brief) -> list[Creation]:
         """See ``Backend``."""
-        return self._finish(self.creating(user, kind, item=item, category=category, count=count, catalogue=catalogue))
+        return self._finish(self.creating(brief))
 
     def stream(self, chat: Chat) -> Iterator[str | Reply]:
         """See ``Backend``."""

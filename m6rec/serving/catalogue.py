@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from m6rec.foundation.stores import MAP_BYTES, open_environment, transaction
 from m6rec.serving.records import next_number, number_key, pack, unpack
+from m6rec.text.records import item_of, record_of
 from m6rec.types import Item
 
 
@@ -48,7 +48,7 @@ class Catalogue:
                     key = number_key(fresh)
                     fresh += 1
                     writing.put(digest, key, db=self._places)
-                writing.put(key, pack(key, _record(item), f"the item {item.id!r}"), db=self._items)
+                writing.put(key, pack(key, record_of(item), f"the item {item.id!r}"), db=self._items)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Takes items out, all or none; on return that is on disk.
@@ -75,7 +75,7 @@ class Catalogue:
             StoreError: A record is damaged or of a later version.
         """
         with transaction(self._environment) as reading:
-            items = [_item(unpack(key, stored, self._folder)) for key, stored in reading.cursor(self._items)]
+            items = [item_of(unpack(key, stored, self._folder)) for key, stored in reading.cursor(self._items)]
         return {item.id: item for item in items}
 
     def close(self) -> None:
@@ -87,11 +87,3 @@ def _digest(item: str) -> bytes:
     return hashlib.blake2b(
         item.encode(errors="surrogatepass"), digest_size=16
     ).digest()  # an id may outgrow LMDB's keys
-
-
-def _record(item: Item) -> Mapping[str, Any]:
-    return {"id": item.id, "title": item.title, "categories": item.categories, "details": dict(item.details)}
-
-
-def _item(record: Mapping[str, Any]) -> Item:
-    return Item(**{**record, "categories": tuple(record["categories"])})

@@ -14,7 +14,7 @@ from typing import Any
 from m6rec.domains.domain import titled
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Generated, Sampling
-from m6rec.serving.backend import Creation, CreationKind, Writing
+from m6rec.serving.backend import Brief, Creation, Writing
 from m6rec.serving.explaining import WORDING, reasons_for
 from m6rec.serving.writers import Writers
 from m6rec.tasks import design, headline, query, writing
@@ -37,26 +37,18 @@ class Asked:
     """A request for texts.
 
     Attributes:
-        kind: Of text.
+        brief: What is asked for.
         user: For whom.
         history: Their events, oldest first.
         items: By id, those of the history and those deleted.
         live: By id, those that may be named.
-        item: What a headline is about.
-        category: Of a design; "" lets the model choose one.
-        count: How many texts at most.
-        catalogue: Whether a design must be an item of the catalogue.
     """
 
-    kind: CreationKind
+    brief: Brief
     user: User
     history: Sequence[Event]
     items: dict[str, Item]
     live: Mapping[str, Item]
-    item: Item | None = None
-    category: str = ""
-    count: int = 1
-    catalogue: bool = False
 
 
 class Creator:
@@ -84,12 +76,12 @@ class Creator:
             past: Everything observed so far.
             recommended: Items for the user, the best first, of a category or ("") of all.
         """
-        if asked.kind == "headline":
+        if asked.brief.kind == "headline":
             return self._headlines(asked, past)
-        return self._designs(asked, recommended) if asked.kind == "design" else self._queries(asked)
+        return self._designs(asked, recommended) if asked.brief.kind == "design" else self._queries(asked)
 
     def _designs(self, asked: Asked, recommended: Callable[[str], Iterable[Item]]) -> Writing[list[Creation]]:
-        noun, given = self._rank.domain.noun, asked.category
+        noun, given = self._rank.domain.noun, asked.brief.category or ""
         if not any(titled(self._rank.domain, item) for item in asked.live.values()):
             raise ConfigError(f"no {noun} of the catalogue has a title, so none can be designed; ask for a headline")
         names = [name for name in _categories(asked.live.values()) if not self._blocked.holds(name)]
@@ -100,8 +92,8 @@ class Creator:
         tokenizer = self._rank.foundation.tokenizer
         by_text: dict[str, list[str]] = {}
         constraint: Constraint[Any]
-        if asked.catalogue:
-            constraint, by_text = self._named(asked, names)
+        if asked.brief.catalogue:
+            constraint, by_text = self._named(asked.live, given, names)
         else:
             opened: list[Constraint[Any]] = (
                 [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
@@ -111,14 +103,14 @@ class Creator:
         wrong_title = self._wrong(asked, design.LONGEST)
 
         def wrong(text: str) -> str | None:
-            if not asked.catalogue:
+            if not asked.brief.catalogue:
                 return wrong_title(design.read(text, given)[1])
             if seen.issuperset(by_text[text]):
                 return "the user has met it already"
             return self._wrong_name(design.read(text, given)[1])
 
         written = yield from self._write(asked, design.prompt(self._rank.domain, given), constraint)
-        found, refused = _pass(written, wrong, asked.count)
+        found, refused = _pass(written, wrong, asked.brief.count)
         if found:
             created = []
             for text, before in found:
@@ -128,47 +120,49 @@ class Creator:
                 created.append(Creation(title, "model", category, item, before))
             return created
         liked = given or next((name for name in self._liked(asked) if name in names), names[0])
-        if not asked.catalogue:
+        if not asked.brief.catalogue:
             return [Creation(f"Untitled {noun}", "template", liked, None, refused)]
         stand_ins = (one for one in recommended(given) if self._wrong_name(one.title) is None)
         return [
             Creation(one.title, "template", given or design.categories(one)[0], one.id, refused)
-            for one, _ in zip(stand_ins, range(asked.count), strict=False)
+            for one, _ in zip(stand_ins, range(asked.brief.count), strict=False)
         ]
 
-    def _named(self, asked: Asked, names: Sequence[str]) -> tuple[TitleTrie, dict[str, list[str]]]:
+    def _named(
+        self, live: Mapping[str, Item], given: str, names: Sequence[str]
+    ) -> tuple[TitleTrie, dict[str, list[str]]]:
         """The trie of what fills the blanks by the catalogue, and the ids of the items that each text names."""
-        if asked.category not in self._answers:
+        if given not in self._answers:
             by_text: dict[str, list[str]] = {}
-            allowed = {asked.category} if asked.category else set(names)
-            for item in asked.live.values():
+            allowed = {given} if given else set(names)
+            for item in live.values():
                 for name in allowed.intersection(design.categories(item)):
-                    text = design.closed(item.title) if asked.category else design.target(name, item.title)
+                    text = design.closed(item.title) if given else design.target(name, item.title)
                     by_text.setdefault(text, []).append(item.id)
-            self._answers[asked.category] = TitleTrie(self._rank.foundation.tokenizer, by_text), by_text
-        return self._answers[asked.category]
+            self._answers[given] = TitleTrie(self._rank.foundation.tokenizer, by_text), by_text
+        return self._answers[given]
 
     def _queries(self, asked: Asked) -> Writing[list[Creation]]:
         wrong = self._wrong(asked, query.LONGEST)
         tokenizer = self._rank.foundation.tokenizer
         constraint = Series([Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
         written = yield from self._write(asked, query.prompt(), constraint)
-        found, refused = _pass(written, lambda text: wrong(_unclosed(text)), asked.count)
+        found, refused = _pass(written, lambda text: wrong(_unclosed(text)), asked.brief.count)
         if found:
             return [Creation(_unclosed(text), "model", refused=before) for text, before in found]
         noun = f"{self._rank.domain.noun}s"
         texts = [text for name in self._liked(asked) if wrong(text := f"{name.lower()} {noun}") is None]
-        return [Creation(text, "template", refused=refused) for text in (texts or [noun])[: asked.count]]
+        return [Creation(text, "template", refused=refused) for text in (texts or [noun])[: asked.brief.count]]
 
     def _headlines(self, asked: Asked, past: Past) -> Writing[list[Creation]]:
-        item = asked.item
-        assert item is not None
+        assert asked.brief.item is not None
+        item = asked.live[asked.brief.item]
         context, chosen = reasons_for(self._rank, past, asked.user, item, asked.items)
         drafts = [Draft(context, headline.prompt(one, item, self._rank.domain)) for one in chosen]
-        written = yield from self._writers.write(asked.kind, drafts, WORDING)
+        written = yield from self._writers.write(asked.brief.kind, drafts, WORDING)
         private = self._private(asked.user)
         created = list[Creation]()
-        for statement, text in zip(chosen[: asked.count], written, strict=False):
+        for statement, text in zip(chosen[: asked.brief.count], written, strict=False):
             options = {
                 headline.copy(text.text, item): "the sentence has no end"
                 if text.reason != "stop"
@@ -191,9 +185,11 @@ class Creator:
 
     def _write(self, asked: Asked, prompt: str, constraint: Constraint[Any]) -> Writing[list[Generated]]:
         """Different texts for the user, the likeliest by the token first."""
-        task, domain = writing.named(asked.kind), self._rank.domain
+        task, domain = writing.named(asked.brief.kind), self._rank.domain
         draft = writing.draft(task, asked.history, asked.user, domain, asked.items, prompt)
-        drawn = yield from self._writers.write(asked.kind, [draft] * (asked.count + NUM_SPARE), DRAWING, constraint)
+        drawn = yield from self._writers.write(
+            asked.brief.kind, [draft] * (asked.brief.count + NUM_SPARE), DRAWING, constraint
+        )
         written = {one.text: one for one in drawn}
         return sorted(written.values(), key=lambda one: -one.log_probability / (len(one.ids) + 1))
 

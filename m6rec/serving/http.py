@@ -298,11 +298,13 @@ class Service:
         finally:
             future.cancel()
 
-    async def _written(self, begin: Callable[[], Writing[T]]) -> Done[T]:
+    async def _written(self, stage: str, begin: Callable[[], Writing[T]]) -> T:
+        """The result of a text, whose time is measured."""
         async with aclosing(self._write(begin)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Done):
-                    return piece
+                    self.measurements.stage_s.labels(stage).observe(piece.run_ms / 1e3)
+                    return piece.value
         raise AssertionError("a text ends with its result")
 
     def _ranked(self, done: Done[list[Ranked]] | Done[Answer], kind: str, timings: bool) -> RankedAnswer:
@@ -335,9 +337,7 @@ class Service:
         The model words each, and a gate checks its words against the evidence; those that fail it are replaced by a
         template. ``worded_by`` tells which happened, and ``reason`` why. There may be nothing to say.
         """
-        done = await self._written(lambda: self._backend.explaining(body.user, body.item))
-        self.measurements.stage_s.labels("explain").observe(done.run_ms / 1e3)
-        return done.value
+        return await self._written("explain", lambda: self._backend.explaining(body.user, body.item))
 
     async def chat(self, body: ChatBody, request: Request) -> Response:
         """The next message of a conversation: it asks, recommends or explains; takes what clients of OpenAI send.
@@ -347,9 +347,7 @@ class Service:
         """
         chat, key, created = body.chat(), f"chatcmpl-{request.scope['request_id']}", int(time.time())
         if not body.stream:
-            done = await self._written(lambda: self._backend.chatting(chat))
-            self.measurements.stage_s.labels("chat").observe(done.run_ms / 1e3)
-            reply = done.value
+            reply = await self._written("chat", lambda: self._backend.chatting(chat))
             choice = Choice(message=ReplyMessage(content=reply.text), finish_reason=reply.reason)
             answer = ChatAnswer(id=key, created=created, choices=[choice], usage=_usage(reply), m6rec=Found.of(reply))
             return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
@@ -409,9 +407,7 @@ class Service:
         What is too long, indecent or personal is not shown: the next text stands in for it, and where none is left, a
         template. ``worded_by`` tells which happened, and ``refused`` why. There may be fewer texts than asked for.
         """
-        done = await self._written(lambda: self._backend.creating(**body.model_dump()))
-        self.measurements.stage_s.labels("create").observe(done.run_ms / 1e3)
-        return CreateAnswer(texts=done.value)
+        return CreateAnswer(texts=await self._written("create", lambda: self._backend.creating(body.brief())))
 
     async def events(self, body: EventsBody) -> Written:
         """Keeps events; 201 means that they are on disk and part of the user's history."""

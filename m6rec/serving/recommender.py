@@ -22,6 +22,7 @@ from m6rec.serving.backend import (
     NO_FILTERS,
     NUM_RETRIEVED,
     Answer,
+    Brief,
     Chat,
     Creation,
     CreationKind,
@@ -245,8 +246,7 @@ class Recommender(LocalBackend):
         scored = iter(self._ranking.answers(rows))
         answers = []
         for candidates in asked:
-            scores = next(scored) if candidates else np.zeros(0)
-            answers.append([Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")])
+            answers.append(_by_score(candidates, next(scored)) if candidates else [])
         return answers
 
     def explaining(self, user: str, item: str) -> Writing[Explanation]:
@@ -312,7 +312,7 @@ class Recommender(LocalBackend):
         scores = self._ranking.answers(
             [(key, tasks.ask(rank.task, self._past, person, found, rank.domain, self._items))]
         )[0]
-        return [Ranked(found[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
+        return _by_score(found, scores)
 
     @_alone
     def step(self) -> None:
@@ -335,51 +335,30 @@ class Recommender(LocalBackend):
             with self._lock:
                 writing.close()
 
-    def creating(
-        self,
-        user: str,
-        kind: CreationKind,
-        *,
-        item: str | None = None,
-        category: str | None = None,
-        count: int = 1,
-        catalogue: bool = False,
-    ) -> Writing[list[Creation]]:
+    def creating(self, brief: Brief) -> Writing[list[Creation]]:
         """See ``LocalBackend``.
 
         Raises:
             UnknownError: There is no such user, item or category.
             ConfigError: A number is out of range, or what is given does not go with the kind.
         """
-        return self._in_slices(self._creating(user, kind, item, category, count, catalogue))
+        return self._in_slices(self._creating(brief))
 
-    def _creating(
-        self,
-        user: str,
-        kind: CreationKind,
-        item: str | None,
-        category: str | None,
-        count: int,
-        catalogue: bool,
-    ) -> Writing[list[Creation]]:
-        _check_creation(kind, item, category, count, catalogue)
-        if item is not None:
-            self._need([item], "check the id")
+    def _creating(self, brief: Brief) -> Writing[list[Creation]]:
+        _check_brief(brief)
+        if brief.item is not None:
+            self._need([brief.item], "check the id")
         asked = Asked(
-            kind=kind,
-            user=self._user(user),
-            history=self._past.history(user),
+            brief=brief,
+            user=self._user(brief.user),
+            history=self._past.history(brief.user),
             items=self._items,
             live=self._live,
-            item=self._live[item] if item is not None else None,
-            category=category or "",
-            count=count,
-            catalogue=catalogue,
         )
 
         def recommended(name: str) -> list[Item]:
             filters = Filters(categories=(name,) if name else ())
-            return [one.item for one in self.retrieve(user, filters=filters)]
+            return [one.item for one in self.retrieve(brief.user, filters=filters)]
 
         return (yield from self._creator.create(asked, self._past, recommended))
 
@@ -484,6 +463,11 @@ def _num_tokens(tuned: Tuned, texts: Iterable[str]) -> int:
     return sum(map(len, tuned.foundation.tokenizer.encode(list(texts))))
 
 
+def _by_score(items: Sequence[Item], scores: NDArray[np.floating]) -> list[Ranked]:
+    """The items, the best first; those of one score stay in their order."""
+    return [Ranked(items[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
+
+
 def _check(request: Request) -> None:
     """Raises ConfigError where a number is out of range."""
     count, offset = request.count, request.offset
@@ -499,18 +483,21 @@ def _check(request: Request) -> None:
         raise ConfigError(f"diversity is {request.diversity} and calibration {request.calibration}; give one of them")
 
 
-def _check_creation(kind: str, item: str | None, category: str | None, count: int, catalogue: bool) -> None:
+def _check_brief(brief: Brief) -> None:
     """Raises ConfigError where a request for texts can't be meant."""
+    kind = brief.kind
     if kind not in get_args(CreationKind):
         raise ConfigError(f"kind is {kind!r}; choose one of {', '.join(get_args(CreationKind))}")
-    if not 1 <= count <= MAX_CREATED:
-        raise ConfigError(f"count is {count}; it must be 1 to {MAX_CREATED}")
-    if (item is not None) != (kind == "headline"):
+    if not 1 <= brief.count <= MAX_CREATED:
+        raise ConfigError(f"count is {brief.count}; it must be 1 to {MAX_CREATED}")
+    if (brief.item is not None) != (kind == "headline"):
         raise ConfigError(
-            f"a {kind} with item {item!r}; a headline needs the id of an item, and nothing else takes one"
+            f"a {kind} with item {brief.item!r}; a headline needs the id of an item, and nothing else takes one"
         )
-    if kind != "design" and (category is not None or catalogue):
-        raise ConfigError(f"a {kind} takes neither category ({category!r}) nor catalogue ({catalogue}); a design does")
+    if kind != "design" and (brief.category is not None or brief.catalogue):
+        raise ConfigError(
+            f"a {kind} takes neither category ({brief.category!r}) nor catalogue ({brief.catalogue}); a design does"
+        )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from m6rec.serving.backend import Chat, Creation, CreationKind, Filters, Reason, Reply, Request
+from m6rec.serving.backend import Brief, Chat, Creation, CreationKind, Filters, Reason, Reply, Request
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
     MAX_COUNT,
@@ -132,6 +132,10 @@ class CreateBody(BaseModel):
     category: Annotated[Id | None, Field(description="Of a design; the model chooses where none is given.")] = None
     count: Annotated[int, Field(ge=1, le=MAX_CREATED, description="Texts at most."), WHOLE] = 1
     catalogue: Annotated[bool, Field(description="Let a design be an item of the catalogue, new to the user.")] = False
+
+    def brief(self) -> Brief:
+        """The same as a value of the recommender."""
+        return Brief(**self.model_dump())
 
 
 class CreateAnswer(BaseModel):

@@ -50,8 +50,10 @@ class Writers:
     ) -> Writing[list[Generated]]:
         """What follows each prompt, by the task's writer or else by the foundation; closed, it is given up."""
         writer = self._tuned.get(task) or self._foundation()
-        engine = self._engines.setdefault(id(writer), writer.engine())
-        streams = writer.begin(engine, drafts, sampling, constraint)
+        if id(writer) not in self._engines:
+            self._engines[id(writer)] = writer.engine()
+        engine = self._engines[id(writer)]
+        streams = engine.begin(writer.prompts(engine, drafts), sampling, constraint)
         try:
             while any(stream.result is None for stream in streams):
                 yield ""

@@ -6,6 +6,7 @@ import pytest
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.serving import creating
+from m6rec.serving.backend import Brief
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.writers import Writers
 from m6rec.tasks import design
@@ -183,8 +184,8 @@ def test_a_tuned_writer_is_used_where_there_is_one(make, tunings, monkeypatch):
     tuned = create_writer(config, rank.foundation)
     used = []
 
-    inner = Writer.begin
-    monkeypatch.setattr(Writer, "begin", lambda self, *given: used.append(self) or inner(self, *given))
+    inner = Writer.prompts
+    monkeypatch.setattr(Writer, "prompts", lambda self, *given: used.append(self) or inner(self, *given))
     recommender = make(writers={"query": tuned})
     recommender.create("u0", "query")
     recommender.create("u0", "design")
@@ -240,6 +241,7 @@ def test_unknown_ids_are_told(recommender):
 def test_what_has_no_title_is_not_designed(tunings):
     rank = create_tuned(TunedConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
     creator = creating.Creator(rank, Writers(rank, {}), Blocklist())
-    asked = creating.Asked(kind="design", user=USERS["u0"], history=(), items=ITEMS, live=ITEMS)
+    brief = Brief(user="u0", kind="design")
+    asked = creating.Asked(brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS)
     with pytest.raises(ConfigError, match="has a title, so none"):
         next(creator.create(asked, Past(ITEMS, rank.domain.likes), lambda name: []))
