@@ -8,13 +8,15 @@ on where it was. ``QUICK=1`` has two trials of three passes and one seed.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmarks import parts, sets
-from benchmarks.peers import FULL, QUICK, Budget, rankers, retrievers
+from benchmarks.peers import FULL, QUICK, Budget, Peer, rankers, retrievers
 from benchmarks.peers.search import told
 from benchmarks.setup import Claims, Setup, research
 from m6rec.domains import prepared
@@ -61,7 +63,7 @@ def _rank(name: str, split: Split, domain: Domain, setup: Setup, made: sets.Set 
     found = rankers.ranking(split, domain, questions, budget, at, tell=_tell)
     warm = None if made is None else made.warm
     table = rankers.table(f"Tuned peers, likes, {name}", split, questions, found, budget, warm)
-    return {"tables": (table,), "searched": told(rankers.PEERS, at), "published": PUBLISHED.get(name, {})}
+    return {"tables": (table,), **_facts(name, rankers.PEERS, at)}
 
 
 def _retrieve(name: str, split: Split, domain: Domain, setup: Setup, *, refit: bool) -> dict[str, Any]:
@@ -69,7 +71,13 @@ def _retrieve(name: str, split: Split, domain: Domain, setup: Setup, *, refit: b
     at = folder(name, budget)
     found = retrievers.retrieval(split, domain, budget, at, refit=refit, tell=_tell)
     tables = retrievers.tables(f"Tuned peers, retrieval, {name}", split, domain, found, budget, refit=refit)
-    return {"tables": tables, "searched": told(retrievers.PEERS, at), "published": PUBLISHED.get(name, {})}
+    return {"tables": tables, **_facts(name, retrievers.PEERS, at)}
+
+
+def _facts(name: str, peers: Sequence[Peer[Any, Any]], at: Path) -> dict[str, Any]:
+    searched = told(peers, at)
+    seed = max((one["seeds"] for one in searched), key=len)
+    return {"seed": seed, "optuna": version("optuna"), "searched": searched, "published": PUBLISHED.get(name, {})}
 
 
 def _movielens() -> prepared.Prepared:

@@ -306,6 +306,7 @@ PEERS: tuple[Peer[Known, Scorer], ...] = (
         first={"factors": 64, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100},
         draws=True,
     ),
+    Peer(name="titles read by MiniLM", fit=_titles, space={"memory": _MEMORY}, first={"memory": 1.0}),
     Peer(
         name="SASRec, sampled softmax",
         fit=_sasrec,
@@ -317,10 +318,9 @@ PEERS: tuple[Peer[Known, Scorer], ...] = (
             "negatives": CategoricalDistribution([256, 1024]),
             "batch": CategoricalDistribution([64, 128, 256]),
         },
-        first={"width": 64, "blocks": 2, "dropout": 0.4, "rate": 1e-3, "negatives": 1024, "batch": 128},
+        first={"width": 64, "blocks": 2, "dropout": 0.3, "rate": 2e-3, "negatives": 256, "batch": 128},
         draws=True,
     ),
-    Peer(name="titles read by MiniLM", fit=_titles, space={"memory": _MEMORY}, first={"memory": 1.0}),
 )
 
 

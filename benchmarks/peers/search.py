@@ -205,7 +205,7 @@ def told(peers: Sequence[Peer[Any, Any]], folder: Path) -> list[dict[str, Any]]:
         path = folder / f"{slug(peer.name)}.json"
         if path.is_file():
             kept = json.loads(path.read_text())
-            names = ("peer", "settings", "passes", "value", "seconds", "seconds_after")
+            names = ("peer", "draws", "seeds", "settings", "passes", "value", "seconds", "seconds_after")
             rows.append({name: kept[name] for name in names} | {"trials": len(kept["trials"])})
     return rows
 
