@@ -137,10 +137,9 @@ def _walk(
     return drafts, liked
 
 
-def rank(score: Scorer, asked: Asked) -> Floats:
+def rank(score: Scorer, asked: Asked, num_items: int) -> Floats:
     """Rank of each target among all items that the user has not seen, from 1."""
-    first = score(asked.only(np.arange(1)))
-    step = max(1, baselines.MAX_SCORES // first.shape[1])
+    step = max(1, baselines.MAX_SCORES // num_items)
     found = []
     for start in range(0, len(asked.targets), step):
         part = asked.only(np.arange(start, min(start + step, len(asked.targets))))
@@ -355,18 +354,27 @@ def retrieval(
     leaks.check(split, allowed=leaks.PROTOCOL)
     check_future(split, domain)
     known, valid, last, test = ask(split, domain, refit=refit)
+    num_items = len(known.items)
     if len(valid.targets) > MAX_JUDGED:
         drawn = np.random.default_rng(0).choice(len(valid.targets), MAX_JUDGED, replace=False)
         valid = valid.only(np.sort(drawn))
 
     def judge(score: Scorer) -> float:
-        return ndcg(rank(score, valid), 10)
+        return ndcg(rank(score, valid, num_items), 10)
 
     found = {}
     for peer in peers:
         tell(peer.name)
         found[peer.name] = measured(
-            peer, known, judge, lambda: last, lambda score: rank(score, test), budget, folder, test.events, tell
+            peer,
+            known,
+            judge,
+            lambda: last,
+            lambda score: rank(score, test, num_items),
+            budget,
+            folder,
+            test.events,
+            tell,
         )
         _ease_weights.cache_clear()
     return found

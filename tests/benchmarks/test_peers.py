@@ -82,7 +82,7 @@ def test_a_retrieval_peer_is_repeatable_and_knows_nothing_of_the_test(peer, purc
     scores, others = (last_of(peer, of, 2)(test) for of in (last, last_too))
     np.testing.assert_array_equal(scores, others)
     assert scores.shape == (NUM_USERS, NUM_ITEMS)
-    ranks = retrievers.rank(last_of(peer, known, 2), valid)
+    ranks = retrievers.rank(last_of(peer, known, 2), valid, NUM_ITEMS)
     assert (ranks >= 1).all()
     assert (ranks <= NUM_ITEMS - EACH + 2).all()
 
