@@ -30,7 +30,7 @@ from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains import domain as domains
 from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import ask_all, check_leaks, fit_factors, ranking_table, retrieval_tables
+from m6rec.evaluate import ask_all, check_leaks, fit_links, ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.report import Table
 from m6rec.tasks.task import named
@@ -53,23 +53,23 @@ def _mean(table: Table, metric: str) -> float:
 def _tuned(
     config: TunedConfig, split: Split, domain: Domain, setup: Setup, training: TrainConfig, seeds: Sequence[int]
 ) -> tuple[Any, Any, list[tuned.Tuned]]:
-    """(questions, factors or None, a tuning for each seed)."""
+    """(questions, links or None, a tuning for each seed)."""
     foundation = load(config.foundation)
     task = named(config.task)
-    factors = fit_factors(split, domain) if task.readout == "embed" else None
-    questions = ask_all(task, split, domain, factors)
+    links = fit_links(split, domain) if task.readout == "embed" else None
+    questions = ask_all(task, split, domain)
     check_leaks(split, questions)
     first = tuned.create(config, foundation, assets.home() / "states")
     runs = []
     for seed in seeds:
-        one = tuned.create(config, foundation, cache=first.cache, factors=factors, seed=seed)
+        one = tuned.create(config, foundation, cache=first.cache, links=links, seed=seed)
         folder = Path("runs/bench/core") / f"{config.domain}-{config.foundation}-{config.task}-{seed}-{setup.quick}"
         with bar(f"{config.domain} {config.task}-{seed}") as update:
             rows, items = questions.rows, list(split.log.items.values())
             sized = replace(training, seed=seed, **({"epochs": 1} if setup.quick else {}))
             tune(one, rows[TRAIN], rows[VALID], items, sized, folder=folder, progress=update)
         runs.append(one)
-    return questions, factors, runs
+    return questions, links, runs
 
 
 def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], foundation: str = DEFAULT) -> Table:
@@ -89,10 +89,10 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
     made = _movielens()
     config = TunedConfig(task="retrieve", domain="movielens", foundation=DEFAULT)
-    questions, factors, runs = _tuned(config, made.split, made.domain, setup, RETRIEVE, _seeds(setup))
+    questions, links, runs = _tuned(config, made.split, made.domain, setup, RETRIEVE, _seeds(setup))
     items = list(made.split.log.items.values())
     vectors = {OURS: [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]}
-    tables = retrieval_tables(made.split, questions, made.domain, vectors, factors=factors, progress=_tell)
+    tables = retrieval_tables(made.split, questions, made.domain, vectors, links=links, progress=_tell)
     claims = []
     for metric in ("NDCG@10", "HitRate@10"):
         for table in tables:

@@ -6,9 +6,9 @@ ReDial's own list of films. Rows:
 
 - naive repeat: the films named so far, the latest first;
 - popularity: the films that most of the other dialogues name;
-- factors: retrieval's collaborative part alone, fitted on the other dialogues as a shop would on its log;
+- links: retrieval's collaborative part alone, fitted on the other dialogues as a shop would on its log;
 - m6rec: retrieve and rank as the service does, tuned on MovieLens and on no dialogue. Films that MovieLens knows keep
-  its id, and so their factors and statistics.
+  its id, and so their links and statistics.
 
 The last three keep to the wishes of the conversation (``Session.allows``), or don't, to see what those are worth.
 """
@@ -28,7 +28,7 @@ from m6rec.metrics.conversation import naive_repeat, recall
 from m6rec.report import Row, Table
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message, Session, read
-from m6rec.text import dialogues, factors
+from m6rec.text import dialogues, links
 from m6rec.text.lexicon import Lexicon, tokens
 from m6rec.types import Item
 
@@ -109,14 +109,16 @@ def table(recommender: Recommender, items: Mapping[str, Item], folder: Path, cou
     events = others(path, marks, count)
     popularity = Counter(item for _, item in {(dialogue, item) for dialogue, item, _ in events})
     popular_I = np.array([popularity[item.id] for item in known], np.float64)
-    fitted = factors.fit(events)
-    target_IF = fitted.targets([item.id for item in known])
+    fitted = links.fit(events)
+    row_I = np.array([fitted.numbers.get(item.id, -1) for item in known])
+
+    def pulled(session: Session) -> NDArray[np.float64]:
+        pull_I = fitted.pulls([*session.shown, *session.seen, *session.liked])
+        return np.where(row_I >= 0, pull_I[row_I], 0) + 1e-6 * popular_I
+
     for note, keeps in (("", lexicon), (", any wish ignored", None)):
         lists[f"popularity{note}"] = [best(popular_I, known, session, keeps) for session in sessions]
-        lists[f"factors{note}"] = [
-            best(target_IF @ fitted.taste([*one.shown, *one.seen, *one.liked]) + 1e-6 * popular_I, known, one, keeps)
-            for one in sessions
-        ]
+        lists[f"links{note}"] = [best(pulled(one), known, one, keeps) for one in sessions]
     recommender.delete([item for item in items if item not in catalogue])
     recommender.upsert([item for item in known if item.id not in items])
     lists[OURS] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
