@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-core bench-serving bench-text redis redis-durable
+.PHONY: demo test check fix bench-core bench-peers bench-serving bench-text redis redis-durable
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -12,6 +12,10 @@ test: $(READY)
 
 bench-core: $(READY)
 	$(BIN)/python -m benchmarks.core
+
+bench-peers: $(READY)
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[evidence]'
+	$(BIN)/python -m benchmarks.peers
 
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving
