@@ -316,12 +316,7 @@ def retrieval_tables(
     positions = questions.events(TEST)
     targets = questions.answers(TEST)
     histories, seen = _histories(split, domain, positions)
-    found: dict[str, list[Floats]] = {}
-    ids = list(split.log.items)
-    new = np.zeros(len(ids), np.bool_) if links is None else links.new(ids)
-    pulls = None if links is None else _pulls(split, domain, positions, links)
-    for name, by_seed in ours.items():
-        found[name] = [_vector_ranks(users, items, pulls, new, targets, seen) for users, items in by_seed]
+    found = {name: vector_ranks(split, questions, domain, by_seed, links=links) for name, by_seed in ours.items()}
     valid_positions, valid_targets = questions.events(VALID), questions.answers(VALID)
     valid_histories, valid_seen = _histories(split, domain, valid_positions)
 
@@ -427,24 +422,40 @@ def mixed_ranks(
     return result
 
 
-def _vector_ranks(
-    users_QE: NDArray[np.float32],
-    items_IE: NDArray[np.float32],
-    pulls_QI: NDArray[np.float32] | None,
-    new_I: NDArray[np.bool_],
-    targets: Ints,
-    seen: csr_matrix,
-) -> Floats:
-    step = max(1, baselines.MAX_SCORES // len(items_IE))
+def vector_ranks(
+    split: Split,
+    questions: Questions,
+    domain: Domain,
+    by_seed: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
+    *,
+    links: Links | None = None,
+) -> list[Floats]:
+    """Rank of each liked test item, from 1, by a product of vectors and, with links, by what the user's likes pull.
+
+    Args:
+        split: The split.
+        questions: Of a retrieval task.
+        domain: The domain.
+        by_seed: (user vectors [Q, E], item vectors [I, E]), one pair a seed.
+        links: Of the task, if it has any; items without are then retrieved apart (``text.links.mixed``).
+
+    Returns:
+        float64 [Q] for each seed; items seen before are left out.
+    """
+    positions, targets, ids = questions.events(TEST), questions.answers(TEST), list(split.log.items)
+    _, seen = _histories(split, domain, positions)
+    new_I = np.zeros(len(ids), np.bool_) if links is None else links.new(ids)
+    pulls_QI = None if links is None else _pulls(split, domain, positions, links)
+    step = max(1, baselines.MAX_SCORES // len(ids))
     chunks = [slice(start, start + step) for start in range(0, len(targets), step)]
 
-    def scores(rows: slice) -> NDArray[np.float32]:
-        cosine_QI = users_QE[rows] @ items_IE.T
-        return cosine_QI if pulls_QI is None else cosine_QI + pulls_QI[rows]
+    def ranked(rows: slice, users_QE: NDArray[np.float32], items_IE: NDArray[np.float32]) -> Floats:
+        scores_QI = users_QE[rows] @ items_IE.T
+        if pulls_QI is not None:
+            scores_QI += pulls_QI[rows]
+        return mixed_ranks(scores_QI, targets[rows], seen[rows].toarray() != 0, new_I)
 
-    return np.concatenate(
-        [mixed_ranks(scores(rows), targets[rows], seen[rows].toarray() != 0, new_I) for rows in chunks]
-    )
+    return [np.concatenate([ranked(rows, *vectors) for rows in chunks]) for vectors in by_seed]
 
 
 def _retrieval_metrics(ranks_Q: Floats) -> dict[str, float]:
