@@ -31,7 +31,8 @@ def tables(name: str, value: Mapping[str, Any]) -> str:
         if "absent" in measured:
             lines += [measured["absent"], ""]
         for table in measured.get("tables", ()):
-            lines += [f"**{table['title']}**", "", *_table(table), "", f"{table['verdict']} {table['note']}".strip(), ""]
+            told = f"{table['verdict']}. {table['note']}" if table["verdict"] else table["note"]
+            lines += [f"**{table['title']}**", "", *_table(table), "", told, ""]
         claims = [claim for claim in value["claims"] if claim["part"] == part]
         lines += [f"- {_mark(claim)} {claim['name']}: {claim['value']:.4g} ({_bound(claim)})" for claim in claims]
         seeds, commit = measured.get("seed"), measured.get("commit", "")[:9]
