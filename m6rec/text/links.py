@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -84,8 +85,12 @@ class Links:
         """The ``count`` items of the strongest ``pulls``, by id."""
         pull_I = self.pulls(liked)
         rows = np.argpartition(-pull_I, count)[:count] if count < len(pull_I) else np.arange(len(pull_I))
-        ids = list(self.numbers)
-        return {ids[row]: float(pull_I[row]) for row in rows.tolist() if pull_I[row] > 0}
+        rows = rows[pull_I[rows] > 0]
+        return {self._ids[row]: pull for row, pull in zip(rows.tolist(), pull_I[rows].tolist(), strict=True)}
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return list(self.numbers)
 
     def new(self, items: Sequence[str]) -> NDArray[np.bool_]:
         """Which of the items have no links, [len(items)]."""
