@@ -13,6 +13,9 @@ test: $(READY)
 bench-core: $(READY)
 	$(BIN)/python -m benchmarks.core
 
+bench-evidence: $(READY)
+	$(BIN)/python -m benchmarks.evidence
+
 bench-peers: $(READY)
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[evidence]'
 	$(BIN)/python -m benchmarks.peers

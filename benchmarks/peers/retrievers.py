@@ -185,7 +185,7 @@ def _factors(known: Known, settings: Settings) -> Linear:
 
 @lru_cache(maxsize=2)
 def _ease_weights(known: Known, octave: int) -> Floats:
-    """``text.factors.ease`` in float32, by Cholesky: a quarter of the time and half of the memory, for 12 000 items.
+    """``text.links.ease`` in float32, by Cholesky: a quarter of the time and half of the memory, for 12 000 items.
 
     Kept for a later trial with the same regularisation, 2 to the power of ``octave``, and another memory.
     """

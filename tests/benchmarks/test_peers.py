@@ -15,7 +15,7 @@ from m6rec.errors import DataError
 from m6rec.evaluate import ask_all
 from m6rec.metrics import auc
 from m6rec.tasks.task import named
-from m6rec.text.factors import ease
+from m6rec.text.links import ease
 from m6rec.text.log import TEST, TRAIN, VALID, Columns, Split, leave_one_out, read
 
 SMALL = Budget(trials=2, seconds=60, passes=2, seeds=(0, 1))
