@@ -26,10 +26,11 @@ from m6rec.device import CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Ca
 from m6rec.errors import ConfigError, ExtraError
 from m6rec.foundation.checkpoint import new_folder
 from m6rec.foundation.model import Dense
+from m6rec.tasks.words import words
 from m6rec.text.past import STATISTICS, TRACES, Past
 from m6rec.text.records import record_of
 from m6rec.tuned import Tuned
-from m6rec.types import SLOTS, Item
+from m6rec.types import SLOTS, Event, Item, User
 
 DTYPES = ("float32", "int8")
 STEPS = 4
@@ -113,19 +114,34 @@ def export(
     return card
 
 
-def send(tuned: Tuned, items: Sequence[Item], past: Past, file: Path, *, states: bool = True) -> None:
+def send(
+    tuned: Tuned,
+    items: Sequence[Item],
+    past: Past,
+    file: Path,
+    *,
+    states: bool = True,
+    behaviours: bool = False,
+    user: User | None = None,
+) -> None:
     """Writes items as a parcel that ``Device.receive`` takes: their text, their popularity, the states of their texts.
 
     Args:
         tuned: The task that the device ranks by, of any type.
         items: The items.
-        past: What has happened so far; only counts leave it.
+        past: What has happened so far; only counts leave it, and which strengths there are.
         file: Replaced as a whole.
         states: Whether the device is spared reading the items' texts, at 4 bytes a number.
+        behaviours: … and what is said of them when the user has met them, a text for each strength there is.
+        user: Whose facts are told to a browser, which can't word them itself; None for none.
     """
-    texts = dict.fromkeys(
-        segment.text for item in items for segment in tuned.task.candidate(item, tuned.domain) if states
-    )
+    task, domain, values = tuned.task, tuned.domain, past.values
+    segments = [segment for item in items for segment in task.candidate(item, domain) if states]
+    if behaviours:
+        events = [(Event("", item.id, 0, value), item) for item in items for value in values]
+        segments += [task.behaviour(event, item, domain) for event, item in events]
+        segments += task.facts(user, domain) if user else ()
+    texts = dict.fromkeys(segment.text for segment in segments)
     table = tuned.cache.fetch(texts)
     popularity = past.popularity(item.id for item in items)
     parcel = {
@@ -136,6 +152,7 @@ def send(tuned: Tuned, items: Sequence[Item], past: Past, file: Path, *, states:
         "items": [record_of(item) for item in items],
         "total": popularity.total,
         "popularity": popularity.items,
+        "words": words(task, domain, items, values, user),
         "texts": list(texts),
         "counts": [table.places[text][1] for text in texts],
     }

@@ -163,3 +163,14 @@ def test_the_items_of_the_folder_are_there_from_the_start(tmp_path):
     parcel = (folder / device.ITEMS).read_bytes()
     assert not any(rf"\"{user}\"".encode() in parcel for user in pocket.USERS)  # nobody's events leave the server
     assert rb"\"i0\"" in parcel
+
+
+def test_states_of_behaviours_and_facts_spare_the_lower_half_too(tmp_path):
+    made, folder = pocket.exported()
+    file = tmp_path / "items.safetensors"
+    module.send(made, list(pocket.ITEMS.values()), pocket.past(), file, behaviours=True, user=pocket.USERS["u1"])
+    here = Device.load(folder, user=pocket.USERS["u1"])
+    here.receive(file)
+    here.observe([event for event in pocket.LOG if event.user == "u1"])
+    here.rank(["i1", "i2"])
+    assert "_lower" not in vars(here)
