@@ -418,6 +418,7 @@ def export(
     out: Annotated[Path, typer.Option(help="New folder for the device.")],
     data: Data = Path("runs/demo/data"),
     dtype: Annotated[str, typer.Option(help="float32 or int8.")] = "int8",
+    lower: Annotated[bool, typer.Option(help="Let the device read texts itself, with all of the model.")] = True,
     as_json: Json = False,
 ) -> None:
     """Writes a tuned ranking task and the items as a folder that `m6rec.device` runs without torch."""
@@ -433,7 +434,8 @@ def export(
     tuned = load_tuned(run, foundation, store=assets.home() / "states")
     past = Past(log.items, tuned.domain.likes).observe_all(log.events)
     with bar("exporting") as update:
-        card = write(tuned, out, dtype=dtype, items=list(log.items.values()), past=past, progress=update)
+        items = list(log.items.values())
+        card = write(tuned, out, dtype=dtype, items=items, past=past, lower=lower, progress=update)
     lines = [f"{name:20} {facts['bytes'] / 1e6:7.1f} MB" for name, facts in card.files.items()]
     say(asdict(card), as_json, "\n".join([str(out), *lines]))
 

@@ -61,7 +61,8 @@ class Card:
         depth: Layers of the lower half.
         keep: States that are kept of a text, the last ones; 0 for all.
         width: Numbers of a state.
-        files: Size in bytes and sha256 of every other file, by name.
+        files: Size in bytes and sha256 of every other file, by name. Without ``LOWER`` and ``TOKENIZER`` the device can't
+            read, and ranks by the states that it is sent.
     """
 
     format: int
@@ -108,7 +109,7 @@ class Device:
         self.card = card
         self._folder, self._store, self._user = folder, store, user
         self._task, self._domain = tasks.named(card.task), domains.named(card.domain)
-        self._tokenizer = Tokenizer.open(folder)
+        self._tokenizer = Tokenizer.open(folder) if TOKENIZER in card.files else None
         self._upper = _session(folder / UPPER)
         self._remember()
 
@@ -128,8 +129,8 @@ class Device:
             StoreError: The file is no store of a device, or can't be read.
         """
         card = verify(folder)
-        lower = card.files[LOWER]["sha256"]
-        device = cls(folder, card, _Store(store, f"{lower}|{card.keep}"), user)
+        reader = card.files[LOWER]["sha256"] if LOWER in card.files else card.model
+        device = cls(folder, card, _Store(store, f"{reader}|{card.keep}"), user)
         if ITEMS in card.files:
             device._receive_once(card.files[ITEMS]["sha256"])
         return device
@@ -196,6 +197,11 @@ class Device:
         fresh = {}
         for text in texts:
             if text not in known:
+                if self._tokenizer is None:
+                    raise DataError(
+                        f"the state of the text {text!r} was not sent, and this device can't read; send its item with "
+                        "the states of behaviours, and the user's facts, or export the folder with its lower half"
+                    )
                 (ids,) = self._tokenizer.encode([text])
                 if not ids:
                     raise DataError(f"the text {text!r} has no token; leave empty segments out")
@@ -240,7 +246,8 @@ def verify(folder: Path) -> Card:
             )
         card = Card(**raw)
         expected = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in card.files.items()}
-        if missing := {TOKENIZER, LOWER, UPPER} - expected.keys():
+        needed = {UPPER} | ({TOKENIZER, LOWER} if {TOKENIZER, LOWER} & expected.keys() else set())
+        if missing := needed - expected.keys():
             raise ValueError(f"it doesn't list {', '.join(sorted(missing))}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AssetError(f"{folder / CARD} is not the card of a device folder ({error}); {again}") from error

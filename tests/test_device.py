@@ -161,7 +161,12 @@ CARDS = {
     "a list": (lambda card: "[]", AssetError, "is not the card"),
     "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 1"),
     "with a field more": (lambda card: json.dumps({**card, "colour": "red"}), AssetError, "colour"),
-    "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list lower.onnx"),
+    "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list upper.onnx"),
+    "with half a reader": (
+        lambda card: json.dumps({**card, "files": {name: of for name, of in card["files"].items() if name != LOWER}}),
+        AssetError,
+        "doesn't list lower.onnx",
+    ),
     "of a task unknown here": (lambda card: json.dumps({**card, "task": "guess"}), ConfigError, "guess"),
     "of a domain unknown here": (lambda card: json.dumps({**card, "domain": "shop"}), ConfigError, "shop"),
 }

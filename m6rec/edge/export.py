@@ -52,6 +52,7 @@ def export(
     dtype: str = "int8",
     items: Sequence[Item] = (),
     past: Past | None = None,
+    lower: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> Card:
     """Writes a device folder, whole or not at all.
@@ -62,6 +63,8 @@ def export(
         dtype: Of large weights: "float32", or "int8" with a scale for each ``BLOCK`` of them.
         items: Items that the device knows from the start; see ``send``.
         past: What has happened so far; needed with ``items``.
+        lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
+            with the states of all that can be said of them.
         progress: Called with (done, total) of its steps.
 
     Raises:
@@ -80,14 +83,15 @@ def export(
     states = tuned.cache.config
     with new_folder(folder) as partial:
         progress(0, STEPS)
-        _write(_Lower(tuned), partial / LOWER, dtype)
+        if lower:
+            _write(_Lower(tuned), partial / LOWER, dtype)
+            tuned.foundation.tokenizer.save(partial / TOKENIZER)
         progress(1, STEPS)
         _write(_Upper(tuned), partial / UPPER, dtype)
         progress(2, STEPS)
-        tuned.foundation.tokenizer.save(partial / TOKENIZER)
         if items:
             assert past is not None, "items come with what happened to them"
-            send(tuned, items, past, partial / device.ITEMS)
+            send(tuned, items, past, partial / device.ITEMS, behaviours=not lower)
         progress(3, STEPS)
         source = tuned.foundation.source
         card = Card(

@@ -1,7 +1,6 @@
 """What a task says of items, worded ahead of time for devices that can't call it: a browser only joins the pieces."""
 
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Any
 
 from m6rec.domains.domain import Domain
@@ -37,7 +36,7 @@ def words(
         if behaviours != [task.behaviour(Event("", item.id, 1 << 30, v, "text"), item, domain) for v in values]:
             return None
         candidate = task.candidate(item, domain)
-        head = commonprefix([segment.text for segment in (*behaviours, *candidate)])
+        head = _shared([segment.text for segment in (*behaviours, *candidate)])
         likes = tuple(bool(domain.likes(event)) for event in events)
         kind = likes, _tails(behaviours, head), _tails(candidate, head)
         heads.append((head, kinds.setdefault(kind, len(kinds))))
@@ -49,6 +48,12 @@ def words(
         "kinds": [dict(zip(("likes", "behaviours", "candidate"), kind, strict=True)) for kind in kinds],
         "items": heads,
     }
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """How all the texts begin."""
+    first, last = min(texts), max(texts)
+    return first[: next((n for n, pair in enumerate(zip(first, last, strict=False)) if len({*pair}) > 1), len(first))]
 
 
 def _tails(segments: Sequence[Segment], head: str) -> tuple[tuple[str, str], ...]:

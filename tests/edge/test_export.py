@@ -9,7 +9,8 @@ import torch
 from m6rec import device
 from m6rec.device import Device
 from m6rec.edge import export as module
-from m6rec.errors import AssetError, ConfigError, ExtraError
+from m6rec.errors import AssetError, ConfigError, DataError, ExtraError
+from m6rec.types import Item
 from tests import pocket
 
 
@@ -174,3 +175,21 @@ def test_states_of_behaviours_and_facts_spare_the_lower_half_too(tmp_path):
     here.observe([event for event in pocket.LOG if event.user == "u1"])
     here.rank(["i1", "i2"])
     assert "_lower" not in vars(here)
+
+
+def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
+    made, folder = pocket.tuned(), tmp_path / "phone"
+    card = module.export(made, folder, items=list(pocket.ITEMS.values()), past=pocket.past(), lower=False)
+    assert card.files.keys() == {device.UPPER, device.ITEMS}
+    here, whole = (
+        Device.load(folder, user=pocket.USERS["u0"]),
+        Device.load(pocket.exported()[1], user=pocket.USERS["u0"]),
+    )
+    whole.receive(folder / device.ITEMS)
+    mine = [event for event in pocket.LOG if event.user == "u0"]
+    here.observe(mine)
+    whole.observe(mine)
+    assert here.rank(["i1", "i2"]) == whole.rank(["i1", "i2"])
+    here.know([Item("new", "New")])
+    with pytest.raises(DataError, match="the state of the text .* was not sent"):
+        here.rank(["new"])

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import unicodedata
 from dataclasses import replace
@@ -6,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer as Fast
 from tokenizers import Regex, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Fast
 
 from m6rec import assets, device
 from m6rec.device import CARD, ITEMS, LOWER, TOKENIZER, UPPER, Device
@@ -54,7 +55,7 @@ def serve(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """A device folder with items, which may be changed."""
-    return whole(pocket.exported()[0], tmp_path / "phone")
+    return whole(tmp_path / "phone")
 
 
 @pytest.fixture
@@ -63,10 +64,11 @@ def phone(context, serve, folder):
     return browser.Phone(context, serve(phone=folder).url)
 
 
-def whole(made, folder, **options):
+def whole(folder, *, behaviours=False, **options):
     """A device folder with the items and facts of ``ME``."""
-    module.export(made, folder)
-    module.send(made, ALL, pocket.past(), folder / ITEMS, user=ME, **options)
+    made, original = pocket.exported(**options)
+    shutil.copytree(original, folder)
+    module.send(made, ALL, pocket.past(), folder / ITEMS, user=ME, behaviours=behaviours)
     reseal(folder)
     return folder
 
@@ -107,7 +109,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_page_ranks_as_a_device_does(context, serve, tmp_path, options):
-    folder = whole(pocket.tuned(**options), tmp_path / "phone", behaviours=not options)
+    folder = whole(tmp_path / "phone", behaviours=not options, **options)
     here, phone = Device.load(folder, user=ME), browser.Phone(context, serve(phone=folder).url).load()
     assert near(phone.rank(["i1"]), here, ["i1"])  # without a history
     for event in MINE:
@@ -116,6 +118,20 @@ def test_a_page_ranks_as_a_device_does(context, serve, tmp_path, options):
         assert near(phone.rank(ASKED), here, ASKED)
     assert np.ptp(list(phone.rank(ASKED).values())) > 0.01
     assert phone.rank([]) == {}
+
+
+def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(context, serve, tmp_path):
+    made, folder = pocket.exported()[0], tmp_path / "phone"
+    module.export(made, folder, items=ALL, past=pocket.past(), lower=False)
+    here, phone = Device.load(folder), browser.Phone(context, serve(phone=folder).url).load()
+    here.observe(MINE)
+    phone.observe(MINE)
+    assert near(phone.rank(ASKED), here, ASKED)
+    parcel = tmp_path / "items.safetensors"
+    module.send(made, [replace(ALL[0], id="new", title="New")], pocket.past(), parcel, states=False)
+    phone.receive(parcel)
+    with pytest.raises(Exception, match="DataError: the state of the text .* was not sent"):
+        phone.rank(["new"])
 
 
 def test_no_request_leaves_the_page_after_loading(phone):
@@ -186,11 +202,11 @@ def test_threads_change_nothing(phone, folder):
 
 
 def test_many_candidates_are_scored_in_parts(context, serve, tmp_path):
-    made = pocket.exported()[0]
+    made, folder = pocket.copied(tmp_path / "phone")
     items = [replace(ALL[n % 8], id=f"n{n}") for n in range(300)]
-    module.export(made, tmp_path / "phone", items=items, past=Past(pocket.ITEMS, pocket.MOVIES.likes))
-    here = Device.load(tmp_path / "phone")
-    phone = browser.Phone(context, serve(phone=tmp_path / "phone").url).load()
+    module.send(made, items, Past(pocket.ITEMS, pocket.MOVIES.likes), folder / ITEMS)
+    reseal(folder)
+    here, phone = Device.load(folder), browser.Phone(context, serve(phone=folder).url).load()
     ids = [item.id for item in items]
     assert near(phone.rank(ids), here, ids)
 
@@ -214,8 +230,11 @@ def test_a_damaged_file_is_refused(phone, folder, name):
 CARDS = {
     "cut off": (lambda card: json.dumps(card)[:-9], "is not the card of a device folder"),
     "a list": (lambda card: "[]", "is not the card of a device folder"),
-    "of a later format": (lambda card: json.dumps({**card, "format": 99}), "format 99, but this m6rec-web reads format 1"),
-    "without a graph": (lambda card: json.dumps({**card, "files": {}}), "doesn't list tokenizer.json, lower.onnx"),
+    "of a later format": (
+        lambda card: json.dumps({**card, "format": 99}),
+        "format 99, but this m6rec-web reads format 1",
+    ),
+    "without a graph": (lambda card: json.dumps({**card, "files": {}}), "doesn't list upper.onnx"),
     "without a width": (lambda card: json.dumps({**card, "width": None}), "a size is no whole number"),
 }
 

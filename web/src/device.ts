@@ -43,7 +43,7 @@ export class Device {
         readonly card: Card,
         private readonly folder: Folder,
         private readonly store: Store,
-        private readonly tokenizer: Tokenizer,
+        private readonly tokenizer: Tokenizer | null,
         private readonly upper: InferenceSession,
     ) {}
 
@@ -59,12 +59,12 @@ export class Device {
         env.wasm.wasmPaths = new URL(options.runtime ?? ".", import.meta.url).href;
         const folder = await Folder.open(url, options.progress);
         const { card } = folder;
-        const store = await Store.open(options.store ?? "m6rec", `${card.files[LOWER]!.sha256}|${card.keep}`);
+        const store = await Store.open(options.store ?? "m6rec", `${card.files[LOWER]?.sha256 ?? card.model}|${card.keep}`);
         const device = new Device(
             card,
             folder,
             store,
-            new Tokenizer(await folder.read(TOKENIZER)),
+            TOKENIZER in card.files ? new Tokenizer(await folder.read(TOKENIZER)) : null,
             await session(await folder.read(UPPER), UPPER),
         );
         const items = card.files[ITEMS]?.sha256;
@@ -137,9 +137,17 @@ export class Device {
         });
     }
 
-    /** Token ids of a text. */
+    /**
+     * Token ids of a text.
+     *
+     * @throws DataError The folder has no lower half.
+     */
     encode(text: string): number[] {
-        return this.tokenizer.encode(text);
+        if (this.tokenizer) return this.tokenizer.encode(text);
+        throw new DataError(
+            `the state of the text '${text}' was not sent, and this device can't read; send its item with the states of ` +
+                "behaviours, and the user's facts, or export the folder with its lower half",
+        );
     }
 
     /** Frees the graphs and the database; nothing can be asked after it. */
@@ -180,7 +188,7 @@ export class Device {
         const fresh = new Map<string, Float32Array>();
         for (const text of texts) {
             if (found.has(text) || kept.has(text)) continue;
-            const ids = this.tokenizer.encode(text);
+            const ids = this.encode(text);
             if (!ids.length) throw new DataError(`the text '${text}' has no token; leave empty segments out`);
             this.lower ??= this.folder.read(LOWER).then((bytes) => session(bytes, LOWER));
             fresh.set(text, await run(await this.lower, { ids: whole(ids) }));

@@ -26,6 +26,7 @@ export interface Card {
     readonly depth: number;
     readonly keep: number;
     readonly width: number;
+    /** Without `LOWER` and `TOKENIZER` the device reads no text itself, and ranks by the states that it is sent. */
     readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
 }
 
@@ -123,7 +124,8 @@ function parseCard(url: string, text: string): Card {
                 "export it again with the m6rec of this package",
         );
     }
-    const missing = [TOKENIZER, LOWER, UPPER].filter((name) => !(name in card.files));
+    const reads = TOKENIZER in card.files || LOWER in card.files;
+    const missing = [UPPER, ...(reads ? [TOKENIZER, LOWER] : [])].filter((name) => !(name in card.files));
     if (missing.length) {
         throw new AssetError(`${url} is not the card of a device folder (it doesn't list ${missing.join(", ")}); ${AGAIN}`);
     }
