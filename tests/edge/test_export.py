@@ -181,15 +181,13 @@ def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
     made, folder = pocket.tuned(), tmp_path / "phone"
     card = module.export(made, folder, items=list(pocket.ITEMS.values()), past=pocket.past(), lower=False)
     assert card.files.keys() == {device.UPPER, device.ITEMS}
-    here, whole = (
-        Device.load(folder, user=pocket.USERS["u0"]),
-        Device.load(pocket.exported()[1], user=pocket.USERS["u0"]),
-    )
+    user = pocket.USERS["u0"]
+    here, whole = Device.load(folder, user=user), Device.load(pocket.exported()[1], user=user)
     whole.receive(folder / device.ITEMS)
     mine = [event for event in pocket.LOG if event.user == "u0"]
     here.observe(mine)
     whole.observe(mine)
     assert here.rank(["i1", "i2"]) == whole.rank(["i1", "i2"])
     here.know([Item("new", "New")])
-    with pytest.raises(DataError, match="the state of the text .* was not sent"):
+    with pytest.raises(DataError, match=r"the state of the text .* was not sent"):
         here.rank(["new"])

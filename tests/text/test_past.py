@@ -333,8 +333,6 @@ def test_a_past_that_goes_on_from_popularity_lacks_neighbours_alone():
 
 
 def test_values_are_those_that_were_observed():
+    log = [Event("a", "x", 1, 2.5), Event("b", "x", 2, 0), Event("b", "y", 3, 2.5)]
     assert make().values == []
-    assert make().observe_all([Event("a", "x", 1, 2.5), Event("b", "x", 2, 0), Event("b", "y", 3, 2.5)]).values == [
-        0,
-        2.5,
-    ]
+    assert make().observe_all(log).values == [0, 2.5]

@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(context, serve, tmp_
     parcel = tmp_path / "items.safetensors"
     module.send(made, [replace(ALL[0], id="new", title="New")], pocket.past(), parcel, states=False)
     phone.receive(parcel)
-    with pytest.raises(Exception, match="DataError: the state of the text .* was not sent"):
+    with pytest.raises(Exception, match=r"DataError: the state of the text .* was not sent"):
         phone.rank(["new"])
 
 
@@ -232,7 +232,7 @@ CARDS = {
     "a list": (lambda card: "[]", "is not the card of a device folder"),
     "of a later format": (
         lambda card: json.dumps({**card, "format": 99}),
-        "format 99, but this m6rec-web reads format 1",
+        "has format 99, .* reads format 1",
     ),
     "without a graph": (lambda card: json.dumps({**card, "files": {}}), "doesn't list upper.onnx"),
     "without a width": (lambda card: json.dumps({**card, "width": None}), "a size is no whole number"),
@@ -250,11 +250,11 @@ def test_a_card_is_refused(phone, folder, kind):
 def test_what_onnxruntime_or_the_tokenizer_does_not_know_is_refused(phone, folder):
     (folder / UPPER).write_bytes(b"no graph")
     reseal(folder)
-    with pytest.raises(Exception, match="AssetError: upper.onnx can't be run by onnxruntime-web"):
+    with pytest.raises(Exception, match=r"AssetError: upper.onnx can't be run by onnxruntime-web"):
         phone.load()
     (folder / TOKENIZER).write_bytes(b"{}")
     reseal(folder)
-    with pytest.raises(Exception, match="AssetError: tokenizer.json can't be read"):
+    with pytest.raises(Exception, match=r"AssetError: tokenizer.json can't be read"):
         phone.load()
 
 
@@ -264,7 +264,7 @@ def test_a_damaged_update_leaves_what_was_there(context, phone, folder):
     (folder / UPPER).write_bytes(content + b" ")
     reseal(folder)
     (folder / UPPER).write_bytes(content + b"!")
-    with pytest.raises(Exception, match="is damaged"):
+    with pytest.raises(Exception, match=r"is damaged"):
         phone.load()
     context.set_offline(True)
     assert phone.load().rank(ASKED) == ranked
@@ -278,17 +278,17 @@ def test_a_damaged_parcel_changes_nothing(phone, tmp_path):
     content = parcel.read_bytes()
     for part in (content[:-1], content[: len(content) // 2], b"", content[:-1] + bytes([content[-1] ^ 1])):
         parcel.write_bytes(part)
-        with pytest.raises(Exception, match="AssetError: the parcel is not a readable parcel"):
+        with pytest.raises(Exception, match=r"AssetError: the parcel is not a readable parcel"):
             phone.receive(parcel)
     parcel.write_bytes(content.replace(rb"\"format\": 1", rb"\"format\": 7"))
-    with pytest.raises(Exception, match="has format 7"):
+    with pytest.raises(Exception, match=r"has format 7"):
         phone.receive(parcel)
     module.send(pocket.tuned(seed=1), ALL, pocket.past(), parcel)
     with pytest.raises(Exception, match=r"are of model tiny-4-1 .* runs tiny-4-0"):
         phone.receive(parcel)
     few = Past(pocket.ITEMS, pocket.MOVIES.likes).observe_all([Event("u", "i0", 1, 3.0)])
     module.send(pocket.exported()[0], ALL, few, parcel)
-    with pytest.raises(Exception, match="doesn't word value [1245], which the history has"):
+    with pytest.raises(Exception, match=r"doesn't word value [1245], which the history has"):
         phone.receive(parcel)
     assert phone.rank(ASKED) == ranked
 
@@ -297,7 +297,7 @@ def test_a_parcel_without_words_is_refused(phone, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "words", lambda *of: None)
     parcel = tmp_path / "items.safetensors"
     module.send(pocket.exported()[0], ALL, pocket.past(), parcel)
-    with pytest.raises(Exception, match="AssetError: the parcel says nothing of how its items are worded"):
+    with pytest.raises(Exception, match=r"AssetError: the parcel says nothing of how its items are worded"):
         phone.load().receive(parcel)
 
 
@@ -315,11 +315,11 @@ def test_a_newer_parcel_replaces_counts_and_words(phone, folder, tmp_path):
 
 def test_what_is_asked_wrongly_is_told(phone):
     phone.load()
-    with pytest.raises(Exception, match="UnknownError: there is no item 'i99' among the 8 on this device"):
+    with pytest.raises(Exception, match=r"UnknownError: there is no item 'i99' among the 8 on this device"):
         phone.rank(["i1", "i99"])
-    with pytest.raises(Exception, match="DataError: value 2.5 of item 'i1' isn't worded; give one of 1, 2, 3, 4, 5"):
+    with pytest.raises(Exception, match=r"DataError: value 2.5 of item 'i1' isn't worded; give one of 1, 2, 3, 4, 5"):
         phone.observe([MINE[0], Event("me", "i1", 1, 2.5)])
-    with pytest.raises(Exception, match="DataError: 1.5 is no time"):
+    with pytest.raises(Exception, match=r"DataError: 1.5 is no time"):
         phone.page.evaluate("device.observe({ item: 'i1', time: 1.5, value: 1 })")
     assert phone.page.evaluate("device.history.length") == 0
 
@@ -328,7 +328,7 @@ def test_a_database_of_a_later_format_is_refused(phone):
     phone.page.evaluate(
         "new Promise((done) => { indexedDB.open('m6rec', 7).onsuccess = (e) => done(e.target.result.close()); })"
     )
-    with pytest.raises(Exception, match="StoreError: the database m6rec can't be opened"):
+    with pytest.raises(Exception, match=r"StoreError: the database m6rec can't be opened"):
         phone.load()
 
 
@@ -349,7 +349,10 @@ def fuzzed(count, seed=0):
 @pytest.mark.parametrize("cut", ["ByteLevel", "Digits", "Split"])
 def test_any_text_has_the_same_tokens_as_in_python(phone, folder, cut):
     """With a vocabulary in which some bytes have no token, and control tokens that texts spell out."""
-    qwen = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    qwen = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut != "Split")
     first = {
         "ByteLevel": [],
