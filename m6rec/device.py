@@ -61,8 +61,8 @@ class Card:
         depth: Layers of the lower half.
         keep: States that are kept of a text, the last ones; 0 for all.
         width: Numbers of a state.
-        files: Size in bytes and sha256 of every other file, by name. Without ``LOWER`` and ``TOKENIZER`` the device can't
-            read, and ranks by the states that it is sent.
+        files: Size in bytes and sha256 of every other file, by name. Without ``LOWER`` and ``TOKENIZER`` it
+            can't read, and ranks by the states that it is sent.
     """
 
     format: int
