@@ -53,6 +53,11 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+def plain(events: Sequence[Event]) -> list[dict[str, object]]:
+    """Events as a page takes them."""
+    return [{"item": one.item, "time": one.time, "value": one.value} for one in events]
+
+
 class Server:
     """``serve.mjs`` as a process. Prefixes other than those of the page, "/" and "/blank/", are device folders."""
 
@@ -105,8 +110,7 @@ class Phone:
         self.page.evaluate("bytes => device.receive(Uint8Array.from(bytes))", list(parcel.read_bytes()))
 
     def observe(self, events: Sequence[Event]) -> None:
-        values = [{"item": one.item, "time": one.time, "value": one.value} for one in events]
-        self.page.evaluate("events => device.observe(...events)", values)
+        self.page.evaluate("events => device.observe(...events)", plain(events))
 
     def rank(self, items: Sequence[str]) -> dict[str, float]:
         """Scores by item, the highest first."""

@@ -1,7 +1,6 @@
 import json
 import shutil
 import subprocess
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from m6rec.edge import export as module
 from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, User
-from tests import browser, pocket
+from tests import browser, fuzz, pocket
 
 ALL = list(pocket.ITEMS.values())
 ASKED = ["i0", "i3", "i6", "i7"]
@@ -332,20 +331,6 @@ def test_a_database_of_a_later_format_is_refused(phone):
         phone.load()
 
 
-def fuzzed(count, seed=0):
-    """Texts of characters from everywhere, and of those that break tokenizers, all assigned in Unicode 14."""
-    rng = np.random.default_rng(seed)
-    known = [n for n in range(0x110000) if unicodedata.category(chr(n)) not in ("Cs", "Cn")]
-    odd = " \t\n\r'\"\u00a0\u2003\u3000\u0085\u200d\ufeff\u1680\u2028sdtlmrvé01²٣"
-    kinds = (
-        lambda: chr(known[rng.integers(len(known))]),
-        lambda: chr(known[rng.integers(3_000)]),
-        lambda: chr(rng.integers(32, 127)),
-        lambda: odd[rng.integers(len(odd))],
-    )
-    return ["".join(kinds[rng.integers(4)]() for _ in range(rng.integers(1, 40))) for _ in range(count)]
-
-
 @pytest.mark.parametrize("cut", ["ByteLevel", "Digits", "Split"])
 def test_any_text_has_the_same_tokens_as_in_python(phone, folder, cut):
     """With a vocabulary in which some bytes have no token, and control tokens that texts spell out."""
@@ -361,13 +346,13 @@ def test_any_text_has_the_same_tokens_as_in_python(phone, folder, cut):
     }[cut]
     fast = Fast(models.BPE())
     fast.pre_tokenizer = pre_tokenizers.Sequence([*first, level]) if first else level
-    texts = [*fuzzed(1_000, seed=1), *(path.read_text() for path in Path(module.__file__).parent.glob("*.py"))]
+    texts = [*fuzz.texts(1_000, seed=1), *(path.read_text() for path in Path(module.__file__).parent.glob("*.py"))]
     controls = ["<|endoftext|>", "<|im_end|>"]
     fast.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1_500, special_tokens=controls, show_progress=False))
     fast.save(str(folder / TOKENIZER))
     reseal(folder)
     here = Tokenizer.open(folder)
-    asked = [*fuzzed(4_000), *pocket.TITLES, "a <|endoftext|>b", "", " ", "\n\n  x"]
+    asked = [*fuzz.texts(4_000), *pocket.TITLES, "a <|endoftext|>b", "", " ", "\n\n  x"]
     if assets.is_here("movielens-100k"):
         asked += [item.title for item in domains.load(domains.named("movielens"), offline=True).items.values()]
     found, expected = phone.load().encode(asked), here.encode(asked)
