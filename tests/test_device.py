@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m6rec import device as module
 from m6rec.device import CARD, LOWER, TOKENIZER, UPPER, Device
-from m6rec.edge.export import send
+from m6rec.edge.export import export, send
 from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
 from m6rec.tasks import task as tasks
 from m6rec.text.past import Past, Popularity
@@ -162,6 +163,11 @@ CARDS = {
     "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 1"),
     "with a field more": (lambda card: json.dumps({**card, "colour": "red"}), AssetError, "colour"),
     "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list upper.onnx"),
+    "with a path": (
+        lambda card: json.dumps({**card, "files": {"../x": card["files"][UPPER], **card["files"]}}),
+        AssetError,
+        "'../x', which is no name of a file",
+    ),
     "with half a reader": (
         lambda card: json.dumps({**card, "files": {name: of for name, of in card["files"].items() if name != LOWER}}),
         AssetError,
@@ -216,6 +222,80 @@ def test_a_store_of_a_later_format_is_refused(store):
     load(store)._store._connection.execute("PRAGMA user_version = 7")
     with pytest.raises(StoreError, match="has format 7"):
         load(store)
+
+
+@pytest.fixture
+def newer(tmp_path):
+    """(the same task tuned on, what of its device folder differs from that of ``pocket.exported``)."""
+    made = pocket.tuned()
+    with torch.no_grad():
+        made.tuning.slots_SD.add_(0.1)
+    since = module.read_card(pocket.exported()[1])
+    export(made, tmp_path / "newer", since=since)
+    return made, tmp_path / "newer"
+
+
+def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, parcel, store):
+    _, folder = pocket.copied(tmp_path / "phone")
+    first = load(store, folder)
+    first.receive(parcel)
+    first.observe(MINE)
+    before = scores(first.rank(ASKED))
+    made, changed = newer
+    assert {file.name for file in changed.iterdir()} == {CARD, UPPER}
+    with pytest.raises(AssetError, match="can't be read"):  # it is none by itself
+        Device.load(changed)
+    assert module.update(folder, changed).tuning == made.tuning.digest()
+    export(made, tmp_path / "whole")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+        file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()
+    }
+    here = load(store, folder)
+    after = scores(here.rank(ASKED))
+    assert "_lower" not in vars(here)  # states are still those of its own lower half
+    assert here.past.history("me") == MINE
+    assert max(abs(after[item] - before[item]) for item in ASKED) > 1e-4
+
+
+BROKEN = {
+    "without its new file": lambda newer: (newer / UPPER).unlink(),
+    "cut off": lambda newer: (newer / UPPER).write_bytes((newer / UPPER).read_bytes()[:-1]),
+    "without a card": lambda newer: (newer / CARD).unlink(),
+    "of a later format": lambda newer: (newer / CARD).write_text('{"format": 2}'),
+}
+
+
+@pytest.mark.parametrize("kind", [*BROKEN, "not runnable", "not movable"])
+def test_an_update_that_fails_changes_nothing(tmp_path, newer, kind, monkeypatch):
+    _, folder = pocket.copied(tmp_path / "phone")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    _, changed = newer
+    if kind in BROKEN:
+        BROKEN[kind](changed)
+    elif kind == "not runnable":
+        (changed / UPPER).write_bytes(b"no graph")
+        card = json.loads((changed / CARD).read_text())
+        card["files"][UPPER] = {"bytes": 8, "sha256": module.digest(changed / UPPER)}
+        (changed / CARD).write_text(json.dumps(card))
+    else:
+        rename = Path.rename
+
+        def failing(path, target):
+            if path.name.endswith(".partial"):
+                raise OSError("no room")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(AssetError):
+        module.update(folder, changed)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert not [file.name for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_an_update_that_was_cut_off_between_its_last_steps_is_undone(tmp_path):
+    _, folder = pocket.copied(tmp_path / "phone")
+    folder.rename(tmp_path / ".phone.former")
+    assert load(None, folder).card == module.read_card(folder)
 
 
 @pytest.fixture(scope="module")

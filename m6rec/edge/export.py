@@ -53,6 +53,7 @@ def export(
     items: Sequence[Item] = (),
     past: Past | None = None,
     lower: bool = True,
+    since: Card | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Card:
     """Writes a device folder, whole or not at all.
@@ -65,6 +66,8 @@ def export(
         past: What has happened so far; needed with ``items``.
         lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
             with the states of all that can be said of them.
+        since: The card of the folder that devices have. Files that are the same are left out, so that ``device.update``
+            is sent no more than what has changed: after another tuning the upper half.
         progress: Called with (done, total) of its steps.
 
     Raises:
@@ -113,6 +116,9 @@ def export(
                 for file in sorted(partial.iterdir())
             },
         )
+        for name in card.files:
+            if since and since.files.get(name) == card.files[name]:
+                (partial / name).unlink()
         (partial / CARD).write_text(json.dumps(asdict(card), indent=1) + "\n")
     progress(STEPS, STEPS)
     return card
