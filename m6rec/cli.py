@@ -419,9 +419,7 @@ def export(
     data: Data = Path("runs/demo/data"),
     dtype: Annotated[str, typer.Option(help="float32 or int8.")] = "int8",
     lower: Annotated[bool, typer.Option(help="Let the device read texts itself, with all of the model.")] = True,
-    since: Annotated[
-        Path | None, typer.Option(help="Folder that devices have; only what has changed is written.")
-    ] = None,
+    since: Annotated[Path | None, typer.Option(help="Folder of devices; only what has changed is written.")] = None,
     as_json: Json = False,
 ) -> None:
     """Writes a tuned ranking task and the items as a folder that `m6rec.device` runs without torch."""
