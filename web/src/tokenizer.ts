@@ -22,7 +22,7 @@ interface Description {
     };
 }
 
-/** The pattern of `ByteLevel`, which the library writes in JavaScript's own classes; given to it apart, it translates them. */
+/** The pattern of `ByteLevel`. The library has it, and that of `Digits`, in JavaScript's classes; given apart, it translates. */
 const WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /** Reads every text as data: a control token spelled out in it becomes ordinary pieces. */
@@ -57,9 +57,13 @@ function preTokenizer({ pre_tokenizer, model }: Description): PreTokenizer | nul
 
 function translated(one: PreTokenizer): PreTokenizer {
     if (one.pretokenizers) return { ...one, pretokenizers: one.pretokenizers.map(translated) };
+    if (one.type === "Digits") return isolated(one.individual_digits ? "\\p{N}" : "\\p{N}+");
     if (one.type !== "ByteLevel" || one.use_regex === false || one.add_prefix_space) return one;
-    const split = { type: "Split", pattern: { Regex: WORDS }, behavior: "Isolated", invert: false };
-    return { type: "Sequence", pretokenizers: [split, { ...one, use_regex: false }] };
+    return { type: "Sequence", pretokenizers: [isolated(WORDS), { ...one, use_regex: false }] };
+}
+
+function isolated(pattern: string): PreTokenizer {
+    return { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false };
 }
 
 /** Characters that stand for bytes and have no token, in a vocabulary with nothing in their place. */
