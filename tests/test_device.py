@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -224,15 +225,20 @@ def test_a_store_of_a_later_format_is_refused(store):
         load(store)
 
 
-@pytest.fixture
-def newer(tmp_path):
+@pytest.fixture(scope="module")
+def tuned_anew(tmp_path_factory):
     """(the same task tuned on, what of its device folder differs from that of ``pocket.exported``)."""
-    made = pocket.tuned()
+    made, folder = pocket.tuned(), tmp_path_factory.mktemp("anew") / "newer"
     with torch.no_grad():
-        made.tuning.slots_SD.add_(0.1)
-    since = module.read_card(pocket.exported()[1])
-    export(made, tmp_path / "newer", since=since)
-    return made, tmp_path / "newer"
+        made.tuning.slots_SD.add_(torch.randn(made.tuning.slots_SD.shape, generator=torch.Generator().manual_seed(9)))
+    export(made, folder, since=module.read_card(pocket.exported()[1]))
+    return made, folder
+
+
+@pytest.fixture
+def newer(tmp_path, tuned_anew):
+    """The same, with a folder that may be changed."""
+    return tuned_anew[0], Path(shutil.copytree(tuned_anew[1], tmp_path / "newer"))
 
 
 def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, parcel, store):
