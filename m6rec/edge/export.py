@@ -279,6 +279,7 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     graph = program.model_proto
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
+    del graph.graph.metadata_props[:]  # differs between runs, and the same model must have the same checksum
     if dtype == "int8":
         _eight_bits(graph)
     onnx.save(graph, file)
