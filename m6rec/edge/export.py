@@ -279,7 +279,12 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     graph = program.model_proto
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
-    del graph.graph.metadata_props[:]  # differs between runs, and the same model must have the same checksum
+    # What differs between runs goes, as the same model must have the same checksum.
+    del graph.graph.metadata_props[:]
+    used = {node.domain for node in graph.graph.node}
+    opsets = [one for one in graph.opset_import if one.domain in used]
+    del graph.opset_import[:]
+    graph.opset_import.extend(opsets)
     if dtype == "int8":
         _eight_bits(graph)
     onnx.save(graph, file)
