@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-core bench-peers bench-serving bench-text redis redis-durable
+.PHONY: demo test check fix bench-core bench-evidence bench-peers bench-serving bench-text redis redis-durable web
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -35,6 +35,9 @@ check: $(READY)
 fix: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+web: # the page, and what its tests need; see scripts/browser.sh
+	scripts/browser.sh
 
 redis: # a server that machines can share states through; see scripts/redis.sh
 	@echo "m6rec serve --states redis://127.0.0.1:$(or $(PORT),6379)/0 (it may forget; for --histories: make redis-durable)"

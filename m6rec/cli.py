@@ -418,9 +418,12 @@ def export(
     out: Annotated[Path, typer.Option(help="New folder for the device.")],
     data: Data = Path("runs/demo/data"),
     dtype: Annotated[str, typer.Option(help="float32 or int8.")] = "int8",
+    lower: Annotated[bool, typer.Option(help="Let the device read texts itself, with all of the model.")] = True,
+    since: Annotated[Path | None, typer.Option(help="Folder of devices; only what has changed is written.")] = None,
     as_json: Json = False,
 ) -> None:
     """Writes a tuned ranking task and the items as a folder that `m6rec.device` runs without torch."""
+    from m6rec.device import read_card
     from m6rec.domains import prepared
     from m6rec.edge.export import export as write
     from m6rec.foundation.checkpoint import load
@@ -433,13 +436,26 @@ def export(
     tuned = load_tuned(run, foundation, store=assets.home() / "states")
     past = Past(log.items, tuned.domain.likes).observe_all(log.events)
     with bar("exporting") as update:
-        card = write(tuned, out, dtype=dtype, items=list(log.items.values()), past=past, progress=update)
-    lines = [f"{name:20} {facts['bytes'] / 1e6:7.1f} MB" for name, facts in card.files.items()]
+        items = list(log.items.values())
+        older = read_card(since) if since else None
+        card = write(tuned, out, dtype=dtype, items=items, past=past, lower=lower, since=older, progress=update)
+    lines = [f"{name:20} {facts['bytes'] / 1e6:7.1f} MB" for name, facts in card.files.items() if (out / name).exists()]
     say(asdict(card), as_json, "\n".join([str(out), *lines]))
 
 
 DeviceFolder = Annotated[Path, typer.Argument(help="Folder of `m6rec export`.")]
 Store = Annotated[Path, typer.Option(help="The device's own file; made if need be.")]
+
+
+@device_app.command("update")
+def device_update(
+    folder: DeviceFolder,
+    newer: Annotated[Path, typer.Argument(help="Folder of `m6rec export`, or of `m6rec export --since`.")],
+) -> None:
+    """Puts a newer folder in the place of one, whole or not at all."""
+    from m6rec.device import update
+
+    update(folder, newer)
 
 
 @device_app.command("observe")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ PARCEL, SEAL = "parcel", "sha256"
 CANDIDATES = 256
 """Of one run of the upper half, whose time and memory grow with the square of them."""
 ME = User("me")
+_AGAIN = "export it again, or copy it again"
 
 Floats = NDArray[np.float32]
 
@@ -61,7 +63,8 @@ class Card:
         depth: Layers of the lower half.
         keep: States that are kept of a text, the last ones; 0 for all.
         width: Numbers of a state.
-        files: Size in bytes and sha256 of every other file, by name.
+        files: Size in bytes and sha256 of every other file, by name. Without ``LOWER`` and ``TOKENIZER`` it
+            can't read, and ranks by the states that it is sent.
     """
 
     format: int
@@ -108,7 +111,7 @@ class Device:
         self.card = card
         self._folder, self._store, self._user = folder, store, user
         self._task, self._domain = tasks.named(card.task), domains.named(card.domain)
-        self._tokenizer = Tokenizer.open(folder)
+        self._tokenizer = Tokenizer.open(folder) if TOKENIZER in card.files else None
         self._upper = _session(folder / UPPER)
         self._remember()
 
@@ -128,8 +131,8 @@ class Device:
             StoreError: The file is no store of a device, or can't be read.
         """
         card = verify(folder)
-        lower = card.files[LOWER]["sha256"]
-        device = cls(folder, card, _Store(store, f"{lower}|{card.keep}"), user)
+        reader = card.files[LOWER]["sha256"] if LOWER in card.files else card.model
+        device = cls(folder, card, _Store(store, f"{reader}|{card.keep}"), user)
         if ITEMS in card.files:
             device._receive_once(card.files[ITEMS]["sha256"])
         return device
@@ -196,6 +199,11 @@ class Device:
         fresh = {}
         for text in texts:
             if text not in known:
+                if self._tokenizer is None:
+                    raise DataError(
+                        f"the state of the text {text!r} was not sent, and this device can't read; send its item with "
+                        "the states of behaviours, and the user's facts, or export the folder with its lower half"
+                    )
                 (ids,) = self._tokenizer.encode([text])
                 if not ids:
                     raise DataError(f"the text {text!r} has no token; leave empty segments out")
@@ -224,13 +232,71 @@ class Device:
         self.past = Past(self.items, self._domain.likes, popularity).observe_all(self._store.events(self._user.id))
 
 
+def update(folder: Path, newer: Path) -> Card:
+    """Puts a newer export in the place of a device folder, whole or not at all; the store of the device outlives it.
+
+    Args:
+        folder: What is there. If this is cut off between its last two steps, ``verify`` finds it again.
+        newer: A device folder that may lack files which are the same in ``folder``; see ``edge.export.export``.
+
+    Raises:
+        AssetError: Together they are no whole device folder, or it can't be run here; ``folder`` is as it was.
+    """
+    verify(folder)
+    partial, former = (_beside(folder, end) for end in ("partial", "former"))
+    for rest in (partial, former):
+        shutil.rmtree(rest, ignore_errors=True)
+    try:
+        partial.mkdir()
+        shutil.copyfile(newer / CARD, partial / CARD)
+        for name in read_card(newer).files:
+            shutil.copyfile((newer if (newer / name).exists() else folder) / name, partial / name)
+        card = verify(partial)
+        _session(partial / UPPER)
+        folder.rename(former)
+        partial.rename(folder)
+    except OSError as error:
+        raise AssetError(f"{newer} can't take the place of {folder} ({error}); copy it again") from error
+    finally:
+        _find_again(folder)
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(former, ignore_errors=True)
+    return card
+
+
+def _beside(folder: Path, end: str) -> Path:
+    return folder.with_name(f".{folder.name}.{end}")
+
+
+def _find_again(folder: Path) -> None:
+    """Undoes an update that was cut off when the older folder had been moved away and the newer one had not come."""
+    if not folder.exists() and _beside(folder, "former").exists():
+        _beside(folder, "former").rename(folder)
+
+
 def verify(folder: Path) -> Card:
     """The card of a device folder, all of whose files are as they were written.
 
     Raises:
         AssetError: They are not, or it is none, or of another format.
     """
-    again = "export it again, or copy it again"
+    _find_again(folder)
+    card = read_card(folder)
+    for name, facts in card.files.items():
+        file = folder / name
+        try:
+            found, size = file.stat().st_size, facts["bytes"]
+            if found != size:
+                raise AssetError(f"{file} has {found} bytes, but should have {size}; {_AGAIN}")
+            if digest(file) != facts["sha256"]:
+                raise AssetError(f"{file} is damaged: its sha256 is not that of {CARD}; {_AGAIN}")
+        except OSError as error:
+            raise AssetError(f"{file} can't be read ({error}); {_AGAIN}") from error
+    return card
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a device folder, whose files are not looked at. Raises AssetError; see ``verify``."""
     try:
         raw = json.loads((folder / CARD).read_text())
         if raw["format"] != FORMAT:
@@ -239,21 +305,14 @@ def verify(folder: Path) -> Card:
                 "export it again with the m6rec of the device"
             )
         card = Card(**raw)
-        expected = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in card.files.items()}
-        if missing := {TOKENIZER, LOWER, UPPER} - expected.keys():
+        files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in card.files.items()}
+        if strange := [name for name in files if Path(name).name != name]:
+            raise ValueError(f"it lists {strange[0]!r}, which is no name of a file")
+        needed = {UPPER} | ({TOKENIZER, LOWER} if {TOKENIZER, LOWER} & files.keys() else set())
+        if missing := needed - files.keys():
             raise ValueError(f"it doesn't list {', '.join(sorted(missing))}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AssetError(f"{folder / CARD} is not the card of a device folder ({error}); {again}") from error
-    for name, (size, sha256) in expected.items():
-        file = folder / name
-        try:
-            found = file.stat().st_size
-            if found != size:
-                raise AssetError(f"{file} has {found} bytes, but should have {size}; {again}")
-            if digest(file) != sha256:
-                raise AssetError(f"{file} is damaged: its sha256 is not that of {CARD}; {again}")
-        except OSError as error:
-            raise AssetError(f"{file} can't be read ({error}); {again}") from error
+        raise AssetError(f"{folder / CARD} is not the card of a device folder ({error}); {_AGAIN}") from error
     return card
 
 

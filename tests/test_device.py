@@ -1,16 +1,18 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m6rec import device as module
 from m6rec.device import CARD, LOWER, TOKENIZER, UPPER, Device
-from m6rec.edge.export import send
+from m6rec.edge.export import export, send
 from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
 from m6rec.tasks import task as tasks
 from m6rec.text.past import Past, Popularity
@@ -161,7 +163,17 @@ CARDS = {
     "a list": (lambda card: "[]", AssetError, "is not the card"),
     "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 1"),
     "with a field more": (lambda card: json.dumps({**card, "colour": "red"}), AssetError, "colour"),
-    "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list lower.onnx"),
+    "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list upper.onnx"),
+    "with a path": (
+        lambda card: json.dumps({**card, "files": {"../x": card["files"][UPPER], **card["files"]}}),
+        AssetError,
+        "'../x', which is no name of a file",
+    ),
+    "with half a reader": (
+        lambda card: json.dumps({**card, "files": {name: of for name, of in card["files"].items() if name != LOWER}}),
+        AssetError,
+        "doesn't list lower.onnx",
+    ),
     "of a task unknown here": (lambda card: json.dumps({**card, "task": "guess"}), ConfigError, "guess"),
     "of a domain unknown here": (lambda card: json.dumps({**card, "domain": "shop"}), ConfigError, "shop"),
 }
@@ -211,6 +223,85 @@ def test_a_store_of_a_later_format_is_refused(store):
     load(store)._store._connection.execute("PRAGMA user_version = 7")
     with pytest.raises(StoreError, match="has format 7"):
         load(store)
+
+
+@pytest.fixture(scope="module")
+def tuned_anew(tmp_path_factory):
+    """(the same task tuned on, what of its device folder differs from that of ``pocket.exported``)."""
+    made, folder = pocket.tuned(), tmp_path_factory.mktemp("anew") / "newer"
+    with torch.no_grad():
+        made.tuning.slots_SD.add_(torch.randn(made.tuning.slots_SD.shape, generator=torch.Generator().manual_seed(9)))
+    export(made, folder, since=module.read_card(pocket.exported()[1]))
+    return made, folder
+
+
+@pytest.fixture
+def newer(tmp_path, tuned_anew):
+    """The same, with a folder that may be changed."""
+    return tuned_anew[0], Path(shutil.copytree(tuned_anew[1], tmp_path / "newer"))
+
+
+def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, parcel, store):
+    _, folder = pocket.copied(tmp_path / "phone")
+    first = load(store, folder)
+    first.receive(parcel)
+    first.observe(MINE)
+    before = scores(first.rank(ASKED))
+    made, changed = newer
+    assert {file.name for file in changed.iterdir()} == {CARD, UPPER}
+    with pytest.raises(AssetError, match="can't be read"):  # it is none by itself
+        Device.load(changed)
+    assert module.update(folder, changed).tuning == made.tuning.digest()
+    export(made, tmp_path / "whole")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+        file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()
+    }
+    here = load(store, folder)
+    after = scores(here.rank(ASKED))
+    assert "_lower" not in vars(here)  # states are still those of its own lower half
+    assert here.past.history("me") == MINE
+    assert max(abs(after[item] - before[item]) for item in ASKED) > 1e-4
+
+
+BROKEN = {
+    "without its new file": lambda newer: (newer / UPPER).unlink(),
+    "cut off": lambda newer: (newer / UPPER).write_bytes((newer / UPPER).read_bytes()[:-1]),
+    "without a card": lambda newer: (newer / CARD).unlink(),
+    "of a later format": lambda newer: (newer / CARD).write_text('{"format": 2}'),
+}
+
+
+@pytest.mark.parametrize("kind", [*BROKEN, "not runnable", "not movable"])
+def test_an_update_that_fails_changes_nothing(tmp_path, newer, kind, monkeypatch):
+    _, folder = pocket.copied(tmp_path / "phone")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    _, changed = newer
+    if kind in BROKEN:
+        BROKEN[kind](changed)
+    elif kind == "not runnable":
+        (changed / UPPER).write_bytes(b"no graph")
+        card = json.loads((changed / CARD).read_text())
+        card["files"][UPPER] = {"bytes": 8, "sha256": module.digest(changed / UPPER)}
+        (changed / CARD).write_text(json.dumps(card))
+    else:
+        rename = Path.rename
+
+        def failing(path, target):
+            if path.name.endswith(".partial"):
+                raise OSError("no room")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(AssetError):
+        module.update(folder, changed)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert not [file.name for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_an_update_that_was_cut_off_between_its_last_steps_is_undone(tmp_path):
+    _, folder = pocket.copied(tmp_path / "phone")
+    folder.rename(tmp_path / ".phone.former")
+    assert load(None, folder).card == module.read_card(folder)
 
 
 @pytest.fixture(scope="module")

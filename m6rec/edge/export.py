@@ -26,10 +26,11 @@ from m6rec.device import CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Ca
 from m6rec.errors import ConfigError, ExtraError
 from m6rec.foundation.checkpoint import new_folder
 from m6rec.foundation.model import Dense
+from m6rec.tasks.words import words
 from m6rec.text.past import STATISTICS, TRACES, Past
 from m6rec.text.records import record_of
 from m6rec.tuned import Tuned
-from m6rec.types import SLOTS, Item
+from m6rec.types import SLOTS, Event, Item, User
 
 DTYPES = ("float32", "int8")
 STEPS = 4
@@ -51,6 +52,8 @@ def export(
     dtype: str = "int8",
     items: Sequence[Item] = (),
     past: Past | None = None,
+    lower: bool = True,
+    since: Card | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Card:
     """Writes a device folder, whole or not at all.
@@ -61,6 +64,10 @@ def export(
         dtype: Of large weights: "float32", or "int8" with a scale for each ``BLOCK`` of them.
         items: Items that the device knows from the start; see ``send``.
         past: What has happened so far; needed with ``items``.
+        lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
+            with the states of all that can be said of them.
+        since: The card of the folder that devices have. Files that are the same are left out, so that ``device.update``
+            is sent no more than what has changed: after another tuning the upper half.
         progress: Called with (done, total) of its steps.
 
     Raises:
@@ -79,14 +86,15 @@ def export(
     states = tuned.cache.config
     with new_folder(folder) as partial:
         progress(0, STEPS)
-        _write(_Lower(tuned), partial / LOWER, dtype)
+        if lower:
+            _write(_Lower(tuned), partial / LOWER, dtype)
+            tuned.foundation.tokenizer.save(partial / TOKENIZER)
         progress(1, STEPS)
         _write(_Upper(tuned), partial / UPPER, dtype)
         progress(2, STEPS)
-        tuned.foundation.tokenizer.save(partial / TOKENIZER)
         if items:
             assert past is not None, "items come with what happened to them"
-            send(tuned, items, past, partial / device.ITEMS)
+            send(tuned, items, past, partial / device.ITEMS, behaviours=not lower)
         progress(3, STEPS)
         source = tuned.foundation.source
         card = Card(
@@ -108,24 +116,42 @@ def export(
                 for file in sorted(partial.iterdir())
             },
         )
+        for name in card.files:
+            if since and since.files.get(name) == card.files[name]:
+                (partial / name).unlink()
         (partial / CARD).write_text(json.dumps(asdict(card), indent=1) + "\n")
     progress(STEPS, STEPS)
     return card
 
 
-def send(tuned: Tuned, items: Sequence[Item], past: Past, file: Path, *, states: bool = True) -> None:
+def send(
+    tuned: Tuned,
+    items: Sequence[Item],
+    past: Past,
+    file: Path,
+    *,
+    states: bool = True,
+    behaviours: bool = False,
+    user: User | None = None,
+) -> None:
     """Writes items as a parcel that ``Device.receive`` takes: their text, their popularity, the states of their texts.
 
     Args:
         tuned: The task that the device ranks by, of any type.
         items: The items.
-        past: What has happened so far; only counts leave it.
+        past: What has happened so far; only counts leave it, and which strengths there are.
         file: Replaced as a whole.
         states: Whether the device is spared reading the items' texts, at 4 bytes a number.
+        behaviours: … and what is said of them when the user has met them, a text for each strength there is.
+        user: Whose facts are told to a browser, which can't word them itself; None for none.
     """
-    texts = dict.fromkeys(
-        segment.text for item in items for segment in tuned.task.candidate(item, tuned.domain) if states
-    )
+    task, domain, values = tuned.task, tuned.domain, past.values
+    segments = [segment for item in items for segment in task.candidate(item, domain) if states]
+    if behaviours:
+        events = [(Event("", item.id, 0, value), item) for item in items for value in values]
+        segments += [task.behaviour(event, item, domain) for event, item in events]
+        segments += task.facts(user, domain) if user else ()
+    texts = dict.fromkeys(segment.text for segment in segments)
     table = tuned.cache.fetch(texts)
     popularity = past.popularity(item.id for item in items)
     parcel = {
@@ -136,6 +162,7 @@ def send(tuned: Tuned, items: Sequence[Item], past: Past, file: Path, *, states:
         "items": [record_of(item) for item in items],
         "total": popularity.total,
         "popularity": popularity.items,
+        "words": words(task, domain, items, values, user),
         "texts": list(texts),
         "counts": [table.places[text][1] for text in texts],
     }
@@ -252,6 +279,12 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     graph = program.model_proto
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
+    # What differs between runs goes, as the same model must have the same checksum.
+    del graph.graph.metadata_props[:]
+    used = {node.domain for node in graph.graph.node}
+    opsets = [one for one in graph.opset_import if one.domain in used]
+    del graph.opset_import[:]
+    graph.opset_import.extend(opsets)
     if dtype == "int8":
         _eight_bits(graph)
     onnx.save(graph, file)

@@ -150,6 +150,11 @@ class Past:
         """The time of the latest event, in seconds since 1970; 0 before the first."""
         return self._time
 
+    @property
+    def values(self) -> list[float]:
+        """The strengths that events had so far, ascending."""
+        return sorted({event.value for events in self._histories for event in events})
+
     def item_share(self, item: str) -> float:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
         return self._item_share(self._item_row(item))

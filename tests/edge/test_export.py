@@ -9,7 +9,8 @@ import torch
 from m6rec import device
 from m6rec.device import Device
 from m6rec.edge import export as module
-from m6rec.errors import AssetError, ConfigError, ExtraError
+from m6rec.errors import AssetError, ConfigError, DataError, ExtraError
+from m6rec.types import Item
 from tests import pocket
 
 
@@ -163,3 +164,30 @@ def test_the_items_of_the_folder_are_there_from_the_start(tmp_path):
     parcel = (folder / device.ITEMS).read_bytes()
     assert not any(rf"\"{user}\"".encode() in parcel for user in pocket.USERS)  # nobody's events leave the server
     assert rb"\"i0\"" in parcel
+
+
+def test_states_of_behaviours_and_facts_spare_the_lower_half_too(tmp_path):
+    made, folder = pocket.exported()
+    file = tmp_path / "items.safetensors"
+    module.send(made, list(pocket.ITEMS.values()), pocket.past(), file, behaviours=True, user=pocket.USERS["u1"])
+    here = Device.load(folder, user=pocket.USERS["u1"])
+    here.receive(file)
+    here.observe([event for event in pocket.LOG if event.user == "u1"])
+    here.rank(["i1", "i2"])
+    assert "_lower" not in vars(here)
+
+
+def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
+    made, folder = pocket.tuned(), tmp_path / "phone"
+    card = module.export(made, folder, items=list(pocket.ITEMS.values()), past=pocket.past(), lower=False)
+    assert card.files.keys() == {device.UPPER, device.ITEMS}
+    user = pocket.USERS["u0"]
+    here, whole = Device.load(folder, user=user), Device.load(pocket.exported()[1], user=user)
+    whole.receive(folder / device.ITEMS)
+    mine = [event for event in pocket.LOG if event.user == "u0"]
+    here.observe(mine)
+    whole.observe(mine)
+    assert here.rank(["i1", "i2"]) == whole.rank(["i1", "i2"])
+    here.know([Item("new", "New")])
+    with pytest.raises(DataError, match=r"the state of the text .* was not sent"):
+        here.rank(["new"])

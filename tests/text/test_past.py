@@ -330,3 +330,9 @@ def test_a_past_that_goes_on_from_popularity_lacks_neighbours_alone():
     expected = np.repeat(by_count[unseen][:, [STATISTICS.index("item_share")]], len(shares), 1)
     np.testing.assert_array_equal(by_count[unseen][:, shares], expected)
     assert not np.array_equal(by_name[:, neighbours], by_count[:, neighbours])
+
+
+def test_values_are_those_that_were_observed():
+    log = [Event("a", "x", 1, 2.5), Event("b", "x", 2, 0), Event("b", "y", 3, 2.5)]
+    assert make().values == []
+    assert make().observe_all(log).values == [0, 2.5]

@@ -1,0 +1,359 @@
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Regex, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Fast
+
+from m6rec import assets, device
+from m6rec.device import CARD, ITEMS, LOWER, TOKENIZER, UPPER, Device
+from m6rec.domains import domain as domains
+from m6rec.edge import export as module
+from m6rec.text.past import Past
+from m6rec.text.tokenizer import Tokenizer
+from m6rec.types import Event, User
+from tests import browser, fuzz, pocket
+
+ALL = list(pocket.ITEMS.values())
+ASKED = ["i0", "i3", "i6", "i7"]
+ME = User("me", {"age": 30, "gender": "F", "occupation": "none"})
+MINE = [Event("me", f"i{n % 8}", 10_000 + 60 * n * n, float(1 + n * 3 % 5)) for n in range(12)]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def context(chromium):
+    made = chromium.new_context()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Starts a server of device folders by name; returns it."""
+    servers = []
+
+    def start(**folders):
+        servers.append(browser.Server(tmp_path / f"blank{len(servers)}", **folders))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A device folder with items, which may be changed."""
+    return whole(tmp_path / "phone")
+
+
+@pytest.fixture
+def phone(context, serve, folder):
+    """A page beside that folder, nothing loaded."""
+    return browser.Phone(context, serve(phone=folder).url)
+
+
+def whole(folder, *, behaviours=False, **options):
+    """A device folder with the items and facts of ``ME``."""
+    made, original = pocket.exported(**options)
+    shutil.copytree(original, folder)
+    module.send(made, ALL, pocket.past(), folder / ITEMS, user=ME, behaviours=behaviours)
+    reseal(folder)
+    return folder
+
+
+def reseal(folder, **changes):
+    """Writes the card anew, by the files that are there."""
+    files = {
+        file.name: {"bytes": file.stat().st_size, "sha256": device.digest(file)}
+        for file in sorted(folder.iterdir())
+        if file.name != CARD
+    }
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(card | {"files": files} | changes))
+
+
+def near(scores, here, items, atol=1e-5):
+    """Whether a page scores and orders as a device in Python does."""
+    expected = {one.item.id: one.score for one in here.rank(items)}
+    assert scores == pytest.approx(expected, abs=atol)
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    return True
+
+
+def test_the_package_has_no_fault_of_types(chromium):
+    done = subprocess.run(["npm", "run", "-s", "check"], cwd=browser.WEB, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+OPTIONS = [{}, {"keep": 0, "depth": 0}, {"task": "click", "method": "head"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_page_ranks_as_a_device_does(context, serve, tmp_path, options):
+    folder = whole(tmp_path / "phone", behaviours=not options, **options)
+    here, phone = Device.load(folder, user=ME), browser.Phone(context, serve(phone=folder).url).load()
+    assert near(phone.rank(["i1"]), here, ["i1"])  # without a history
+    for event in MINE:
+        here.observe([event])
+        phone.observe([event])
+        assert near(phone.rank(ASKED), here, ASKED)
+    assert np.ptp(list(phone.rank(ASKED).values())) > 0.01
+    assert phone.rank([]) == {}
+
+
+def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(context, serve, tmp_path):
+    made, folder = pocket.exported()[0], tmp_path / "phone"
+    module.export(made, folder, items=ALL, past=pocket.past(), lower=False)
+    here, phone = Device.load(folder), browser.Phone(context, serve(phone=folder).url).load()
+    here.observe(MINE)
+    phone.observe(MINE)
+    assert near(phone.rank(ASKED), here, ASKED)
+    parcel = tmp_path / "items.safetensors"
+    module.send(made, [replace(ALL[0], id="new", title="New")], pocket.past(), parcel, states=False)
+    phone.receive(parcel)
+    with pytest.raises(Exception, match=r"DataError: the state of the text .* was not sent"):
+        phone.rank(["new"])
+
+
+def test_no_request_leaves_the_page_after_loading(phone):
+    phone.load()
+    assert {Path(url).name for url in phone.requests} >= {CARD, TOKENIZER, LOWER, UPPER, ITEMS}
+    phone.requests.clear()
+    phone.observe(MINE)
+    phone.rank(list(pocket.ITEMS))
+    phone.page.evaluate("device.forget()")
+    phone.rank(ASKED)
+    phone.page.wait_for_timeout(300)
+    assert phone.requests == []
+    phone.page.evaluate("fetch('/phone/card.json')")  # a request would have been seen
+    assert len(phone.requests) == 1
+
+
+def test_requests_elsewhere_are_refused_by_the_policy(phone):
+    refused = phone.page.evaluate(
+        """new Promise((done) => {
+            addEventListener("securitypolicyviolation", (event) => done(event.violatedDirective));
+            fetch("http://127.0.0.1:9/").catch(() => 0);
+        })"""
+    )
+    assert refused == "connect-src"
+
+
+def test_what_is_known_outlives_the_page(context, phone):
+    phone.load()
+    phone.observe(MINE[:5])
+    phone.observe(MINE[5:])
+    ranked = phone.rank(ASKED)
+    again = browser.Phone(context, phone.url).load()
+    assert [url for url in again.requests if "/phone/" in url] == [f"{phone.url}phone/{CARD}"]  # the rest is kept
+    assert again.page.evaluate("device.history.length") == len(MINE)
+    assert again.rank(ASKED) == ranked
+    again.page.evaluate("device.forget()")
+    assert again.page.evaluate("device.history.length") == 0
+    other = browser.Phone(context, phone.url).load(store="another")
+    assert other.page.evaluate("device.history.length") == 0
+    assert other.rank(ASKED) == again.rank(ASKED) != ranked
+
+
+def test_a_page_without_a_network_opens_what_it_has(context, serve, folder):
+    server, page = serve(phone=folder), context.new_page()
+    page.goto(server.url)
+    lines, state = page.locator("#items li"), page.locator("#state")
+    lines.first.wait_for()
+    page.evaluate(
+        """navigator.serviceWorker.controller ??
+            new Promise((done) => navigator.serviceWorker.addEventListener("controllerchange", () => done()))"""
+    )
+    lines.first.locator("button").last.click()
+    state.filter(has_text="by 1 events").wait_for()
+    shown = page.locator("#items").inner_text()
+    server.stop()
+    page.reload()
+    state.filter(has_text="by 1 events").wait_for()
+    assert page.locator("#items").inner_text() == shown
+    lines.first.locator("button").first.click()
+    state.filter(has_text="by 2 events").wait_for()
+
+
+def test_a_first_visit_without_a_network_is_told(phone, context):
+    phone.page.evaluate("import('/m6rec.js')")
+    context.set_offline(True)
+    with pytest.raises(Exception, match=r"AssetError: .*card.json can't be reached .* no earlier visit left a copy"):
+        phone.load()
+
+
+def test_threads_change_nothing(phone, folder):
+    assert phone.page.evaluate("crossOriginIsolated")
+    here = Device.load(folder, user=ME)
+    phone.load(threads=2)
+    assert near(phone.rank(ASKED), here, ASKED)
+
+
+def test_many_candidates_are_scored_in_parts(context, serve, tmp_path):
+    made, folder = pocket.copied(tmp_path / "phone")
+    items = [replace(ALL[n % 8], id=f"n{n}") for n in range(300)]
+    module.send(made, items, Past(pocket.ITEMS, pocket.MOVIES.likes), folder / ITEMS)
+    reseal(folder)
+    here, phone = Device.load(folder), browser.Phone(context, serve(phone=folder).url).load()
+    ids = [item.id for item in items]
+    assert near(phone.rank(ids), here, ids)
+
+
+@pytest.mark.parametrize("name", [TOKENIZER, LOWER, UPPER, ITEMS])
+def test_a_damaged_file_is_refused(phone, folder, name):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1])
+    with pytest.raises(Exception, match=f"AssetError: .*{name} has {len(content) - 1} bytes, but should have"):
+        phone.load()
+    (folder / name).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(Exception, match=f"AssetError: .*{name} is damaged: its sha256 is not that of card.json"):
+        phone.load()
+    (folder / name).unlink()
+    with pytest.raises(Exception, match=f"AssetError: .*{name} can't be read .the server answers 404"):
+        phone.load()
+    (folder / name).write_bytes(content)
+    assert len(phone.load().rank(ASKED)) == len(ASKED)
+
+
+CARDS = {
+    "cut off": (lambda card: json.dumps(card)[:-9], "is not the card of a device folder"),
+    "a list": (lambda card: "[]", "is not the card of a device folder"),
+    "of a later format": (
+        lambda card: json.dumps({**card, "format": 99}),
+        "has format 99, .* reads format 1",
+    ),
+    "without a graph": (lambda card: json.dumps({**card, "files": {}}), "doesn't list upper.onnx"),
+    "without a width": (lambda card: json.dumps({**card, "width": None}), "a size is no whole number"),
+}
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_a_card_is_refused(phone, folder, kind):
+    write, message = CARDS[kind]
+    (folder / CARD).write_text(write(json.loads((folder / CARD).read_text())))
+    with pytest.raises(Exception, match=f"AssetError: .*{message}"):
+        phone.load()
+
+
+def test_what_onnxruntime_or_the_tokenizer_does_not_know_is_refused(phone, folder):
+    (folder / UPPER).write_bytes(b"no graph")
+    reseal(folder)
+    with pytest.raises(Exception, match=r"AssetError: upper.onnx can't be run by onnxruntime-web"):
+        phone.load()
+    (folder / TOKENIZER).write_bytes(b"{}")
+    reseal(folder)
+    with pytest.raises(Exception, match=r"AssetError: tokenizer.json can't be read"):
+        phone.load()
+
+
+def test_a_damaged_update_leaves_what_was_there(context, phone, folder):
+    ranked = phone.load().rank(ASKED)
+    content = (folder / UPPER).read_bytes()
+    (folder / UPPER).write_bytes(content + b" ")
+    reseal(folder)
+    (folder / UPPER).write_bytes(content + b"!")
+    with pytest.raises(Exception, match=r"is damaged"):
+        phone.load()
+    context.set_offline(True)
+    assert phone.load().rank(ASKED) == ranked
+
+
+def test_a_damaged_parcel_changes_nothing(phone, tmp_path):
+    phone.load().observe(MINE)
+    ranked = phone.rank(ASKED)
+    parcel = tmp_path / "items.safetensors"
+    module.send(pocket.exported()[0], ALL[:3], pocket.past(), parcel)
+    content = parcel.read_bytes()
+    for part in (content[:-1], content[: len(content) // 2], b"", content[:-1] + bytes([content[-1] ^ 1])):
+        parcel.write_bytes(part)
+        with pytest.raises(Exception, match=r"AssetError: the parcel is not a readable parcel"):
+            phone.receive(parcel)
+    parcel.write_bytes(content.replace(rb"\"format\": 1", rb"\"format\": 7"))
+    with pytest.raises(Exception, match=r"has format 7"):
+        phone.receive(parcel)
+    module.send(pocket.tuned(seed=1), ALL, pocket.past(), parcel)
+    with pytest.raises(Exception, match=r"are of model tiny-4-1 .* runs tiny-4-0"):
+        phone.receive(parcel)
+    few = Past(pocket.ITEMS, pocket.MOVIES.likes).observe_all([Event("u", "i0", 1, 3.0)])
+    module.send(pocket.exported()[0], ALL, few, parcel)
+    with pytest.raises(Exception, match=r"doesn't word value [1245], which the history has"):
+        phone.receive(parcel)
+    assert phone.rank(ASKED) == ranked
+
+
+def test_a_parcel_without_words_is_refused(phone, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "words", lambda *of: None)
+    parcel = tmp_path / "items.safetensors"
+    module.send(pocket.exported()[0], ALL, pocket.past(), parcel)
+    with pytest.raises(Exception, match=r"AssetError: the parcel says nothing of how its items are worded"):
+        phone.load().receive(parcel)
+
+
+def test_a_newer_parcel_replaces_counts_and_words(phone, folder, tmp_path):
+    here = Device.load(folder, user=ME)
+    here.observe(MINE)
+    phone.load().observe(MINE)
+    parcel = tmp_path / "more.safetensors"
+    items = [replace(pocket.ITEMS["i3"], title="Another sea"), replace(pocket.ITEMS["i0"], id="new")]
+    module.send(pocket.exported()[0], items, pocket.past().observe_all([Event("u", "i3", 1, 5.0)]), parcel)
+    here.receive(parcel)
+    phone.receive(parcel)
+    assert near(phone.rank([*ASKED, "new"]), here, [*ASKED, "new"])
+
+
+def test_what_is_asked_wrongly_is_told(phone):
+    phone.load()
+    with pytest.raises(Exception, match=r"UnknownError: there is no item 'i99' among the 8 on this device"):
+        phone.rank(["i1", "i99"])
+    with pytest.raises(Exception, match=r"DataError: value 2.5 of item 'i1' isn't worded; give one of 1, 2, 3, 4, 5"):
+        phone.observe([MINE[0], Event("me", "i1", 1, 2.5)])
+    with pytest.raises(Exception, match=r"DataError: 1.5 is no time"):
+        phone.page.evaluate("device.observe({ item: 'i1', time: 1.5, value: 1 })")
+    assert phone.page.evaluate("device.history.length") == 0
+
+
+def test_a_database_of_a_later_format_is_refused(phone):
+    phone.page.evaluate(
+        "new Promise((done) => { indexedDB.open('m6rec', 7).onsuccess = (e) => done(e.target.result.close()); })"
+    )
+    with pytest.raises(Exception, match=r"StoreError: the database m6rec can't be opened"):
+        phone.load()
+
+
+@pytest.mark.parametrize("cut", ["ByteLevel", "Digits", "Split"])
+def test_any_text_has_the_same_tokens_as_in_python(phone, folder, cut):
+    """With a vocabulary in which some bytes have no token, and control tokens that texts spell out."""
+    qwen = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut != "Split")
+    first = {
+        "ByteLevel": [],
+        "Digits": [pre_tokenizers.Digits(individual_digits=True)],
+        "Split": [pre_tokenizers.Split(Regex(qwen), "isolated")],
+    }[cut]
+    fast = Fast(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.Sequence([*first, level]) if first else level
+    texts = [*fuzz.texts(1_000, seed=1), *(path.read_text() for path in Path(module.__file__).parent.glob("*.py"))]
+    controls = ["<|endoftext|>", "<|im_end|>"]
+    fast.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1_500, special_tokens=controls, show_progress=False))
+    fast.save(str(folder / TOKENIZER))
+    reseal(folder)
+    here = Tokenizer.open(folder)
+    asked = [*fuzz.texts(4_000), *pocket.TITLES, "a <|endoftext|>b", "", " ", "\n\n  x"]
+    if assets.is_here("movielens-100k"):
+        asked += [item.title for item in domains.load(domains.named("movielens"), offline=True).items.values()]
+    found, expected = phone.load().encode(asked), here.encode(asked)
+    assert [text for text, ours, theirs in zip(asked, found, expected, strict=True) if ours != theirs] == []

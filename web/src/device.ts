@@ -1,0 +1,269 @@
+/** The recommender of one user in one page; see `m6rec/device.py`, whose questions and scores it shares. */
+
+import { InferenceSession, env, type Tensor } from "onnxruntime-web/wasm";
+
+import { AssetError, DataError, UnknownError, message } from "./errors.js";
+import { Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Card, type Progress } from "./folder.js";
+import { readParcel } from "./parcel.js";
+import { Past } from "./past.js";
+import { Store, type Contents } from "./store.js";
+import { Tokenizer } from "./tokenizer.js";
+import type { Event, Item, Known, Ranked, Segment } from "./types.js";
+import { inputs, whole, type Row } from "./upper.js";
+
+/** Of one run of the upper half, whose time and memory grow with the square of them. */
+const CANDIDATES = 256;
+/** Texts whose states are held in memory beside the database. */
+const REMEMBERED = 4096;
+
+export interface Options {
+    /** Name of the database that keeps items, events and states. */
+    readonly store?: string;
+    /** Threads of the runtime; by default one, or up to four where the page is cross-origin isolated. */
+    readonly threads?: number;
+    /** Where the files of onnxruntime-web are; by default beside this script. */
+    readonly runtime?: string;
+    /** Called with the bytes that are there, and all. */
+    readonly progress?: Progress;
+}
+
+/** A user's own recommender. Its calls run one after another. */
+export class Device {
+    /** What can be ranked, by id. */
+    items: ReadonlyMap<string, Item> = new Map();
+    private known: ReadonlyMap<string, Known> = new Map();
+    private facts: readonly Segment[] = [];
+    private usesSignals = false;
+    private past = new Past(new Map(), [0, 0, 0]);
+    private lower: Promise<InferenceSession> | undefined;
+    private readonly states = new Map<string, Float32Array>();
+    private turn: Promise<unknown> = Promise.resolve();
+
+    private constructor(
+        readonly card: Card,
+        private readonly folder: Folder,
+        private readonly store: Store,
+        private readonly tokenizer: Tokenizer | null,
+        private readonly upper: InferenceSession,
+    ) {}
+
+    /**
+     * Opens a device folder, every file of which is verified. After that no request leaves the page.
+     *
+     * @param url The folder that `m6rec export` wrote.
+     * @throws AssetError The folder is no device folder, of another format, or damaged.
+     * @throws StoreError The database is of another format, or fails.
+     */
+    static async load(url: string, options: Options = {}): Promise<Device> {
+        env.wasm.numThreads = options.threads ?? (globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1);
+        env.wasm.wasmPaths = new URL(options.runtime ?? ".", import.meta.url).href;
+        const folder = await Folder.open(url, options.progress);
+        const { card } = folder;
+        const store = await Store.open(options.store ?? "m6rec", `${card.files[LOWER]?.sha256 ?? card.model}|${card.keep}`);
+        const device = new Device(
+            card,
+            folder,
+            store,
+            TOKENIZER in card.files ? new Tokenizer(await folder.read(TOKENIZER)) : null,
+            await session(await folder.read(UPPER), UPPER),
+        );
+        const items = card.files[ITEMS]?.sha256;
+        if (items && (await store.note("items")) !== items) {
+            await device.take(await folder.read(ITEMS), ITEMS, { items });
+        } else {
+            device.remember(await store.contents());
+        }
+        return device;
+    }
+
+    /** What the user did, oldest first. */
+    get history(): readonly Event[] {
+        return this.past.events;
+    }
+
+    /**
+     * Takes in a parcel of `m6rec.edge.export.send`, all or nothing. What it counts takes the place of what is known of
+     * these items.
+     *
+     * @throws AssetError It is damaged, no parcel, of another format, or of another model.
+     */
+    receive(parcel: Uint8Array<ArrayBuffer>): Promise<void> {
+        return this.next(() => this.take(parcel, "the parcel", {}));
+    }
+
+    /**
+     * Takes in what the user did, all or nothing, oldest first; on return it is on disk.
+     *
+     * @throws UnknownError An item isn't known.
+     * @throws DataError A value is none of the server's log, or a time is no whole number.
+     */
+    observe(...events: Event[]): Promise<void> {
+        return this.next(async () => {
+            const likes = events.map((event) => {
+                if (!Number.isSafeInteger(event.time)) {
+                    throw new DataError(`${event.time} is no time; give whole seconds since 1970`);
+                }
+                return valued(this.need(event.item), event.value).liked;
+            });
+            await this.store.append(events);
+            events.forEach((event, number) => this.past.observe(event, likes[number]!));
+        });
+    }
+
+    /**
+     * The items by falling probability that the user likes them.
+     *
+     * @throws UnknownError An item isn't known.
+     */
+    rank(items: readonly string[]): Promise<Ranked[]> {
+        return this.next(async () => {
+            const asked = items.map((item) => this.need(item));
+            if (!asked.length) return [];
+            const scores = await this.scores(asked);
+            return asked.map(({ item }, number) => ({ item, score: scores[number]! })).sort((a, b) => b.score - a.score);
+        });
+    }
+
+    /** The values that an event with the item can have. */
+    values(item: string): readonly number[] {
+        return this.need(item).kind.values;
+    }
+
+    /** Removes all that the user did. */
+    forget(): Promise<void> {
+        return this.next(async () => {
+            await this.store.forget();
+            this.remember(await this.store.contents());
+        });
+    }
+
+    /**
+     * Token ids of a text.
+     *
+     * @throws DataError The folder has no lower half.
+     */
+    encode(text: string): number[] {
+        if (this.tokenizer) return this.tokenizer.encode(text);
+        throw new DataError(
+            `the state of the text '${text}' was not sent, and this device can't read; send its item with the states of ` +
+                "behaviours, and the user's facts, or export the folder with its lower half",
+        );
+    }
+
+    /** Frees the graphs and the database; nothing can be asked after it. */
+    close(): Promise<void> {
+        return this.next(async () => {
+            this.store.close();
+            await this.upper.release();
+            await (await this.lower)?.release();
+        });
+    }
+
+    private async scores(asked: readonly Known[]): Promise<number[]> {
+        const context = [...this.facts, ...this.past.events.map((event) => valued(this.need(event.item), event.value).segment)];
+        const candidates = asked.map(({ head, kind }) => kind.candidate.map(([tail, slot]): Segment => [head + tail, slot]));
+        const states = await this.read(new Set([...context, ...candidates.flat()].map(([text]) => text)));
+        const scores: number[] = [];
+        for (let first = 0; first < asked.length; first += CANDIDATES) {
+            const part = asked.slice(first, first + CANDIDATES);
+            const row: Row = {
+                context,
+                candidates: candidates.slice(first, first + CANDIDATES),
+                traces: this.usesSignals ? this.past.traces : [],
+                signals: this.usesSignals ? this.past.statistics(part.map(({ item }) => item.id)) : new Float32Array(),
+            };
+            scores.push(...(await run(this.upper, inputs(row, states, this.card.width))));
+        }
+        return scores;
+    }
+
+    /** States of texts, computed where they are not known. */
+    private async read(texts: ReadonlySet<string>): Promise<Map<string, Float32Array>> {
+        const found = new Map<string, Float32Array>();
+        for (const text of texts) {
+            const states = this.states.get(text);
+            if (states) found.set(text, states);
+        }
+        const kept = await this.store.states([...texts].filter((text) => !found.has(text)));
+        const fresh = new Map<string, Float32Array>();
+        for (const text of texts) {
+            if (found.has(text) || kept.has(text)) continue;
+            const ids = this.encode(text);
+            if (!ids.length) throw new DataError(`the text '${text}' has no token; leave empty segments out`);
+            this.lower ??= this.folder.read(LOWER).then((bytes) => session(bytes, LOWER));
+            fresh.set(text, await run(await this.lower, { ids: whole(ids) }));
+        }
+        await this.store.putStates(fresh);
+        for (const [text, states] of [...kept, ...fresh]) {
+            found.set(text, states);
+            this.states.set(text, states);
+        }
+        for (const text of this.states.keys()) {
+            if (this.states.size <= REMEMBERED) break;
+            this.states.delete(text);
+        }
+        return found;
+    }
+
+    private async take(bytes: Uint8Array<ArrayBuffer>, source: string, notes: Readonly<Record<string, unknown>>): Promise<void> {
+        const parcel = await readParcel(bytes, this.card, source);
+        const before = await this.store.contents();
+        const items = new Map([...before.items, ...parcel.known.map((known) => [known.item.id, known] as const)]);
+        for (const event of before.events) {
+            const known = items.get(event.item);
+            if (known && !known.kind.values.includes(event.value)) {
+                throw new AssetError(`${source} doesn't word value ${event.value}, which the history has; send it anew`);
+            }
+        }
+        await this.store.receive(parcel, notes);
+        this.states.clear();
+        this.remember(await this.store.contents());
+    }
+
+    /** Counts anew from what is stored. */
+    private remember({ items, events, total, facts, uses_signals }: Contents): void {
+        this.known = items;
+        this.items = new Map([...items].map(([id, { item }]) => [id, item]));
+        this.facts = facts;
+        this.usesSignals = uses_signals;
+        this.past = new Past(items, total);
+        for (const event of events) this.past.observe(event, valued(this.need(event.item), event.value).liked);
+    }
+
+    private need(item: string): Known {
+        const known = this.known.get(item);
+        if (known) return known;
+        throw new UnknownError(`there is no item '${item}' among the ${this.known.size} on this device; send it first`);
+    }
+
+    /** Runs a call after those before it. */
+    private next<T>(call: () => Promise<T>): Promise<T> {
+        const done = this.turn.then(call);
+        this.turn = done.catch(() => undefined);
+        return done;
+    }
+}
+
+/** How an item is worded as a behaviour of some strength, and whether that is a like. */
+function valued({ item, head, kind }: Known, value: number): { liked: boolean; segment: Segment } {
+    const place = kind.values.indexOf(value);
+    const behaviour = kind.behaviours[place];
+    if (!behaviour) {
+        throw new DataError(`value ${value} of item '${item.id}' isn't worded; give one of ${kind.values.join(", ")}`);
+    }
+    return { liked: kind.likes[place]!, segment: [head + behaviour[0], behaviour[1]] };
+}
+
+async function session(bytes: Uint8Array, name: string): Promise<InferenceSession> {
+    try {
+        return await InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+    } catch (error) {
+        throw new AssetError(`${name} can't be run by onnxruntime-web ${env.versions.web} (${message(error)})`);
+    }
+}
+
+/** The one output of a graph. */
+async function run(graph: InferenceSession, feeds: Record<string, Tensor>): Promise<Float32Array> {
+    const results = await graph.run(feeds);
+    return (await results[graph.outputNames[0]!]!.getData()) as Float32Array;
+}

@@ -1,0 +1,180 @@
+/** The folder that `m6rec export` wrote: fetched once, verified whenever it is opened, kept for times without a network. */
+
+import { AssetError, message } from "./errors.js";
+
+/** Of the folder, of a parcel and of the database; another is refused. */
+export const FORMAT = 1;
+export const CARD = "card.json";
+export const TOKENIZER = "tokenizer.json";
+export const LOWER = "lower.onnx";
+export const UPPER = "upper.onnx";
+export const ITEMS = "items.safetensors";
+const CACHE = "m6rec";
+const AGAIN = "export it again, or copy it again";
+
+/** What a device folder says of itself; see `m6rec.device.Card`. */
+export interface Card {
+    readonly format: number;
+    readonly m6rec: string;
+    readonly task: string;
+    readonly domain: string;
+    readonly foundation: string;
+    readonly model: string;
+    readonly tuning: string;
+    readonly licence: string;
+    readonly dtype: string;
+    readonly depth: number;
+    readonly keep: number;
+    readonly width: number;
+    /** Without `LOWER` and `TOKENIZER` the device reads no text itself, and ranks by the states that it is sent. */
+    readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
+}
+
+export type Progress = (done: number, total: number) => void;
+
+/** A folder all of whose files are as they were written. */
+export class Folder {
+    private constructor(
+        readonly card: Card,
+        private readonly url: string,
+        private readonly cache: Cache | null,
+        /** Files that the browser has no room to keep. */
+        private readonly held: ReadonlyMap<string, Uint8Array<ArrayBuffer>>,
+    ) {}
+
+    /**
+     * Fetches the files that are not kept from an earlier visit, and verifies all. Where the server can't be reached, the
+     * folder of the latest visit is opened. What is kept changes only when all of a newer folder is there.
+     *
+     * @throws AssetError It is no device folder, of another format, or damaged.
+     */
+    static async open(url: string, progress: Progress = () => undefined): Promise<Folder> {
+        const base = new URL(url.endsWith("/") ? url : `${url}/`, globalThis.location.href).href;
+        if (!globalThis.crypto?.subtle) {
+            throw new AssetError(
+                `${base} can't be verified: browsers give checksums to secure contexts alone; use https or localhost`,
+            );
+        }
+        const cache = "caches" in globalThis ? await caches.open(CACHE).catch(() => null) : null;
+        const cardUrl = `${base}${CARD}`;
+        const text = await readCard(cardUrl, cache);
+        const card = parseCard(cardUrl, text);
+        const total = Object.values(card.files).reduce((sum, file) => sum + file.bytes, 0);
+        const held = new Map<string, Uint8Array<ArrayBuffer>>();
+        let done = 0;
+        for (const [name, file] of Object.entries(card.files)) {
+            const bytes = await obtain(base, name, file, cache);
+            if (bytes) held.set(name, bytes);
+            progress((done += file.bytes), total);
+        }
+        if (cache) await settle(cache, base, cardUrl, text, card);
+        return new Folder(card, base, cache, held);
+    }
+
+    /** The bytes of a file. */
+    async read(name: string): Promise<Uint8Array<ArrayBuffer>> {
+        const held = this.held.get(name);
+        if (held) return held;
+        const file = this.card.files[name];
+        const kept = file && (await this.cache?.match(key(this.url, name, file.sha256)));
+        if (!kept) throw new AssetError(`${name} of ${this.url} is no longer kept by the browser; load the page again`);
+        return new Uint8Array(await kept.arrayBuffer());
+    }
+}
+
+/** The sha256 of bytes, in hexadecimal. */
+export async function digest(...parts: Uint8Array<ArrayBuffer>[]): Promise<string> {
+    const hashed = await crypto.subtle.digest("SHA-256", parts.length === 1 ? parts[0]! : await new Blob(parts).arrayBuffer());
+    return Array.from(new Uint8Array(hashed), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The name under which a file is kept; another version of it has another. */
+function key(base: string, name: string, sha256: string): string {
+    return `${base}${name}?sha256=${sha256}`;
+}
+
+async function readCard(url: string, cache: Cache | null): Promise<string> {
+    let response: Response | undefined;
+    try {
+        response = await fetch(url, { cache: "no-store" });
+    } catch (error) {
+        response = await cache?.match(url);
+        if (!response) {
+            throw new AssetError(`${url} can't be reached (${message(error)}), and no earlier visit left a copy here`);
+        }
+    }
+    if (!response.ok) throw new AssetError(`${url} can't be had: the server answers ${response.status}; ${AGAIN}`);
+    return response.text();
+}
+
+function parseCard(url: string, text: string): Card {
+    let card: Card;
+    try {
+        card = JSON.parse(text) as Card;
+        const numbers = [card.depth, card.keep, card.width, ...Object.values(card.files).map((file) => file.bytes)];
+        const words = [card.task, card.model, ...Object.values(card.files).map((file) => file.sha256)];
+        if (!numbers.every(Number.isSafeInteger)) throw new TypeError("a size is no whole number");
+        if (!words.every((word) => typeof word === "string")) throw new TypeError("a name is no text");
+    } catch (error) {
+        throw new AssetError(`${url} is not the card of a device folder (${message(error)}); ${AGAIN}`);
+    }
+    if (card.format !== FORMAT) {
+        throw new AssetError(
+            `${url} has format ${card.format}, but this m6rec-web reads format ${FORMAT}; ` +
+                "export it again with the m6rec of this package",
+        );
+    }
+    const reads = TOKENIZER in card.files || LOWER in card.files;
+    const missing = [UPPER, ...(reads ? [TOKENIZER, LOWER] : [])].filter((name) => !(name in card.files));
+    if (missing.length) {
+        throw new AssetError(`${url} is not the card of a device folder (it doesn't list ${missing.join(", ")}); ${AGAIN}`);
+    }
+    return card;
+}
+
+/** Has a verified file in the cache; its bytes where there is no room or no cache. */
+async function obtain(
+    base: string,
+    name: string,
+    file: { readonly bytes: number; readonly sha256: string },
+    cache: Cache | null,
+): Promise<Uint8Array<ArrayBuffer> | null> {
+    const kept = await cache?.match(key(base, name, file.sha256));
+    if (kept && (await wrong(new Uint8Array(await kept.arrayBuffer()), file)) === null) return null;
+    let bytes: Uint8Array<ArrayBuffer>;
+    try {
+        const response = await fetch(`${base}${name}`, { cache: "no-store" });
+        if (!response.ok) throw new Error(`the server answers ${response.status}`);
+        bytes = new Uint8Array(await response.arrayBuffer());
+    } catch (error) {
+        throw new AssetError(`${base}${name} can't be read (${message(error)}); ${AGAIN}`);
+    }
+    const fault = await wrong(bytes, file);
+    if (fault) throw new AssetError(`${base}${name} ${fault}; ${AGAIN}`);
+    try {
+        if (!cache) return bytes;
+        await cache.put(key(base, name, file.sha256), new Response(bytes));
+        return null;
+    } catch {
+        return bytes;
+    }
+}
+
+/** What is wrong with the bytes of a file; null for nothing. */
+async function wrong(bytes: Uint8Array<ArrayBuffer>, file: { bytes: number; sha256: string }): Promise<string | null> {
+    if (bytes.length !== file.bytes) return `has ${bytes.length} bytes, but should have ${file.bytes}`;
+    return (await digest(bytes)) === file.sha256 ? null : `is damaged: its sha256 is not that of ${CARD}`;
+}
+
+/** Keeps the card, now that all its files are there, and drops files of an earlier one. */
+async function settle(cache: Cache, base: string, cardUrl: string, text: string, card: Card): Promise<void> {
+    const current = new Set([cardUrl, ...Object.entries(card.files).map(([name, file]) => key(base, name, file.sha256))]);
+    try {
+        await cache.put(cardUrl, new Response(text));
+    } catch {
+        return; // no room: the next visit fetches what it needs
+    }
+    for (const request of await cache.keys()) {
+        if (request.url.startsWith(base) && !current.has(request.url)) await cache.delete(request);
+    }
+}

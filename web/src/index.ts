@@ -1,0 +1,6 @@
+/** The recommender of `m6rec export` in a browser. */
+
+export { Device, type Options } from "./device.js";
+export { AssetError, DataError, M6recError, StoreError, UnknownError } from "./errors.js";
+export { FORMAT, type Card, type Progress } from "./folder.js";
+export type { Event, Item, Ranked } from "./types.js";

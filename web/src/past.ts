@@ -1,0 +1,101 @@
+/**
+ * What was known before a question: `m6rec/text/past.py` for one user, of whom no other user is a neighbour.
+ *
+ * Tests hold it to what Python computes.
+ */
+
+import type { Count, Event, Known } from "./types.js";
+
+/** Numbers of user and item, in the order of `STATISTICS`. */
+export const NUM_STATISTICS = 12;
+/** Numbers of a behaviour, in the order of `TRACES`. */
+export const NUM_TRACES = 7;
+
+const USER_PRIOR = 5;
+const ITEM_PRIOR = 5;
+const CATEGORY_PRIOR = 3;
+const RECENT_MEMORY = 0.85;
+
+/** The user's events, and counts of what everyone did. */
+export class Past {
+    readonly events: Event[] = [];
+    /** `NUM_TRACES` numbers of each event. */
+    readonly traces: number[] = [];
+    private readonly counts = new Map<string, [events: number, likes: number, values: number]>();
+    private readonly categories = new Map<string, [likes: number, events: number]>();
+    private total: [events: number, likes: number, values: number];
+    private likes = 0;
+    private recent = 0;
+    private surprise = 0;
+
+    constructor(
+        private readonly items: ReadonlyMap<string, Known>,
+        total: Count,
+    ) {
+        this.total = [...total];
+        for (const { item, count } of items.values()) if (count) this.counts.set(item.id, [...count]);
+    }
+
+    /** Takes in the user's next event. */
+    observe(event: Event, liked: boolean): void {
+        const like = Number(liked);
+        const count = this.count(event.item);
+        const share = this.itemShare(event.item);
+        const surprise = like - share - this.surprise / (this.events.length + USER_PRIOR);
+        const last = this.events.at(-1);
+        const meanValue = this.total[0] ? this.total[2] / this.total[0] : event.value;
+        const expected = (count[2] + ITEM_PRIOR * meanValue) / (count[0] + ITEM_PRIOR);
+        const pause = last ? Math.log1p(Math.max(0, event.time - last.time)) : 0;
+        this.traces.push(like, event.value, event.value - expected, surprise, share, Math.log1p(count[0]), pause);
+        this.surprise += like - share;
+        this.recent = RECENT_MEMORY * (last ? this.recent : this.likeRate) + (1 - RECENT_MEMORY) * like;
+        for (const category of this.items.get(event.item)?.item.categories ?? []) {
+            const [likes, events] = this.categories.get(category) ?? [0, 0];
+            this.categories.set(category, [likes + like, events + 1]);
+        }
+        this.events.push(event);
+        this.likes += like;
+        this.counts.set(event.item, [count[0] + 1, count[1] + like, count[2] + event.value]);
+        this.total = [this.total[0] + 1, this.total[1] + like, this.total[2] + event.value];
+    }
+
+    /** `NUM_STATISTICS` numbers of the user with each item. */
+    statistics(items: readonly string[]): Float32Array {
+        const count = this.events.length;
+        const rate = this.likeRate;
+        const userShare = (this.likes + USER_PRIOR * rate) / (count + USER_PRIOR);
+        const recent = count ? this.recent : rate;
+        const surprise = this.surprise / (count + USER_PRIOR);
+        const table = new Float32Array(items.length * NUM_STATISTICS);
+        items.forEach((item, row) => {
+            const share = this.itemShare(item);
+            const seen = Math.log1p(this.count(item)[0]);
+            const category = this.categoryShare(item, userShare);
+            const neighbours = [share, share, share, share, 0];
+            table.set([userShare, Math.log1p(count), recent, share, seen, category, ...neighbours, surprise], row * NUM_STATISTICS);
+        });
+        return table;
+    }
+
+    private get likeRate(): number {
+        return this.total[0] ? this.total[1] / this.total[0] : 0.5;
+    }
+
+    private count(item: string): Count {
+        return this.counts.get(item) ?? [0, 0, 0];
+    }
+
+    private itemShare(item: string): number {
+        const [events, likes] = this.count(item);
+        return (likes + ITEM_PRIOR * this.likeRate) / (events + ITEM_PRIOR);
+    }
+
+    private categoryShare(item: string, userShare: number): number {
+        let [likes, events] = [0, 0];
+        for (const category of this.items.get(item)?.item.categories ?? []) {
+            const own = this.categories.get(category);
+            if (own) [likes, events] = [likes + own[0], events + own[1]];
+        }
+        return (likes + CATEGORY_PRIOR * userShare) / (events + CATEGORY_PRIOR);
+    }
+}

@@ -1,0 +1,47 @@
+/** The nouns, as in `m6rec/types.py` and `m6rec/text/past.py`. */
+
+/** Something that can be ranked. */
+export interface Item {
+    readonly id: string;
+    readonly title: string;
+    readonly categories: readonly string[];
+    readonly details: Readonly<Record<string, string | number>>;
+}
+
+/** One behaviour of the user: `time` in seconds since 1970, `value` in the unit of the server's log. */
+export interface Event {
+    readonly item: string;
+    readonly time: number;
+    readonly value: number;
+}
+
+/** An item and the probability that the user likes it. */
+export interface Ranked {
+    readonly item: Item;
+    readonly score: number;
+}
+
+/** A text and what it is, one of `SLOTS`. */
+export type Segment = readonly [text: string, slot: string];
+
+/** [events, liked events, sum of their values] */
+export type Count = readonly [events: number, likes: number, values: number];
+
+/** How items of one kind are worded: tails that follow the item's own head, and which values are likes. */
+export interface Kind {
+    readonly values: readonly number[];
+    readonly likes: readonly boolean[];
+    readonly behaviours: readonly Segment[];
+    readonly candidate: readonly Segment[];
+}
+
+/** An item as it came in a parcel. */
+export interface Known {
+    readonly item: Item;
+    readonly head: string;
+    readonly kind: Kind;
+    /** What others did with it; null where nobody met it. */
+    readonly count: Count | null;
+}
+
+export const SLOTS = ["user", "history", "candidate", "cross", "ask"];
