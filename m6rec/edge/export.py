@@ -40,7 +40,7 @@ LEAST_WEIGHTS = 1 << 15
 BLOCK = 32
 """Weights that share a scale; 64 and 128 save 4 % of the folder and cost half as much error again."""
 EIGHT_BIT_PRODUCTS = 4
-"""``accuracy_level`` of MatMulNBits: each token's activations are rounded to 8 bits too, a scale for each block of them."""
+"""``accuracy_level`` of MatMulNBits: activations are rounded to 8 bits too, with a scale for each block of a token."""
 
 Progress = Callable[[int, int], None]
 

@@ -1,10 +1,10 @@
-"""A tuned ranking task → a small one: a student of the lower half, fewer words, a pruned upper half (M6-Rec, section 3.5).
+"""A tuned ranking task → a small one: a student of the lower half, fewer tokens, a pruned upper half (M6-Rec, 3.5).
 
 The student is a small model that reads a text as the lower layers do: its states, widened, are those of the teacher, so
 the upper layers and all that the tuning adds work on them. Each technique is a switch of the ``Recipe``:
 
 - one set of weights run several times, or a few; a narrow width; a factorised table of tokens; fewer tokens;
-- learning from the teacher: its states, its attention relations (MiniLM, section 3.2), its scores; or from labels alone;
+- learning from the teacher: its states, its attention relations (MiniLM), its scores; or from labels alone;
 - gradual magnitude pruning (Zhu and Gupta, 2017), and fewer neurons and heads in the upper layers;
 - an exit after each layer of the student, trained with weights that grow with its depth (PABEE).
 
@@ -45,7 +45,6 @@ from m6rec.text.batch import Batch, Row, pack, pad, size
 from m6rec.text.log import TRAIN, VALID, Log
 from m6rec.text.past import without_neighbours
 from m6rec.text.prefixes import Tree
-from m6rec.text.tokenizer import Tokenizer
 from m6rec.text.vocabulary import trim
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
 from m6rec.tuned import Tuned, create
@@ -79,8 +78,8 @@ class Recipe:
         embed_width: Of its factorised table of tokens; 0 for a table as wide as itself.
         vocab_size: Tokens that are kept, or as many as the domain needs if these are more; 0 keeps all.
         hidden: Weight of the distance from the teacher's states.
-        relation: Weight of the distance from the teacher's attention relations. With this and ``hidden`` at 0 nothing is
-            distilled from the lower half, and the student learns by the task alone.
+        relation: Weight of the distance from the teacher's attention relations. With this and ``hidden`` at 0 nothing
+            is distilled from the lower half, and the student learns by the task alone.
         logits: Weight of the cross-entropy with the teacher's scores.
         labels: … with the answers themselves.
         exits: Whether every layer of the student is trained to be the last.
@@ -100,7 +99,7 @@ class Recipe:
     width: int = 192
     ffn_width: int = 512
     num_heads: int = 3
-    num_layers: int = 4
+    num_layers: int = 3
     num_blocks: int = 1
     embed_width: int = 64
     vocab_size: int = 4096
@@ -114,9 +113,9 @@ class Recipe:
     upper_heads: float = 1.0
     alone: bool = False
     held_out: float = 0.1
-    epochs: int = 15
+    epochs: int = 6
     learning_rate: float = 2e-3
-    tuning_epochs: int = 2
+    tuning_epochs: int = 1
     tuning_learning_rate: float = 1e-3
     seed: int = 0
 
@@ -177,8 +176,8 @@ def shrink(
         log: Items, users and events, by which texts are worded; of events only the wording is read.
         rows: Questions of the parts TRAIN and VALID.
         recipe: What to do.
-        folder: Takes ``foundation/`` and ``run/``, which are used like any others, and ``card.json``. One where work was
-            interrupted goes on from its checkpoints.
+        folder: Takes ``foundation/`` and ``run/``, which are used like any others, and ``card.json``. One where work
+            was interrupted goes on from its checkpoints.
         lessons: A folder that keeps what the teacher said, for other recipes.
         progress: Called with (stage, done, total).
 
@@ -265,13 +264,15 @@ def _require(teacher: Tuned, folder: Path, recipe: Recipe) -> None:
     both = config.num_heads * config.head_width, config.num_kv_heads * config.head_width
     if recipe.relation and any(width % recipe.num_heads for width in both):
         raise ConfigError(
-            f"relations need as many heads on both sides, but the teacher's {both[0]} queries and {both[1]} keys can't be "
-            f"parted into num_heads {recipe.num_heads}; give another number, or relation=0"
+            f"relations need as many heads on both sides, but the teacher's {both[0]} queries and {both[1]} keys can't "
+            f"be parted into num_heads {recipe.num_heads}; give another number, or relation=0"
         )
     if config.narrow or teacher.tuning.config.first_layer != teacher.cache.config.depth:
         raise ConfigError("only a task can be shrunk that tunes the upper layers, of a foundation that was not shrunk")
     if teacher.config.method in ("upper", "full", "lora"):
-        raise ConfigError(f"method {teacher.config.method!r} tunes weights that shrinking changes; tune by option-adapter")
+        raise ConfigError(
+            f"method {teacher.config.method!r} tunes weights that shrinking changes; tune by option-adapter"
+        )
     if not recipe.distils and teacher.cache.config.keep != 1:
         raise ConfigError("a student that learns by the task alone keeps one token of a text; tune with keep=1")
     if teacher.cache.config.depth in (0, config.num_layers):
@@ -290,8 +291,9 @@ def _require(teacher: Tuned, folder: Path, recipe: Recipe) -> None:
 def _student(
     teacher: Tuned, texts: Sequence[str], recipe: Recipe, rows: Sequence[Row]
 ) -> tuple[Foundation, Sequence[int]]:
-    """(a student whose table is the teacher's, squeezed, and that is random otherwise, with upper layers that are pruned;
-    the ids that the teacher has for its tokens).
+    """(a student above which the upper layers are pruned, the ids that the teacher has for its tokens).
+
+    Its table is the teacher's, squeezed; the rest of it is random.
     """
     old = teacher.foundation
     tokenizer, kept = old.tokenizer, list(range(old.model.config.vocab_size))
@@ -347,7 +349,7 @@ Kept = list[Tensor]
 
 
 def _pruned(teacher: Tuned, recipe: Recipe, rows: Sequence[Row]) -> tuple[ModelConfig, Kept, Kept]:
-    """(the upper layers' configuration, their neurons, their groups of heads): those that add most to the hidden states.
+    """(the upper layers' configuration, their neurons, their groups of heads): those that add most.
 
     A part adds its mean magnitude times the length of the weights that it goes out by.
     """
@@ -529,7 +531,9 @@ def _distil(
     new_id = torch.zeros(teacher.foundation.model.config.vocab_size, dtype=torch.long)
     new_id[torch.tensor(kept)] = torch.arange(len(kept))
     kept_T = torch.tensor(
-        sorted({start + place for start, tree in zip(said.starts, said.trees, strict=False) for place in _kept(tree, keep)})
+        sorted(
+            {start + place for start, tree in zip(said.starts, said.trees, strict=False) for place in _kept(tree, keep)}
+        )
     )
     states = said.hidden_TD[kept_T].float()
     mean_D, spread_D = states.mean(0), states.std(0).clamp_min(1e-3)
@@ -597,7 +601,7 @@ def _relations(
     for own, other in zip(ours, theirs, strict=True):
         logs = []
         for side_BLD in (other.float(), own):
-            heads_BALK = side_BLD.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+            heads_BALK = side_BLD.view(*side_BLD.shape[:2], num_heads, -1).transpose(1, 2)
             product_BALL = heads_BALK @ heads_BALK.transpose(-1, -2) / heads_BALK.shape[-1] ** 0.5
             logs.append(product_BALL.masked_fill(~mask_BLL[:, None], -math.inf).log_softmax(-1))
         both = [log.masked_fill(~mask_BLL[:, None], 0.0) for log in logs]
@@ -690,7 +694,8 @@ def _tune(
     if not recipe.tuning_epochs:
         return small
     asked = {part: [alone(row) if recipe.alone else row for row in rows[part]] for part in (TRAIN, VALID)}
-    told = np.split(teacher.scores(rows[TRAIN]), np.cumsum([len(row.answers) for row in rows[TRAIN]])[:-1])
+    said = teacher.scores(rows[TRAIN]) if recipe.logits else np.zeros(sum(len(row.answers) for row in rows[TRAIN]))
+    told = np.split(said, np.cumsum([len(row.answers) for row in rows[TRAIN]])[:-1])
     if recipe.alone and small.tuning.signals is not None:
         small.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in asked[TRAIN]])))
     model = student.model
@@ -701,7 +706,7 @@ def _tune(
     if not recipe.distils:
         trained += [part.requires_grad_(True) for part in (model.reader, model.widen)]
     states = small.cache.fetch([]) if not recipe.distils else small.cache.fetch(texts_in([*rows[TRAIN], *rows[VALID]]))
-    lengths = {text: 1 for text in texts_in(rows[TRAIN])} if not recipe.distils else {}
+    lengths = dict.fromkeys(texts_in(rows[TRAIN]), 1) if not recipe.distils else {}
     groups = pack(
         [size(row, states.length if recipe.distils else lengths.__getitem__) for row in asked[TRAIN]], TRAINING_TOKENS
     )
@@ -803,7 +808,8 @@ def _card(
         "bytes": 4 * sum(counts.values()),
         "operations": {
             "to read a text, by layers": [
-                round(2 * float(np.mean(lengths)) * (block * (1 + layer) + widening)) for layer in range(reader.num_layers)
+                round(2 * float(np.mean(lengths)) * (block * (1 + layer) + widening))
+                for layer in range(reader.num_layers)
             ],
             "of an upper token": 2 * (counts["upper layers"] + sum(p.numel() for p in tuning.change.parameters())),
         },
@@ -817,7 +823,7 @@ def _card(
 
 
 def fidelity(small: Tuned, teacher: Tuned, texts: Sequence[str]) -> dict[str, float]:
-    """How near a small model's states are to the teacher's: cosine of the two around the teacher's mean, relative error.
+    """How near a small model's states are to the teacher's: cosine around the teacher's mean, and relative error.
 
     Both are means over texts; the error is squared, and 1 for a student that always says the teacher's mean.
     """

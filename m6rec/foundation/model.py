@@ -51,7 +51,7 @@ class ModelConfig:
         end_ids: The tokens that end a text.
         blocks: Which set of weights each layer runs, from 0; empty where each has its own.
         embed_width: Of a factorised token embedding, which is widened to ``width``; 0 where it has that width.
-        reader: The shape of a smaller model whose states, widened, stand in place of token embeddings (``edge.shrink``).
+        reader: The shape of a smaller model whose states, widened, stand in place of embeddings (``edge.shrink``).
         removed_heads: Heads that the layers had more before they were pruned; adapters stay as wide as they were.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
@@ -41,7 +42,9 @@ def trim(tokenizer: Tokenizer, texts: Sequence[str], size: int) -> tuple[Tokeniz
     # Some vocabularies lack bytes that no text of theirs had; both tokenizers then leave these out.
     bytes_ = vocab.keys() & ({f"<0x{byte:02X}>" for byte in range(256)} if is_fallback else _alphabet())
     if len(bytes_) < LEAST_BYTES:
-        raise ConfigError("only a byte pair encoding over bytes can be trimmed; set vocab_size=0 to keep this one whole")
+        raise ConfigError(
+            "only a byte pair encoding over bytes can be trimmed; set vocab_size=0 to keep this one whole"
+        )
     merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     pieces = {number: piece for piece, number in vocab.items()}
@@ -79,7 +82,7 @@ def _merges_of(piece: str, ranks: dict[tuple[Any, ...], int]) -> set[int]:
     """The merges made while a piece is put together. No merge crossed its borders, so it may be read by itself."""
     parts, made = list(piece), set()
     while len(parts) > 1:
-        rank, place = min((ranks.get(pair, len(ranks)), place) for place, pair in enumerate(zip(parts, parts[1:])))
+        rank, place = min((ranks.get(pair, len(ranks)), place) for place, pair in enumerate(pairwise(parts)))
         if rank == len(ranks):
             break
         made.add(rank)

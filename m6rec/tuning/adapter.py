@@ -39,9 +39,7 @@ class Adapters(Change):
         c = model.config
         self.first_layer = first_layer
         rank = c.width // (c.num_heads + c.removed_heads)
-        self.layers = nn.ModuleList(
-            Adapter(c.width, rank, generator) for _ in range(first_layer, c.num_layers)
-        )
+        self.layers = nn.ModuleList(Adapter(c.width, rank, generator) for _ in range(first_layer, c.num_layers))
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """See ``Delta``."""

@@ -8,7 +8,6 @@ from torch import Generator, Tensor, nn
 from m6rec.errors import ConfigError
 from m6rec.foundation.model import Model
 
-
 READ_SPREAD = 0.1
 """… where the foundation has no such table; about that of SmolLM2's."""
 

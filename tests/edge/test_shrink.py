@@ -23,9 +23,8 @@ from m6rec.text.log import TRAIN, VALID, Log
 from tests import pocket
 
 LOG = Log(tuple(pocket.LOG), pocket.ITEMS, pocket.USERS)
-SMALL = Recipe(
-    width=16, ffn_width=32, num_heads=2, num_layers=3, embed_width=8, vocab_size=280, epochs=2, tuning_epochs=1, held_out=0.25
-)  # fmt: skip
+SHAPE = {"width": 16, "ffn_width": 32, "num_heads": 2, "num_layers": 3, "embed_width": 8, "vocab_size": 280}
+SMALL = Recipe(**SHAPE, epochs=2, tuning_epochs=1, held_out=0.25)
 
 LONG = replace(SMALL, epochs=60)
 ROOT = Path(__file__).parents[2]
@@ -87,9 +86,7 @@ def test_cached_equals_uncached_and_one_equals_many(made):
     small, _, _ = made
     row = pocket.rows()[1]
     together = small.scores(pocket.rows())
-    fresh = tuned.Tuned(
-        small.config, small.foundation, small.tuning, StateCache(small.foundation, small.cache.config)
-    )
+    fresh = tuned.Tuned(small.config, small.foundation, small.tuning, StateCache(small.foundation, small.cache.config))
     start = len(pocket.rows()[0].answers)
     np.testing.assert_allclose(fresh.scores([row]), together[start : start + len(row.answers)], atol=1e-5)
 
@@ -260,7 +257,9 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path):
         "test_shrink.shrunk(Path(sys.argv[1]), test_shrink.LONG)"
     )
     folder = tmp_path / "killed"
-    going = subprocess.Popen([sys.executable, "-c", script, str(folder)], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."})
+    going = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}
+    )
     while not (folder / "distilling" / "checkpoint.safetensors").exists():
         assert going.poll() is None
         time.sleep(0.01)
