@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-core bench-edge bench-serving bench-text redis redis-durable
+.PHONY: demo test check fix bench-core bench-edge bench-peers bench-serving bench-text redis redis-durable
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -15,6 +15,13 @@ bench-core: $(READY)
 
 bench-edge: $(READY)
 	$(BIN)/python -m benchmarks.edge
+
+bench-evidence: $(READY)
+	$(BIN)/python -m benchmarks.evidence
+
+bench-peers: $(READY)
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[evidence]'
+	$(BIN)/python -m benchmarks.peers
 
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import dialogues
 from benchmarks.setup import AbsentError, Claims, Setup, research
+from m6rec.cli import tuned_runs
 from m6rec.metrics.words import catalogue_validity
 from m6rec.serving.recommender import Recommender
 from m6rec.text.lexicon import Lexicon
@@ -26,8 +27,10 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     known = next(user for user in made.split.log.users if len(past.history(user)) >= 20)
     items = made.split.log.items
     measured, claims = _scripted(recommender, items, made.domain.noun, known, 30 if setup.quick else 200)
+    count = 20 if setup.quick else 300
     try:
-        measured["tables"] = (dialogues.table(recommender, items, research("redial"), 20 if setup.quick else 300),)
+        _, retrieve, like = tuned_runs(setup.data, setup.retrieve, setup.run)
+        measured["tables"] = (dialogues.table(recommender, retrieve, like, items, research("redial"), count),)
     except AbsentError as error:
         measured["absent"] = [str(error)]
     return measured, claims

@@ -24,18 +24,16 @@ import typer
 
 from benchmarks import parts
 from benchmarks.setup import SEEDS, Claims, Setup
-from m6rec import assets, tuned, zero_shot
-from m6rec.cli import bar
+from benchmarks.tunings import tunings
+from m6rec import zero_shot
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains import domain as domains
 from m6rec.domains import prepared
-from m6rec.domains.domain import Domain
-from m6rec.evaluate import ask_all, check_leaks, fit_factors, ranking_table, retrieval_tables
+from m6rec.evaluate import ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.report import Table
-from m6rec.tasks.task import named
-from m6rec.text.log import TEST, TRAIN, VALID, Log, Split, leave_one_out, split_by_item
-from m6rec.train import TrainConfig, tune
+from m6rec.text.log import TEST, Log, Split, leave_one_out, split_by_item
+from m6rec.train import TrainConfig
 from m6rec.tuned import TunedConfig
 
 NUM_BOOKS, NUM_READERS = 2_000, 3_000
@@ -50,32 +48,19 @@ def _mean(table: Table, metric: str) -> float:
     return next(row for row in table.rows if row.method == table.ours).mean(metric)
 
 
-def _tuned(
-    config: TunedConfig, split: Split, domain: Domain, setup: Setup, training: TrainConfig, seeds: Sequence[int]
-) -> tuple[Any, Any, list[tuned.Tuned]]:
-    """(questions, factors or None, a tuning for each seed)."""
-    foundation = load(config.foundation)
-    task = named(config.task)
-    factors = fit_factors(split, domain) if task.readout == "embed" else None
-    questions = ask_all(task, split, domain, factors)
-    check_leaks(split, questions)
-    first = tuned.create(config, foundation, assets.home() / "states")
-    runs = []
-    for seed in seeds:
-        one = tuned.create(config, foundation, cache=first.cache, factors=factors, seed=seed)
-        folder = Path("runs/bench/core") / f"{config.domain}-{config.foundation}-{config.task}-{seed}-{setup.quick}"
-        with bar(f"{config.domain} {config.task}-{seed}") as update:
-            rows, items = questions.rows, list(split.log.items.values())
-            sized = replace(training, seed=seed, **({"epochs": 1} if setup.quick else {}))
-            tune(one, rows[TRAIN], rows[VALID], items, sized, folder=folder, progress=update)
-        runs.append(one)
-    return questions, factors, runs
+def _sized(training: TrainConfig, setup: Setup) -> TrainConfig:
+    return replace(training, epochs=1) if setup.quick else training
+
+
+def _folder(config: TunedConfig, setup: Setup) -> Path:
+    name = f"{config.domain}-{config.foundation}-{config.task}-{'quick' if setup.quick else 'full'}"
+    return Path("runs/bench/core") / name
 
 
 def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], foundation: str = DEFAULT) -> Table:
     domain = domains.named(name)
     config = TunedConfig(task="like", domain=name, foundation=foundation)
-    questions, _, runs = _tuned(config, split, domain, setup, LIKE, seeds)
+    questions, _, runs = tunings(config, split, domain, _sized(LIKE, setup), seeds, _folder(config, setup))
     scores = [one.scores(questions.rows[TEST]) for one in runs]
     made = ranking_table(split, questions, domain, {OURS: scores}, seeds=seeds, progress=_tell)
     return replace(made, title=f"Like-ranking, {name}, {foundation}")
@@ -89,10 +74,11 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
     made = _movielens()
     config = TunedConfig(task="retrieve", domain="movielens", foundation=DEFAULT)
-    questions, factors, runs = _tuned(config, made.split, made.domain, setup, RETRIEVE, _seeds(setup))
+    training, folder = _sized(RETRIEVE, setup), _folder(config, setup)
+    questions, links, runs = tunings(config, made.split, made.domain, training, _seeds(setup), folder)
     items = list(made.split.log.items.values())
     vectors = {OURS: [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]}
-    tables = retrieval_tables(made.split, questions, made.domain, vectors, factors=factors, progress=_tell)
+    tables = retrieval_tables(made.split, questions, made.domain, vectors, links=links, progress=_tell)
     claims = []
     for metric in ("NDCG@10", "HitRate@10"):
         for table in tables:

@@ -6,11 +6,12 @@ ReDial's own list of films. Rows:
 
 - naive repeat: the films named so far, the latest first;
 - popularity: the films that most of the other dialogues name;
-- factors: retrieval's collaborative part alone, fitted on the other dialogues as a shop would on its log;
-- m6rec: retrieve and rank as the service does, tuned on MovieLens and on no dialogue. Films that MovieLens knows keep
-  its id, and so their factors and statistics.
+- links: retrieval's collaborative part alone, fitted on the other dialogues as a shop would on its log;
+- m6rec, MovieLens alone: retrieve and rank as the service does, tuned on MovieLens and on no dialogue. Films that
+  MovieLens knows keep its id, and so their links and statistics;
+- m6rec: the same tunings, with the other dialogues as the log of the shop, whose films count as liked and are linked.
 
-The last three keep to the wishes of the conversation (``Session.allows``), or don't, to see what those are worth.
+All but the first keep to the wishes of the conversation (``Session.allows``), or don't, to see what those are worth.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from m6rec.metrics.conversation import naive_repeat, recall
 from m6rec.report import Row, Table
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message, Session, read
-from m6rec.text import dialogues, factors
+from m6rec.text import dialogues, links
 from m6rec.text.lexicon import Lexicon, tokens
-from m6rec.types import Item
+from m6rec.tuned import Tuned
+from m6rec.types import Event, Item
 
-OURS = "m6rec"
+OURS, ELSEWHERE = "m6rec", "m6rec, MovieLens alone"
 CUTS = (1, 10, 50)
 GENRES = {"sci-fi": "Sci-Fi", "film-noir": "Film-Noir", "family": "Children's"}
 
@@ -89,11 +91,15 @@ def best(scores: NDArray[np.float64], items: list[Item], session: Session, lexic
     return list(islice(fit, CUTS[-1]))
 
 
-def table(recommender: Recommender, items: Mapping[str, Item], folder: Path, count: int) -> Table:
+def table(
+    recommender: Recommender, retrieve: Tuned, rank: Tuned, items: Mapping[str, Item], folder: Path, count: int
+) -> Table:
     """Recall over the first ``count`` dialogues.
 
     Args:
-        recommender: Tuned on MovieLens. Its catalogue becomes that of ReDial.
+        recommender: Tuned on MovieLens. Its catalogue becomes that of ReDial, and the other dialogues its log.
+        retrieve: Its retrieval task.
+        rank: Its ranking task.
         items: Those of MovieLens.
         folder: That of ReDial.
         count: Dialogues that are measured; what the others name is what the log of a shop would hold.
@@ -105,20 +111,25 @@ def table(recommender: Recommender, items: Mapping[str, Item], folder: Path, cou
     asked = questions(path, marks, count)
     targets, named = [row[1] for row in asked], [row[2] for row in asked]
     sessions = [read(row[0], lexicon) for row in asked]
-    lists = {OURS: list[list[str]](), "naive repeat": naive_repeat(named)}
+    lists = {OURS: list[list[str]](), ELSEWHERE: list[list[str]](), "naive repeat": naive_repeat(named)}
     events = others(path, marks, count)
     popularity = Counter(item for _, item in {(dialogue, item) for dialogue, item, _ in events})
     popular_I = np.array([popularity[item.id] for item in known], np.float64)
-    fitted = factors.fit(events)
-    target_IF = fitted.targets([item.id for item in known])
+    fitted = links.fit(events)
+    row_I = np.array([fitted.numbers.get(item.id, -1) for item in known])
+
+    def pulled(session: Session) -> NDArray[np.float64]:
+        pull_I = fitted.pulls([*session.shown, *session.seen, *session.liked])
+        return np.where(row_I >= 0, pull_I[row_I], 0) + 1e-6 * popular_I
+
     for note, keeps in (("", lexicon), (", any wish ignored", None)):
         lists[f"popularity{note}"] = [best(popular_I, known, session, keeps) for session in sessions]
-        lists[f"factors{note}"] = [
-            best(target_IF @ fitted.taste([*one.shown, *one.seen, *one.liked]) + 1e-6 * popular_I, known, one, keeps)
-            for one in sessions
-        ]
+        lists[f"links{note}"] = [best(pulled(one), known, one, keeps) for one in sessions]
     recommender.delete([item for item in items if item not in catalogue])
     recommender.upsert([item for item in known if item.id not in items])
+    lists[ELSEWHERE] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
+    recommender.observe([Event(f"redial {dialogue}", item, 0, 5.0) for dialogue, item, _ in events])
+    recommender.swap(Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, fitted), rank)
     lists[OURS] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
     understood = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
     logged, spoken = len(catalogue.keys() & items.keys()), sum(len(set(before)) for before in named)

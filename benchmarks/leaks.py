@@ -1,6 +1,6 @@
 """Whether any question knows what comes after it: ``python -m benchmarks.leaks DATA``, a folder of ``m6rec prepare``.
 
-Everything from some moments on is removed and shuffled, all is laid out again, factors included, and what the questions
+Everything from some moments on is removed and shuffled, all is laid out again, links included, and what the questions
 before are told has to stay the same to the last bit. Stops with the finding where it does not.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from m6rec.domains import prepared
-from m6rec.evaluate import check_future, fit_factors
+from m6rec.evaluate import check_future, fit_links
 from m6rec.tasks.task import named
 from m6rec.text import leaks
 from m6rec.text.log import TRAIN
@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
     users = {str(user) for user in np.random.default_rng(0).permutation(held_out)[:NUM_USERS]}
     for leak in leaks.find(data.split):
         print(f"{leak.count} {leak.name} (the first: {leak.example})")
-    for task, fit in (("like", None), ("retrieve", fit_factors)):
+    for task, fit in (("like", None), ("retrieve", fit_links)):
         check_future(named(task), data.split, data.domain, users, fit=fit)
         print(f"{task}: no question of {len(users)} users changes with its future", flush=True)
 

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from m6rec.errors import ConfigError, DataError, ExtraError
 from m6rec.metrics import auc, ranks
-from m6rec.text.factors import ease
+from m6rec.text.links import ease
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -94,7 +94,7 @@ class ItemKNN:
 
 @dataclass
 class EASE:
-    """A linear autoencoder with a zero diagonal, in closed form (``text.factors.ease``): scores = histories · B.
+    """A linear autoencoder with a zero diagonal, in closed form (``text.links.ease``): scores = histories · B.
 
     Memory and time grow with the square and the cube of the number of items.
     """

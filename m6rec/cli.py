@@ -148,7 +148,7 @@ def tune(
 ) -> None:
     """Tunes a task on a prepared log; resumes where it was interrupted."""
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_factors
+    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_links
     from m6rec.foundation.checkpoint import load
     from m6rec.tasks import writing
     from m6rec.tasks.task import named
@@ -179,9 +179,9 @@ def tune(
             history = tune_texts(writer, drafts[TRAIN], drafts[VALID], training, folder=run, progress=update)
         tuning = writer.tuning
     else:
-        factors = fit_factors(made.split, made.domain) if named(task).readout == "embed" else None
-        tuned = create(config, model, store, factors=factors, seed=seed)
-        questions = ask_all(tuned.task, made.split, made.domain, factors)
+        links = fit_links(made.split, made.domain) if named(task).readout == "embed" else None
+        tuned = create(config, model, store, links=links, seed=seed)
+        questions = ask_all(tuned.task, made.split, made.domain)
         check_leaks(made.split, questions)
         with bar(f"tuning {task}") as update:
             history = train(
@@ -251,7 +251,7 @@ def _tables(runs: list[Path], made: Any, foundation: Any) -> list[Any]:
     first = load_tuned(runs[0], foundation, store=assets.home() / "states")
     tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
     name = f"m6rec {first.config.method}"
-    questions = ask_all(first.task, made.split, made.domain, first.factors)
+    questions = ask_all(first.task, made.split, made.domain)
     check_leaks(made.split, questions)
     rows, items = questions.rows[TEST], list(made.split.log.items.values())
     with bar("scoring") as update:
@@ -259,7 +259,7 @@ def _tables(runs: list[Path], made: Any, foundation: Any) -> list[Any]:
             scores = [one.scores(rows, update) for one in tuned]
             return [ranking_table(made.split, questions, made.domain, {name: scores})]
         ours = {name: [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]}
-        return [*retrieval_tables(made.split, questions, made.domain, ours, factors=first.factors)]
+        return [*retrieval_tables(made.split, questions, made.domain, ours, links=first.links)]
 
 
 def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int) -> list[Any]:

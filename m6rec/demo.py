@@ -20,12 +20,12 @@ import typer
 from m6rec import assets, report, tuned, zero_shot
 from m6rec.cli import bar, err, guard
 from m6rec.domains import prepared
-from m6rec.evaluate import Questions, ask_all, check_leaks, fit_factors, ranking_table, retrieval_tables
+from m6rec.evaluate import Questions, ask_all, check_leaks, fit_links, ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.foundation.states import StateCache
 from m6rec.report import Claim, Curve, Report, Table
 from m6rec.tasks.task import named, texts
-from m6rec.text.factors import Factors
+from m6rec.text.links import Links
 from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import History, TrainConfig, tune
 from m6rec.tuned import Tuned, TunedConfig
@@ -79,18 +79,18 @@ def demo(
     with seconds.stage("questions"):
         likes = ask_all(first.task, made.split, made.domain)
         check_leaks(made.split, likes)
-        factors = fit_factors(made.split, made.domain)
-        targets = ask_all(named("retrieve"), made.split, made.domain, factors)
+        links = fit_links(made.split, made.domain)
+        targets = ask_all(named("retrieve"), made.split, made.domain)
     rate = _states(first.cache, [likes, targets], out / "states.json", seconds)
     items = list(made.split.log.items.values())
 
     def tuned_seeds(
-        config: TunedConfig, questions: Questions, training: TrainConfig, count: int, factors: Factors | None = None
+        config: TunedConfig, questions: Questions, training: TrainConfig, count: int, links: Links | None = None
     ) -> list[tuple[Tuned, History]]:
         results = []
         for seed in SEEDS[:count]:
             name = f"{config.task}-{seed}"
-            one = tuned.create(config, model, cache=first.cache, factors=factors, seed=seed)
+            one = tuned.create(config, model, cache=first.cache, links=links, seed=seed)
             with seconds.stage(f"tuning {name}"), bar(f"tuning {name}") as update:
                 history = tune(
                     one,
@@ -105,14 +105,14 @@ def demo(
         return results
 
     ranked = tuned_seeds(config, likes, LIKE, seeds)
-    retrieved = tuned_seeds(replace(config, task="retrieve"), targets, RETRIEVE, 1, factors)
+    retrieved = tuned_seeds(replace(config, task="retrieve"), targets, RETRIEVE, 1, links)
     with seconds.stage("ranking report"):
         scores = [one.scores(likes.rows[TEST]) for one, _ in ranked]
         ranking = ranking_table(made.split, likes, made.domain, {OURS: scores}, progress=_tell)
     with seconds.stage("retrieval report"):
         vectors = [(one.vectors(targets.rows[TEST]), one.item_vectors(items)) for one, _ in retrieved]
         ours = {OURS: vectors}
-        retrieving = retrieval_tables(made.split, targets, made.domain, ours, factors=factors, progress=_tell)
+        retrieving = retrieval_tables(made.split, targets, made.domain, ours, links=links, progress=_tell)
     with seconds.stage("zero-shot and few-shot"):
         shots = zero_shot.table(model, made.split, made.domain, seeds=(0,), progress=_tell)
     tuning_seconds = [seconds.stages[f"tuning like-{seed}"] for seed in SEEDS[:seeds]]

@@ -39,8 +39,8 @@ from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
 from m6rec.text import leaks
 from m6rec.text.batch import Row
-from m6rec.text.factors import NEW_EVERY, Factors
-from m6rec.text.factors import fit as factorise
+from m6rec.text.links import NEW_EVERY, Links
+from m6rec.text.links import fit as link
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS, Past
 from m6rec.tuned import Progress
@@ -83,27 +83,26 @@ class Questions:
         return np.concatenate([row.signals for row in self.rows[part]])
 
 
-def fit_factors(split: Split, domain: Domain) -> Factors:
-    """The collaborative signal of the training part."""
-    events = (split.log.events[position] for position in split.indices(TRAIN))
-    return factorise((event.user, event.item, domain.likes(event)) for event in events)
+def fit_links(split: Split, domain: Domain, *parts: int) -> Links:
+    """The collaborative signal of the training part, or of these parts."""
+    events = (split.log.events[at] for at in np.flatnonzero(np.isin(split.part, parts or (TRAIN,))))
+    return link((event.user, event.item, domain.likes(event)) for event in events)
 
 
-def ask_all(task: Task, split: Split, domain: Domain, factors: Factors | None = None) -> Questions:
+def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
     """Walks the log once and asks the task of every event.
 
     Args:
         task: The task.
         split: The split.
         domain: The domain.
-        factors: Those of the tuned task, if it has any.
 
     Raises:
         DataError: A part has no question, so nothing could be tuned or measured on it.
     """
     log = split.log
     every = np.ones(len(log.events), np.bool_)
-    rows, past = lay_out(task, log.events, dict(log.users), dict(log.items), domain, every, factors)
+    rows, past = lay_out(task, log.events, dict(log.users), dict(log.items), domain, every)
     by_part: dict[int, list[Row]] = {}
     for part in PARTS:
         kept = [(row, split.part[row.events] == part) for row in rows]
@@ -162,7 +161,7 @@ def check_future(
     domain: Domain,
     users: Collection[str],
     *,
-    fit: Callable[[Split, Domain], Factors] | None = None,
+    fit: Callable[[Split, Domain], Links] | None = None,
     num_moments: int = 3,
 ) -> None:
     """Fails where a question of some users knows what comes after it; slow, as all is laid out again and again.
@@ -172,7 +171,7 @@ def check_future(
         split: The split.
         domain: The domain.
         users: Whose questions to compare.
-        fit: Makes the factors of the task, if it has any, which the future must not reach either.
+        fit: Makes the links of the task, if it has any, which the future must not reach either.
         num_moments: How many moments among their held-out events the future is changed from.
 
     Raises:
@@ -181,10 +180,14 @@ def check_future(
     log = split.log
 
     def lay(events: Sequence[Event]) -> dict[int, object]:
-        factors = fit(Split(replace(log, events=tuple(events)), split.part[: len(events)]), domain) if fit else None
+        cut = Split(replace(log, events=tuple(events)), split.part[: len(events)])
         wanted = np.array([event.user in users for event in events])
-        rows, _ = lay_out(task, events, dict(log.users), dict(log.items), domain, wanted, factors)
-        return {int(row.events[n]): _told(row, n) for row in rows for n in range(len(row.events))}
+        rows, _ = lay_out(task, events, dict(log.users), dict(log.items), domain, wanted)
+        told = {int(row.events[n]): _told(row, n) for row in rows for n in range(len(row.events))}
+        if fit is None:
+            return dict(told)
+        pulls_QI = _pulls(cut, domain, np.array([*told], np.int64), fit(cut, domain))
+        return {at: (*words, pulls_I.tobytes()) for (at, words), pulls_I in zip(told.items(), pulls_QI, strict=True)}
 
     held_out = [at for at in np.flatnonzero(split.part != TRAIN).tolist() if log.events[at].user in users]
     if not held_out:
@@ -194,9 +197,9 @@ def check_future(
 
 
 def _told(row: Row, number: int) -> tuple[object, ...]:
-    """All that a question is told: words, signals, taste and the traces of the behaviours that it sees."""
+    """All that a question is told: words, signals and the traces of the behaviours that it sees."""
     seen = max(0, row.visible[number] - row.num_facts)
-    numbers = row.signals[number], row.tastes[number : number + 1], row.traces[:seen]
+    numbers = row.signals[number], row.traces[:seen]
     return row.question(number), *(of.tobytes() for of in numbers)
 
 
@@ -294,7 +297,7 @@ def retrieval_tables(
     domain: Domain,
     ours: Mapping[str, Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]],
     *,
-    factors: Factors | None = None,
+    links: Links | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[Table, ...]:
     """Retrieval of each liked test item among the whole catalogue, items already seen left out.
@@ -304,7 +307,7 @@ def retrieval_tables(
         questions: Of a retrieval task.
         domain: The domain.
         ours: Our methods' (user vectors [Q, E], item vectors [I, E]), one pair a seed.
-        factors: Those of our methods, if any; items without are then retrieved apart (``text.factors.mixed``).
+        links: Those of our methods, if any; items without are then retrieved apart (``text.links.mixed``).
         progress: Told what is being fitted.
 
     Returns:
@@ -313,11 +316,7 @@ def retrieval_tables(
     positions = questions.events(TEST)
     targets = questions.answers(TEST)
     histories, seen = _histories(split, domain, positions)
-    found: dict[str, list[Floats]] = {}
-    ids = list(split.log.items)
-    new = np.zeros(len(ids), np.bool_) if factors is None else factors.new(ids)
-    for name, by_seed in ours.items():
-        found[name] = [_vector_ranks(users, items, new, targets, seen) for users, items in by_seed]
+    found = {name: vector_ranks(split, questions, domain, by_seed, links=links) for name, by_seed in ours.items()}
     valid_positions, valid_targets = questions.events(VALID), questions.answers(VALID)
     valid_histories, valid_seen = _histories(split, domain, valid_positions)
 
@@ -423,18 +422,40 @@ def mixed_ranks(
     return result
 
 
-def _vector_ranks(
-    users_QE: NDArray[np.float32],
-    items_IE: NDArray[np.float32],
-    new_I: NDArray[np.bool_],
-    targets: Ints,
-    seen: csr_matrix,
-) -> Floats:
-    step = max(1, baselines.MAX_SCORES // len(items_IE))
+def vector_ranks(
+    split: Split,
+    questions: Questions,
+    domain: Domain,
+    by_seed: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
+    *,
+    links: Links | None = None,
+) -> list[Floats]:
+    """Rank of each liked test item, from 1, by a product of vectors and, with links, by what the user's likes pull.
+
+    Args:
+        split: The split.
+        questions: Of a retrieval task.
+        domain: The domain.
+        by_seed: (user vectors [Q, E], item vectors [I, E]), one pair a seed.
+        links: Of the task, if it has any; items without are then retrieved apart (``text.links.mixed``).
+
+    Returns:
+        float64 [Q] for each seed; items seen before are left out.
+    """
+    positions, targets, ids = questions.events(TEST), questions.answers(TEST), list(split.log.items)
+    _, seen = _histories(split, domain, positions)
+    new_I = np.zeros(len(ids), np.bool_) if links is None else links.new(ids)
+    pulls_QI = None if links is None else _pulls(split, domain, positions, links)
+    step = max(1, baselines.MAX_SCORES // len(ids))
     chunks = [slice(start, start + step) for start in range(0, len(targets), step)]
-    return np.concatenate(
-        [mixed_ranks(users_QE[rows] @ items_IE.T, targets[rows], seen[rows].toarray() != 0, new_I) for rows in chunks]
-    )
+
+    def ranked(rows: slice, users_QE: NDArray[np.float32], items_IE: NDArray[np.float32]) -> Floats:
+        scores_QI = users_QE[rows] @ items_IE.T
+        if pulls_QI is not None:
+            scores_QI += pulls_QI[rows]
+        return mixed_ranks(scores_QI, targets[rows], seen[rows].toarray() != 0, new_I)
+
+    return [np.concatenate([ranked(rows, *vectors) for rows in chunks]) for vectors in by_seed]
 
 
 def _retrieval_metrics(ranks_Q: Floats) -> dict[str, float]:
@@ -470,6 +491,21 @@ def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
     matrix = csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
     matrix.data[:] = 1.0
     return matrix
+
+
+def _pulls(split: Split, domain: Domain, positions: Ints, links: Links) -> NDArray[np.float32]:
+    """What the likes before each event pull, of the items of the log in order, [len(positions), items]."""
+    row_I = np.array([links.numbers.get(item, -1) for item in split.log.items], np.int64)
+    wanted = {int(position): place for place, position in enumerate(positions)}
+    liked: dict[str, list[str]] = {}
+    pulls_QI = np.zeros((len(positions), len(row_I)), np.float32)
+    for position, event in enumerate(split.log.events):
+        place = wanted.get(position)
+        if place is not None:
+            pulls_QI[place, row_I >= 0] = links.pulls(liked.get(event.user, []))[row_I[row_I >= 0]]
+        if domain.likes(event):
+            liked.setdefault(event.user, []).append(event.item)
+    return pulls_QI
 
 
 def _histories(split: Split, domain: Domain, positions: Ints) -> tuple[csr_matrix, csr_matrix]:

@@ -21,7 +21,7 @@ from m6rec.errors import AssetError, ConfigError
 from m6rec.metrics import auc, ndcg, perplexity, ranks
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Row, pack, pad, size
-from m6rec.tuned import EMBED_WIDTH, ItemBlocks, Tuned
+from m6rec.tuned import ItemBlocks, Tuned
 from m6rec.types import Draft, Item
 from m6rec.writer import Writer
 
@@ -325,7 +325,7 @@ def tune(
         config: How to train.
         folder: See ``fit``; the tuning is saved there at the end.
         log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets. It is not by default:
-            what is popular is left to the factors.
+            what is popular is left to the links.
         progress: See ``fit``.
     """
     states = tuned.cache.fetch([*texts(training), *texts(validation)])
@@ -349,8 +349,7 @@ def tune(
         labels = np.concatenate([row.answers for row in validation])
         if catalogue is None:
             return auc(labels, tuned.scores(validation))
-        users_QE, items_IE = tuned.vectors(validation)[:, :EMBED_WIDTH], tuned.item_vectors(items)[:, :EMBED_WIDTH]
-        return ndcg(ranks(users_QE @ items_IE.T, labels), 10)  # by what is read alone
+        return ndcg(ranks(tuned.vectors(validation) @ tuned.item_vectors(items).T, labels), 10)  # links take no part
 
     history = fit(
         tuned.tuning,

@@ -29,8 +29,8 @@ from m6rec.foundation.stores import Store
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.text.batch import Batch, Row, pack, pad, size
-from m6rec.text.factors import FILE, RANK, Factors
-from m6rec.text.factors import load as load_factors
+from m6rec.text.links import FILE, Links
+from m6rec.text.links import load as load_links
 from m6rec.text.past import STATISTICS, TRACES
 from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
@@ -41,8 +41,6 @@ TEMPERATURE = 0.07
 EMBED_WIDTH = 128
 UPPER_LAYERS = 1
 """Layers that run online by default: a second gains .0012 AUC and doubles the time (design/002-one-cache.md)."""
-TEXT_WEIGHT = 0.03
-"""What a cosine of texts weighs beside a product of factors; chosen on validation (design/log.md)."""
 INFERENCE_TOKENS = 2048
 """Padded kept tokens of one inference batch."""
 
@@ -84,7 +82,7 @@ class Tuned:
         domain: The domain.
         tuning: The trained parameters.
         cache: Where states come from.
-        factors: The collaborative signal of a retrieval task; None without.
+        links: The collaborative signal of a retrieval task; None without.
     """
 
     def __init__(
@@ -93,33 +91,32 @@ class Tuned:
         foundation: Foundation,
         tuning: Tuning,
         cache: StateCache,
-        factors: Factors | None = None,
+        links: Links | None = None,
     ) -> None:
         self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
-        self.factors = factors
+        self.links = links
         self.task: Task = tasks.named(config.task)
         self.domain: Domain = domains.named(config.domain)
 
     @property
     def width(self) -> int:
         """Numbers of a vector of ``vectors`` and ``item_vectors``."""
-        return self.tuning.config.embed_width + (RANK if self.factors is not None else 0)
+        return self.tuning.config.embed_width
 
     def digest(self) -> str:
-        """A short digest of what makes ``item_vectors`` of texts: foundation, split, tuning and factors."""
+        """A short digest of what makes ``item_vectors``: foundation, split, tuning; and of which items have links."""
         model = self.foundation.model
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.tuning.digest()}".encode())
-        if self.factors is not None:
-            digest.update(json.dumps(self.factors.numbers).encode())
-            digest.update(self.factors.target_IF.tobytes())
+        if self.links is not None:
+            digest.update(json.dumps(self.links.numbers).encode())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Writes the tuning, its factors and its configuration."""
+        """Writes the tuning, its links and its configuration."""
         self.tuning.save(folder)
-        if self.factors is not None:
-            self.factors.save(folder)
+        if self.links is not None:
+            self.links.save(folder)
         save_config(self.config, folder)
 
     def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -216,13 +213,13 @@ class Tuned:
             read, kept = model.answer(turns, self.cache.config.depth, delta=mixture)
             pairs = zip(read, last, strict=True)
             normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
-        answers = self._answers(normed_QD, [row for _, row in asked])
+        answers = self._answers(normed_QD)
         return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
 
     def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None) -> Tensor:
         """Mean loss of the answered questions: cross-entropy, or InfoNCE against the answers of other users.
 
-        A user's own other answers are no negatives: they are liked as well. Factors take no part, so the text learns
+        A user's own other answers are no negatives: they are liked as well. Links take no part, so the text learns
         what a user and an item have to do with each other by itself.
 
         Args:
@@ -256,17 +253,14 @@ class Tuned:
         """
         if self.task.readout != "score":
             raise ConfigError(f"task {self.task.name!r} compares vectors; use vectors and item_vectors")
-        return self._answers(self._hidden(rows, progress), rows).astype(np.float64)
+        return self._answers(self._hidden(rows, progress)).astype(np.float64)
 
     def vectors(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
-        """Vectors of the users, float32 [Q, ``width``], one for every question, row after row.
-
-        They are what is read, of unit length; or, beside factors, that times ``TEXT_WEIGHT``, then the taste.
-        """
-        return self._answers(self._hidden(rows, progress), self.rows(rows)).astype(np.float32)
+        """Vectors of the users, float32 [Q, ``width``] of unit length, one for every question, row after row."""
+        return self._answers(self._hidden(rows, progress)).astype(np.float32)
 
     def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
-        """Vectors of the items, float32 [I, ``width``]: of unit length, read from their text; then any factors."""
+        """Vectors of the items, float32 [I, ``width``]: of unit length, read from their text."""
         if not items:
             return np.zeros((0, self.width), np.float32)
         blocks = ItemBlocks.of(self.task, self.domain, items)
@@ -279,20 +273,16 @@ class Tuned:
                 normed_BCD = self.read(blocks.batch(numbers), states)
                 vectors.append(self.tuning.embed(normed_BCD[0], "item").cpu().numpy())
                 progress(int(numbers[-1]) + 1, len(items))
-        if self.factors is None:
-            return np.concatenate(vectors)
-        return np.concatenate([np.concatenate(vectors), self.factors.targets([item.id for item in items])], 1)
+        return np.concatenate(vectors)
 
     @torch.no_grad()
-    def _answers(self, hidden_QD: Tensor, rows: Sequence[Row]) -> NDArray[np.floating]:
-        """What the task makes of the hidden states of all questions of the rows: scores [Q], or user vectors [Q, E]."""
+    def _answers(self, hidden_QD: Tensor) -> NDArray[np.floating]:
+        """What the task makes of the hidden states of questions: scores [Q], or user vectors [Q, E]."""
         if self.task.readout == "score":
             scores_Q: NDArray[np.float64] = self.tuning.score(hidden_QD).softmax(-1)[:, -1].double().cpu().numpy()
             return scores_Q
-        read_QE: NDArray[np.float32] = self.tuning.embed(hidden_QD, "user").cpu().numpy()
-        if self.factors is None:
-            return read_QE
-        return np.concatenate([TEXT_WEIGHT * read_QE, np.concatenate([row.tastes for row in rows])], 1)
+        vectors_QE: NDArray[np.float32] = self.tuning.embed(hidden_QD, "user").cpu().numpy()
+        return vectors_QE
 
     def _hidden(self, rows: Sequence[Row], progress: Progress) -> Tensor:
         """normed_QD of every question, row after row."""
@@ -361,7 +351,7 @@ def create(
     store: Path | Store | None = None,
     *,
     cache: StateCache | None = None,
-    factors: Factors | None = None,
+    links: Links | None = None,
     seed: int = 0,
 ) -> Tuned:
     """A fresh tuning of a task, which answers as the foundation does.
@@ -371,7 +361,7 @@ def create(
         foundation: The model to tune.
         store: Where the states are kept, a folder or a store; None keeps them in memory.
         cache: A cache of the same split to share instead of one at ``store``.
-        factors: The collaborative signal of a retrieval task, fitted on the training part.
+        links: The collaborative signal of a retrieval task, fitted on the training part.
         seed: Fixes the initial values.
 
     Raises:
@@ -393,7 +383,7 @@ def create(
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), factors)
+    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links)
 
 
 def load(
@@ -414,8 +404,8 @@ def load(
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
-    factors = load_factors(folder) if (folder / FILE).exists() else None
-    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), factors)
+    links = load_links(folder) if (folder / FILE).exists() else None
+    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links)
 
 
 def states_config(depth: int | None, keep: int, upper_layers: int, model: Model) -> StatesConfig:

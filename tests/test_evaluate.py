@@ -11,7 +11,7 @@ from m6rec.evaluate import (
     check_future,
     check_leaks,
     draft_all,
-    fit_factors,
+    fit_links,
     mixed_ranks,
     ranking_metrics,
     ranking_table,
@@ -20,7 +20,7 @@ from m6rec.evaluate import (
 )
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
-from m6rec.text.factors import mixed
+from m6rec.text.links import mixed
 from m6rec.text.log import TEST, VALID, Log, split_by_time
 from m6rec.types import Event, Item, User
 from m6rec.writer import WriterConfig, create
@@ -55,15 +55,13 @@ def test_the_rank_of_a_target_is_its_place_in_the_mixed_list():
     assert set(new[targets]) == {False, True}
 
 
-def test_factors_of_the_training_part_find_what_is_liked_next():
-    factors = fit_factors(SPLIT, BOOKS)
-    assert factors.new(list(ITEMS)).sum() == 3
-    questions = ask_all(named("retrieve"), SPLIT, BOOKS, factors)
+def test_links_of_the_training_part_find_what_is_liked_next():
+    links = fit_links(SPLIT, BOOKS)
+    assert links.new(list(ITEMS)).sum() == 3
+    questions = ask_all(named("retrieve"), SPLIT, BOOKS)
     check_leaks(SPLIT, questions)
-    users = np.concatenate([row.tastes for row in questions.rows[TEST]])
-    every, unseen = retrieval_tables(
-        SPLIT, questions, BOOKS, {"ours": [(users, factors.targets(list(ITEMS)))]}, factors=factors
-    )
+    users, items = np.zeros((len(questions.answers(TEST)), 4), np.float32), np.zeros((len(ITEMS), 4), np.float32)
+    every, unseen = retrieval_tables(SPLIT, questions, BOOKS, {"ours": [(users, items)]}, links=links)
     assert [row.method for row in every.rows] == ["ours", "popularity", "item-kNN", "EASE", "matrix factorisation"]
     found = {row.method: row.mean("HitRate@10") for row in every.rows}
     assert found["ours"] > found["popularity"]
@@ -95,13 +93,13 @@ def test_leaks_are_found():
 
 @pytest.mark.parametrize("name", ["like", "retrieve"])
 def test_no_question_changes_with_its_future(name):
-    check_future(named(name), SPLIT, BOOKS, {"u1", "u2"}, fit=fit_factors)
+    check_future(named(name), SPLIT, BOOKS, {"u1", "u2"}, fit=fit_links)
     with pytest.raises(DataError, match="none of the 1 users has an event in validation or test"):
         check_future(named(name), SPLIT, BOOKS, {"nobody"})
 
 
-def test_factors_of_the_whole_log_are_found():
-    whole = lambda split, domain: fit_factors(replace(split, part=np.zeros_like(split.part)), domain)  # noqa: E731
+def test_links_of_the_whole_log_are_found():
+    whole = lambda split, domain: fit_links(replace(split, part=np.zeros_like(split.part)), domain)  # noqa: E731
     with pytest.raises(DataError, match="questions that know the future"):
         check_future(named("retrieve"), SPLIT, BOOKS, set(USERS), fit=whole)
 

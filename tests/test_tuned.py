@@ -12,11 +12,10 @@ from m6rec.foundation.model import Dense
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import lay_out, texts
 from m6rec.text.batch import pad
-from m6rec.text.factors import RANK, fit
+from m6rec.text.links import fit
 from m6rec.tuned import (
     INFERENCE_TOKENS,
     TEMPERATURE,
-    TEXT_WEIGHT,
     UPPER_LAYERS,
     ItemBlocks,
     Tuned,
@@ -223,32 +222,30 @@ def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
     assert vectors.shape == (6, 128)
 
 
-def test_factors_stand_behind_what_is_read_and_are_saved(tmp_path):
-    factors = fit((event.user, event.item, BOOKS.likes(event)) for event in LOG if event.item != "4")
-    rows, _ = lay_out(tasks.named("retrieve"), LOG, USERS, ITEMS, BOOKS, np.ones(len(LOG), bool), factors)
+def test_links_change_no_vector_and_are_saved(tmp_path):
+    links = fit((event.user, event.item, BOOKS.likes(event)) for event in LOG if event.item != "4")
     plain = make("retrieve")
-    both = Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, factors)
-    users, items = both.vectors(rows), both.item_vectors(list(ITEMS.values()))
-    assert users.shape[1] == items.shape[1] == both.width == 128 + RANK
-    close(users[:, :128], TEXT_WEIGHT * plain.vectors(rows))
-    close(items[:, :128], plain.item_vectors(list(ITEMS.values())))
-    np.testing.assert_array_equal(users[:, 128:], np.concatenate([row.tastes for row in rows]))
-    np.testing.assert_array_equal(items[:, 128:], factors.targets(list(ITEMS)))
+    both = Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, links)
+    users, items = both.vectors(ROWS["retrieve"]), both.item_vectors(list(ITEMS.values()))
+    assert users.shape[1] == items.shape[1] == both.width == 128
+    close(users, plain.vectors(ROWS["retrieve"]))
+    close(items, plain.item_vectors(list(ITEMS.values())))
     both.save(tmp_path)
     again = load(tmp_path, FOUNDATION, both.cache)
-    np.testing.assert_array_equal(again.vectors(rows), users)
+    np.testing.assert_array_equal(again.vectors(ROWS["retrieve"]), users)
     assert again.digest() == both.digest()
+    assert again.links.numbers == links.numbers
 
 
 def test_a_digest_tells_what_makes_vectors_of_items():
     half = tiny.foundation(dtype=torch.bfloat16)
     half.model.id = FOUNDATION.model.id
     plain = make("retrieve")
-    factors = fit((event.user, event.item, BOOKS.likes(event)) for event in LOG)
+    links = fit((event.user, event.item, BOOKS.likes(event)) for event in LOG)
     others = [
         make("retrieve", keep=2),
         make("retrieve", depth=1),
-        Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, factors),
+        Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, links),
         Tuned(plain.config, half, plain.tuning, plain.cache),
     ]
     assert len({one.digest() for one in (plain, *others)}) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import faiss
@@ -98,8 +99,12 @@ class Index:
 
     def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of known ids, [len(ids), E]."""
-        found = [self._index.reconstruct(self._numbers[item]) for item in ids]
-        return np.stack(found) if found else np.zeros((0, self._index.d), np.float32)
+        if not ids:
+            return np.zeros((0, self._index.d), np.float32)
+        vectors_IE: NDArray[np.float32] = self._index.reconstruct_batch(
+            np.array([self._numbers[item] for item in ids], np.int64)
+        )
+        return vectors_IE
 
     def search(
         self,
@@ -108,14 +113,17 @@ class Index:
         *,
         only: Collection[str] | None = None,
         without: Collection[str] = (),
+        pulls: Mapping[str, float] = MappingProxyType({}),
     ) -> list[tuple[str, float]]:
-        """The nearest ids with their inner products, the best first.
+        """The best ids with their scores, inner products and pulls, the best first.
 
         Args:
             vector_E: What to be near to.
             count: How many at most; as many are found as the filters leave.
             only: Ids to choose from; None for all.
             without: Ids to leave out.
+            pulls: What some ids score besides their inner product; at least 0, so that the best of the others are
+                among the nearest.
         """
         chosen = self._numbers.keys() if only is None else set(only) & self._numbers.keys()
         left_out = set(without) & self._numbers.keys()
@@ -130,7 +138,13 @@ class Index:
         parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         query = np.ascontiguousarray(vector_E[None], np.float32)
         scores, numbers = self._index.search(query, count, params=parameters)
-        return [(self._ids[int(n)], float(s)) for n, s in zip(numbers[0], scores[0], strict=True)]
+        found = {self._ids[int(n)]: float(s) for n, s in zip(numbers[0], scores[0], strict=True)}
+        pulled = [item for item in pulls if item in chosen and item not in left_out]
+        if not pulled:
+            return [*found.items()]
+        for item, product in zip(pulled, (self.vectors(pulled) @ query[0]).tolist(), strict=True):
+            found[item] = product + pulls[item]
+        return sorted(found.items(), key=lambda one: -one[1])[:count]
 
 
 def _quantiser(width: int) -> faiss.IndexScalarQuantizer:

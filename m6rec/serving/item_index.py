@@ -17,19 +17,21 @@ from safetensors.numpy import save_file
 
 from m6rec.errors import StoreError
 from m6rec.serving.index import Index
-from m6rec.text.factors import mixed
+from m6rec.text.links import mixed
 from m6rec.tuned import Tuned
 from m6rec.types import Item
 
 FILE = "items.safetensors"
-_FORMAT = "1"
+NUM_PULLED = 1_000
+"""Items that a user's likes pull, the strongest; what they pull less is found by its text alone."""
+_FORMAT = "2"
 _DIGEST_BYTES = 16
 
 _log = logging.getLogger(__name__)
 
 
 class ItemIndex:
-    """Item vectors of one retrieval task: of items with factors, and of those without, which are searched apart.
+    """Item vectors of one retrieval task: of items with links, and of those without, which are searched apart.
 
     A snapshot is one file, so that it is whole or not there. Its header is a card of its format, of what its vectors
     were made with (``Tuned.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read items
@@ -50,8 +52,8 @@ class ItemIndex:
     def put(self, items: Sequence[Item], vectors_IE: NDArray[np.float32]) -> None:
         """Adds items or replaces them."""
         ids = [item.id for item in items]
-        factors = self._retrieve.factors
-        new = np.zeros(len(ids), np.bool_) if factors is None else factors.new(ids)
+        links = self._retrieve.links
+        new = np.zeros(len(ids), np.bool_) if links is None else links.new(ids)
         for part, chosen in (("known", ~new), ("new", new)):
             places = np.flatnonzero(chosen)
             self._parts[part].put([ids[place] for place in places], vectors_IE[places])
@@ -69,10 +71,18 @@ class ItemIndex:
         return np.concatenate([(known if item in known else new).vectors([item]) for item in ids])
 
     def search(
-        self, vector_E: NDArray[np.float32], count: int, only: Collection[str] | None, without: Collection[str]
+        self,
+        vector_E: NDArray[np.float32],
+        count: int,
+        only: Collection[str] | None,
+        without: Collection[str],
+        liked: Sequence[str],
     ) -> list[tuple[str, float]]:
-        """The best of both (``text.factors.mixed``)."""
-        known, new = (part.search(vector_E, count, only=only, without=without) for part in self._parts.values())
+        """The best of both (``text.links.mixed``) by cosine and, of items with links, by what ``liked`` pulls."""
+        links = self._retrieve.links
+        pulls = {} if links is None else links.strongest(liked, NUM_PULLED)
+        known = self._parts["known"].search(vector_E, count, only=only, without=without, pulls=pulls)
+        new = self._parts["new"].search(vector_E, count, only=only, without=without)
         return mixed(known, new)[:count]
 
     def save(self, folder: Path, items: Mapping[str, Item]) -> None:

@@ -50,7 +50,7 @@ from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
 from m6rec.text.verbalise import quote
-from m6rec.tuned import TEXT_WEIGHT, Tuned
+from m6rec.tuned import Tuned
 from m6rec.types import Event, Item, Ranked, Segment, User
 from m6rec.writer import Writer
 
@@ -211,7 +211,7 @@ class Recommender(LocalBackend):
         """``retrieve`` of several users, whose vectors are one batch."""
         task = self._retrieve
         rows = [
-            (user, tasks.ask(task.task, self._past, self._user(user), [], task.domain, self._items, task.factors))
+            (user, tasks.ask(task.task, self._past, self._user(user), [], task.domain, self._items))
             for user, _, _ in requests
         ]
         answers = []
@@ -223,7 +223,8 @@ class Recommender(LocalBackend):
             if filters.categories:
                 wanted = set(filters.categories)
                 only = {item.id for item in self._live.values() if wanted & set(item.categories)}
-            found = self._index.search(vectors_1E[0].astype(np.float32), count, only, without)
+            liked = self._past.liked(user)
+            found = self._index.search(vectors_1E[0].astype(np.float32), count, only, without, liked)
             answers.append([Ranked(self._live[item], score) for item, score in found])
         return answers
 
@@ -295,17 +296,16 @@ class Recommender(LocalBackend):
 
     def _suggest(self, session: Session, person: User) -> list[Ranked]:
         task, key = self._retrieve, f"{person.id}\0"  # what was read of the user without the conversation is kept
-        row = tasks.ask(task.task, self._past, person, [], task.domain, self._items, task.factors)
+        row = tasks.ask(task.task, self._past, person, [], task.domain, self._items)
         vector_E = self._retrieval.answers([(key, row)])[0][0].astype(np.float32)
         if session.query:
-            read_E = self._passing_retrieve.item_vectors([Item("query", session.query)])[0]
-            weight = QUERY_WEIGHT * (1.0 if task.factors is None else TEXT_WEIGHT)
-            vector_E[: len(read_E)] += weight * read_E  # the factors after it know no words
+            vector_E += QUERY_WEIGHT * self._passing_retrieve.item_vectors([Item("query", session.query)])[0]
         only = None
         if session.constrained:
             only = {item.id for item in self._live.values() if session.allows(item, self._lexicon)}
         without = session.named | self._past.seen(person.id)
-        found = [self._live[item] for item, _ in self._index.search(vector_E, NUM_RETRIEVED, only, without)]
+        liked = self._past.liked(person.id)
+        found = [self._live[item] for item, _ in self._index.search(vector_E, NUM_RETRIEVED, only, without, liked)]
         if not found:
             return []
         rank = self._rank

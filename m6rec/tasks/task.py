@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.text.batch import Row
-from m6rec.text.factors import Factors
 from m6rec.text.past import Past
 from m6rec.types import Event, Item, Segment, User
 
@@ -106,12 +105,10 @@ def ask(
     candidates: Sequence[Item],
     domain: Domain,
     items: dict[str, Item],
-    factors: Factors | None = None,
 ) -> Row:
     """Asks about several items at one moment. ``past`` ends before it, so the future is out of reach.
 
-    Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone; their
-    user has a taste where there are ``factors``.
+    Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone.
     """
     words = context(task, past, user, domain, items)
     if task.ask:
@@ -127,7 +124,6 @@ def ask(
         nothing,
         nothing,
         past.traces(user.id) if task.uses_signals else _none(0),
-        past.taste(user.id, factors)[None] if factors else _none(0),
     )
 
 
@@ -150,7 +146,6 @@ def lay_out(
     items: dict[str, Item],
     domain: Domain,
     wanted: NDArray[np.bool_],
-    factors: Factors | None = None,
 ) -> tuple[list[Row], Past]:
     """Reads a log forward once and asks ``task`` of the wanted events, each just before it happens.
 
@@ -161,7 +156,6 @@ def lay_out(
         items: By id; for "embed" an answer is the position of its item here.
         domain: The domain.
         wanted: bool [len(events)], the events to ask of (a part of the split).
-        factors: Where given, each question has the user's taste just before it.
 
     Returns:
         A row for each user with a question, in order of first appearance, and the past after the last event.
@@ -178,8 +172,6 @@ def lay_out(
             item = items[event.item]
             draft.visible.append(len(draft.context))
             draft.candidates.append(task.ask(past.time) if task.ask else task.candidate(item, domain))
-            if factors is not None:
-                draft.tastes.append(past.taste(event.user, factors))
             draft.signals.append(_none(1)[0] if task.ask else _signals(task, past, event.user, [item.id])[0])
             draft.answers.append(numbers[event.item] if task.readout == "embed" else answer)
             draft.events.append(position)
@@ -209,7 +201,6 @@ class _Draft:
         self.visible: list[int] = []
         self.candidates: list[tuple[Segment, ...]] = []
         self.signals: list[NDArray[np.float32]] = []
-        self.tastes: list[NDArray[np.float32]] = []
         self.answers: list[int] = []
         self.events: list[int] = []
 
@@ -222,7 +213,6 @@ class _Draft:
             np.array(self.answers),
             np.array(self.events),
             traces,
-            np.stack(self.tastes) if self.tastes else _none(0),
         )
         return whole.only(np.ones(len(self.events), np.bool_))  # nothing after the last question is looked at
 

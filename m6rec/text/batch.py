@@ -30,7 +30,6 @@ class Row:
         events: int64 [C], positions in the log.
         traces: float32 [H, len(TRACES)] of the last H segments of the context, which are the behaviours; [0, 0] for
             tasks without.
-        tastes: float32 [C, F], the user's taste (``text.factors``) at each question; [0, 0] for tasks without.
     """
 
     context: tuple[Segment, ...]
@@ -40,7 +39,6 @@ class Row:
     answers: NDArray[np.int64]
     events: NDArray[np.int64]
     traces: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    tastes: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def only(self, keep: NDArray[np.bool_]) -> Row:
         """This row with some of its questions; ``keep`` is bool [C], not all False."""
@@ -55,7 +53,6 @@ class Row:
             self.answers[keep],
             self.events[keep],
             self.traces[: max(0, end - self.num_facts)],
-            self.tastes[keep] if len(self.tastes) else self.tastes,
         )
 
     @property

@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.text.factors import MAX_LIKES, Factors
+from m6rec.text.links import MAX_LIKES
 from m6rec.types import Event, Item
 
 Floats = NDArray[np.float32]
@@ -143,10 +143,10 @@ class Past:
         traces = [] if row is None else self._traces[row]
         return np.array(traces, np.float32).reshape(len(traces), len(TRACES))
 
-    def taste(self, user: str, factors: Factors) -> Floats:
-        """The user's taste now, [F], by what they have liked."""
+    def liked(self, user: str) -> list[str]:
+        """Ids of the user's latest likes, as many as ``Links.pulls`` looks at, oldest first."""
         likes = (event.item for event in reversed(self.history(user)) if self._likes(event))
-        return factors.taste([*islice(likes, MAX_LIKES)][::-1])
+        return [*islice(likes, MAX_LIKES)][::-1]
 
     @property
     def time(self) -> int:

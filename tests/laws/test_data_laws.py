@@ -9,7 +9,6 @@ from m6rec.domains import domain as domains
 from m6rec.tasks import diary, writing
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import ask, lay_out, texts
-from m6rec.text.factors import fit
 from m6rec.text.past import Past
 from m6rec.types import SLOTS, Event, Item, Question, User
 from tests import tiny
@@ -58,7 +57,6 @@ class Shop:
         }
         self.users = {f"zq{n}-user": User(f"zq{n}-user", USER_DETAILS.get(name, {}) if n % 2 else {}) for n in range(4)}
         self.log = self.events(30, seed=0)
-        self.factors = fit((event.user, event.item, self.domain.likes(event)) for event in self.log[:25])
 
     def events(self, count, *, seed, start=1_000):
         rng = np.random.default_rng(seed)
@@ -75,7 +73,7 @@ class Shop:
 
     def questions(self, task, events):
         """(context and candidate, numbers, answer) of every event that asks something, by its position."""
-        rows, _ = lay_out(task, events, self.users, self.items, self.domain, np.ones(len(events), bool), self.factors)
+        rows, _ = lay_out(task, events, self.users, self.items, self.domain, np.ones(len(events), bool))
         return {
             int(row.events[number]): (row.question(number), numbers_of(row, number), int(row.answers[number]))
             for row in rows
@@ -92,9 +90,9 @@ class Shop:
 
 
 def numbers_of(row, number):
-    """What a question is told in numbers: signals, taste, and the traces of the behaviours that it sees."""
+    """What a question is told in numbers: signals, and the traces of the behaviours that it sees."""
     seen = max(0, row.visible[number] - row.num_facts)
-    return [*row.signals[number].tolist(), *row.tastes[number].tolist(), *row.traces[:seen].ravel().tolist()]
+    return [*row.signals[number].tolist(), *row.traces[:seen].ravel().tolist()]
 
 
 @pytest.fixture(params=domains.names())
@@ -159,7 +157,7 @@ def test_ask_words_a_moment_as_training_does(task, shop):
     for position, event in enumerate(shop.log):
         if position in laid:
             candidates = [shop.items[event.item]]
-            asked = ask(task, past, shop.users[event.user], candidates, shop.domain, shop.items, shop.factors)
+            asked = ask(task, past, shop.users[event.user], candidates, shop.domain, shop.items)
             question, signals, _ = laid[position]
             assert asked.question(0) == question
             np.testing.assert_allclose(numbers_of(asked, 0), signals, rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from m6rec.serving import index as module
 from m6rec.serving.item_index import FILE, ItemIndex
-from m6rec.text.factors import fit
+from m6rec.text.links import fit
 from m6rec.tuned import Tuned, TunedConfig, create
 from m6rec.types import Item
 from tests import tiny
@@ -19,10 +19,10 @@ ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama", "Wär 😀")[: n % 3]) fo
 
 @pytest.fixture(scope="module")
 def retrieve():
-    """Of the twelve items, three have factors."""
+    """Of the twelve items, three have links."""
     plain = create(TunedConfig(task="retrieve", domain="movielens", foundation="tiny"), tiny.foundation(num_layers=4))
-    factors = fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6))
-    return Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, factors)
+    links = fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6))
+    return Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, links)
 
 
 def built(retrieve, items=ITEMS):
@@ -45,7 +45,7 @@ def restored(retrieve, folder, items=ITEMS):
 
 def found(index, retrieve):
     query = np.random.default_rng(0).standard_normal(retrieve.width).astype(np.float32)
-    return index.search(query, 100, None, ())
+    return index.search(query, 100, None, (), ["i1"])
 
 
 def test_a_restored_index_answers_as_the_one_that_was_saved(retrieve, folder):
@@ -89,19 +89,19 @@ def test_it_is_written_only_when_it_changed(retrieve, folder):
 
 
 def other_seed(retrieve):
-    return create(retrieve.config, retrieve.foundation, cache=retrieve.cache, factors=retrieve.factors, seed=7)
+    return create(retrieve.config, retrieve.foundation, cache=retrieve.cache, links=retrieve.links, seed=7)
 
 
-def other_factors(retrieve):
-    factors = fit((f"u{n % 2}", f"i{n % 2}", True) for n in range(6))
-    return Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, factors)
+def other_links(retrieve):
+    links = fit((f"u{n % 2}", f"i{n % 2}", True) for n in range(6))
+    return Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, links)
 
 
 def other_foundation(retrieve):
-    return create(retrieve.config, tiny.foundation(num_layers=4, seed=3), factors=retrieve.factors)
+    return create(retrieve.config, tiny.foundation(num_layers=4, seed=3), links=retrieve.links)
 
 
-@pytest.mark.parametrize("change", [other_seed, other_factors, other_foundation])
+@pytest.mark.parametrize("change", [other_seed, other_links, other_foundation])
 def test_a_snapshot_of_another_tuning_is_refused(retrieve, folder, caplog, change):
     index = restored(change(retrieve), folder)
     assert not any(item in index for item in ITEMS)

@@ -10,10 +10,10 @@ from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.histories import LmdbHistories
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.task import ask
-from m6rec.text.factors import fit
+from m6rec.text.links import fit
 from m6rec.text.log import Log
 from m6rec.text.past import Past
-from m6rec.tuned import TEXT_WEIGHT, Tuned, TunedConfig, create
+from m6rec.tuned import Tuned, TunedConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -133,19 +133,19 @@ def test_a_new_item_is_found_and_ranked_within_a_second(recommender):
 
 def test_one_retrieved_place_in_ten_is_for_new_items(tunings):
     retrieve, rank = tunings
-    factors = fit((event.user, event.item, event.value >= 4) for event in EVENTS)
-    both = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, factors)
+    links = fit((event.user, event.item, event.value >= 4) for event in EVENTS)
+    both = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, links)
     recommender = Recommender(both, rank, LOG, observed())
     known = [f"k{n}" for n in range(20)]
     recommender.upsert([Item(name, name) for name in known])
-    with_factors = {"i0", "i1", "i2", "i3", "i4"}
+    with_links = {"i0", "i1", "i2", "i3", "i4"}
     found = ids(recommender.retrieve("u0", filters=Filters(seen=True)))
-    assert set(found[:5]) == with_factors  # fewer than nine, so the rest follows
-    assert sorted(found[5:]) == sorted([*known, *(set(ITEMS) - with_factors)])
-    taste = observed().taste("u0", factors)
-    scores = {i: float(taste @ factors.targets([i])[0]) for i in with_factors}
+    assert set(found[:5]) == with_links  # fewer than nine, so the rest follows
+    assert sorted(found[5:]) == sorted([*known, *(set(ITEMS) - with_links)])
+    pulls = links.strongest(observed().liked("u0"), 5)
     listed = {one.item.id: one.score for one in recommender.retrieve("u0", filters=Filters(seen=True))}
-    assert all(abs(listed[i] - scores[i]) <= TEXT_WEIGHT for i in with_factors)
+    assert all(abs(listed[i] - pulls.get(i, 0)) <= 1 + 1e-5 for i in with_links)  # the rest is a cosine
+    assert max(pulls.values()) > 0
     recommender.delete(["i0", "k3"])
     assert not {"i0", "k3"} & set(ids(recommender.retrieve("u0", filters=Filters(seen=True))))
     assert len(recommender.recommend("u0", 5, diversity=0.5).items) == 5

@@ -4,7 +4,6 @@ import pytest
 from m6rec.domains.domain import named
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
-from m6rec.text.factors import fit
 from m6rec.text.past import Past
 from m6rec.tuned import TunedConfig, create
 from m6rec.types import Event, Item, User
@@ -56,13 +55,12 @@ def test_turns_score_as_whole_rows_do(options):
 
 def test_vectors_of_users_are_those_of_whole_rows():
     foundation = tiny.foundation(num_layers=4)
-    factors = fit((event.user, event.item, MOVIES.likes(event)) for event in EVENTS)
     config = TunedConfig(task="retrieve", domain="movielens", foundation="tiny")
-    tuned = create(config, foundation, factors=factors)
+    tuned = create(config, foundation)
     turns, past = Turns(tuned), Past(ITEMS, MOVIES.likes)
     for event in EVENTS:
         past.observe(event)
-        row = ask(tuned.task, past, USERS["u"], [], MOVIES, ITEMS, factors)
+        row = ask(tuned.task, past, USERS["u"], [], MOVIES, ITEMS)
         np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.vectors([row]), atol=1e-6)
 
 

@@ -1,0 +1,294 @@
+"""Ours beside tuned peers on the same split files: ``make bench-evidence``.
+
+Parts, each of which can be run alone (``--part``):
+
+- movielens_like, ml1m_collm: like-ranking, beside peers that one harness tuned (``benchmarks.peers``);
+- movielens_retrieve, amazon_beauty, amazon_toys: full ranking of the catalogue;
+- samples: how many examples each method needs (``benchmarks.samples``);
+- methods: tuning methods at one number of parameters (``benchmarks.methods``);
+- forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``).
+
+``QUICK=1`` has one seed and short searches, and writes to ``runs/bench``; the full form writes to
+``benchmarks/results``. A part that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from benchmarks import parts, sets
+from benchmarks.peers import FULL, QUICK, Budget, rankers, retrievers
+from benchmarks.peers.__main__ import PUBLISHED, folder
+from benchmarks.setup import SEEDS, AbsentError, Claims, Setup, research
+from benchmarks.tunings import tunings
+from m6rec import baselines
+from m6rec.demo import LIKE, OURS, RETRIEVE
+from m6rec.domains import prepared
+from m6rec.domains.domain import Domain
+from m6rec.evaluate import Questions, fit_links, vector_ranks
+from m6rec.foundation.checkpoint import DEFAULT
+from m6rec.metrics import auc, bootstrap_difference, uauc
+from m6rec.report import Row, Table
+from m6rec.tasks.task import Task, ask
+from m6rec.text.batch import Row as Asked
+from m6rec.text.log import TEST, TRAIN, VALID, Split
+from m6rec.text.past import STATISTICS, Past
+from m6rec.train import TrainConfig
+from m6rec.tuned import Tuned, TunedConfig
+
+Floats = NDArray[np.floating[Any]]
+NOWHERE = Path("runs/bench/evidence")
+LINKS, TEXT = "m6rec, its links alone", "m6rec, without links"
+COUNTS = (0, 3, 10, 30, 100)
+"""Where the user's or the item's number of earlier events is cut for the tables of cold starts."""
+
+
+def _budget(setup: Setup) -> Budget:
+    return QUICK if setup.quick else FULL
+
+
+def _seeds(setup: Setup) -> tuple[int, ...]:
+    return SEEDS[:1] if setup.quick else SEEDS
+
+
+def _tell(text: str) -> None:
+    typer.echo(f"  {text}", err=True)
+
+
+def _tuned(
+    name: str, config: TunedConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
+) -> tuple[Questions, Any, list[Tuned]]:
+    training = replace(training, epochs=1) if setup.quick else training
+    at = NOWHERE / ("quick" if setup.quick else "full") / name
+    return tunings(config, split, domain, training, _seeds(setup), at)
+
+
+def ranked(
+    name: str, task_domain: str, split: Split, domain: Domain, setup: Setup, warm: NDArray[np.bool_] | None = None
+) -> tuple[dict[str, Any], Claims]:
+    """Like-ranking of one set: ours and the peers, the same by how much was known, and all of a user asked at once."""
+    config = TunedConfig(task="like", domain=task_domain, foundation=DEFAULT)
+    questions, _, runs = _tuned(name, config, split, domain, LIKE, setup)
+    found: dict[str, list[Floats]] = {OURS: [one.scores(questions.rows[TEST]) for one in runs]}
+    peers = rankers.ranking(split, domain, questions, _budget(setup), folder(name, _budget(setup)), tell=_tell)
+    table = rankers.table(f"Likes, {name}", split, questions, found | peers, _budget(setup), warm)
+    events, labels = questions.events(TEST), questions.answers(TEST)
+    users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
+    best = max(peers, key=lambda peer: np.mean([auc(labels, scores) for scores in peers[peer]]))
+    gap = bootstrap_difference(labels, np.mean(found[OURS], 0), np.mean(peers[best], 0), users)
+    note = (
+        f"{table.note} Paired bootstrap over users, seeds averaged, against {best}: {gap.value:+.4f} AUC, "
+        f"95 % [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}. Every method is told all events before a question."
+    )
+    published = [
+        Row(method=f"{who}, published", metrics=_tuples(told)) for who, told in PUBLISHED.get(name, {}).items()
+    ]
+    table = replace(table, ours=OURS, note=note, rows=(*table.rows, *published))
+    tables = [table, *_by_count(name, split, events, labels, {OURS: found[OURS], best: peers[best]})]
+    tables.append(_at_once(name, runs, questions, split, domain))
+    claims: Claims = [
+        (f"{name}: lead over the best tuned peer, {best}, in AUC", gap.value, ">", 0),
+        (f"{name}: p of that lead", gap.p, "<=", 0.05),
+    ]
+    if name == "ml1m_collm":
+        ours = next(row for row in table.rows if row.method == OURS)
+        claims += [(f"{name}: AUC", ours.mean("AUC"), ">=", 0.745), (f"{name}: UAUC", ours.mean("UAUC"), ">=", 0.70)]
+    return {"seed": list(_seeds(setup)), "tables": tuple(tables)}, claims
+
+
+def _tuples(told: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
+    return {metric: (value,) for metric, value in told.items()}
+
+
+def _by_count(
+    name: str, split: Split, events: NDArray[np.int64], labels: NDArray[np.int64], found: Mapping[str, list[Floats]]
+) -> list[Table]:
+    """AUC by how many events of the user, and of the item, there had been before the question."""
+    earlier = {"user": np.zeros(len(split.part), np.int64), "item": np.zeros(len(split.part), np.int64)}
+    for whose, count_E in earlier.items():
+        counts: dict[str, int] = {}
+        for at, event in enumerate(split.log.events):
+            key = event.user if whose == "user" else event.item
+            count_E[at] = counts.get(key, 0)
+            counts[key] = count_E[at] + 1
+    tables = []
+    for whose, count_E in earlier.items():
+        bucket_Q = np.searchsorted(COUNTS, count_E[events])  # 0: none, then up to each of COUNTS
+        words = ("0", *(f"{low + 1}-{high}" for low, high in itertools.pairwise(COUNTS)), f">{COUNTS[-1]}")
+        chosen = {
+            f"{word} (n={int((bucket_Q == number).sum())})": bucket_Q == number
+            for number, word in enumerate(words)
+            if len(set(labels[bucket_Q == number])) == 2
+        }
+        rows = tuple(
+            Row(
+                method=method,
+                metrics={word: tuple(auc(labels[at], scores[at]) for scores in by_seed) for word, at in chosen.items()},
+            )
+            for method, by_seed in found.items()
+        )
+        title = f"Likes, {name}: AUC by the number of the {whose}'s earlier events"
+        tables.append(Table(title=title, metric=next(iter(chosen)), rows=rows, ours=OURS))
+    return tables
+
+
+def _at_once(name: str, runs: Sequence[Tuned], questions: Questions, split: Split, domain: Domain) -> Table:
+    """All test questions of a user asked at the moment of the first: nobody is told what happens between them."""
+    rows = moments(runs[0].task, split, domain)
+    events, labels = (np.concatenate([getattr(row, of) for row in rows]) for of in ("events", "answers"))
+    signals = np.concatenate([row.signals for row in rows])
+    users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
+    found: dict[str, list[Floats]] = {OURS: [one.scores(rows) for one in runs]}
+    train = questions.signals(TRAIN), questions.answers(TRAIN)
+    found["MLP, same statistics"] = [baselines.fit_mlp(*train, seed=seed)(signals) for seed in range(len(runs))]
+    found["item's share of likes"] = [signals[:, STATISTICS.index("item_share")]]
+    return Table(
+        title=f"Likes, {name}: a user's test questions all at once",
+        metric="AUC",
+        rows=tuple(
+            Row(
+                method=method,
+                metrics={
+                    "AUC": tuple(auc(labels, scores) for scores in by_seed),
+                    "UAUC": tuple(uauc(labels, scores, users) for scores in by_seed),
+                },
+            )
+            for method, by_seed in found.items()
+        ),
+        ours=OURS,
+        note="Asked at the moment of a user's first test event; nobody is told what anyone does from then on.",
+    )
+
+
+def moments(task: Task, split: Split, domain: Domain) -> list[Asked]:
+    """A row for each user with test events: all of their items, asked just before the first."""
+    log = split.log
+    own: dict[str, list[int]] = {}
+    for at in np.flatnonzero(split.part == TEST).tolist():
+        own.setdefault(log.events[at].user, []).append(at)
+    past, rows = Past(log.items, domain.likes), []
+    for at, event in enumerate(log.events):
+        positions = own.get(event.user, [])
+        if positions and positions[0] == at:
+            later = [log.events[position] for position in positions]
+            items = [log.items[one.item] for one in later]
+            row = ask(task, past, log.users[event.user], items, domain, dict(log.items))
+            answers = np.array([int(domain.likes(one)) for one in later])
+            rows.append(replace(row, answers=answers, events=np.array(positions)))
+        past.observe(event)
+    return rows
+
+
+def retrieved(
+    name: str, task_domain: str, split: Split, domain: Domain, setup: Setup, *, refit: bool
+) -> tuple[dict[str, Any], Claims]:
+    """Full ranking of the catalogue: ours and the peers; with ``refit`` links and peers know validation too."""
+    config = TunedConfig(task="retrieve", domain=task_domain, foundation=DEFAULT)
+    questions, links, runs = _tuned(name, config, split, domain, RETRIEVE, setup)
+    if refit:
+        links = fit_links(split, domain, TRAIN, VALID)
+    items = list(split.log.items.values())
+    vectors = [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]
+    nothing = [(np.zeros((len(vectors[0][0]), 1), np.float32), np.zeros((len(items), 1), np.float32))]
+    found = {
+        OURS: vector_ranks(split, questions, domain, vectors, links=links),
+        LINKS: vector_ranks(split, questions, domain, nothing, links=links),
+        TEXT: vector_ranks(split, questions, domain, vectors),
+    }
+    at = folder(name, _budget(setup))
+    peers = retrievers.retrieval(split, domain, _budget(setup), at, refit=refit, tell=_tell)
+    title = f"Retrieval, {name}"
+    tables = list(retrievers.tables(title, split, domain, found | peers, _budget(setup), refit=refit))
+    published = [
+        Row(method=f"{who}, published", metrics=_tuples(told))
+        for who, told in PUBLISHED.get(name, {}).items()
+        if "NDCG@10" in told
+    ]
+    tables[0] = replace(tables[0], rows=(*tables[0].rows, *published))
+    tables = [replace(table, ours=OURS) for table in tables]
+    claims: Claims = []
+    for metric in ("HitRate@10", "NDCG@10"):
+        value = {row.method: row.mean(metric) for row in tables[0].rows}
+        best = max(peers, key=lambda peer: value[peer])
+        claims.append((f"{name}: {metric} over that of {best}", value[OURS] - value[best], ">=", 0))
+        for who, told in PUBLISHED.get(name, {}).items():
+            if who.startswith("SASRec"):
+                claims.append((f"{name}: {metric}", value[OURS], ">=", told[metric]))
+    for table in tables[1:]:
+        value = {row.method: row.mean("HitRate@10") for row in table.rows}
+        twice = 2 * max(value[peer] for peer in peers)
+        claims.append((f"{name}: unseen items, HitRate@10 less twice the best peer's", value[OURS] - twice, ">", 0))
+    return {"seed": list(_seeds(setup)), "tables": tuple(tables)}, claims
+
+
+def _movielens() -> prepared.Prepared:
+    return prepared.prepare("movielens", "time", NOWHERE / "movielens")
+
+
+def movielens_like(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """The demo's like-ranking."""
+    made = _movielens()
+    return ranked("movielens_like", "movielens", made.split, made.domain, setup)
+
+
+def movielens_retrieve(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """The demo's retrieval."""
+    made = _movielens()
+    return retrieved("movielens_retrieve", "movielens", made.split, made.domain, setup, refit=False)
+
+
+def ml1m_collm(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """Likes of MovieLens-1M on CoLLM's split."""
+    made = sets.ml1m_collm(research("ml1m_collm"))
+    return ranked("ml1m_collm", "benchmarks.sets:LIKES", made.split, made.domain, setup, made.warm)
+
+
+def _purchases(name: str) -> parts.Measure:
+    def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+        made = sets.amazon_sequences(research(name))
+        return retrieved(name, "benchmarks.sets:PURCHASES", made.split, made.domain, setup, refit=True)
+
+    return measure
+
+
+def _present(measure: parts.Measure) -> parts.Measure:
+    """The part, or a note of what is absent."""
+
+    def measured(setup: Setup) -> tuple[dict[str, Any], Claims]:
+        try:
+            return measure(setup)
+        except AbsentError as error:
+            _tell(str(error))
+            return {"absent": str(error)}, []
+
+    return measured
+
+
+PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
+    "movielens_like": movielens_like,
+    "ml1m_collm": _present(ml1m_collm),
+    "movielens_retrieve": movielens_retrieve,
+    "amazon_beauty": _present(_purchases("amazon_beauty")),
+    "amazon_toys": _present(_purchases("amazon_toys")),
+    **{name: parts.module(name) for name in ("samples", "methods", "forgetting")},
+}
+
+
+def main(
+    part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
+) -> None:
+    setup = Setup(run=NOWHERE, retrieve=NOWHERE, data=NOWHERE, quick=bool(os.environ.get("QUICK")))
+    parts.measure("evidence", "Evidence", {name: PARTS[name] for name in part or PARTS}, setup)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,105 @@
+"""What tuning a second task does to the first one, and to the language model.
+
+With adapters the foundation stays as it is, so both are the same to the last bit. For comparison one set of weights of
+the upper layer is fine-tuned for likes, then for retrieval, as a model without adapters would be. The language model is
+judged by reviews of clothes, which neither task has seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.setup import Claims, Setup
+from m6rec import assets, tuned
+from m6rec.cli import bar
+from m6rec.demo import LIKE
+from m6rec.domains import domain as domains
+from m6rec.domains import prepared
+from m6rec.evaluate import Questions, ask_all
+from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
+from m6rec.foundation.likelihood import log_probabilities
+from m6rec.foundation.model import Model
+from m6rec.metrics import auc
+from m6rec.report import Row, Table
+from m6rec.tasks.task import named
+from m6rec.text.log import TEST, TRAIN, VALID
+from m6rec.train import tune
+from m6rec.tuned import Tuned, TunedConfig
+
+NUM_TEXTS = 200
+FIRST, SECOND = "after likes", "after likes, then retrieval"
+
+
+def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """See the module."""
+    made = prepared.prepare("movielens", "time", Path("runs/bench/evidence/movielens"))
+    foundation = load(DEFAULT)
+    asked = {task: ask_all(named(task), made.split, made.domain) for task in ("like", "retrieve")}
+    items = list(made.split.log.items.values())
+    reviews = [event.text for event in domains.load(domains.named("clothes")).events[:NUM_TEXTS]]
+    before = nats(foundation, foundation.model, reviews)
+    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+    cache = tuned.create(config, foundation, assets.home() / "states").cache
+    training = replace(LIKE, epochs=1 if setup.quick else 2)
+
+    def trained(task: str, method: str, start: nn.Module | None = None) -> Tuned:
+        one = tuned.create(replace(config, task=task, method=method), foundation, cache=cache)
+        if start is not None:
+            one.tuning.change.load_state_dict(start.state_dict())
+        with bar(f"{method} {task}") as update:
+            rows = asked[task].rows
+            tune(one, rows[TRAIN], rows[VALID], items, training, progress=update)
+        return one
+
+    rows, claims = [], list[tuple[str, float, str, float]]()
+    for method in ("option-adapter", "upper"):
+        like = trained("like", method)
+        first = {"AUC": _auc(like, asked["like"]), "nats a token": _nats(like, foundation, reviews)}
+        shared = method == "upper"
+        retrieve = trained("retrieve", method, like.tuning.change if shared else None)
+        if shared:  # one set of weights: the second task's are the first one's now
+            like.tuning.change.load_state_dict(retrieve.tuning.change.state_dict())
+        second = {"AUC": _auc(like, asked["like"]), "nats a token": _nats(retrieve, foundation, reviews)}
+        for when, values in ((FIRST, first), (SECOND, second)):
+            rows.append(Row(method=f"{method}, {when}", metrics={name: (value,) for name, value in values.items()}))
+        if not shared:
+            claims += [
+                ("adapters: change of AUC in likes by tuning retrieval", abs(second["AUC"] - first["AUC"]), "<=", 0),
+                ("adapters: change of nats a token of other text", abs(second["nats a token"] - before), "<=", 0),
+            ]
+    table = Table(
+        title="Forgetting: likes of MovieLens-100k, and reviews of clothes",
+        metric="AUC",
+        rows=tuple(rows),
+        note=f"Untuned: {before:.4f} nats a token. Adapters are off where the language model is judged; 'upper' has "
+        f"one set of weights for everything. {training.epochs} epochs, one seed.",
+    )
+    return {"tables": (table,), "nats_a_token_untuned": before}, claims
+
+
+def _auc(like: Tuned, questions: Questions) -> float:
+    return auc(questions.answers(TEST), like.scores(questions.rows[TEST]))
+
+
+def _nats(one: Tuned, foundation: Foundation, texts: list[str]) -> float:
+    """Of the language model as this tuning leaves it: changed where its weights are the model's, else as it was."""
+    model = one.tuning.merge(foundation.model) if one.config.method == "upper" else foundation.model
+    return nats(foundation, model, texts)
+
+
+@torch.no_grad()
+def nats(foundation: Foundation, model: Model, texts: list[str]) -> float:
+    """Mean negative log-likelihood of a token of the texts, each read by itself."""
+    found: list[np.ndarray[Any, Any]] = []
+    for ids in foundation.tokenizer.encode(texts):
+        if len(ids) > 1:
+            row = torch.tensor([ids])
+            normed_LD = model.finish(model.lower(row, model.config.num_layers))[0]
+            found.append(-log_probabilities(model, normed_LD[:-1], row[0, 1:]).cpu().numpy())
+    return float(np.concatenate(found).mean())
