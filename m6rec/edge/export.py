@@ -255,9 +255,29 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     graph = program.model_proto
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
+    _transpose(graph)
     if DTYPES[dtype] < 32:
         _round(graph, DTYPES[dtype])
     onnx.save(graph, file)
+
+
+def _transpose(graph: Any) -> None:
+    """Turns weights that several layers share, of which the exporter leaves the turning to the device."""
+    from onnx import numpy_helper
+
+    weights = {one.name: one for one in graph.graph.initializer if len(one.dims) == 2}
+    for node in [node for node in graph.graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
+        matrix = numpy_helper.to_array(weights[node.input[0]])
+        graph.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(matrix.T), node.output[0]))
+        graph.graph.node.remove(node)
+    _drop_unused(graph)
+
+
+def _drop_unused(graph: Any) -> None:
+    needed = {name for node in graph.graph.node for name in node.input}
+    kept = [one for one in graph.graph.initializer if one.name in needed]
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(kept)
 
 
 def _round(graph: Any, bits: int) -> None:
@@ -309,11 +329,9 @@ def _round(graph: Any, bits: int) -> None:
                     accuracy_level=EIGHT_BIT_PRODUCTS,
                 )
             )
-    needed = {name for node in nodes for name in node.input}
-    kept = [one for one in graph.graph.initializer if one.name in needed]
-    del graph.graph.node[:], graph.graph.initializer[:]
+    del graph.graph.node[:]
     graph.graph.node.extend(nodes)
-    graph.graph.initializer.extend(kept)
+    _drop_unused(graph)
     graph.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
     graph.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
