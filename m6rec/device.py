@@ -58,7 +58,7 @@ class Card:
         model: Its digest.
         tuning: The digest of the tuning.
         licence: Of the foundation, as far as it is known.
-        dtype: Of the large weights, "float32" or "int8".
+        dtype: Of the large weights, "float32", "int8" or "int4".
         opset: Of the graphs.
         depth: Layers of the lower half.
         keep: States that are kept of a text, the last ones; 0 for all.

@@ -96,6 +96,7 @@ def fit(
     *,
     judge: Callable[[], float] | None = None,
     folder: Path | None = None,
+    schedule: Callable[[float], None] = lambda done: None,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
 ) -> History:
     """Trains the parameters of ``module`` that require gradients, in place.
@@ -108,6 +109,7 @@ def fit(
         judge: A validation measure, greater is better, of the averaged weights; picks the epoch that is kept.
         folder: Where the checkpoint and the TensorBoard log go. A run that was killed goes on from its checkpoint
             with the same losses as if it had not been; a finished one is not trained again.
+        schedule: Called before each step with the share of all steps that is done, and with 1 at the end.
         progress: Called after each step.
 
     Returns:
@@ -123,6 +125,7 @@ def fit(
     while run.epoch < config.epochs and not run.stopped:
         order = np.random.default_rng([config.seed, run.epoch]).permutation(len(batches))
         while run.place < len(order):
+            schedule(len(history.losses) / run.num_steps)
             numbers = order[run.place : run.place + config.accumulate]
             total = 0.0
             for number in numbers:
@@ -155,6 +158,7 @@ def fit(
         run.save()
     if writer:
         writer.close()
+    schedule(1.0)
     run.load_best()
     return history
 

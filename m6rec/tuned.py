@@ -456,8 +456,8 @@ def save_config(config: Any, folder: Path) -> None:
 
 
 def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
-    """Embeddings of the answer words, where the method has option rows."""
-    if not METHODS[method].options or not task.options:
+    """Embeddings of the answer words, where the method has option rows and the foundation such embeddings."""
+    if not METHODS[method].options or not task.options or foundation.model.config.narrow:
         return None
     ids = foundation.tokenizer.encode(task.options)
     table = foundation.model.embed_tokens.weight.float()

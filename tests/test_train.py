@@ -406,3 +406,10 @@ def test_a_tensorboard_log_is_written(tmp_path):
 def test_errors(options, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**options)
+
+
+def test_a_schedule_hears_how_much_is_done():
+    module, heard = nn.Linear(1, 1), []
+    config = TrainConfig(epochs=2, accumulate=2)
+    fit(module, [1.0, 2.0, 3.0], lambda x: module(torch.tensor([x])).square().sum(), config, schedule=heard.append)
+    assert heard == [0, 1 / 4, 2 / 4, 3 / 4, 1]

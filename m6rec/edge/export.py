@@ -32,15 +32,16 @@ from m6rec.text.records import record_of
 from m6rec.tuned import Tuned
 from m6rec.types import SLOTS, Event, Item, User
 
-DTYPES = ("float32", "int8")
+DTYPES = {"float32": 32, "int8": 8, "int4": 4}
+"""Bits of a large weight."""
 STEPS = 4
 OPSET = 20
 LEAST_WEIGHTS = 1 << 15
-"""Numbers of a matrix from which on it is rounded to 8 bits; smaller ones are not worth their error."""
+"""Numbers of a matrix from which on it is rounded; smaller ones are not worth their error."""
 BLOCK = 32
 """Weights that share a scale; 64 and 128 save 4 % of the folder and cost half as much error again."""
 EIGHT_BIT_PRODUCTS = 4
-"""``accuracy_level`` of MatMulNBits: each token's activations are rounded too, a scale for each block of them."""
+"""``accuracy_level`` of MatMulNBits: activations are rounded to 8 bits too, with a scale for each block of a token."""
 
 Progress = Callable[[int, int], None]
 
@@ -52,6 +53,7 @@ def export(
     dtype: str = "int8",
     items: Sequence[Item] = (),
     past: Past | None = None,
+    states: bool = True,
     lower: bool = True,
     since: Card | None = None,
     progress: Progress = lambda done, total: None,
@@ -61,9 +63,10 @@ def export(
     Args:
         tuned: A ranking task on a foundation in float32.
         folder: A new folder.
-        dtype: Of large weights: "float32", or "int8" with a scale for each ``BLOCK`` of them.
+        dtype: Of large weights: "float32", or "int8" or "int4" with a scale for each ``BLOCK`` of them.
         items: Items that the device knows from the start; see ``send``.
         past: What has happened so far; needed with ``items``.
+        states: Whether the items come with the states of their texts.
         lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
             with the states of all that can be said of them.
         since: The card of the folder that devices have. Files that are the same are left out, so that ``device.update``
@@ -83,7 +86,7 @@ def export(
         raise ConfigError(f"the foundation is in {model.dtype} on {model.device}; load it with float32 on cpu")
     if folder.exists():
         raise ConfigError(f"{folder} exists already; give a new folder, or remove it first")
-    states = tuned.cache.config
+    split = tuned.cache.config
     with new_folder(folder) as partial:
         progress(0, STEPS)
         if lower:
@@ -94,7 +97,7 @@ def export(
         progress(2, STEPS)
         if items:
             assert past is not None, "items come with what happened to them"
-            send(tuned, items, past, partial / device.ITEMS, behaviours=not lower)
+            send(tuned, items, past, partial / device.ITEMS, states=states, behaviours=not lower)
         progress(3, STEPS)
         source = tuned.foundation.source
         card = Card(
@@ -108,8 +111,8 @@ def export(
             licence=assets.describe(source).licence if source in assets.names() else "that of the foundation",
             dtype=dtype,
             opset=OPSET,
-            depth=states.depth,
-            keep=states.keep,
+            depth=split.depth,
+            keep=split.keep,
             width=model.config.width,
             files={
                 file.name: {"bytes": file.stat().st_size, "sha256": device.digest(file)}
@@ -279,19 +282,42 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     graph = program.model_proto
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
+    _transpose(graph)
     # What differs between runs goes, as the same model must have the same checksum.
     del graph.graph.metadata_props[:]
     used = {node.domain for node in graph.graph.node}
     opsets = [one for one in graph.opset_import if one.domain in used]
     del graph.opset_import[:]
     graph.opset_import.extend(opsets)
-    if dtype == "int8":
-        _eight_bits(graph)
+    if DTYPES[dtype] < 32:
+        _round(graph, DTYPES[dtype])
     onnx.save(graph, file)
 
 
-def _eight_bits(graph: Any) -> None:
-    """Rounds the large matrices to 8 bits. Scales belong to one token's numbers, so no score depends on another's."""
+def _transpose(graph: Any) -> None:
+    """Turns weights that several layers share, of which the exporter leaves the turning to the device."""
+    from onnx import numpy_helper
+
+    weights = {one.name: one for one in graph.graph.initializer if len(one.dims) == 2}
+    for node in [node for node in graph.graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
+        matrix = numpy_helper.to_array(weights[node.input[0]])
+        graph.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(matrix.T), node.output[0]))
+        graph.graph.node.remove(node)
+    _drop_unused(graph)
+
+
+def _drop_unused(graph: Any) -> None:
+    needed = {name for node in graph.graph.node for name in node.input}
+    kept = [one for one in graph.graph.initializer if one.name in needed]
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(kept)
+
+
+def _round(graph: Any, bits: int) -> None:
+    """Rounds the large matrices to 8 or 4 bits; a table of embeddings always to 8.
+
+    Scales of activations belong to one token's numbers, so no score depends on another's.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     weights = {one.name: one for one in graph.graph.initializer}
@@ -307,7 +333,7 @@ def _eight_bits(graph: Any) -> None:
         matrix = numpy_helper.to_array(weights[name])
         rounded, scale = f"{name}.rounded", f"{name}.scale"
         if node.op_type == "Gather":  # the table of embeddings
-            scale_V1, rounded_VD = _rounded(matrix)
+            scale_V1, rounded_VD = _rounded(matrix, 8)
             stored |= {rounded: rounded_VD.astype(np.int8), scale: scale_V1}
             nodes += [
                 helper.make_node("Gather", [rounded, node.input[1]], [f"{result}.rounded"]),
@@ -318,8 +344,11 @@ def _eight_bits(graph: Any) -> None:
         else:
             inputs, outputs = matrix.shape
             padded_OI = np.pad(matrix.T, ((0, 0), (0, -inputs % BLOCK)))
-            scale_OB1, rounded_OBI = _rounded(padded_OI.reshape(outputs, -1, BLOCK))
-            stored |= {rounded: (rounded_OBI + 128).astype(np.uint8), scale: scale_OB1[..., 0]}
+            scale_OB1, rounded_OBI = _rounded(padded_OI.reshape(outputs, -1, BLOCK), bits)
+            shifted_OBI = (rounded_OBI + 2 ** (bits - 1)).astype(np.uint8)
+            if bits == 4:  # two of a block in a byte, the first in its lower half
+                shifted_OBI = shifted_OBI[..., ::2] | (shifted_OBI[..., 1::2] << 4)
+            stored |= {rounded: shifted_OBI, scale: scale_OB1[..., 0]}
             nodes.append(
                 helper.make_node(
                     "MatMulNBits",
@@ -328,21 +357,19 @@ def _eight_bits(graph: Any) -> None:
                     domain="com.microsoft",
                     K=inputs,
                     N=outputs,
-                    bits=8,
+                    bits=bits,
                     block_size=BLOCK,
                     accuracy_level=EIGHT_BIT_PRODUCTS,
                 )
             )
-    needed = {name for node in nodes for name in node.input}
-    kept = [one for one in graph.graph.initializer if one.name in needed]
-    del graph.graph.node[:], graph.graph.initializer[:]
+    del graph.graph.node[:]
     graph.graph.node.extend(nodes)
-    graph.graph.initializer.extend(kept)
+    _drop_unused(graph)
     graph.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
     graph.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 
-def _rounded(weights: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(a scale for each last axis, whole numbers from -127 to 127), whose product is about ``weights``."""
-    scale: NDArray[np.float32] = np.abs(weights).max(-1, keepdims=True) / np.float32(127)
+def _rounded(weights: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(a scale for each last axis, whole numbers, of 8 bits from -127 to 127), whose product is about ``weights``."""
+    scale: NDArray[np.float32] = np.abs(weights).max(-1, keepdims=True) / np.float32(2 ** (bits - 1) - 1)
     return scale, np.rint(weights / np.where(scale, scale, 1))

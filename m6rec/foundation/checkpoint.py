@@ -147,9 +147,16 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _names(config: ModelConfig) -> dict[str, str]:
-    """Their parameter names → ours."""
-    names = {"model.embed_tokens.weight": "embed_tokens.weight", "model.norm.weight": "norm.weight"}
-    if not config.tied:
+    """Their parameter names → ours; what they don't know has the same name in both."""
+    names = {"model.norm.weight": "norm.weight"}
+    if config.reader is None:
+        names["model.embed_tokens.weight"] = "embed_tokens.weight"
+    else:
+        names |= {f"reader.{theirs}": f"reader.{ours}" for theirs, ours in _names(config.reader).items()}
+        names["widen.bias"] = "widen.bias"
+    if config.narrow:
+        names["widen.weight"] = "widen.weight"
+    elif not config.tied:
         names["lm_head.weight"] = "lm_head.weight"
     attention = ["q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"]
     if config.qkv_bias:
@@ -163,7 +170,7 @@ def _names(config: ModelConfig) -> dict[str, str]:
             "pre_feedforward_layernorm": "ffn_layernorm",
             "post_feedforward_layernorm": "ffn_out_layernorm",
         }
-    for i in range(config.num_layers):
+    for i in range(config.num_blocks):
         theirs, ours = f"model.layers.{i}", f"layers.{i}"
         names |= {f"{theirs}.self_attn.{name}": f"{ours}.{name}" for name in attention}
         names |= {

@@ -47,7 +47,12 @@ class RopeConfig:
 class ModelConfig:
     """The shape of a foundation, in the field names of its Hugging Face ``config.json``, shortened.
 
-    ``end_ids`` are the tokens that end a text.
+    Attributes:
+        end_ids: The tokens that end a text.
+        blocks: Which set of weights each layer runs, from 0; empty where each has its own.
+        embed_width: Of a factorised token embedding, which is widened to ``width``; 0 where it has that width.
+        reader: The shape of a smaller model whose states, widened, stand in place of embeddings (``edge.shrink``).
+        removed_heads: Heads that the layers had more before they were pruned; adapters stay as wide as they were.
     """
 
     family: str
@@ -67,6 +72,24 @@ class ModelConfig:
     tied: bool = True
     attention_scale: float
     end_ids: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    embed_width: int = 0
+    reader: ModelConfig | None = None
+    removed_heads: int = 0
+
+    def block(self, layer: int) -> int:
+        """The set of weights that a layer runs."""
+        return self.blocks[layer] if self.blocks else layer
+
+    @property
+    def num_blocks(self) -> int:
+        """Sets of weights."""
+        return max(self.blocks) + 1 if self.blocks else self.num_layers
+
+    @property
+    def narrow(self) -> int:
+        """The width of what is widened to hidden states before the first layer; 0 where nothing is."""
+        return self.reader.width if self.reader is not None else self.embed_width
 
     @property
     def is_gemma(self) -> bool:
@@ -119,7 +142,52 @@ class ModelConfig:
             if family == "gemma3_text"
             else head_width**-0.5,
             end_ids=tuple(end) if isinstance(end, list) else () if end is None else (int(end),),
+            blocks=tuple(map(int, raw.get("m6rec_blocks", ()))),
+            embed_width=int(raw.get("m6rec_embed_width", 0)),
+            reader=cls.from_hf(raw["m6rec_reader"]) if "m6rec_reader" in raw else None,
+            removed_heads=int(raw.get("m6rec_removed_heads", 0)),
         )
+
+    def to_hf(self) -> dict[str, Any]:
+        """What ``from_hf`` reads. What Hugging Face has no name for is named ``m6rec_…``."""
+        ropes = [
+            {
+                "rope_type": rope.scaling,
+                "rope_theta": rope.theta,
+                "factor": rope.factor,
+                "low_freq_factor": rope.low_freq_factor,
+                "high_freq_factor": rope.high_freq_factor,
+                "original_max_position_embeddings": rope.original_length,
+            }
+            for rope in (self.rope, self.local_rope)
+        ]
+        window = next(filter(None, self.windows), None)
+        return {
+            "model_type": self.family,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.width,
+            "intermediate_size": self.ffn_width,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_width,
+            "hidden_act": self.activation,
+            "rms_norm_eps": self.norm_eps,
+            "rope_parameters": {"full_attention": ropes[0], "sliding_attention": ropes[1]}
+            if self.is_gemma
+            else ropes[0],
+            "sliding_window": window,
+            "use_sliding_window": window is not None,
+            "layer_types": ["full_attention" if of is None else "sliding_attention" for of in self.windows],
+            "attention_bias": self.qkv_bias,
+            "tie_word_embeddings": self.tied,
+            "query_pre_attn_scalar": round(self.attention_scale**-2, 6),
+            "eos_token_id": list(self.end_ids),
+            "m6rec_blocks": list(self.blocks),
+            "m6rec_embed_width": self.embed_width,
+            "m6rec_removed_heads": self.removed_heads,
+            **({"m6rec_reader": self.reader.to_hf()} if self.reader is not None else {}),
+        }
 
 
 def _ropes(raw: Mapping[str, Any]) -> tuple[RopeConfig, RopeConfig]:
@@ -510,26 +578,37 @@ class Model(nn.Module):
         self.config = config
         self.id = "untitled"
         offset = 1.0 if config.is_gemma else 0.0
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        if config.reader is not None:
+            self.reader = Model(config.reader)
+        else:
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.embed_width or config.width)
+        if config.narrow:
+            self.widen = nn.Linear(config.narrow, config.width, bias=config.reader is not None)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.norm = RMSNorm(config.width, config.norm_eps, offset)
-        if not config.tied:
+        if not config.tied and not config.narrow:
             self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
         self.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embed_tokens.weight.device
+        return self.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type that hidden states are computed in."""
-        return self.embed_tokens.weight.dtype
+        return self.norm.weight.dtype
 
     @property
     def head_VD(self) -> Tensor:
-        """The output embedding: a row a token, shared with the input where the model is tied."""
+        """The output embedding: a row a token, shared with the input where the model is tied.
+
+        Raises:
+            ConfigError: The model was shrunk to read, and has none.
+        """
+        if self.config.narrow:
+            raise ConfigError("this foundation was shrunk and only reads; load the one that it was made from to write")
         weight: Tensor = self.embed_tokens.weight if self.config.tied else self.lm_head.weight
         return weight
 
@@ -537,9 +616,16 @@ class Model(nn.Module):
         """Parameters of the foundation, tied ones once."""
         return sum(p.numel() for p in self.parameters())
 
-    def embed(self, ids_BL: Tensor) -> Tensor:
-        """Token ids → hidden_BLD before the first layer."""
+    def embed(self, ids_BL: Tensor, positions_BL: Tensor | None = None, mask_BLL: Tensor | None = None) -> Tensor:
+        """Token ids → hidden_BLD before the first layer; a reader reads the rows as ``lower`` does."""
+        if self.config.reader is not None:
+            depth = self.config.reader.num_layers
+            read_BLD = self.reader.lower(ids_BL, depth, positions_BL=positions_BL, mask_BLL=mask_BLL)
+            widened_BLD: Tensor = self.widen(self.reader.finish(read_BLD))
+            return widened_BLD
         hidden_BLD: Tensor = self.embed_tokens(ids_BL)
+        if self.config.embed_width:
+            hidden_BLD = self.widen(hidden_BLD)
         if self.config.is_gemma:
             # Rounded to the working type first, as the model was trained.
             hidden_BLD = hidden_BLD * torch.tensor(self.config.width**0.5, dtype=self.dtype, device=self.device)
@@ -564,7 +650,7 @@ class Model(nn.Module):
                 angle_BLK = positions_BL[..., None].float() * _frequencies(rope, c.head_width).to(self.device)
                 angle_BLK = torch.cat([angle_BLK, angle_BLK], -1)
                 rotations[rope] = angle_BLK.cos().to(self.dtype), angle_BLK.sin().to(self.dtype)
-            block = self.layers[layer]
+            block = self.layers[c.block(layer)]
             assert isinstance(block, Block)
             chosen: Layer = block if delta is None else delta.block(layer, block)
             hidden_BLD = chosen(layer, hidden_BLD, rotations[rope], attention, delta)
@@ -582,7 +668,8 @@ class Model(nn.Module):
     def forward(self, ids_BL: Tensor, *, mask_BLL: Tensor | None = None, delta: Delta | None = None) -> Tensor:
         """The unsplit model: logits_BLV under a causal mask, or under ``mask_BLL`` (True = may look)."""
         positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
-        hidden_BLD = self.run(self.embed(ids_BL), positions_BL, Dense(positions_BL, mask_BLL), delta=delta)
+        hidden_BLD = self.embed(ids_BL, positions_BL, mask_BLL)
+        hidden_BLD = self.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_BLL), delta=delta)
         return self.logits(self.finish(hidden_BLD))
 
     def lower(
@@ -608,7 +695,8 @@ class Model(nn.Module):
         """
         if positions_BL is None:
             positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
-        return self.run(self.embed(ids_BL), positions_BL, Dense(positions_BL, mask_BLL), last=depth, delta=delta)
+        hidden_BLD = self.embed(ids_BL, positions_BL, mask_BLL)
+        return self.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_BLL), last=depth, delta=delta)
 
     def upper(
         self,

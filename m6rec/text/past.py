@@ -49,6 +49,9 @@ TRACES = (
 )
 """Names and meanings of the columns of ``Past.traces``, in order; each as it was just before the event."""
 
+NEIGHBOURLY = slice(6, 11)
+"""The columns of ``STATISTICS`` that compare the user with single other users."""
+
 # Pseudo-observations of a share's prior, and the memory of ``recent_share``; chosen on validation.
 USER_PRIOR, ITEM_PRIOR, CATEGORY_PRIOR, NEIGHBOUR_PRIOR = 5.0, 5.0, 3.0, 3.0
 CORRELATION_PRIOR, SURPRISE_PRIOR = 10.0, 0.1
@@ -416,6 +419,14 @@ class _Viewers:
     @property
     def surprise(self) -> Floats:
         return self._surprise[: self._size]
+
+
+def without_neighbours(statistics_NF: Floats) -> Floats:
+    """The ``STATISTICS`` of a user whom nobody is compared with, as on a device."""
+    alone_NF = statistics_NF.copy()
+    alone_NF[:, NEIGHBOURLY] = statistics_NF[:, 3:4]
+    alone_NF[:, NEIGHBOURLY.stop - 1] = 0
+    return alone_NF
 
 
 BOTH_LIKE, BOTH_DISLIKE, DISAGREE, PRODUCT, SHARED = range(5)

@@ -38,7 +38,11 @@ class Tokenizer:
 
     def save(self, file: Path) -> None:
         """Writes what ``open`` reads, under any name."""
-        self._fast.save(str(file))
+        self._fast.save(str(file), pretty=False)
+
+    def to_json(self) -> str:
+        """What ``save`` writes."""
+        return str(self._fast.to_str())
 
     @property
     def vocab_size(self) -> int:

@@ -38,9 +38,8 @@ class Adapters(Change):
         super().__init__()
         c = model.config
         self.first_layer = first_layer
-        self.layers = nn.ModuleList(
-            Adapter(c.width, c.width // c.num_heads, generator) for _ in range(first_layer, c.num_layers)
-        )
+        rank = c.width // (c.num_heads + c.removed_heads)
+        self.layers = nn.ModuleList(Adapter(c.width, rank, generator) for _ in range(first_layer, c.num_layers))
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """See ``Delta``."""

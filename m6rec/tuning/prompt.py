@@ -8,6 +8,9 @@ from torch import Generator, Tensor, nn
 from m6rec.errors import ConfigError
 from m6rec.foundation.model import Model
 
+READ_SPREAD = 0.1
+"""… where the foundation has no such table; about that of SmolLM2's."""
+
 
 class Prompts(nn.Module):
     """P prompts in the units of the embedding table, whose spread they start with.
@@ -22,7 +25,7 @@ class Prompts(nn.Module):
     def __init__(self, model: Model, num_prompts: int, generator: Generator, options_CD: Tensor | None = None) -> None:
         super().__init__()
         width = model.config.width
-        spread = float(model.embed_tokens.weight.float().std())
+        spread = READ_SPREAD if model.config.narrow else float(model.embed_tokens.weight.float().std())
         weight_PD = torch.randn(num_prompts, width, generator=generator) * spread
         if options_CD is not None:
             count = options_CD.shape[0]

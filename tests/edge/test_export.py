@@ -55,12 +55,21 @@ def test_eight_bits_are_smaller_and_near(monkeypatch):
     np.testing.assert_allclose(alone, here.scores(rows)[-len(alone) :], atol=1e-6)
 
 
-def test_rounding_is_within_half_a_step():
+def test_four_bits_are_smaller_still(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_WEIGHTS", 256)
+    difference, spread = differences(*pocket.exported("int4"))
+    assert 0.001 < difference < spread / 2
+    (_, four), (_, eight) = pocket.exported("int4"), pocket.exported("int8")
+    assert (four / device.UPPER).stat().st_size < 0.9 * (eight / device.UPPER).stat().st_size
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 127), (4, 7)])
+def test_rounding_is_within_half_a_step(bits, most):
     weights = np.random.default_rng(0).normal(size=(7, 32)).astype(np.float32)
     weights[3] = 0
-    scale, rounded = module._rounded(weights)
+    scale, rounded = module._rounded(weights, bits)
     assert np.abs(scale * rounded - weights).max() <= scale.max() / 2 * 1.001
-    assert np.abs(rounded).max() == 127
+    assert np.abs(rounded).max() == most
     assert not rounded[3].any()
 
 
@@ -92,7 +101,7 @@ def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path):
 
 
 REFUSED = {
-    "float16": ({}, {"dtype": "float16"}, "choose one of float32, int8"),
+    "float16": ({}, {"dtype": "float16"}, "choose one of float32, int8, int4"),
     "retrieval": ({"task": "retrieve"}, {}, "none of ranking"),
 }
 

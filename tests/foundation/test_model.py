@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -217,3 +220,53 @@ def test_transformers_4_configs_mean_the_same():
     assert config.windows == (512, 512, 512, 512, 512, None, 512)
     assert (config.rope.theta, config.rope.scaling, config.rope.factor) == (1e6, "linear", 8.0)
     assert (config.local_rope.theta, config.local_rope.scaling) == (1e4, "default")
+
+
+@pytest.mark.parametrize("name", tiny.HF_CONFIGS)
+def test_a_configuration_is_written_as_it_is_read(name):
+    config = ModelConfig.from_hf(tiny.HF_CONFIGS[name]().to_dict())
+    assert ModelConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
+
+
+def test_layers_that_share_weights_are_one_layer_run_again():
+    plain = tiny.model(num_layers=1)
+    shared = Model(replace(plain.config, num_layers=3, windows=(None,) * 3, blocks=(0, 0, 0)))
+    shared.load_state_dict(plain.state_dict())
+    assert shared.num_parameters() == plain.num_parameters()
+    ids_BL = tiny.ids(2, 5)
+    hidden_BLD = plain.embed(ids_BL)
+    positions_BL = torch.arange(5).expand(2, 5)
+    for _ in range(3):
+        hidden_BLD = plain.run(hidden_BLD, positions_BL, Dense(positions_BL))
+    torch.testing.assert_close(shared.lower(ids_BL, 3), hidden_BLD)
+
+
+def reading_model():
+    """A model of one layer above a reader of two, which share weights and have a narrow table."""
+    config = tiny.model(num_layers=1).config
+    shape = {"width": 16, "head_width": 4, "attention_scale": 4**-0.5, "num_layers": 2, "windows": (None, None)}
+    reader = replace(config, **shape, blocks=(0, 0), embed_width=6)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Model(replace(config, reader=reader))
+
+
+def test_a_reader_stands_in_place_of_embeddings():
+    model = reading_model()
+    ids_BL = tiny.ids(2, 5)
+    reader = model.reader
+    expected = model.widen(reader.finish(reader.lower(ids_BL, 2)))
+    torch.testing.assert_close(model.lower(ids_BL, 0), expected)
+    torch.testing.assert_close(model.lower(ids_BL[:, :3], 0), expected[:, :3])  # a token's state knows no later ones
+    assert model.lower(ids_BL, 1).shape == (2, 5, 32)
+    with pytest.raises(ConfigError, match="only reads"):
+        model(ids_BL)
+
+
+def test_a_reading_model_is_saved_and_loaded(tmp_path):
+    model = reading_model()
+    tiny.fast_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    checkpoint.save(model, model.config.to_hf(), tmp_path / "tokenizer.json", tmp_path / "small")
+    again = checkpoint.load(str(tmp_path / "small"), dtype="float32").model
+    assert again.config == model.config
+    assert torch.equal(again.lower(tiny.ids(2, 5), 1), model.lower(tiny.ids(2, 5), 1))

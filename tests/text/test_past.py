@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m6rec.text import past as module
-from m6rec.text.past import STATISTICS, TRACES, Past, Popularity
+from m6rec.text.past import STATISTICS, TRACES, Past, Popularity, without_neighbours
 from m6rec.types import Event, Item
 
 ITEMS = {
@@ -336,3 +336,19 @@ def test_values_are_those_that_were_observed():
     log = [Event("a", "x", 1, 2.5), Event("b", "x", 2, 0), Event("b", "y", 3, 2.5)]
     assert make().values == []
     assert make().observe_all(log).values == [0, 2.5]
+
+
+def test_statistics_without_neighbours_are_those_of_a_user_whom_nobody_is_compared_with():
+    events = random_log(60, 5, 6)
+    items = {f"i{n}": Item(f"i{n}", "") for n in range(6)}
+    past = Past(items, likes).observe_all(events)
+    mine = [event for event in events if event.user == "u0"]
+    others = Past(items, likes).observe_all(event for event in events if event.user != "u0")
+    alone = Past(items, likes, others.popularity(items)).observe_all(mine)
+    together = past.statistics("u0", list(items))
+    expected = alone.statistics("u0", list(items))
+    found = without_neighbours(together)
+    np.testing.assert_allclose(found[:, 3:5], expected[:, 3:5], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 6:11], expected[:, 6:11], rtol=1e-6)
+    assert (found[:, 6:11] != together[:, 6:11]).any()
+    assert (found[:, 11] == together[:, 11]).all()

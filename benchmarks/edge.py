@@ -1,0 +1,428 @@
+"""What a small model keeps of the served one: ``make bench-edge``.
+
+Parts, each of which can be run alone (``--part``):
+
+- sizes: each technique of ``m6rec shrink`` alone and all together, and every exit, beside the teacher, beside training
+  without a teacher, and beside a model that is told nothing of any text;
+- bundles: the folders of ``m6rec export``, in MB, with the AUC and the times of a device that has nothing else;
+- parity: scores and tokens of those folders beside torch's.
+
+Small models are kept in ``runs/bench/edge`` and made once. ``QUICK=1`` makes two, with one pass over
+the texts and the teacher's tuning, and asks 1 000 questions; it writes to ``runs/bench``, the full form to
+``benchmarks/results``.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from benchmarks import parts
+from benchmarks.setup import Claims, Setup
+from m6rec import assets, tuned
+from m6rec.cli import bar
+from m6rec.device import LOWER, TOKENIZER, UPPER, Device
+from m6rec.domains import prepared
+from m6rec.edge import shrink
+from m6rec.edge.export import export, send
+from m6rec.edge.shrink import Recipe
+from m6rec.evaluate import Questions, ask_all, check_leaks
+from m6rec.foundation.checkpoint import load
+from m6rec.foundation.states import States
+from m6rec.metrics import auc
+from m6rec.report import Row as TableRow
+from m6rec.report import Table
+from m6rec.tasks import task as tasks
+from m6rec.tasks.like import TASK
+from m6rec.text.batch import Row
+from m6rec.text.log import TEST, TRAIN, VALID
+from m6rec.text.past import Past
+from m6rec.text.tokenizer import Tokenizer
+from m6rec.train import TrainConfig, tune
+from m6rec.tuned import Tuned
+from m6rec.types import Event, User
+
+FOLDER = Path("runs/bench/edge")
+WORDS = replace(TASK, name="like-words", uses_signals=False)
+"""Like-ranking without statistics, so that all that is known is what the texts say."""
+SMALL = Recipe()
+TINY = replace(
+    SMALL, width=128, ffn_width=320, num_heads=2, embed_width=48, upper_neurons=0.25, upper_heads=0.34
+)  # fmt: skip
+RECIPES = {
+    "small": SMALL,
+    "tiny": TINY,
+    "small, no teacher": replace(SMALL, hidden=0.0, relation=0.0, logits=0.0),
+    "small, states alone": replace(SMALL, relation=0.0, logits=0.0),
+    "small, no relations": replace(SMALL, relation=0.0),
+    "small, no scores": replace(SMALL, logits=0.0),
+    "small, no exits": replace(SMALL, exits=False),
+    "small, own weights a layer": replace(SMALL, num_blocks=SMALL.num_layers),
+    "small, table not factorised": replace(SMALL, embed_width=0),
+    "small, all tokens": replace(SMALL, vocab_size=0),
+    "small, 80 % of the weights zero": replace(SMALL, sparsity=0.8),
+    "small, a quarter of the upper neurons": replace(SMALL, upper_neurons=0.25),
+    "small, tuned to a device": replace(SMALL, alone=True),
+    "tiny, 50 % of the weights zero": replace(TINY, sparsity=0.5),
+}
+QUICK = ("small", "tiny")
+BUNDLES = (("small", "int8"), ("small", "int4"), ("tiny", "int8"), ("tiny", "int4"))
+ASKED = 1_000
+EVENTS, CANDIDATES, TRIES = 20, 50, 50
+ME = User("me")
+
+
+class _Bench:
+    """What the parts share: the log, the teacher and its questions, as the server and as a device asks them."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.made = prepared.load(setup.data)
+        self.log, self.domain = self.made.split.log, self.made.domain
+        self.teacher = tuned.load(
+            setup.run, load(tuned.read_config(setup.run).foundation), store=assets.home() / "states"
+        )
+        self.questions = self._ask(TASK)
+
+    def _ask(self, task: tasks.Task) -> Questions:
+        questions = ask_all(task, self.made.split, self.domain)
+        check_leaks(self.made.split, questions)
+        return questions
+
+    @cached_property
+    def start(self) -> int:
+        """The first event of the test part."""
+        return int(self.made.split.indices(TEST)[0])
+
+    @cached_property
+    def counted(self) -> Past:
+        """What the server knows when it sends a device its items."""
+        return Past(self.log.items, self.domain.likes).observe_all(self.log.events[: self.start])
+
+    @cached_property
+    def on_device(self) -> list[Row]:
+        """The questions of the test part as devices ask them: counts as of its start, nobody else's events."""
+        popularity = self.counted.popularity(self.log.items)
+        of_user: dict[str, list[tuple[int, Event]]] = {}
+        for position, event in enumerate(self.log.events):
+            of_user.setdefault(event.user, []).append((position, event))
+        rows, items = [], dict(self.log.items)
+        for user, events in of_user.items():
+            if events[-1][0] < self.start:
+                continue
+            past = Past(self.log.items, self.domain.likes, popularity)
+            for position, event in events:
+                if position >= self.start:
+                    asked = tasks.ask(TASK, past, self.log.users[user], [items[event.item]], self.domain, items)
+                    answer = np.array([int(self.domain.likes(event))])
+                    rows.append(replace(asked, answers=answer, events=np.array([position])))
+                past.observe(event)
+        rows.sort(key=lambda row: row.events[0])
+        return rows[:: len(rows) // ASKED][:ASKED] if self.setup.quick else rows
+
+    @cached_property
+    def on_server(self) -> list[Row]:
+        """The same, as the server asks them."""
+        asked = np.concatenate([row.events for row in self.on_device])
+        kept = [(row, np.isin(row.events, asked)) for row in self.questions.rows[TEST]]
+        return [row.only(keep) for row, keep in kept if keep.any()]
+
+    @cached_property
+    def words(self) -> tuple[Questions, Tuned]:
+        """Questions without statistics, and the teacher's foundation tuned to them."""
+        questions = self._ask(WORDS)
+        config = replace(self.teacher.config, task="benchmarks.edge:WORDS")
+        made = tuned.create(config, self.teacher.foundation, cache=self.teacher.cache)
+        training, learned = TrainConfig(epochs=1 if self.setup.quick else 3), questions.rows[TRAIN]
+        learned = learned[:: len(learned) // 50] if self.setup.quick else learned
+        folder = FOLDER / f"words{'-quick' * self.setup.quick}"
+        with bar("tuning the teacher to words alone") as update:
+            tune(made, learned, questions.rows[VALID], [], training, folder=folder, progress=update)
+        return questions, made
+
+    def small(self, name: str) -> tuple[Tuned, dict[str, Any]]:
+        """(the small model of a recipe, its card), made where it is not there."""
+        recipe = RECIPES[name]
+        if self.setup.quick:
+            recipe = replace(recipe, epochs=1, tuning_epochs=0)
+        kept = "".join(letter if letter.isalnum() else "-" for letter in name)
+        folder = FOLDER / f"{kept}{'-quick' * self.setup.quick}"
+        with bar(name) as update:
+            card = shrink.shrink(
+                self.teacher,
+                self.log,
+                self.questions.rows,
+                recipe,
+                folder,
+                lessons=FOLDER / "lessons",
+                progress=lambda stage, done, total: update(done, total, label=f"{name}: {stage}"),
+            )
+        run = folder / shrink.RUN
+        return tuned.load(run, load(tuned.read_config(run).foundation, dtype="float32")), card
+
+    def quality(self, one: Tuned) -> dict[str, tuple[float, ...]]:
+        """AUC as on a device and as on the server."""
+        return {
+            "AUC, device": (_auc(one, self.on_device),),
+            "AUC, server": (_auc(one, self.on_server),),
+        }
+
+    def quality_of_words(self, one: Tuned) -> dict[str, tuple[float, ...]]:
+        """AUC of the states alone: those of ``one``, read by the teacher's upper half, which was tuned to its own."""
+        questions, teacher = self.words
+        reader = tuned.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
+        reader.tuning.load_state_dict(teacher.tuning.state_dict())
+        rows = questions.rows[TEST]
+        if self.setup.quick:
+            asked = np.concatenate([row.events for row in self.on_device])
+            rows = [row.only(np.isin(row.events, asked)) for row in rows if np.isin(row.events, asked).any()]
+        return {"AUC, words alone": (_auc(reader, rows),)}
+
+
+_benches: dict[Setup, _Bench] = {}
+
+
+def _bench(setup: Setup) -> _Bench:
+    if setup not in _benches:
+        _benches[setup] = _Bench(setup)
+    return _benches[setup]
+
+
+class _Blind:
+    """In place of a cache: says of every text the teacher's mean state."""
+
+    def __init__(self, teacher: Tuned, texts: Sequence[str]) -> None:
+        self.config = teacher.cache.config
+        self._mean_1D = teacher.cache.fetch(texts).tokens_TD.float().mean(0, keepdim=True)
+
+    def fetch(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> States:
+        """See ``StateCache``."""
+        return States(self._mean_1D, dict.fromkeys(texts, (0, 1)))
+
+
+def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """Each technique alone and all together."""
+    bench = _bench(setup)
+    teacher = bench.teacher
+    learned, held_out = shrink.texts_of(teacher.task, teacher.domain, bench.log, SMALL)
+    all_parameters = teacher.foundation.model.num_parameters() + sum(p.numel() for p in teacher.tuning.parameters())
+    rows = [
+        TableRow(
+            method="teacher",
+            metrics={
+                "M parameters": (all_parameters / 1e6,),
+                **bench.quality(teacher),
+                **bench.quality_of_words(teacher),
+            },
+        )
+    ]
+    blind = _Blind(teacher, learned)
+    told_nothing = Tuned(teacher.config, teacher.foundation, teacher.tuning, blind)  # type: ignore[arg-type]
+    rows.append(
+        TableRow(
+            method="teacher that reads nothing",
+            metrics={**bench.quality(told_nothing), **bench.quality_of_words(told_nothing)},
+        )
+    )
+    cards = {}
+    for name in QUICK if setup.quick else RECIPES:
+        small, cards[name] = bench.small(name)
+        metrics = {
+            "M parameters": (cards[name]["parameters"]["all"] / 1e6,),
+            "M not zero": (cards[name]["parameters that are not zero"] / 1e6,),
+            **bench.quality(small),
+        }
+        if RECIPES[name].upper_neurons == RECIPES[name].upper_heads == 1 and not RECIPES[name].sparsity:
+            metrics |= bench.quality_of_words(small)  # else the upper half is another than the words were tuned to
+        metrics["cosine, items held out"] = (cards[name]["quality"]["texts of items held out"]["cosine"],)
+        rows.append(TableRow(method=name, metrics=metrics))
+    small, card = bench.small("small")
+    for layers in range(1, small.foundation.model.config.reader.num_layers + 1):
+        left = shrink.at_exit(small, layers)
+        metrics = {
+            "M operations a text": (card["operations"]["to read a text, by layers"][layers - 1] / 1e6,),
+            **bench.quality(left),
+            **bench.quality_of_words(left),
+            "cosine, items held out": (shrink.fidelity(left, teacher, held_out)["cosine"],),
+        }
+        rows.append(TableRow(method=f"small, exit after layer {layers}", metrics=metrics))
+    by_name = {row.method: row for row in rows}
+    claims: Claims = [
+        (f"{name}: parameters", cards[name]["parameters"]["all"], "<=", most)
+        for name, most in (("small", 10e6), ("tiny", 2e6))
+    ]
+    if not setup.quick:
+        what = "AUC, words alone"
+        lead = by_name["small"].mean(what) - by_name["small, no teacher"].mean(what)
+        claims.append(("small: lead over no teacher in AUC by words alone", lead, ">", 0.0))
+    table = Table(title="Like-ranking by small models", metric="AUC, device", rows=tuple(rows))
+    return {"tables": (table,), "cards": cards, "questions": len(bench.on_device)}, claims
+
+
+def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """What is copied to a device, and what it does there."""
+    bench = _bench(setup)
+    answers = np.concatenate([row.answers for row in bench.on_device])
+    served = _auc(bench.teacher, bench.on_device)
+    rows, found = [], {}
+    with TemporaryDirectory(prefix="m6rec-edge-") as parent:
+        for name, dtype in BUNDLES:
+            small, _ = bench.small(name)
+            folder = Path(parent, f"{name}-{dtype}")
+            card = export(small, folder, dtype=dtype)
+            send(small, list(bench.log.items.values()), bench.counted, Path(parent, "items"), states=False)
+            here = Device.load(folder)
+            with bar(f"{name}, {dtype}") as update:
+                scores = _scored(here, bench.on_device, update)
+            size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+            found[name, dtype] = size, auc(answers, scores) - served
+            metrics = {
+                "MB": (size,),
+                "AUC, device": (auc(answers, scores),),
+                **{f"MB of {file}": (card.files[file]["bytes"] / 1e6,) for file in (LOWER, UPPER, TOKENIZER)},
+                "MB of items as text": (Path(parent, "items").stat().st_size / 1e6,),
+                **_times(folder, Path(parent, "items"), bench),
+            }
+            rows.append(TableRow(method=f"{name}, {dtype}", metrics=metrics))
+    claims: Claims = []
+    for one, most, loss in ((("small", "int8"), 10, 0.01), (("tiny", "int4"), 3, 0.02)):
+        size, lead = found[one]
+        claims.append((f"{', '.join(one)}: MB of graphs, weights, tokenizer and card", size, "<=", most))
+        claims.append((f"{', '.join(one)}: test AUC minus the served teacher's, device's questions", lead, ">=", -loss))
+    table = Table(
+        title="Device folders", metric="AUC, device", rows=tuple(rows), note=f"The served teacher: {served:.4f}."
+    )
+    return {"tables": (table,), "questions": len(answers), "teacher": served}, claims
+
+
+def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """Scores and tokens of device folders beside torch's."""
+    bench = _bench(setup)
+    rows, claims = [], []
+    asked = bench.on_device[:: max(1, len(bench.on_device) // ASKED)][:ASKED]
+    answers = np.concatenate([row.answers for row in asked])
+    texts = [*dict.fromkeys(tasks.texts(bench.on_device)), *(item.title for item in bench.log.items.values())]
+    fuzzed = _fuzzed()
+    with TemporaryDirectory(prefix="m6rec-edge-") as parent:
+        for name in QUICK:
+            small, _ = bench.small(name)
+            expected = small.scores(asked)
+            for dtype in ("float32", "int8", "int4"):
+                folder = Path(parent, f"{name}-{dtype}")
+                export(small, folder, dtype=dtype)
+                scores = _scored(Device.load(folder), asked, lambda done, total: None)
+                difference = np.abs(scores - expected)
+                rows.append(
+                    TableRow(
+                        method=f"{name}, {dtype}",
+                        metrics={
+                            "AUC": (auc(answers, scores),),
+                            "largest difference": (float(difference.max()),),
+                            "mean difference": (float(difference.mean()),),
+                        },
+                    )
+                )
+                if dtype == "float32":
+                    what = f"{name}: largest difference of onnxruntime from torch, {len(asked)} questions"
+                    claims.append((what, float(difference.max()), "<=", 1e-3))
+            here, there = Tokenizer.open(folder), small.foundation.tokenizer
+            same = np.mean([a == b for a, b in zip(here.encode(fuzzed), there.encode(fuzzed), strict=True)])
+            claims.append((f"{name}: fuzzed texts with the same tokens on device and server", float(same), ">=", 1.0))
+            kept = np.mean([_pieces(here, text) == _pieces(bench.teacher.foundation.tokenizer, text) for text in texts])
+            claims.append((f"{name}: texts and titles with the teacher's tokens", float(kept), ">=", 1.0))
+            whole = bench.teacher.foundation.tokenizer
+            read = np.mean([here.decode(here.encode([t])[0]) == whole.decode(whole.encode([t])[0]) for t in fuzzed])
+            claims.append((f"{name}: fuzzed texts that lose nothing by fewer tokens", float(read), ">=", 1.0))
+    table = Table(title=f"Device folders beside torch, {len(asked)} questions", metric="AUC", rows=tuple(rows))
+    return {"tables": (table,), "texts": len(texts), "fuzzed": len(fuzzed)}, claims
+
+
+def _auc(one: Tuned, rows: Sequence[Row]) -> float:
+    return auc(np.concatenate([row.answers for row in rows]), one.scores(rows))
+
+
+def _scored(here: Device, rows: Sequence[Row], update: Callable[[int, int], None]) -> NDArray[np.float64]:
+    parts = []
+    for number, row in enumerate(rows):
+        parts.append(here.scores(row))
+        update(number + 1, len(rows))
+    return np.concatenate(parts)
+
+
+def _times(folder: Path, items: Path, bench: _Bench) -> dict[str, tuple[float, ...]]:
+    """Milliseconds of a device with one core: to read a text, and to rank once all texts are read."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        here = Device.load(folder, user=ME)
+        here.receive(items)
+        known = list(bench.log.items)
+        here.observe([Event(ME.id, item, 10**9 + n, 1.0 + n % 5) for n, item in enumerate(known[:EVENTS])])
+        asked = known[EVENTS : EVENTS + CANDIDATES]
+        texts = [f'The movie "{item.title}". Does the user like it?' for item in bench.log.items.values()]
+        here._read(texts[:1])
+        reading = _median(lambda n: here._read([texts[n]]), 1 + np.arange(TRIES))
+        here.rank(asked)
+        ranking = _median(lambda n: here.rank(asked), np.arange(TRIES))
+    finally:
+        os.sched_setaffinity(0, cores)
+    return {"ms to read a text": (reading,), f"ms for {CANDIDATES} × {EVENTS}": (ranking,)}
+
+
+def _median(run: Callable[[int], object], numbers: NDArray[np.int64]) -> float:
+    spent = []
+    for number in numbers:
+        begun = time.perf_counter()
+        run(int(number))
+        spent.append(1e3 * (time.perf_counter() - begun))
+    return statistics.median(spent)
+
+
+def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    return [tokenizer.decode([number]) for number in tokenizer.encode([text])[0]]
+
+
+def _fuzzed(count: int = 2_000) -> list[str]:
+    """Strings of all planes of Unicode, of scripts alone and mixed."""
+    rng = np.random.default_rng(0)
+    ranges = (
+        (0x20, 0x7F),
+        (0xA0, 0x250),
+        (0x370, 0x600),
+        (0x900, 0xA00),
+        (0x3040, 0xA000),
+        (0x1F300, 0x1FA00),
+        (1, 0xD800),
+    )
+    texts = []
+    for number in range(count):
+        first, last = ranges[number % len(ranges)]
+        texts.append("".join(map(chr, rng.integers(first, last, rng.integers(1, 30)))))
+    return texts
+
+
+PARTS: dict[str, parts.Measure] = {"sizes": sizes, "bundles": bundles, "parity": parity}
+
+
+def main(
+    run: Annotated[Path, typer.Option(help="A run of the like task.")] = Path("runs/demo/like-0"),
+    data: Annotated[Path, typer.Option(help="The prepared log.")] = Path("runs/demo/data"),
+    part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
+) -> None:
+    setup = Setup(run=run, retrieve=run, data=data, quick=bool(os.environ.get("QUICK")))
+    parts.measure("edge", "The edge", {name: PARTS[name] for name in part or PARTS}, setup)
+
+
+if __name__ == "__main__":
+    typer.run(main)
