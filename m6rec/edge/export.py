@@ -86,6 +86,8 @@ def export(
         raise ConfigError(f"the foundation is in {model.dtype} on {model.device}; load it with float32 on cpu")
     if folder.exists():
         raise ConfigError(f"{folder} exists already; give a new folder, or remove it first")
+    if not states and not lower:
+        raise ConfigError("a device without the lower half can't read texts; send it their states, or that half")
     split = tuned.cache.config
     with new_folder(folder) as partial:
         progress(0, STEPS)
@@ -283,14 +285,14 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
     _transpose(graph)
+    if DTYPES[dtype] < 32:
+        _round(graph, DTYPES[dtype])
     # What differs between runs goes, as the same model must have the same checksum.
     del graph.graph.metadata_props[:]
     used = {node.domain for node in graph.graph.node}
     opsets = [one for one in graph.opset_import if one.domain in used]
     del graph.opset_import[:]
     graph.opset_import.extend(opsets)
-    if DTYPES[dtype] < 32:
-        _round(graph, DTYPES[dtype])
     onnx.save(graph, file)
 
 
