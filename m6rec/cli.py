@@ -492,9 +492,8 @@ def export(
         tuned = at_exit(tuned, layers)
     past = Past(log.items, tuned.domain.likes).observe_all(log.events)
     items = list(log.items.values())
+    older = read_card(since) if since else None
     with bar("exporting") as update:
-        items = list(log.items.values())
-        older = read_card(since) if since else None
         card = write(
             tuned, out, dtype=dtype, items=items, past=past, states=states, lower=lower, since=older, progress=update
         )
