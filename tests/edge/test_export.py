@@ -103,6 +103,7 @@ def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path):
 REFUSED = {
     "float16": ({}, {"dtype": "float16"}, "choose one of float32, int8, int4"),
     "retrieval": ({"task": "retrieve"}, {}, "none of ranking"),
+    "neither reads nor is told": ({}, {"lower": False, "states": False}, "can't read texts"),
 }
 
 
