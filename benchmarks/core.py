@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import parts
-from benchmarks.setup import SEEDS, Claims, Setup
+from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import tunings
 from m6rec import zero_shot
 from m6rec.demo import LIKE, OURS, RETRIEVE
@@ -38,10 +38,6 @@ from m6rec.tuned import TunedConfig
 
 NUM_BOOKS, NUM_READERS = 2_000, 3_000
 """The most read books, and their most frequent readers: Book-Crossing in a size that two cores tune in minutes."""
-
-
-def _seeds(setup: Setup) -> tuple[int, ...]:
-    return SEEDS[:1] if setup.quick else SEEDS
 
 
 def _mean(table: Table, metric: str) -> float:
@@ -75,7 +71,7 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = _movielens()
     config = TunedConfig(task="retrieve", domain="movielens", foundation=DEFAULT)
     training, folder = _sized(RETRIEVE, setup), _folder(config, setup)
-    questions, links, runs = tunings(config, made.split, made.domain, training, _seeds(setup), folder)
+    questions, links, runs = tunings(config, made.split, made.domain, training, setup.seeds, folder)
     items = list(made.split.log.items.values())
     vectors = {OURS: [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]}
     tables = retrieval_tables(made.split, questions, made.domain, vectors, links=links, progress=_tell)
@@ -92,7 +88,7 @@ def shots(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made, foundation = _movielens(), load(DEFAULT)
     tables = [
         zero_shot.table(foundation, made.split, made.domain, way=way, seeds=seeds, progress=_tell)
-        for way, seeds in (("diary", _seeds(setup)), ("also-clicks", (0,)))
+        for way, seeds in (("diary", setup.seeds), ("also-clicks", (0,)))
         if not setup.quick or way == "diary"
     ]
     title, rows = tables[0].title, {row.method: row.mean("AUC") for row in tables[0].rows}
@@ -102,14 +98,14 @@ def shots(setup: Setup) -> tuple[dict[str, Any], Claims]:
 def books(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Likes of Book-Crossing, whose ratings have no time but that of the file: a reader's last one is asked for."""
     log = _most_read(domains.load(domains.named("books")), setup)
-    table = _ranking("books", leave_one_out(log), setup, _seeds(setup))
+    table = _ranking("books", leave_one_out(log), setup, setup.seeds)
     return _told([table], setup), [("books: lead over the best baseline in AUC", table.lead or 0.0, ">", 0.0)]
 
 
 def clothes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Which garments, new to the model, a shopper of whom the age is known recommends."""
     log = domains.load(domains.named("clothes"))
-    table = _ranking("clothes", split_by_item(log), setup, _seeds(setup))
+    table = _ranking("clothes", split_by_item(log), setup, setup.seeds)
     return _told([table], setup), [("clothes: lead over the best baseline in AUC", table.lead or 0.0, ">", 0.0)]
 
 
@@ -140,7 +136,7 @@ def _tell(name: str) -> None:
 
 
 def _told(tables: Sequence[Table], setup: Setup) -> dict[str, Any]:
-    return {"seed": list(_seeds(setup)), "tables": tuple(tables)}
+    return {"seed": list(setup.seeds), "tables": tuple(tables)}
 
 
 PARTS: dict[str, parts.Measure] = {

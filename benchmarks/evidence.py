@@ -26,9 +26,8 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks import parts, sets
-from benchmarks.peers import FULL, QUICK, Budget, rankers, retrievers
-from benchmarks.peers.__main__ import PUBLISHED, folder
-from benchmarks.setup import SEEDS, AbsentError, Claims, Setup, research
+from benchmarks.peers import FULL, QUICK, Budget, folder, rankers, retrievers
+from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
 from m6rec import baselines
 from m6rec.demo import LIKE, OURS, RETRIEVE
@@ -56,10 +55,6 @@ def _budget(setup: Setup) -> Budget:
     return QUICK if setup.quick else FULL
 
 
-def _seeds(setup: Setup) -> tuple[int, ...]:
-    return SEEDS[:1] if setup.quick else SEEDS
-
-
 def _tell(text: str) -> None:
     typer.echo(f"  {text}", err=True)
 
@@ -69,7 +64,7 @@ def _tuned(
 ) -> tuple[Questions, Any, list[Tuned]]:
     training = replace(training, epochs=1) if setup.quick else training
     at = NOWHERE / ("quick" if setup.quick else "full") / name
-    return tunings(config, split, domain, training, _seeds(setup), at)
+    return tunings(config, split, domain, training, setup.seeds, at)
 
 
 def ranked(
@@ -89,10 +84,7 @@ def ranked(
         f"{table.note} Paired bootstrap over users, seeds averaged, against {best}: {gap.value:+.4f} AUC, "
         f"95 % [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}. Every method is told all events before a question."
     )
-    published = [
-        Row(method=f"{who}, published", metrics=_tuples(told)) for who, told in PUBLISHED.get(name, {}).items()
-    ]
-    table = replace(table, ours=OURS, note=note, rows=(*table.rows, *published))
+    table = replace(table, ours=OURS, note=note, rows=(*table.rows, *_published(name, table.metric)))
     tables = [table, *_by_count(name, split, events, labels, {OURS: found[OURS], best: peers[best]})]
     tables.append(_at_once(name, runs, questions, split, domain))
     claims: Claims = [
@@ -102,11 +94,16 @@ def ranked(
     if name == "ml1m_collm":
         ours = next(row for row in table.rows if row.method == OURS)
         claims += [(f"{name}: AUC", ours.mean("AUC"), ">=", 0.745), (f"{name}: UAUC", ours.mean("UAUC"), ">=", 0.70)]
-    return {"seed": list(_seeds(setup)), "tables": tuple(tables)}, claims
+    return {"seed": list(setup.seeds), "tables": tuple(tables)}, claims
 
 
-def _tuples(told: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
-    return {metric: (value,) for metric, value in told.items()}
+def _published(name: str, metric: str) -> list[Row]:
+    """What papers say of the set, where they tell the metric that decides."""
+    return [
+        Row(method=f"{who}, published", metrics={of: (value,) for of, value in told.items()})
+        for who, told in sets.PUBLISHED.get(name, {}).items()
+        if metric in told
+    ]
 
 
 def _by_count(
@@ -198,36 +195,28 @@ def retrieved(
         links = fit_links(split, domain, TRAIN, VALID)
     items = list(split.log.items.values())
     vectors = [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]
-    nothing = [(np.zeros((len(vectors[0][0]), 1), np.float32), np.zeros((len(items), 1), np.float32))]
-    found = {
-        OURS: vector_ranks(split, questions, domain, vectors, links=links),
-        LINKS: vector_ranks(split, questions, domain, nothing, links=links),
-        TEXT: vector_ranks(split, questions, domain, vectors),
-    }
+    nothing = np.zeros((len(vectors[0][0]), 1), np.float32), np.zeros((len(items), 1), np.float32)
+    *ours, alone = vector_ranks(split, questions, domain, [*vectors, nothing], links=links)
+    found = {OURS: ours, LINKS: [alone], TEXT: vector_ranks(split, questions, domain, vectors)}
     at = folder(name, _budget(setup))
     peers = retrievers.retrieval(split, domain, _budget(setup), at, refit=refit, tell=_tell)
     title = f"Retrieval, {name}"
     tables = list(retrievers.tables(title, split, domain, found | peers, _budget(setup), refit=refit))
-    published = [
-        Row(method=f"{who}, published", metrics=_tuples(told))
-        for who, told in PUBLISHED.get(name, {}).items()
-        if "NDCG@10" in told
-    ]
-    tables[0] = replace(tables[0], rows=(*tables[0].rows, *published))
+    tables[0] = replace(tables[0], rows=(*tables[0].rows, *_published(name, tables[0].metric)))
     tables = [replace(table, ours=OURS) for table in tables]
     claims: Claims = []
     for metric in ("HitRate@10", "NDCG@10"):
         value = {row.method: row.mean(metric) for row in tables[0].rows}
         best = max(peers, key=lambda peer: value[peer])
         claims.append((f"{name}: {metric} over that of {best}", value[OURS] - value[best], ">=", 0))
-        for who, told in PUBLISHED.get(name, {}).items():
+        for who, told in sets.PUBLISHED.get(name, {}).items():
             if who.startswith("SASRec"):
                 claims.append((f"{name}: {metric}", value[OURS], ">=", told[metric]))
     for table in tables[1:]:
         value = {row.method: row.mean("HitRate@10") for row in table.rows}
         twice = 2 * max(value[peer] for peer in peers)
         claims.append((f"{name}: unseen items, HitRate@10 less twice the best peer's", value[OURS] - twice, ">", 0))
-    return {"seed": list(_seeds(setup)), "tables": tuple(tables)}, claims
+    return {"seed": list(setup.seeds), "tables": tuple(tables)}, claims
 
 
 def _movielens() -> prepared.Prepared:

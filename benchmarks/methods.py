@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.setup import SEEDS, Claims, Setup
+from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.demo import LIKE
@@ -40,7 +40,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
     cache = tuned.create(config, foundation, assets.home() / "states").cache
     items = list(made.split.log.items.values())
-    methods, seeds = (METHODS[:2], SEEDS[:1]) if setup.quick else (METHODS, SEEDS)
+    methods, seeds = METHODS[:2] if setup.quick else METHODS, setup.seeds
     rows = []
     for method in methods:
         metrics: dict[str, list[float]] = {}

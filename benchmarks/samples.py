@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.setup import SEEDS, Claims, Setup
+from benchmarks.setup import Claims, Setup
 from m6rec import assets, baselines, tuned
 from m6rec.demo import LIKE, OURS
 from m6rec.domains import prepared
@@ -51,7 +51,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     first = tuned.create(config, foundation, assets.home() / "states")
     states = first.cache.fetch([*texts(questions.rows[TRAIN]), *texts(questions.rows[TEST])])
     found: dict[str, dict[str, list[float]]] = {}
-    sizes, seeds = (SIZES[1:3], SEEDS[:1]) if setup.quick else (SIZES, SEEDS)
+    sizes, seeds = SIZES[1:3] if setup.quick else SIZES, setup.seeds
 
     def note(method: str, count: int, scores: NDArray[np.floating[Any]]) -> None:
         found.setdefault(method, {}).setdefault(f"{count}", []).append(auc(labels, scores))
@@ -73,12 +73,12 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
                 continue
             line = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)).fit(x, y)
             note("logistic regression, same statistics", count, line.predict_proba(signals)[:, 1])
-            note("MLP, same statistics", count, _perceptron(x, y, seed)(signals))
+            note("MLP, same statistics", count, baselines.fit_mlp(x, y, seed=seed)(signals))
             half = len(y) // 2
             if count >= 64:  # half of them choose among its trials
                 forest = baselines.fit_lightgbm(x[:half], y[:half], x[half:], y[half:], seed=seed).model
                 note("LightGBM, same statistics", count, forest(signals))
-    column = f"{max(count for count in sizes)}"
+    column = f"{max(sizes)}"
     table = Table(
         title="Likes, MovieLens-100k: test AUC by the number of examples",
         metric=column,
@@ -128,7 +128,3 @@ def _tune(one: Tuned, rows: Sequence[Asked], states: Any, seed: int, *, fresh: b
     rate = LIKE.learning_rate / (1 if fresh else 10)
     config = replace(LIKE, epochs=epochs, learning_rate=rate, seed=seed)
     fit(one.tuning, batches, lambda batch: one.loss(batch, states), config)
-
-
-def _perceptron(x: NDArray[np.float32], y: NDArray[np.int64], seed: int) -> baselines.Classifier:
-    return baselines.fit_mlp(x, y, seed=seed)

@@ -43,6 +43,11 @@ class Setup:
     data: Path
     quick: bool
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those of what draws at random; one in the short form."""
+        return SEEDS[:1] if self.quick else SEEDS
+
     def recommender(self) -> tuple[Recommender, Tuned, Any, Past]:
         """(the service's own recommender, its ranking task, the prepared log, what was observed in it)."""
         keep_freed_memory()  # as ``m6rec serve`` does

@@ -7,7 +7,7 @@ are new in the test part are served by all alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
 from m6rec.text import leaks
 from m6rec.text.batch import Row
-from m6rec.text.links import NEW_EVERY, Links
+from m6rec.text.links import MAX_LIKES, NEW_EVERY, Links
 from m6rec.text.links import fit as link
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS, Past
@@ -493,18 +493,29 @@ def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
     return matrix
 
 
-def _pulls(split: Split, domain: Domain, positions: Ints, links: Links) -> NDArray[np.float32]:
-    """What the likes before each event pull, of the items of the log in order, [len(positions), items]."""
-    row_I = np.array([links.numbers.get(item, -1) for item in split.log.items], np.int64)
+def _before(split: Split, domain: Domain, positions: Ints) -> Iterator[tuple[int, list[int], list[int]]]:
+    """Just before each of the events, in the order of the log: (its place, items that its user liked, and met)."""
+    numbers = {item: number for number, item in enumerate(split.log.items)}
     wanted = {int(position): place for place, position in enumerate(positions)}
-    liked: dict[str, list[str]] = {}
-    pulls_QI = np.zeros((len(positions), len(row_I)), np.float32)
+    liked: dict[str, list[int]] = {}
+    seen: dict[str, list[int]] = {}
     for position, event in enumerate(split.log.events):
         place = wanted.get(position)
         if place is not None:
-            pulls_QI[place, row_I >= 0] = links.pulls(liked.get(event.user, []))[row_I[row_I >= 0]]
+            yield place, liked.get(event.user, []), seen.get(event.user, [])
         if domain.likes(event):
-            liked.setdefault(event.user, []).append(event.item)
+            liked.setdefault(event.user, []).append(numbers[event.item])
+        seen.setdefault(event.user, []).append(numbers[event.item])
+
+
+def _pulls(split: Split, domain: Domain, positions: Ints, links: Links) -> NDArray[np.float32]:
+    """What the likes before each event pull, of the items of the log in order, [len(positions), items]."""
+    ids = list(split.log.items)
+    row_I = np.array([links.numbers.get(item, -1) for item in ids], np.int64)
+    pulls_QI = np.zeros((len(positions), len(row_I)), np.float32)
+    for place, liked, _ in _before(split, domain, positions):
+        pull_I = links.pulls([ids[number] for number in liked[-MAX_LIKES:]])
+        pulls_QI[place, row_I >= 0] = pull_I[row_I[row_I >= 0]]
     return pulls_QI
 
 
@@ -512,26 +523,17 @@ def _histories(split: Split, domain: Domain, positions: Ints) -> tuple[csr_matri
     """(likes before each event, everything seen before it), each [len(positions), items]."""
     from scipy.sparse import csr_matrix
 
-    numbers = {item: number for number, item in enumerate(split.log.items)}
-    wanted = {int(position): place for place, position in enumerate(positions)}
-    liked: dict[str, list[int]] = {}
-    seen: dict[str, list[int]] = {}
     rows: tuple[list[Ints], list[Ints]] = (
         [np.zeros(0, np.int64)] * len(positions),
         [np.zeros(0, np.int64)] * len(positions),
     )
-    for position, event in enumerate(split.log.events):
-        place = wanted.get(position)
-        if place is not None:
-            rows[0][place] = np.unique(np.array(liked.get(event.user, []), np.int64))
-            rows[1][place] = np.unique(np.array(seen.get(event.user, []), np.int64))
-        if domain.likes(event):
-            liked.setdefault(event.user, []).append(numbers[event.item])
-        seen.setdefault(event.user, []).append(numbers[event.item])
+    for place, liked, seen in _before(split, domain, positions):
+        rows[0][place] = np.unique(np.array(liked, np.int64))
+        rows[1][place] = np.unique(np.array(seen, np.int64))
 
     def matrix(lists: list[Ints]) -> csr_matrix:
         ends = np.concatenate([[0], np.cumsum([len(row) for row in lists])])
         columns = np.concatenate(lists)
-        return csr_matrix((np.ones(len(columns), np.float32), columns, ends), shape=(len(lists), len(numbers)))
+        return csr_matrix((np.ones(len(columns), np.float32), columns, ends), shape=(len(lists), len(split.log.items)))
 
     return matrix(rows[0]), matrix(rows[1])

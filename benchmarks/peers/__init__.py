@@ -2,6 +2,6 @@
 
 from benchmarks.peers.rankers import ranking
 from benchmarks.peers.retrievers import retrieval
-from benchmarks.peers.search import FULL, QUICK, Budget, Peer
+from benchmarks.peers.search import FULL, QUICK, Budget, Peer, folder
 
-__all__ = ["FULL", "QUICK", "Budget", "Peer", "ranking", "retrieval"]
+__all__ = ["FULL", "QUICK", "Budget", "Peer", "folder", "ranking", "retrieval"]

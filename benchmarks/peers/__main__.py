@@ -16,40 +16,14 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import parts, sets
-from benchmarks.peers import FULL, QUICK, Budget, Peer, rankers, retrievers
-from benchmarks.peers.search import told
+from benchmarks.peers import FULL, QUICK, Budget, Peer, folder, rankers, retrievers
+from benchmarks.peers.search import RESULTS, told
 from benchmarks.setup import Claims, Setup, research
 from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import ask_all
 from m6rec.tasks.task import named
 from m6rec.text.log import Split
-
-NOWHERE = Path("runs/bench/peers")
-PUBLISHED = {
-    "ml1m_collm": {
-        "SASRec": {"AUC": 0.7078, "UAUC": 0.6884},
-        "DIN": {"AUC": 0.7166, "UAUC": 0.6459},
-        "CoLLM-MF (7B)": {"AUC": 0.7295, "UAUC": 0.6875},
-        "BinLLM (7B)": {"AUC": 0.7425, "UAUC": 0.6956},
-    },
-    "amazon_beauty": {
-        "SASRec, sampled softmax": {"HitRate@10": 0.0921, "NDCG@10": 0.0531},
-        "TIGER": {"HitRate@10": 0.0648, "NDCG@10": 0.0384},
-        "OneRec": {"HitRate@10": 0.0924},
-    },
-    "amazon_toys": {
-        "SASRec, sampled softmax": {"HitRate@10": 0.0970, "NDCG@10": 0.0580},
-        "TIGER": {"HitRate@10": 0.0712, "NDCG@10": 0.0432},
-        "OneRec": {"HitRate@10": 0.0953},
-    },
-}
-"""What papers say of the same splits."""
-
-
-def folder(name: str, budget: Budget) -> Path:
-    """Where the peers of a part keep their results."""
-    return NOWHERE / ("quick" if budget == QUICK else "full") / name
 
 
 def _budget(setup: Setup) -> Budget:
@@ -77,11 +51,11 @@ def _retrieve(name: str, split: Split, domain: Domain, setup: Setup, *, refit: b
 def _facts(name: str, peers: Sequence[Peer[Any, Any]], at: Path) -> dict[str, Any]:
     searched = told(peers, at)
     seed = max((one["seeds"] for one in searched), key=len)
-    return {"seed": seed, "optuna": version("optuna"), "searched": searched, "published": PUBLISHED.get(name, {})}
+    return {"seed": seed, "optuna": version("optuna"), "searched": searched, "published": sets.PUBLISHED.get(name, {})}
 
 
 def _movielens() -> prepared.Prepared:
-    return prepared.prepare("movielens", "time", NOWHERE / "movielens")
+    return prepared.prepare("movielens", "time", RESULTS / "movielens")
 
 
 def ml1m_collm(setup: Setup) -> tuple[dict[str, Any], Claims]:
@@ -130,7 +104,7 @@ def _tell(text: str) -> None:
 def main(
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
 ) -> None:
-    setup = Setup(run=NOWHERE, retrieve=NOWHERE, data=NOWHERE, quick=bool(os.environ.get("QUICK")))
+    setup = Setup(run=RESULTS, retrieve=RESULTS, data=RESULTS, quick=bool(os.environ.get("QUICK")))
     parts.measure("peers", "Tuned peers", {name: PARTS[name] for name in part or PARTS}, setup)
 
 

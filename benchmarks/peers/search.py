@@ -46,8 +46,14 @@ class Budget:
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
+RESULTS = Path("runs/bench/peers")
 FULL = Budget()
 QUICK = Budget(trials=2, seconds=5, passes=3, seeds=(0,))
+
+
+def folder(name: str, budget: Budget) -> Path:
+    """Where the peers of a part keep their results."""
+    return RESULTS / ("quick" if budget == QUICK else "full") / name
 
 
 @dataclass(frozen=True, kw_only=True)
