@@ -1,8 +1,9 @@
 """What is liked by the same users, and what is liked next: links between items, the collaborative signal of retrieval.
 
-Two linear models in closed form are fitted to who liked what: EASE, which rebuilds a user's likes from each other, and
-one that tells the next like from those before it. Of each item the strongest weights are kept. A user's likes then pull
-what they are linked to, the latest most: users need no training, and a new like counts at once.
+Two models are fitted to who liked what: factors by alternating least squares, which say what is liked by the same
+users, and a linear one that tells the next like from those before it, of whose weights the strongest of each item are
+kept. A user's likes then pull what they are linked to, the latest most: users need no training, and a new like counts
+at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +31,22 @@ Floats = NDArray[np.float32]
 FoundT = TypeVar("FoundT")
 
 FILE = "links.safetensors"
-# Chosen on validation, of MovieLens-100k and of Amazon Beauty (design/004).
+# Chosen on validation, of MovieLens-100k and of Amazon Beauty and Toys (design/004).
+NUM_FACTORS = 128
+CONFIDENCE = 60.0
+"""What a like weighs in fitting factors, where everything else weighs 1."""
+FACTORS_REGULARISATION = 30.0
 NUM_LINKS = 200
-"""Links of each kind that are kept of an item, the strongest; those that push away are not."""
-REGULARISATION = 300.0
+"""Links to what is liked next that are kept of an item, the strongest; those that push away are not."""
+NEXT_REGULARISATION = 300.0
 ALIKE_MEMORY, NEXT_MEMORY = 0.9, 0.6
 """What a like weighs for each later like."""
-ALIKE_WEIGHT, NEXT_WEIGHT = 33.0, 100.0
-"""What a link weighs beside the cosine of what is read."""
-MAX_LIKES = 64
-"""Likes of a user that count; the next would weigh a thousandth."""
+ALIKE_WEIGHT, NEXT_WEIGHT = 1.5, 1.0
+"""What the strongest pull weighs beside the cosine of what is read."""
+FAINTEST = 1e-3
+"""Pulls are made as strong as those weights say, but where all are fainter than this."""
+MAX_LIKES = 256
+"""Likes of a user that count; others are as if not liked."""
 NEXT_LIKES = 16
 """… for what comes next, where the memory is shorter."""
 NEW_EVERY = 10
@@ -54,32 +61,43 @@ class Links:
 
     Attributes:
         numbers: Row of each item, in order.
-        alike_IK: What is liked by the users who like an item: rows, the strongest first.
-        alike_weight_IK: How strongly; 0 where there are no more.
-        next_IK: What is liked next.
-        next_weight_IK: How strongly.
+        factor_IF: Factors of each item.
+        next_IK: What is liked next: rows, the strongest first.
+        next_weight_IK: How strongly; 0 where there are no more.
     """
 
     numbers: dict[str, int]
-    alike_IK: NDArray[np.int32]
-    alike_weight_IK: Floats
+    factor_IF: Floats
     next_IK: NDArray[np.int32]
     next_weight_IK: Floats
 
     def pulls(self, liked: Sequence[str]) -> Floats:
         """How strongly each item is pulled, [I], by the ids of what a user liked, oldest first; at least 0."""
-        latest = np.array([self.numbers.get(item, -1) for item in liked[-MAX_LIKES:]], np.int64)
-        age_N = np.arange(len(latest) - 1, -1, -1)
-        known_N = latest >= 0
-        rows, age_N = latest[known_N], age_N[known_N]
-        pull_I = np.zeros(len(self.numbers))
-        for to_IK, weight_IK, memory, weight in (
-            (self.alike_IK, self.alike_weight_IK, ALIKE_MEMORY, ALIKE_WEIGHT),
-            (self.next_IK, self.next_weight_IK, NEXT_MEMORY, NEXT_WEIGHT),
-        ):
-            pulled_NK = weight_IK[rows] * (weight * memory**age_N)[:, None]
-            pull_I += np.bincount(to_IK[rows].ravel(), pulled_NK.ravel(), len(pull_I))
-        return pull_I.astype(np.float32)
+        latest = [self.numbers[item] for item in dict.fromkeys(reversed(liked)) if item in self.numbers][:MAX_LIKES]
+        rows, age_N = np.array(latest, np.int64), np.arange(len(latest))
+        return ALIKE_WEIGHT * self._alike(rows, age_N) + NEXT_WEIGHT * self._next(rows, age_N)
+
+    def _alike(self, rows: NDArray[np.int64], age_N: NDArray[np.int64]) -> Floats:
+        """What is liked by the users who like these items [I], from 0 to 1.
+
+        The user's factors are the least squares of 1 for the likes and 0 for all other items (Hu, Koren & Volinsky,
+        ICDM 2008, eq. 4), where a like weighs ``ALIKE_MEMORY`` of the one after it.
+        """
+        liked_NF = self.factor_IF[rows]
+        weight_N = (CONFIDENCE * ALIKE_MEMORY**age_N).astype(np.float32)
+        gram_FF = self._gram_FF + (liked_NF.T * (weight_N - 1)) @ liked_NF  # each has its 1 in the items' gram
+        return _scaled(self.factor_IF @ np.linalg.solve(gram_FF, weight_N @ liked_NF))
+
+    def _next(self, rows: NDArray[np.int64], age_N: NDArray[np.int64]) -> Floats:
+        """What is liked after these items [I], from 0 to 1."""
+        pulled_NK = self.next_weight_IK[rows] * (NEXT_MEMORY**age_N)[:, None]
+        pull_I = np.bincount(self.next_IK[rows].ravel(), pulled_NK.ravel(), len(self.numbers))
+        return _scaled(pull_I.astype(np.float32))
+
+    @cached_property
+    def _gram_FF(self) -> Floats:
+        gram_FF: Floats = self.factor_IF.T @ self.factor_IF
+        return gram_FF + FACTORS_REGULARISATION * np.eye(len(gram_FF), dtype=np.float32)
 
     def strongest(self, liked: Sequence[str], count: int) -> dict[str, float]:
         """The ``count`` items of the strongest ``pulls``, by id."""
@@ -105,7 +123,12 @@ class Links:
         os.replace(partial, folder / FILE)
 
 
-_ARRAYS = ("alike_IK", "alike_weight_IK", "next_IK", "next_weight_IK")
+_ARRAYS = ("factor_IF", "next_IK", "next_weight_IK")
+
+
+def _scaled(pull_I: Floats) -> Floats:
+    """Pulls with 1 for the strongest, and none below 0."""
+    return (np.maximum(pull_I, 0) / max(float(pull_I.max(initial=0)), FAINTEST)).astype(np.float32)
 
 
 def mixed(known: Sequence[FoundT], new: Sequence[FoundT]) -> list[FoundT]:
@@ -129,7 +152,7 @@ def load(folder: Path) -> Links:
             ids = json.loads((file.metadata() or {})["ids"])
             arrays = {name: file.get_tensor(name) for name in _ARRAYS}
         for name, array in arrays.items():
-            if array.ndim != 2 or len(array) != len(ids) or (name in ("alike_IK", "next_IK") and _outside(array)):
+            if array.ndim != 2 or len(array) != len(ids) or (name == "next_IK" and _outside(array)):
                 raise ValueError(f"{len(ids)} items, but {name} has shape {array.shape} or names others")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise AssetError(f"{folder / FILE} holds no readable links ({error}); tune the task again") from error
@@ -154,34 +177,53 @@ def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
     items = sorted(counts, key=lambda item: (-counts[item], item))[:MAX_ITEMS]
     numbers = {item: number for number, item in enumerate(items)}
     likes = [[numbers[item] for item in liked if item in numbers] for liked in by_user.values()]
-    alike_II = ease(_gram(_matrix([(row, np.ones(len(row))) for row in likes], len(items))), REGULARISATION)
+    if not any(likes):
+        nothing_I0 = np.zeros((len(numbers), 0), np.float32)
+        return Links(numbers, nothing_I0, nothing_I0.astype(np.int32), nothing_I0)
+    liked_UI = _matrix([(row, np.ones(len(row))) for row in likes], len(numbers))
+    factors = factorise(liked_UI, NUM_FACTORS, FACTORS_REGULARISATION, CONFIDENCE)
     before, after = [], []
     for row in likes:
         for end in range(1, len(row)):
             known = row[max(0, end - NEXT_LIKES) : end]
             before.append((known, NEXT_MEMORY ** np.arange(len(known) - 1, -1, -1)))
             after.append(([row[end]], np.ones(1)))
-    before_PI, after_PI = _matrix(before, len(items)), _matrix(after, len(items))
-    next_II = np.zeros_like(alike_II)
-    if items:
-        gram_II = _gram(before_PI) + REGULARISATION * np.eye(len(items), dtype=np.float32)
-        next_II = cho_solve(cho_factor(gram_II, overwrite_a=True), (before_PI.T @ after_PI).toarray())
-    return Links(numbers, *_strongest(alike_II), *_strongest(next_II))
+    before_PI, after_PI = _matrix(before, len(numbers)), _matrix(after, len(numbers))
+    gram_II: Floats = (before_PI.T @ before_PI).toarray()
+    gram_II[np.diag_indices_from(gram_II)] += NEXT_REGULARISATION
+    next_II = cho_solve(cho_factor(gram_II, overwrite_a=True), (before_PI.T @ after_PI).toarray())
+    return Links(numbers, np.asarray(factors.item_factors), *_strongest(next_II))
 
 
-def ease(gram_II: NDArray[np.floating], regularisation: float) -> NDArray[np.floating]:
-    """Weights of a linear autoencoder with a zero diagonal (EASE: Steck, WWW 2019, eq. 8).
-
-    P = (G + regularisation · 1)⁻¹;  B_ij = −P_ij / P_jj for i ≠ j, B_jj = 0.
+def factorise(
+    liked_UI: csr_matrix,
+    num_factors: int,
+    regularisation: float,
+    confidence: float,
+    *,
+    iterations: int = 15,
+    seed: int = 0,
+) -> Any:
+    """A model of ``implicit``: factors of users and items by alternating least squares.
 
     Args:
-        gram_II: For each two items, how many users have both.
-        regularisation: Greater keeps the weights smaller.
+        liked_UI: Who liked what.
+        num_factors: Width of the vectors.
+        regularisation: Weight of their squared length.
+        confidence: What a like weighs, where everything else weighs 1.
+        iterations: Rounds of solving for users, then for items.
+        seed: Of the first vectors.
     """
-    precision_II = np.linalg.inv(gram_II + regularisation * np.eye(len(gram_II), dtype=gram_II.dtype))
-    weight_II: NDArray[np.floating] = precision_II / -np.diag(precision_II)
-    np.fill_diagonal(weight_II, 0)
-    return weight_II
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    # implicit runs its own threads and warns when those of BLAS run beside them.
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            num_factors, regularization=regularisation, alpha=confidence, iterations=iterations, random_state=seed
+        )
+        model.fit(liked_UI, show_progress=False)
+    return model
 
 
 def _matrix(rows: Sequence[tuple[Sequence[int], NDArray[np.floating]]], num_items: int) -> csr_matrix:
@@ -192,11 +234,6 @@ def _matrix(rows: Sequence[tuple[Sequence[int], NDArray[np.floating]]], num_item
     columns = np.concatenate([np.zeros(0, np.int64), *(np.array(columns, np.int64) for columns, _ in rows)])
     values = np.concatenate([np.zeros(0), *(values for _, values in rows)]).astype(np.float32)
     return csr_matrix((values, columns, ends), shape=(len(rows), num_items))
-
-
-def _gram(rows_NI: csr_matrix) -> Floats:
-    gram_II: Floats = (rows_NI.T @ rows_NI).toarray()
-    return gram_II
 
 
 def _strongest(weight_II: NDArray[np.floating]) -> tuple[NDArray[np.int32], Floats]:
