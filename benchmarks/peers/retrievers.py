@@ -397,7 +397,7 @@ def check_future(split: Split, domain: Domain, num_moments: int = 2) -> None:
 def tables(
     title: str, split: Split, domain: Domain, found: Mapping[str, Sequence[Floats]], budget: Budget, *, refit: bool
 ) -> tuple[Table, ...]:
-    """Measures of the ranks: of all questions and, where some are for items that no fit has seen, of others and those."""
+    """Measures of the ranks: of all questions and, where items are unseen in the fit, of the rest and those."""
     fitted_on = (TRAIN, VALID) if refit else (TRAIN,)
     known = {event.item for event, part in zip(split.log.events, split.part.tolist(), strict=True) if part in fitted_on}
     events = ask(split, domain, refit=refit)[3].events
