@@ -3,7 +3,7 @@
 Two models are fitted to who liked what: factors by alternating least squares, which say what is liked by the same
 users, and a linear one that tells the next like from those before it, of whose weights the strongest of each item are
 kept. A user's likes then pull what they are linked to, the latest most: users need no training, and a new like counts
-at once.
+at once. How fast likes are forgotten, and how much factors count, is chosen on the latest likes of those given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,18 +33,23 @@ FoundT = TypeVar("FoundT")
 FILE = "links.safetensors"
 # Chosen on validation, of MovieLens-100k and of Amazon Beauty and Toys (design/004).
 NUM_FACTORS = 128
-CONFIDENCE = 60.0
-"""What a like weighs in fitting factors, where everything else weighs 1."""
 FACTORS_REGULARISATION = 30.0
+CONFIDENCES = (6.0, 60.0)
+"""What a like may weigh in fitting factors, where everything else weighs 1."""
+MEMORIES = (0.6, 0.8, 0.9)
+"""What it may weigh for each later like, when the factors of a user are asked for."""
+WEIGHTS = (1.0, 2.0, 4.0)
+"""What the strongest pull of factors may weigh, where that of what is liked next, and the cosine, weigh 1."""
+NEXT_MEMORY = 0.6
+NEXT_REGULARISATION = 300.0
 NUM_LINKS = 200
 """Links to what is liked next that are kept of an item, the strongest; those that push away are not."""
-NEXT_REGULARISATION = 300.0
-ALIKE_MEMORY, NEXT_MEMORY = 0.9, 0.6
-"""What a like weighs for each later like."""
-ALIKE_WEIGHT, NEXT_WEIGHT = 1.5, 1.0
-"""What the strongest pull weighs beside the cosine of what is read."""
 FAINTEST = 1e-3
-"""Pulls are made as strong as those weights say, but where all are fainter than this."""
+"""Where all pulls are fainter than this, they stay so."""
+HELD_OUT = 10
+"""One in so many likes of a user, the latest, is held out to choose by."""
+MAX_ASKED = 3_000
+"""Held-out likes that choices are judged by; so many are drawn."""
 MAX_LIKES = 256
 """Likes of a user that count; others are as if not liked."""
 NEXT_LIKES = 16
@@ -64,35 +69,40 @@ class Links:
         factor_IF: Factors of each item.
         next_IK: What is liked next: rows, the strongest first.
         next_weight_IK: How strongly; 0 where there are no more.
+        confidence: One of ``CONFIDENCES``.
+        memory: One of ``MEMORIES``.
+        weight: One of ``WEIGHTS``.
     """
 
     numbers: dict[str, int]
     factor_IF: Floats
     next_IK: NDArray[np.int32]
     next_weight_IK: Floats
+    confidence: float = CONFIDENCES[0]
+    memory: float = MEMORIES[0]
+    weight: float = WEIGHTS[0]
 
     def pulls(self, liked: Sequence[str]) -> Floats:
         """How strongly each item is pulled, [I], by the ids of what a user liked, oldest first; at least 0."""
-        latest = [self.numbers[item] for item in dict.fromkeys(reversed(liked)) if item in self.numbers][:MAX_LIKES]
-        rows, age_N = np.array(latest, np.int64), np.arange(len(latest))
-        return ALIKE_WEIGHT * self._alike(rows, age_N) + NEXT_WEIGHT * self._next(rows, age_N)
+        known = [self.numbers[item] for item in dict.fromkeys(reversed(liked)) if item in self.numbers]
+        rows = np.array(known[:MAX_LIKES], np.int64)
+        return self.next(rows) + self.weight * self.alike(rows)
 
-    def _alike(self, rows: NDArray[np.int64], age_N: NDArray[np.int64]) -> Floats:
-        """What is liked by the users who like these items [I], from 0 to 1.
+    def alike(self, rows: NDArray[np.int64]) -> Floats:
+        """What is liked by the users who like the items of these rows, the latest first: [I], from 0 to 1.
 
         The user's factors are the least squares of 1 for the likes and 0 for all other items (Hu, Koren & Volinsky,
-        ICDM 2008, eq. 4), where a like weighs ``ALIKE_MEMORY`` of the one after it.
+        ICDM 2008, eq. 4), where a like weighs ``memory`` of the one after it.
         """
         liked_NF = self.factor_IF[rows]
-        weight_N = (CONFIDENCE * ALIKE_MEMORY**age_N).astype(np.float32)
+        weight_N = (self.confidence * self.memory ** np.arange(len(rows))).astype(np.float32)
         gram_FF = self._gram_FF + (liked_NF.T * (weight_N - 1)) @ liked_NF  # each has its 1 in the items' gram
         return _scaled(self.factor_IF @ np.linalg.solve(gram_FF, weight_N @ liked_NF))
 
-    def _next(self, rows: NDArray[np.int64], age_N: NDArray[np.int64]) -> Floats:
-        """What is liked after these items [I], from 0 to 1."""
-        pulled_NK = self.next_weight_IK[rows] * (NEXT_MEMORY**age_N)[:, None]
-        pull_I = np.bincount(self.next_IK[rows].ravel(), pulled_NK.ravel(), len(self.numbers))
-        return _scaled(pull_I.astype(np.float32))
+    def next(self, rows: NDArray[np.int64]) -> Floats:
+        """What is liked after the items of these rows, the latest first: [I], from 0 to 1."""
+        pulled_NK = self.next_weight_IK[rows] * (NEXT_MEMORY ** np.arange(len(rows)))[:, None]
+        return _scaled(np.bincount(self.next_IK[rows].ravel(), pulled_NK.ravel(), len(self.numbers)))
 
     @cached_property
     def _gram_FF(self) -> Floats:
@@ -119,16 +129,19 @@ class Links:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{FILE}.partial"
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
-        save_file(arrays, str(partial), metadata={"ids": json.dumps(list(self.numbers))})
+        chosen = {name: getattr(self, name) for name in _CHOSEN}
+        save_file(arrays, str(partial), metadata={"ids": json.dumps(list(self.numbers)), "chosen": json.dumps(chosen)})
         os.replace(partial, folder / FILE)
 
 
 _ARRAYS = ("factor_IF", "next_IK", "next_weight_IK")
+_CHOSEN = ("confidence", "memory", "weight")
 
 
-def _scaled(pull_I: Floats) -> Floats:
+def _scaled(pull_I: NDArray[Any]) -> Floats:
     """Pulls with 1 for the strongest, and none below 0."""
-    return (np.maximum(pull_I, 0) / max(float(pull_I.max(initial=0)), FAINTEST)).astype(np.float32)
+    scaled_I: Floats = (np.maximum(pull_I, 0) / max(float(pull_I.max(initial=0)), FAINTEST)).astype(np.float32)
+    return scaled_I
 
 
 def mixed(known: Sequence[FoundT], new: Sequence[FoundT]) -> list[FoundT]:
@@ -149,14 +162,17 @@ def load(folder: Path) -> Links:
     """Reads what ``Links.save`` wrote. Raises AssetError where the file is not readable."""
     try:
         with safe_open(folder / FILE, "np") as file:
-            ids = json.loads((file.metadata() or {})["ids"])
+            told = file.metadata() or {}
+            ids, chosen = json.loads(told["ids"]), json.loads(told["chosen"])
             arrays = {name: file.get_tensor(name) for name in _ARRAYS}
         for name, array in arrays.items():
             if array.ndim != 2 or len(array) != len(ids) or (name == "next_IK" and _outside(array)):
                 raise ValueError(f"{len(ids)} items, but {name} has shape {array.shape} or names others")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise AssetError(f"{folder / FILE} holds no readable links ({error}); tune the task again") from error
-    return Links({item: number for number, item in enumerate(ids)}, **arrays)
+    return Links(
+        {item: number for number, item in enumerate(ids)}, **arrays, **{name: chosen[name] for name in _CHOSEN}
+    )
 
 
 def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
@@ -165,8 +181,6 @@ def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
     Args:
         events: User, item, and whether it was a like. An item without a like is known, as one that nobody likes.
     """
-    from scipy.linalg import cho_factor, cho_solve
-
     counts: dict[str, int] = {}
     by_user: dict[str, dict[str, None]] = {}
     for user, item, liked in events:
@@ -180,19 +194,58 @@ def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
     if not any(likes):
         nothing_I0 = np.zeros((len(numbers), 0), np.float32)
         return Links(numbers, nothing_I0, nothing_I0.astype(np.int32), nothing_I0)
-    liked_UI = _matrix([(row, np.ones(len(row))) for row in likes], len(numbers))
-    factors = factorise(liked_UI, NUM_FACTORS, FACTORS_REGULARISATION, CONFIDENCE)
+    best = _chosen(numbers, likes)
+    next_IK, next_weight_IK = _next(likes, len(numbers))
+    factor_IF = _alike(likes, len(numbers), best.confidence)
+    return replace(best, factor_IF=factor_IF, next_IK=next_IK, next_weight_IK=next_weight_IK)
+
+
+def _chosen(numbers: dict[str, int], likes: Sequence[Sequence[int]]) -> Links:
+    """Links of all but the latest likes, of those that may be chosen the ones that tell these best, by NDCG@10."""
+    starts = [max(1, len(row) - -(-len(row) // HELD_OUT)) for row in likes]
+    asked = [(row[:end], row[end]) for row, start in zip(likes, starts, strict=True) for end in range(start, len(row))]
+    drawn = [asked[number] for number in np.random.default_rng(0).permutation(len(asked))[:MAX_ASKED]]
+    earlier = [row[:start] for row, start in zip(likes, starts, strict=True)]
+    following = _next(earlier, len(numbers))
+    found: list[tuple[float, Links]] = []
+    for confidence in CONFIDENCES:
+        links = Links(numbers, _alike(earlier, len(numbers), confidence), *following, confidence=confidence)
+        for memory in MEMORIES:
+            asked_with = replace(links, memory=memory)
+            gain_W = np.zeros(len(WEIGHTS))
+            for before, target in drawn:
+                rows = np.array(before[: -MAX_LIKES - 1 : -1], np.int64)
+                pull_WI = asked_with.next(rows) + np.array(WEIGHTS)[:, None] * asked_with.alike(rows)
+                pull_WI[:, before] = -np.inf
+                ahead_W = (pull_WI > pull_WI[:, [target]]).sum(1) + (pull_WI == pull_WI[:, [target]]).sum(1) / 2
+                gain_W += np.where(ahead_W < 10, 1 / np.log2(ahead_W + 1.5), 0)
+            found += [(gain, replace(asked_with, weight=weight)) for gain, weight in zip(gain_W, WEIGHTS, strict=True)]
+    return max(found, key=lambda one: one[0])[1]
+
+
+def _alike(likes: Sequence[Sequence[int]], num_items: int, confidence: float) -> Floats:
+    """Factors of each item, [I, F]."""
+    liked_UI = _matrix([(row, np.ones(len(row))) for row in likes], num_items)
+    return np.asarray(factorise(liked_UI, NUM_FACTORS, FACTORS_REGULARISATION, confidence).item_factors)
+
+
+def _next(likes: Sequence[Sequence[int]], num_items: int) -> tuple[NDArray[np.int32], Floats]:
+    """``Links.next_IK`` and their weights."""
+    from scipy.linalg import cho_factor, cho_solve
+
     before, after = [], []
     for row in likes:
         for end in range(1, len(row)):
             known = row[max(0, end - NEXT_LIKES) : end]
             before.append((known, NEXT_MEMORY ** np.arange(len(known) - 1, -1, -1)))
             after.append(([row[end]], np.ones(1)))
-    before_PI, after_PI = _matrix(before, len(numbers)), _matrix(after, len(numbers))
+    before_PI, after_PI = _matrix(before, num_items), _matrix(after, num_items)
     gram_II: Floats = (before_PI.T @ before_PI).toarray()
     gram_II[np.diag_indices_from(gram_II)] += NEXT_REGULARISATION
-    next_II = cho_solve(cho_factor(gram_II, overwrite_a=True), (before_PI.T @ after_PI).toarray())
-    return Links(numbers, np.asarray(factors.item_factors), *_strongest(next_II))
+    weight_II = cho_solve(cho_factor(gram_II, overwrite_a=True), (before_PI.T @ after_PI).toarray())
+    order_IK = np.argsort(-weight_II, axis=1, kind="stable")[:, :NUM_LINKS]
+    kept_IK = np.maximum(np.take_along_axis(weight_II, order_IK, 1), 0)
+    return order_IK.astype(np.int32), kept_IK.astype(np.float32)
 
 
 def factorise(
@@ -234,14 +287,6 @@ def _matrix(rows: Sequence[tuple[Sequence[int], NDArray[np.floating]]], num_item
     columns = np.concatenate([np.zeros(0, np.int64), *(np.array(columns, np.int64) for columns, _ in rows)])
     values = np.concatenate([np.zeros(0), *(values for _, values in rows)]).astype(np.float32)
     return csr_matrix((values, columns, ends), shape=(len(rows), num_items))
-
-
-def _strongest(weight_II: NDArray[np.floating]) -> tuple[NDArray[np.int32], Floats]:
-    """(columns, weights) of the ``NUM_LINKS`` greatest weights of each row, both [I, K]; those below 0 are 0."""
-    count = min(NUM_LINKS, len(weight_II))
-    order_IK = np.argsort(-weight_II, axis=1, kind="stable")[:, :count]
-    kept_IK = np.maximum(np.take_along_axis(weight_II, order_IK, 1), 0)
-    return order_IK.astype(np.int32), kept_IK.astype(np.float32)
 
 
 def _outside(rows_IK: NDArray[np.generic]) -> bool:

@@ -5,7 +5,7 @@ import pytest
 
 from m6rec.errors import AssetError
 from m6rec.text import links
-from m6rec.text.links import ALIKE_MEMORY, FILE, MAX_LIKES, NEW_EVERY, NEXT_MEMORY, fit, load, mixed
+from m6rec.text.links import FILE, MAX_LIKES, NEW_EVERY, NEXT_MEMORY, fit, load, mixed
 
 RNG = np.random.default_rng(0)
 EVENTS = [(f"u{u}", f"i{i}", bool(RNG.random() < 0.7)) for u in range(400) for i in RNG.permutation(12)[:6]]
@@ -42,13 +42,13 @@ def test_factors_rebuild_who_liked_what():
 def test_the_factors_of_a_user_are_a_weighted_least_squares():
     liked, links_alike = ["i3", "i5"], only("alike")
     weights = np.ones(13)
-    weights[[FITTED.numbers["i3"], FITTED.numbers["i5"]]] = links.CONFIDENCE * np.array([ALIKE_MEMORY, 1])
+    weights[[FITTED.numbers["i3"], FITTED.numbers["i5"]]] = FITTED.confidence * np.array([FITTED.memory, 1])
     wanted = np.isin([*FITTED.numbers], liked).astype(float)
     factors = FITTED.factor_IF.astype(float)
     ridge = np.vstack([factors * weights[:, None] ** 0.5, np.eye(factors.shape[1]) * links.FACTORS_REGULARISATION**0.5])
     told = np.concatenate([wanted * weights**0.5, np.zeros(factors.shape[1])])
     pulls = np.maximum(factors @ np.linalg.lstsq(ridge, told)[0], 0)
-    np.testing.assert_allclose(links_alike.pulls(liked), links.ALIKE_WEIGHT * pulls / pulls.max(), atol=1e-3)
+    np.testing.assert_allclose(links_alike.pulls(liked), FITTED.weight * pulls / pulls.max(), atol=1e-3)
 
 
 def test_next_are_the_positive_weights_of_a_regression_on_the_likes_before():
@@ -72,17 +72,26 @@ def test_what_always_follows_is_pulled_most():
     assert follows.pulls(["a"])[follows.numbers["b"]] > follows.pulls(["b"])[follows.numbers["a"]]
 
 
+def test_what_counts_is_chosen_on_the_latest_likes():
+    """A walk on a ring, where only the last like tells, and sets without an order, where the next tells nothing."""
+    starts = RNG.integers(30, size=300)
+    ring = fit([(f"u{n}", f"i{(start + step) % 30}", True) for n, start in enumerate(starts) for step in range(10)])
+    assert (ring.memory, ring.weight) == (min(links.MEMORIES), min(links.WEIGHTS))
+    kinds = [(f"u{u}", f"{u % 8}-{i}", True) for u in range(400) for i in RNG.permutation(12)[:8]]
+    assert fit(kinds).weight > min(links.WEIGHTS)
+
+
 def test_what_is_next_is_a_sum_in_which_the_latest_like_weighs_most():
     three, four = (dense(FITTED.next_IK, FITTED.next_weight_IK)[n] for n in (3, 4))
     summed = NEXT_MEMORY * three + four
     both = only("next").pulls(["i3", "never heard of", "i4"])[ORDER]
-    np.testing.assert_allclose(both, links.NEXT_WEIGHT * summed / summed.max(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(both, summed / summed.max(), rtol=1e-4, atol=1e-6)
 
 
 def test_pulls_are_of_one_scale_and_of_the_likes_that_count():
-    assert FITTED.pulls(["i3", "i4"]).max() <= links.ALIKE_WEIGHT + links.NEXT_WEIGHT
-    assert only("next").pulls(["i3"]).max() == pytest.approx(links.NEXT_WEIGHT)
-    assert only("alike").pulls(["i3"]).max() == pytest.approx(links.ALIKE_WEIGHT)
+    assert FITTED.pulls(["i3", "i4"]).max() <= FITTED.weight + 1
+    assert only("next").pulls(["i3"]).max() == pytest.approx(1)
+    assert only("alike").pulls(["i3"]).max() == pytest.approx(FITTED.weight)
     assert not FITTED.pulls([]).any()
     np.testing.assert_array_equal(FITTED.pulls(["i4", "i3", "i4"]), FITTED.pulls(["i3", "i4"]))
     many = fit([("u", f"x{n}", True) for n in range(MAX_LIKES + 9)])
@@ -130,6 +139,7 @@ def test_saved_and_loaded(tmp_path):
     odd.save(tmp_path)
     back = load(tmp_path)
     assert back.numbers == odd.numbers
+    assert (back.confidence, back.memory, back.weight) == (odd.confidence, odd.memory, odd.weight)
     for name in ("factor_IF", "next_IK", "next_weight_IK"):
         np.testing.assert_array_equal(getattr(back, name), getattr(odd, name))
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
