@@ -33,9 +33,8 @@ FoundT = TypeVar("FoundT")
 FILE = "links.safetensors"
 # Chosen on validation, of MovieLens-100k and of Amazon Beauty and Toys (design/004).
 NUM_FACTORS = 128
-FACTORS_REGULARISATION = 30.0
-CONFIDENCES = (6.0, 60.0)
-"""What a like may weigh in fitting factors, where everything else weighs 1."""
+FITS = ((6.0, 30.0), (60.0, 30.0), (6.0, 3.0))
+"""What a like may weigh in fitting factors, where everything else weighs 1; and their regularisation with it."""
 MEMORIES = (0.6, 0.8, 0.9)
 """What it may weigh for each later like, when the factors of a user are asked for."""
 WEIGHTS = (1.0, 2.0, 4.0)
@@ -55,7 +54,7 @@ MAX_LIKES = 256
 NEXT_LIKES = 16
 """… for what comes next, where the memory is shorter."""
 NEW_EVERY = 10
-"""One place in so many of what is retrieved goes to an item without links; else no new item would ever be shown."""
+"""One place in so many of what is retrieved goes to an item without links; else hardly any new item would be ranked."""
 MAX_ITEMS = 15_000
 """The most-liked items, which alone have links: time to fit grows with the cube, memory with the square."""
 
@@ -69,7 +68,8 @@ class Links:
         factor_IF: Factors of each item.
         next_IK: What is liked next: rows, the strongest first.
         next_weight_IK: How strongly; 0 where there are no more.
-        confidence: One of ``CONFIDENCES``.
+        confidence: What a like weighed in fitting factors, one of ``FITS``.
+        regularisation: The other number of it.
         memory: One of ``MEMORIES``.
         weight: One of ``WEIGHTS``.
     """
@@ -78,7 +78,8 @@ class Links:
     factor_IF: Floats
     next_IK: NDArray[np.int32]
     next_weight_IK: Floats
-    confidence: float = CONFIDENCES[0]
+    confidence: float = FITS[0][0]
+    regularisation: float = FITS[0][1]
     memory: float = MEMORIES[0]
     weight: float = WEIGHTS[0]
 
@@ -107,7 +108,7 @@ class Links:
     @cached_property
     def _gram_FF(self) -> Floats:
         gram_FF: Floats = self.factor_IF.T @ self.factor_IF
-        return gram_FF + FACTORS_REGULARISATION * np.eye(len(gram_FF), dtype=np.float32)
+        return gram_FF + np.float32(self.regularisation) * np.eye(len(gram_FF), dtype=np.float32)
 
     def strongest(self, liked: Sequence[str], count: int) -> dict[str, float]:
         """The ``count`` items of the strongest ``pulls``, by id."""
@@ -135,7 +136,7 @@ class Links:
 
 
 _ARRAYS = ("factor_IF", "next_IK", "next_weight_IK")
-_CHOSEN = ("confidence", "memory", "weight")
+_CHOSEN = ("confidence", "regularisation", "memory", "weight")
 
 
 def _scaled(pull_I: NDArray[Any]) -> Floats:
@@ -144,16 +145,23 @@ def _scaled(pull_I: NDArray[Any]) -> Floats:
     return scaled_I
 
 
-def mixed(known: Sequence[FoundT], new: Sequence[FoundT]) -> list[FoundT]:
+def mixed(known: Sequence[FoundT], new: Sequence[FoundT], *, early: bool) -> list[FoundT]:
     """Two lists, the best first, as one in which every ``NEW_EVERY``-th is new, as long as there are of both.
 
-    >>> mixed("abcdefghijkl", "xyz")
+    Args:
+        known: Items with links.
+        new: Items without.
+        early: Whether the first of these places has a new item too: where what is read of it is nearer to the user
+            than that of all before it. Else it would push out what is wanted more often than be wanted.
+
+    >>> mixed("abcdefghijkl", "xyz", early=True)
     ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'x', 'j', 'k', 'l', 'y', 'z']
     """
     result: list[FoundT] = []
     rest = iter(known)
-    for item in new:
-        result += itertools.islice(rest, NEW_EVERY - 1)
+    for number, item in enumerate(new):
+        before = NEW_EVERY - 1 if number or early else 2 * NEW_EVERY - 1
+        result += itertools.islice(rest, before)
         result.append(item)
     return [*result, *rest]
 
@@ -196,7 +204,7 @@ def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
         return Links(numbers, nothing_I0, nothing_I0.astype(np.int32), nothing_I0)
     best = _chosen(numbers, likes)
     next_IK, next_weight_IK = _next(likes, len(numbers))
-    factor_IF = _alike(likes, len(numbers), best.confidence)
+    factor_IF = _alike(likes, len(numbers), best.confidence, best.regularisation)
     return replace(best, factor_IF=factor_IF, next_IK=next_IK, next_weight_IK=next_weight_IK)
 
 
@@ -208,8 +216,8 @@ def _chosen(numbers: dict[str, int], likes: Sequence[Sequence[int]]) -> Links:
     earlier = [row[:start] for row, start in zip(likes, starts, strict=True)]
     following = _next(earlier, len(numbers))
     found: list[tuple[float, Links]] = []
-    for confidence in CONFIDENCES:
-        links = Links(numbers, _alike(earlier, len(numbers), confidence), *following, confidence=confidence)
+    for chosen in FITS:
+        links = Links(numbers, _alike(earlier, len(numbers), *chosen), *following, *chosen)
         for memory in MEMORIES:
             asked_with = replace(links, memory=memory)
             gain_W = np.zeros(len(WEIGHTS))
@@ -223,10 +231,10 @@ def _chosen(numbers: dict[str, int], likes: Sequence[Sequence[int]]) -> Links:
     return max(found, key=lambda one: one[0])[1]
 
 
-def _alike(likes: Sequence[Sequence[int]], num_items: int, confidence: float) -> Floats:
+def _alike(likes: Sequence[Sequence[int]], num_items: int, confidence: float, regularisation: float) -> Floats:
     """Factors of each item, [I, F]."""
     liked_UI = _matrix([(row, np.ones(len(row))) for row in likes], num_items)
-    return np.asarray(factorise(liked_UI, NUM_FACTORS, FACTORS_REGULARISATION, confidence).item_factors)
+    return np.asarray(factorise(liked_UI, NUM_FACTORS, regularisation, confidence).item_factors)
 
 
 def _next(likes: Sequence[Sequence[int]], num_items: int) -> tuple[NDArray[np.int32], Floats]:

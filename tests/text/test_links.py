@@ -45,7 +45,7 @@ def test_the_factors_of_a_user_are_a_weighted_least_squares():
     weights[[FITTED.numbers["i3"], FITTED.numbers["i5"]]] = FITTED.confidence * np.array([FITTED.memory, 1])
     wanted = np.isin([*FITTED.numbers], liked).astype(float)
     factors = FITTED.factor_IF.astype(float)
-    ridge = np.vstack([factors * weights[:, None] ** 0.5, np.eye(factors.shape[1]) * links.FACTORS_REGULARISATION**0.5])
+    ridge = np.vstack([factors * weights[:, None] ** 0.5, np.eye(factors.shape[1]) * FITTED.regularisation**0.5])
     told = np.concatenate([wanted * weights**0.5, np.zeros(factors.shape[1])])
     pulls = np.maximum(factors @ np.linalg.lstsq(ridge, told)[0], 0)
     np.testing.assert_allclose(links_alike.pulls(liked), FITTED.weight * pulls / pulls.max(), atol=1e-3)
@@ -139,7 +139,12 @@ def test_saved_and_loaded(tmp_path):
     odd.save(tmp_path)
     back = load(tmp_path)
     assert back.numbers == odd.numbers
-    assert (back.confidence, back.memory, back.weight) == (odd.confidence, odd.memory, odd.weight)
+    assert (back.confidence, back.regularisation, back.memory, back.weight) == (
+        odd.confidence,
+        odd.regularisation,
+        odd.memory,
+        odd.weight,
+    )
     for name in ("factor_IF", "next_IK", "next_weight_IK"):
         np.testing.assert_array_equal(getattr(back, name), getattr(odd, name))
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
@@ -153,6 +158,11 @@ def test_saved_and_loaded(tmp_path):
 
 def test_every_tenth_is_new_while_there_are_both():
     assert NEW_EVERY == 10
-    whole = mixed([f"k{n}" for n in range(25)], ["n0", "n1", "n2", "n3"])
-    assert [whole.index(f"n{n}") for n in range(4)] == [9, 19, 27, 28]
-    assert [item for item in whole if item[0] == "k"] == [f"k{n}" for n in range(25)]
+    known, new = [f"k{n}" for n in range(35)], ["n0", "n1", "n2", "n3"]
+    whole = mixed(known, new, early=True)
+    assert [whole.index(item) for item in new] == [9, 19, 29, 38]
+    assert [item for item in whole if item[0] == "k"] == known
+    later = mixed(known, new, early=False)
+    assert [later.index(item) for item in new] == [19, 29, 37, 38]
+    assert [item for item in later if item[0] == "k"] == known
+    assert mixed([], new, early=False) == new
