@@ -48,6 +48,18 @@ def found(index, retrieve):
     return index.search(query, 100, None, (), ["i1"])
 
 
+@pytest.mark.parametrize(("nearness", "place"), [(0.9, 9), (0.1, 19)])
+def test_a_new_item_is_among_the_first_ten_where_it_is_nearer_than_all_before_it(retrieve, nearness, place):
+    known = [f"k{n}" for n in range(30)]
+    links = fit((f"u{n % 7}", item, True) for n, item in enumerate(known))
+    index = ItemIndex(Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, links))
+    vectors = np.zeros((31, retrieve.width), np.float32)
+    vectors[:, 0], vectors[30, 0] = 0.5, nearness
+    index.put([Item(item, item) for item in (*known, "fresh")], vectors)
+    query = np.eye(1, retrieve.width, dtype=np.float32)[0]
+    assert [item for item, _ in index.search(query, 31, None, (), ["k3"])].index("fresh") == place
+
+
 def test_a_restored_index_answers_as_the_one_that_was_saved(retrieve, folder):
     index, before = restored(retrieve, folder), built(retrieve)
     assert found(index, retrieve) == found(before, retrieve)
