@@ -33,7 +33,10 @@ def tunings(
     """
     foundation = load(config.foundation)
     task = named(config.task)
-    links = fit_links(split, domain) if task.readout == "embed" else None
+    links = None
+    if task.readout == "embed":
+        with bar(f"{folder.name} links") as update:
+            links = fit_links(split, domain, progress=update)
     questions = ask_all(task, split, domain)
     check_leaks(split, questions)
     first = tuned.create(config, foundation, assets.home() / "states")

@@ -179,7 +179,10 @@ def tune(
             history = tune_texts(writer, drafts[TRAIN], drafts[VALID], training, folder=run, progress=update)
         tuning = writer.tuning
     else:
-        links = fit_links(made.split, made.domain) if named(task).readout == "embed" else None
+        links = None
+        if named(task).readout == "embed":
+            with bar("fitting links") as update:
+                links = fit_links(made.split, made.domain, progress=update)
         tuned = create(config, model, store, links=links, seed=seed)
         questions = ask_all(tuned.task, made.split, made.domain)
         check_leaks(made.split, questions)

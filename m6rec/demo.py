@@ -79,7 +79,8 @@ def demo(
     with seconds.stage("questions"):
         likes = ask_all(first.task, made.split, made.domain)
         check_leaks(made.split, likes)
-        links = fit_links(made.split, made.domain)
+        with bar("fitting links") as update:
+            links = fit_links(made.split, made.domain, progress=update)
         targets = ask_all(named("retrieve"), made.split, made.domain)
     rate = _states(first.cache, [likes, targets], out / "states.json", seconds)
     items = list(made.split.log.items.values())

@@ -83,10 +83,10 @@ class Questions:
         return np.concatenate([row.signals for row in self.rows[part]])
 
 
-def fit_links(split: Split, domain: Domain, *parts: int) -> Links:
+def fit_links(split: Split, domain: Domain, *parts: int, progress: Progress = lambda done, total: None) -> Links:
     """The collaborative signal of the training part, or of these parts."""
     events = (split.log.events[at] for at in np.flatnonzero(np.isin(split.part, parts or (TRAIN,))))
-    return link((event.user, event.item, domain.likes(event)) for event in events)
+    return link(((event.user, event.item, domain.likes(event)) for event in events), progress)
 
 
 def ask_all(task: Task, split: Split, domain: Domain) -> Questions:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from scipy.linalg import lapack
 from scipy.sparse import csr_matrix
 
 from benchmarks.peers import networks
@@ -28,6 +27,7 @@ from m6rec.errors import DataError, ExtraError
 from m6rec.metrics import hit_rate, mrr, ndcg, ranks
 from m6rec.report import Row, Table
 from m6rec.text import leaks
+from m6rec.text.links import inverse
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.types import Event, Item
 
@@ -190,15 +190,7 @@ def _ease_weights(known: Known, octave: int) -> Floats:
     Kept for a later trial with the same regularisation, 2 to the power of ``octave``, and another memory.
     """
     matrix = known.matrix()
-    gram_II = np.asfortranarray((matrix.T @ matrix).toarray(), np.float32)
-    gram_II[np.diag_indices_from(gram_II)] += 2.0**octave
-    half_II, failed = lapack.spotrf(gram_II, lower=1, overwrite_a=1)
-    if not failed:
-        half_II, failed = lapack.spotri(half_II, lower=1, overwrite_c=1)
-    if failed:
-        raise DataError(f"the items' counts have no inverse in float32 with a regularisation of 2^{octave}")
-    weight_II = np.tril(half_II)
-    weight_II += np.tril(half_II, -1).T
+    weight_II = inverse((matrix.T @ matrix).toarray(), 2.0**octave)
     weight_II /= -weight_II.diagonal().copy()
     np.fill_diagonal(weight_II, 0)
     return weight_II

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from m6rec.errors import AssetError
+from m6rec.errors import AssetError, DataError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -183,11 +183,14 @@ def load(folder: Path) -> Links:
     )
 
 
-def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
+def fit(
+    events: Iterable[tuple[str, str, bool]], progress: Callable[[int, int], None] = lambda done, total: None
+) -> Links:
     """Links from the training part's events, each user's in order of time.
 
     Args:
         events: User, item, and whether it was a like. An item without a like is known, as one that nobody likes.
+        progress: Called with (done, total); a dozen thousand items take two minutes of a core.
     """
     counts: dict[str, int] = {}
     by_user: dict[str, dict[str, None]] = {}
@@ -202,13 +205,15 @@ def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
     if not any(likes):
         nothing_I0 = np.zeros((len(numbers), 0), np.float32)
         return Links(numbers, nothing_I0, nothing_I0.astype(np.int32), nothing_I0)
-    best = _chosen(numbers, likes)
+    total = len(FITS) + 2
+    best = _chosen(numbers, likes, lambda done: progress(done, total))
     next_IK, next_weight_IK = _next(likes, len(numbers))
     factor_IF = _alike(likes, len(numbers), best.confidence, best.regularisation)
+    progress(total, total)
     return replace(best, factor_IF=factor_IF, next_IK=next_IK, next_weight_IK=next_weight_IK)
 
 
-def _chosen(numbers: dict[str, int], likes: Sequence[Sequence[int]]) -> Links:
+def _chosen(numbers: dict[str, int], likes: Sequence[Sequence[int]], progress: Callable[[int], None]) -> Links:
     """Links of all but the latest likes, of those that may be chosen the ones that tell these best, by NDCG@10."""
     starts = [max(1, len(row) - -(-len(row) // HELD_OUT)) for row in likes]
     asked = [(row[:end], row[end]) for row, start in zip(likes, starts, strict=True) for end in range(start, len(row))]
@@ -216,18 +221,19 @@ def _chosen(numbers: dict[str, int], likes: Sequence[Sequence[int]]) -> Links:
     earlier = [row[:start] for row, start in zip(likes, starts, strict=True)]
     following = _next(earlier, len(numbers))
     found: list[tuple[float, Links]] = []
-    for chosen in FITS:
-        links = Links(numbers, _alike(earlier, len(numbers), *chosen), *following, *chosen)
+    for number, sizes in enumerate(FITS, start=1):
+        progress(number)
+        factor_IF = _alike(earlier, len(numbers), *sizes)
         for memory in MEMORIES:
-            asked_with = replace(links, memory=memory)
+            links = Links(numbers, factor_IF, *following, *sizes, memory)
             gain_W = np.zeros(len(WEIGHTS))
             for before, target in drawn:
                 rows = np.array(before[: -MAX_LIKES - 1 : -1], np.int64)
-                pull_WI = asked_with.next(rows) + np.array(WEIGHTS)[:, None] * asked_with.alike(rows)
+                pull_WI = links.next(rows) + np.array(WEIGHTS)[:, None] * links.alike(rows)
                 pull_WI[:, before] = -np.inf
                 ahead_W = (pull_WI > pull_WI[:, [target]]).sum(1) + (pull_WI == pull_WI[:, [target]]).sum(1) / 2
                 gain_W += np.where(ahead_W < 10, 1 / np.log2(ahead_W + 1.5), 0)
-            found += [(gain, replace(asked_with, weight=weight)) for gain, weight in zip(gain_W, WEIGHTS, strict=True)]
+            found += [(gain, replace(links, weight=weight)) for gain, weight in zip(gain_W, WEIGHTS, strict=True)]
     return max(found, key=lambda one: one[0])[1]
 
 
@@ -239,8 +245,6 @@ def _alike(likes: Sequence[Sequence[int]], num_items: int, confidence: float, re
 
 def _next(likes: Sequence[Sequence[int]], num_items: int) -> tuple[NDArray[np.int32], Floats]:
     """``Links.next_IK`` and their weights."""
-    from scipy.linalg import cho_factor, cho_solve
-
     before, after = [], []
     for row in likes:
         for end in range(1, len(row)):
@@ -248,12 +252,31 @@ def _next(likes: Sequence[Sequence[int]], num_items: int) -> tuple[NDArray[np.in
             before.append((known, NEXT_MEMORY ** np.arange(len(known) - 1, -1, -1)))
             after.append(([row[end]], np.ones(1)))
     before_PI, after_PI = _matrix(before, num_items), _matrix(after, num_items)
-    gram_II: Floats = (before_PI.T @ before_PI).toarray()
-    gram_II[np.diag_indices_from(gram_II)] += NEXT_REGULARISATION
-    weight_II = cho_solve(cho_factor(gram_II, overwrite_a=True), (before_PI.T @ after_PI).toarray())
+    inverse_II = inverse((before_PI.T @ before_PI).toarray(), NEXT_REGULARISATION)
+    weight_II = ((before_PI.T @ after_PI).T @ inverse_II).T
     order_IK = np.argsort(-weight_II, axis=1, kind="stable")[:, :NUM_LINKS]
     kept_IK = np.maximum(np.take_along_axis(weight_II, order_IK, 1), 0)
     return order_IK.astype(np.int32), kept_IK.astype(np.float32)
+
+
+def inverse(gram_II: Floats, regularisation: float) -> Floats:
+    """(G + regularisation · 1)⁻¹ by Cholesky, in float32: half the time and the memory of a general inverse.
+
+    Raises:
+        DataError: In float32 there is none.
+    """
+    from scipy.linalg import lapack
+
+    gram_II = np.asfortranarray(gram_II, np.float32)
+    gram_II[np.diag_indices_from(gram_II)] += regularisation
+    half_II, failed = lapack.spotrf(gram_II, lower=1, overwrite_a=1)
+    if not failed:
+        half_II, failed = lapack.spotri(half_II, lower=1, overwrite_c=1)
+    if failed:
+        raise DataError(f"the items' counts have no inverse in float32 with a regularisation of {regularisation:g}")
+    inverse_II: Floats = np.tril(half_II)
+    inverse_II += np.tril(half_II, -1).T
+    return inverse_II
 
 
 def factorise(
