@@ -187,10 +187,10 @@ def _designs(
     texts = [design.target(name, item.title) for item in items.values() for name in design.categories(item)]
     trie = TitleTrie(foundation.tokenizer, texts)
     rows = []
-    for method, constraint in (("constrained", trie), ("free", None)):
+    for method, constraints in (("constrained", [trie] * len(tests)), ("free", [])):
         measured = []
         for writer in writers:
-            written = writer.write(tests, Sampling(max_tokens=trie.longest + 1, stops=("\n",)), constraint)
+            written = writer.write(tests, Sampling(max_tokens=trie.longest + 1, stops=("\n",)), constraints)
             named = [design.read(one.text)[1] for one in written]
             different = len(set(named)) / len(named)
             measured.append({"validity": catalogue_validity(named, titles), "different": different})

@@ -277,8 +277,7 @@ class Recommender(LocalBackend):
             if why is not None:
                 count = NUM_STATEMENTS if about else 1
                 plan = explaining.plan(rank, writers, self._past, person, why, self._items, count)
-                sampling = replace(explaining.WORDING, temperature=chat.temperature, top_p=chat.top_p, seed=chat.seed)
-                explained = explaining.word(writers, plan, sampling)
+                explained = explaining.word(writers, plan, explaining.wording(chat.temperature, chat.top_p, chat.seed))
         writer = chatting.Writer(chat, rank.foundation.tokenizer)
         said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
         return (yield from chatting.reply(writer, session, items, about, explained, self._lexicon, rank.domain, said))
