@@ -263,8 +263,6 @@ class Stream:
         if not prompt.ids:
             raise ConfigError("a prompt without a token can't be gone on from; give it a text")
         self._ends = sorted({*config.end_ids, *sampling.stop_ids})
-        if constraint is not None and not self._ends:
-            raise ConfigError("a constraint needs a token that ends a text, but the foundation has none; give stop_ids")
         if constraint is not None and sampling.no_repeat_ngram:
             raise ConfigError("no_repeat_ngram may forbid what a constraint demands; set it to 0")
         # Besides control tokens, the rows that a foundation has beyond its tokenizer's words.

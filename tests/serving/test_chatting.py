@@ -54,7 +54,6 @@ def test_what_is_recommended_exists_is_new_and_is_named(recommender):
         assert ITEMS[one.item.id] == one.item
         assert f'"{one.item.title}"' in reply.text
         assert one.item.id not in seen
-    assert [one.score for one in reply.items] == sorted((one.score for one in reply.items), reverse=True)
     assert reply.num_written > 10
     assert talk(recommender, "Can you recommend something?", user="u1") == reply
 
