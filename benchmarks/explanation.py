@@ -143,10 +143,16 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         if kind.sentence:
             tables.append(_gate(reviews, writers, foundation, budget.explained))
             gated, free = tables[-1].rows
+            slower = gated.mean("ms") / free.mean("ms")
             claims += [
                 (f"{reviews.name}: precision of statements behind the gate", gated.mean("of item"), ">=", 0.9),
-                (f"{reviews.name}: share of sentences behind it that the model words", gated.mean("by model"), ">=", 0.5),
-                (f"{reviews.name}: time behind it over that of free sentences", gated.mean("ms") / free.mean("ms"), "<=", 2),
+                (
+                    f"{reviews.name}: share of sentences behind it that the model words",
+                    gated.mean("by model"),
+                    ">=",
+                    0.5,
+                ),
+                (f"{reviews.name}: time behind it over that of free sentences", slower, "<=", 2),
             ]
         seconds[reviews.name] = time.perf_counter() - start
     measured = {"seed": list(budget.seeds), "budget": asdict(budget), "absent": absent, "seconds": seconds}
@@ -235,7 +241,7 @@ def _lead(table: Table, metric: str) -> float:
 
 
 def _gate(reviews: Reviews, writers: Sequence[Writer], foundation: Foundation, most: int) -> Table:
-    """What the service says of the first pairs, beside what the same writers say freely of what the evidence praises."""
+    """What the service says of the first pairs, beside what the same writers say freely of what is praised."""
     pairs = reviews.tests[:most]
     aspects = [reviews.found(draft) for draft in reviews.tests]
     asked = reviews.asked(aspects)[:most]
@@ -263,7 +269,9 @@ def _gate(reviews: Reviews, writers: Sequence[Writer], foundation: Foundation, m
             | {"pairs told of": sum(map(bool, texts)) / most, "by model": sum(passed) / most, "ms": spent}
         )
     rows = (_row("gated", gated), _row("free", free))
-    note = f"ms: of up to {NUM_STATEMENTS} sentences. By model: gated, its wordings; free, what the gate would let through."
+    note = (
+        f"ms: of up to {NUM_STATEMENTS} sentences. By model: worded by it; of free ones, what the gate would let pass."
+    )
     return Table(title=f"{reviews.name}, gate", metric="of item", rows=rows, ours="gated", note=note)
 
 

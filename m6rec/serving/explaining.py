@@ -124,7 +124,7 @@ def reasons_for(
 def _drafts(
     writer: Writer, chosen: Sequence[Statement], past: Past, user: User, item: Item, items: dict[str, Item]
 ) -> list[Draft]:
-    """What a writer is asked: of reviews a sentence about the aspect, as it has learned, else what the foundation is."""
+    """What a writer is asked: of reviews about the aspect, as it has learned, else what the foundation is asked."""
     domain, history = writer.domain, past.history(user.id)
     action = next((domain.action(event) for event in reversed(history) if domain.likes(event)), "liked")
     prompts = (
