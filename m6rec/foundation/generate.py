@@ -172,7 +172,7 @@ class Engine:
     ) -> list[Stream]:
         """``add`` for each prompt, with seeds that count on, and a constraint each or none at all."""
         seeded = (replace(sampling, seed=sampling.seed + number) for number in range(len(prompts)))
-        kept = constraints or [None] * len(prompts)
+        kept: Sequence[Constraint[Any] | None] = constraints or [None] * len(prompts)
         return [self.add(*one) for one in zip(prompts, seeded, kept, strict=True)]
 
     def cancel(self, stream: Stream) -> None:
