@@ -307,8 +307,9 @@ class Recommender(LocalBackend):
             only = {item.id for item in self._live.values() if session.allows(item, self._lexicon)}
         without = session.named | self._past.seen(person.id)
         # All that has come up tells what the conversation is about, the liked last, as they weigh most.
-        named = (*self._past.liked(person.id), *session.shown, *session.seen, *session.liked)
-        pulling = [item for item in named if item not in session.disliked]
+        before = [item for item in self._past.liked(person.id) if item not in session.named]
+        named = (*session.shown, *session.seen, *session.liked)
+        pulling = [*before, *(item for item in named if item not in session.disliked)]
         near = [item for item, _ in self._index.search(vector_E, NUM_RETRIEVED, only, without, pulling)]
         allowed = self._live.keys() - without if only is None else only - without
         popular = list(islice((item for item in self._past.most_liked() if item in allowed), NUM_POPULAR))
