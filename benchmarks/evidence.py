@@ -205,14 +205,16 @@ def retrieved(
     tables[0] = replace(tables[0], rows=(*tables[0].rows, *_published(name, tables[0].metric)))
     tables = [replace(table, ours=OURS) for table in tables]
     claims: Claims = []
+    everything, warm, unseen = tables[0], tables[1 % len(tables)], tables[2:]
     for metric in ("HitRate@10", "NDCG@10"):
-        value = {row.method: row.mean(metric) for row in tables[0].rows}
+        value = {row.method: row.mean(metric) for row in warm.rows}
         best = max(peers, key=lambda peer: value[peer])
-        claims.append((f"{name}: {metric} over that of {best}", value[OURS] - value[best], ">=", 0))
+        claims.append((f"{name}: warm items, {metric} over that of {best}", value[OURS] - value[best], ">=", 0))
+        ours_of_all = next(row for row in everything.rows if row.method == OURS).mean(metric)
         for who, told in sets.PUBLISHED.get(name, {}).items():
             if who.startswith("SASRec"):
-                claims.append((f"{name}: {metric}", value[OURS], ">=", told[metric]))
-    for table in tables[1:]:
+                claims.append((f"{name}: {metric}", ours_of_all, ">=", told[metric]))
+    for table in unseen:
         value = {row.method: row.mean("HitRate@10") for row in table.rows}
         twice = 2 * max(value[peer] for peer in peers)
         claims.append((f"{name}: unseen items, HitRate@10 less twice the best peer's", value[OURS] - twice, ">", 0))

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from m6rec.errors import ConfigError, DataError, ExtraError
 from m6rec.metrics import auc, ranks
-from m6rec.text.links import ease
+from m6rec.text.links import factorise
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -75,7 +75,7 @@ class ItemKNN:
 
     def fit(self, interactions: "csr_matrix") -> Self:
         """Keep the k nearest neighbours of each item."""
-        neighbours = _library("implicit.nearest_neighbours")
+        neighbours = importlib.import_module("implicit.nearest_neighbours")
         if self.weighting not in ("count", "tfidf"):
             raise ConfigError(f"weighting is {self.weighting!r}; allowed are count and tfidf")
         users_IU = interactions.T
@@ -94,9 +94,10 @@ class ItemKNN:
 
 @dataclass
 class EASE:
-    """A linear autoencoder with a zero diagonal, in closed form (``text.links.ease``): scores = histories · B.
+    """A linear autoencoder with a zero diagonal, in closed form (Steck, WWW 2019, eq. 8): scores = histories · B.
 
-    Memory and time grow with the square and the cube of the number of items.
+    P = (G + regularisation · 1)⁻¹, where G counts, for each two items, who has both;  B_ij = −P_ij / P_jj for i ≠ j,
+    B_jj = 0. Memory and time grow with the square and the cube of the number of items.
     """
 
     regularisation: float = 300.0
@@ -105,7 +106,9 @@ class EASE:
     def fit(self, interactions: "csr_matrix") -> Self:
         """Solve for the weights in closed form."""
         gram_II = (interactions.T @ interactions).toarray().astype(np.float64)
-        self.weight_II = ease(gram_II, self.regularisation)
+        precision_II = np.linalg.inv(gram_II + self.regularisation * np.eye(len(gram_II)))
+        self.weight_II = precision_II / -np.diag(precision_II)
+        np.fill_diagonal(self.weight_II, 0)
         return self
 
     def scores(self, histories: "csr_matrix") -> Floats:
@@ -136,17 +139,8 @@ class MatrixFactorisation:
 
     def fit(self, interactions: "csr_matrix") -> Self:
         """Alternate between users and items."""
-        als = _library("implicit.cpu.als")
-        # implicit runs its own threads and warns when those of BLAS run beside them.
-        with _library("threadpoolctl").threadpool_limits(1, "blas"):
-            self.model = als.AlternatingLeastSquares(
-                factors=self.factors,
-                regularization=self.regularisation,
-                alpha=self.alpha,
-                iterations=self.iterations,
-                random_state=self.seed,
-            )
-            self.model.fit(interactions, show_progress=False)
+        choices = self.factors, self.regularisation, self.alpha
+        self.model = factorise(interactions, *choices, iterations=self.iterations, seed=self.seed)
         return self
 
     def scores(self, histories: "csr_matrix") -> Floats:

@@ -406,9 +406,20 @@ _RECOMMENDERS: Mapping[str, Callable[..., baselines.Recommender]] = {
 
 
 def mixed_ranks(
-    scores_QI: NDArray[np.float32], targets_Q: Ints, seen_QI: NDArray[np.bool_], new_I: NDArray[np.bool_]
+    cosine_QI: NDArray[np.float32],
+    pulls_QI: NDArray[np.float32],
+    targets_Q: Ints,
+    seen_QI: NDArray[np.bool_],
+    new_I: NDArray[np.bool_],
 ) -> Floats:
     """Rank of each target, from 1, where known and new items are retrieved apart and put together by ``mixed``."""
+    scores_QI = np.where(new_I, cosine_QI, cosine_QI + pulls_QI)
+    known_QI = np.where(seen_QI | new_I, -np.inf, scores_QI)
+    first = min(NEW_EVERY - 1, len(new_I))
+    ahead_QN = np.argpartition(-known_QI, first - 1, 1)[:, :first]
+    near_QN = np.take_along_axis(np.where(np.isneginf(known_QI), -np.inf, cosine_QI), ahead_QN, 1)
+    early_Q = np.where(seen_QI | ~new_I, -np.inf, cosine_QI).max(1) > near_QN.max(1)
+    late_Q = np.where(early_Q, 0, NEW_EVERY)
     result = np.empty(len(targets_Q))
     for is_new in (False, True):
         rows = np.flatnonzero(new_I[targets_Q] == is_new)
@@ -417,7 +428,9 @@ def mixed_ranks(
         others = new_I != is_new
         own = ranks(scores_QI[rows], targets_Q[rows], seen_QI[rows] | others)
         most = (others & ~seen_QI[rows]).sum(1)
-        before = own * (NEW_EVERY - 1) if is_new else (own - 1) // (NEW_EVERY - 1)
+        before = (
+            own * (NEW_EVERY - 1) + late_Q[rows] if is_new else np.maximum(own - 1 - late_Q[rows], 0) // (NEW_EVERY - 1)
+        )
         result[rows] = own + np.minimum(before, most)
     return result
 
@@ -445,15 +458,14 @@ def vector_ranks(
     positions, targets, ids = questions.events(TEST), questions.answers(TEST), list(split.log.items)
     _, seen = _histories(split, domain, positions)
     new_I = np.zeros(len(ids), np.bool_) if links is None else links.new(ids)
-    pulls_QI = None if links is None else _pulls(split, domain, positions, links)
+    none = np.broadcast_to(np.float32(0), (len(positions), len(ids)))
+    pulls_QI = none if links is None else _pulls(split, domain, positions, links)
     step = max(1, baselines.MAX_SCORES // len(ids))
     chunks = [slice(start, start + step) for start in range(0, len(targets), step)]
 
     def ranked(rows: slice, users_QE: NDArray[np.float32], items_IE: NDArray[np.float32]) -> Floats:
-        scores_QI = users_QE[rows] @ items_IE.T
-        if pulls_QI is not None:
-            scores_QI += pulls_QI[rows]
-        return mixed_ranks(scores_QI, targets[rows], seen[rows].toarray() != 0, new_I)
+        cosine_QI = users_QE[rows] @ items_IE.T
+        return mixed_ranks(cosine_QI, pulls_QI[rows], targets[rows], seen[rows].toarray() != 0, new_I)
 
     return [np.concatenate([ranked(rows, *vectors) for rows in chunks]) for vectors in by_seed]
 

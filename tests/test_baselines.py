@@ -155,8 +155,7 @@ def test_what_cannot_work_is_refused(call, error, text):
 @pytest.mark.parametrize(
     ("module", "call"),
     [
-        ("implicit.nearest_neighbours", lambda: ItemKNN().fit(FIT)),
-        ("implicit.cpu.als", lambda: MatrixFactorisation().fit(FIT)),
+        ("sklearn.pipeline", lambda: baselines.fit_mlp([[0]], [0])),
         ("lightgbm", lambda: baselines.fit_lightgbm([[0]], [0], [[0]], [0])),
     ],
 )

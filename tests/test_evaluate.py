@@ -20,7 +20,7 @@ from m6rec.evaluate import (
 )
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
-from m6rec.text.links import mixed
+from m6rec.text.links import NEW_EVERY, mixed
 from m6rec.text.log import TEST, VALID, Log, split_by_time
 from m6rec.types import Event, Item, User
 from m6rec.writer import WriterConfig, create
@@ -42,20 +42,22 @@ SPLIT = split_by_time(LOG)
 
 
 def test_the_rank_of_a_target_is_its_place_in_the_mixed_list():
-    scores = RNG.standard_normal((40, 30)).astype(np.float32)
-    seen = RNG.random((40, 30)) < 0.3
-    new = np.arange(30) % 7 == 0
+    cosine = RNG.standard_normal((60, 50)).astype(np.float32)
+    pulls = RNG.random((60, 50)).astype(np.float32) * 3
+    seen = RNG.random((60, 50)) < 0.2
+    new = np.arange(50) % 7 == 0
     targets = np.array([RNG.choice(np.flatnonzero(~row)) for row in seen])
-    expected = []
-    for row, hidden, target in zip(scores, seen, targets, strict=True):
-        order = [item for item in np.argsort(-row) if not hidden[item]]
-        whole = mixed([item for item in order if not new[item]], [item for item in order if new[item]])
-        expected.append(whole.index(target) + 1)
-    np.testing.assert_array_equal(mixed_ranks(scores, targets, seen, new), expected)
-    assert set(new[targets]) == {False, True}
+    expected, when = [], []
+    for near, pull, hidden, target in zip(cosine, pulls, seen, targets, strict=True):
+        order = [item for item in np.argsort(-np.where(new, near, near + pull)) if not hidden[item]]
+        known, fresh = [item for item in order if not new[item]], [item for item in order if new[item]]
+        when.append(near[fresh[0]] > near[known[: NEW_EVERY - 1]].max())
+        expected.append(mixed(known, fresh, early=when[-1]).index(target) + 1)
+    np.testing.assert_array_equal(mixed_ranks(cosine, pulls, targets, seen, new), expected)
+    assert set(new[targets]) == set(when) == {False, True}
 
 
-def test_links_of_the_training_part_find_what_is_liked_next():
+def test_new_items_come_early_where_the_text_is_near():
     links = fit_links(SPLIT, BOOKS)
     assert links.new(list(ITEMS)).sum() == 3
     questions = ask_all(named("retrieve"), SPLIT, BOOKS)
@@ -63,10 +65,19 @@ def test_links_of_the_training_part_find_what_is_liked_next():
     users, items = np.zeros((len(questions.answers(TEST)), 4), np.float32), np.zeros((len(ITEMS), 4), np.float32)
     every, unseen = retrieval_tables(SPLIT, questions, BOOKS, {"ours": [(users, items)]}, links=links)
     assert [row.method for row in every.rows] == ["ours", "popularity", "item-kNN", "EASE", "matrix factorisation"]
-    found = {row.method: row.mean("HitRate@10") for row in every.rows}
-    assert found["ours"] > found["popularity"]
+    late = every.rows[0].mean("HitRate@10")  # all that is liked is new, and nothing is read of it
     assert unseen.rows[0].mean("HitRate@100") == 1
     assert "30 items" in every.note
+    users[:, 0] = items[27:, 0] = 1
+    early, _ = retrieval_tables(SPLIT, questions, BOOKS, {"ours": [(users, items)]}, links=links)
+    assert early.rows[0].mean("HitRate@10") > late
+
+
+def test_links_of_the_training_part_pull_what_is_liked():
+    links = fit_links(SPLIT, BOOKS)
+    pulls = links.pulls(["i3", "i11"])
+    liked = np.array([int(item[1:]) % 2 == 1 for item in links.numbers])  # by those who like any odd one
+    assert pulls[liked].min() > 10 * pulls[~liked].max()
 
 
 def test_ranking_stands_beside_the_baselines():

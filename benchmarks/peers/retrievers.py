@@ -185,7 +185,7 @@ def _factors(known: Known, settings: Settings) -> Linear:
 
 @lru_cache(maxsize=2)
 def _ease_weights(known: Known, octave: int) -> Floats:
-    """``text.links.ease`` in float32, by Cholesky: a quarter of the time and half of the memory, for 12 000 items.
+    """``baselines.EASE`` in float32, by Cholesky: a quarter of the time and half of the memory, for 12 000 items.
 
     Kept for a later trial with the same regularisation, 2 to the power of ``octave``, and another memory.
     """
@@ -397,18 +397,17 @@ def check_future(split: Split, domain: Domain, num_moments: int = 2) -> None:
 def tables(
     title: str, split: Split, domain: Domain, found: Mapping[str, Sequence[Floats]], budget: Budget, *, refit: bool
 ) -> tuple[Table, ...]:
-    """Measures of the ranks: of all questions and, where there are any, of those for items that no fit has seen."""
+    """Measures of the ranks: of all questions and, where items are unseen in the fit, of the rest and those."""
     fitted_on = (TRAIN, VALID) if refit else (TRAIN,)
     known = {event.item for event, part in zip(split.log.events, split.part.tolist(), strict=True) if part in fitted_on}
     events = ask(split, domain, refit=refit)[3].events
     unseen = np.array([split.log.events[at].item not in known for at in events])
     made: list[Table] = []
-    for subset, chosen in (
-        ("", np.ones(len(events), np.bool_)),
-        (", items unseen before the test" if refit else ", items unseen in training", unseen),
-    ):
-        if not chosen.any():
-            continue
+    subsets = [("", np.ones(len(events), np.bool_))]
+    if unseen.any():
+        when = "before the test" if refit else "in training"
+        subsets += [(f", items seen {when}", ~unseen), (f", items unseen {when}", unseen)]
+    for subset, chosen in subsets:
         last = "again with the validation part" if refit else "on the training part"
         note = (
             f"{int(chosen.sum())} liked test events, full ranking over {len(split.log.items)} items but those seen. "

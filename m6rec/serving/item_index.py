@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from m6rec.errors import StoreError
 from m6rec.serving.index import Index
-from m6rec.text.links import mixed
+from m6rec.text.links import NEW_EVERY, mixed
 from m6rec.tuned import Tuned
 from m6rec.types import Item
 
@@ -83,7 +83,9 @@ class ItemIndex:
         pulls = {} if links is None else links.strongest(liked, NUM_PULLED)
         known = self._parts["known"].search(vector_E, count, only=only, without=without, pulls=pulls)
         new = self._parts["new"].search(vector_E, count, only=only, without=without)
-        return mixed(known, new)[:count]
+        ahead = self._parts["known"].vectors([item for item, _ in known[: NEW_EVERY - 1]]) @ vector_E
+        early = bool(new) and new[0][1] > ahead.max(initial=-np.inf)
+        return mixed(known, new, early=early)[:count]
 
     def save(self, folder: Path, items: Mapping[str, Item]) -> None:
         """Writes a snapshot unless the last one still holds; where that fails, a warning is logged.

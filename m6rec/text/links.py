@@ -1,8 +1,9 @@
 """What is liked by the same users, and what is liked next: links between items, the collaborative signal of retrieval.
 
-Two linear models in closed form are fitted to who liked what: EASE, which rebuilds a user's likes from each other, and
-one that tells the next like from those before it. Of each item the strongest weights are kept. A user's likes then pull
-what they are linked to, the latest most: users need no training, and a new like counts at once.
+Two models are fitted to who liked what: factors by alternating least squares, which say what is liked by the same
+users, and a linear one that tells the next like from those before it, of whose weights the strongest of each item are
+kept. A user's likes then pull what they are linked to, the latest most: users need no training, and a new like counts
+at once. How fast likes are forgotten, and how much factors count, is chosen on the latest likes of those given.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import itertools
 import json
 import os
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +31,30 @@ Floats = NDArray[np.float32]
 FoundT = TypeVar("FoundT", bound=Hashable)
 
 FILE = "links.safetensors"
-# Chosen on validation, of MovieLens-100k and of Amazon Beauty (design/004).
+# Chosen on validation, of MovieLens-100k and of Amazon Beauty and Toys (design/004).
+NUM_FACTORS = 128
+FITS = ((6.0, 30.0), (60.0, 30.0), (6.0, 3.0))
+"""What a like may weigh in fitting factors, where everything else weighs 1; and their regularisation with it."""
+MEMORIES = (0.6, 0.8, 0.9)
+"""What it may weigh for each later like, when the factors of a user are asked for."""
+WEIGHTS = (1.0, 2.0, 4.0)
+"""What the strongest pull of factors may weigh, where that of what is liked next, and the cosine, weigh 1."""
+NEXT_MEMORY = 0.6
+NEXT_REGULARISATION = 300.0
 NUM_LINKS = 200
-"""Links of each kind that are kept of an item, the strongest; those that push away are not."""
-REGULARISATION = 300.0
-ALIKE_MEMORY, NEXT_MEMORY = 0.9, 0.6
-"""What a like weighs for each later like."""
-ALIKE_WEIGHT, NEXT_WEIGHT = 33.0, 100.0
-"""What a link weighs beside the cosine of what is read."""
-MAX_LIKES = 64
-"""Likes of a user that count; the next would weigh a thousandth."""
+"""Links to what is liked next that are kept of an item, the strongest; those that push away are not."""
+FAINTEST = 1e-3
+"""Where all pulls are fainter than this, they stay so."""
+HELD_OUT = 10
+"""One in so many likes of a user, the latest, is held out to choose by."""
+MAX_ASKED = 3_000
+"""Held-out likes that choices are judged by; so many are drawn."""
+MAX_LIKES = 256
+"""Likes of a user that count; others are as if not liked."""
 NEXT_LIKES = 16
 """… for what comes next, where the memory is shorter."""
 NEW_EVERY = 10
-"""One place in so many of what is retrieved goes to an item without links; else no new item would ever be shown."""
+"""One place in so many of what is retrieved goes to an item without links; else hardly any new item would be ranked."""
 FUSION = 10
 """So many places further down an item weighs half; chosen on dialogues (design/007)."""
 MAX_ITEMS = 15_000
@@ -56,32 +67,50 @@ class Links:
 
     Attributes:
         numbers: Row of each item, in order.
-        alike_IK: What is liked by the users who like an item: rows, the strongest first.
-        alike_weight_IK: How strongly; 0 where there are no more.
-        next_IK: What is liked next.
-        next_weight_IK: How strongly.
+        factor_IF: Factors of each item.
+        next_IK: What is liked next: rows, the strongest first.
+        next_weight_IK: How strongly; 0 where there are no more.
+        confidence: What a like weighed in fitting factors, one of ``FITS``.
+        regularisation: The other number of it.
+        memory: One of ``MEMORIES``.
+        weight: One of ``WEIGHTS``.
     """
 
     numbers: dict[str, int]
-    alike_IK: NDArray[np.int32]
-    alike_weight_IK: Floats
+    factor_IF: Floats
     next_IK: NDArray[np.int32]
     next_weight_IK: Floats
+    confidence: float = FITS[0][0]
+    regularisation: float = FITS[0][1]
+    memory: float = MEMORIES[0]
+    weight: float = WEIGHTS[0]
 
     def pulls(self, liked: Sequence[str]) -> Floats:
         """How strongly each item is pulled, [I], by the ids of what a user liked, oldest first; at least 0."""
-        latest = np.array([self.numbers.get(item, -1) for item in liked[-MAX_LIKES:]], np.int64)
-        age_N = np.arange(len(latest) - 1, -1, -1)
-        known_N = latest >= 0
-        rows, age_N = latest[known_N], age_N[known_N]
-        pull_I = np.zeros(len(self.numbers))
-        for to_IK, weight_IK, memory, weight in (
-            (self.alike_IK, self.alike_weight_IK, ALIKE_MEMORY, ALIKE_WEIGHT),
-            (self.next_IK, self.next_weight_IK, NEXT_MEMORY, NEXT_WEIGHT),
-        ):
-            pulled_NK = weight_IK[rows] * (weight * memory**age_N)[:, None]
-            pull_I += np.bincount(to_IK[rows].ravel(), pulled_NK.ravel(), len(pull_I))
-        return pull_I.astype(np.float32)
+        known = [self.numbers[item] for item in dict.fromkeys(reversed(liked)) if item in self.numbers]
+        rows = np.array(known[:MAX_LIKES], np.int64)
+        return self.next(rows) + self.weight * self.alike(rows)
+
+    def alike(self, rows: NDArray[np.int64]) -> Floats:
+        """What is liked by the users who like the items of these rows, the latest first: [I], from 0 to 1.
+
+        The user's factors are the least squares of 1 for the likes and 0 for all other items (Hu, Koren & Volinsky,
+        ICDM 2008, eq. 4), where a like weighs ``memory`` of the one after it.
+        """
+        liked_NF = self.factor_IF[rows]
+        weight_N = (self.confidence * self.memory ** np.arange(len(rows))).astype(np.float32)
+        gram_FF = self._gram_FF + (liked_NF.T * (weight_N - 1)) @ liked_NF  # each has its 1 in the items' gram
+        return _scaled(self.factor_IF @ np.linalg.solve(gram_FF, weight_N @ liked_NF))
+
+    def next(self, rows: NDArray[np.int64]) -> Floats:
+        """What is liked after the items of these rows, the latest first: [I], from 0 to 1."""
+        pulled_NK = self.next_weight_IK[rows] * (NEXT_MEMORY ** np.arange(len(rows)))[:, None]
+        return _scaled(np.bincount(self.next_IK[rows].ravel(), pulled_NK.ravel(), len(self.numbers)))
+
+    @cached_property
+    def _gram_FF(self) -> Floats:
+        gram_FF: Floats = self.factor_IF.T @ self.factor_IF
+        return gram_FF + np.float32(self.regularisation) * np.eye(len(gram_FF), dtype=np.float32)
 
     def strongest(self, liked: Sequence[str], count: int) -> dict[str, float]:
         """The ``count`` items of the strongest ``pulls``, by id."""
@@ -103,23 +132,38 @@ class Links:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{FILE}.partial"
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
-        save_file(arrays, str(partial), metadata={"ids": json.dumps(list(self.numbers))})
+        chosen = {name: getattr(self, name) for name in _CHOSEN}
+        save_file(arrays, str(partial), metadata={"ids": json.dumps(list(self.numbers)), "chosen": json.dumps(chosen)})
         os.replace(partial, folder / FILE)
 
 
-_ARRAYS = ("alike_IK", "alike_weight_IK", "next_IK", "next_weight_IK")
+_ARRAYS = ("factor_IF", "next_IK", "next_weight_IK")
+_CHOSEN = ("confidence", "regularisation", "memory", "weight")
 
 
-def mixed(known: Sequence[FoundT], new: Sequence[FoundT]) -> list[FoundT]:
+def _scaled(pull_I: NDArray[Any]) -> Floats:
+    """Pulls with 1 for the strongest, and none below 0."""
+    scaled_I: Floats = (np.maximum(pull_I, 0) / max(float(pull_I.max(initial=0)), FAINTEST)).astype(np.float32)
+    return scaled_I
+
+
+def mixed(known: Sequence[FoundT], new: Sequence[FoundT], *, early: bool) -> list[FoundT]:
     """Two lists, the best first, as one in which every ``NEW_EVERY``-th is new, as long as there are of both.
 
-    >>> mixed("abcdefghijkl", "xyz")
+    Args:
+        known: Items with links.
+        new: Items without.
+        early: Whether the first of these places has a new item too: where what is read of it is nearer to the user
+            than that of all before it. Else it would push out what is wanted more often than be wanted.
+
+    >>> mixed("abcdefghijkl", "xyz", early=True)
     ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'x', 'j', 'k', 'l', 'y', 'z']
     """
     result: list[FoundT] = []
     rest = iter(known)
-    for item in new:
-        result += itertools.islice(rest, NEW_EVERY - 1)
+    for number, item in enumerate(new):
+        before = NEW_EVERY - 1 if number or early else 2 * NEW_EVERY - 1
+        result += itertools.islice(rest, before)
         result.append(item)
     return [*result, *rest]
 
@@ -141,14 +185,17 @@ def load(folder: Path) -> Links:
     """Reads what ``Links.save`` wrote. Raises AssetError where the file is not readable."""
     try:
         with safe_open(folder / FILE, "np") as file:
-            ids = json.loads((file.metadata() or {})["ids"])
+            told = file.metadata() or {}
+            ids, chosen = json.loads(told["ids"]), json.loads(told["chosen"])
             arrays = {name: file.get_tensor(name) for name in _ARRAYS}
         for name, array in arrays.items():
-            if array.ndim != 2 or len(array) != len(ids) or (name in ("alike_IK", "next_IK") and _outside(array)):
+            if array.ndim != 2 or len(array) != len(ids) or (name == "next_IK" and _outside(array)):
                 raise ValueError(f"{len(ids)} items, but {name} has shape {array.shape} or names others")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise AssetError(f"{folder / FILE} holds no readable links ({error}); tune the task again") from error
-    return Links({item: number for number, item in enumerate(ids)}, **arrays)
+    return Links(
+        {item: number for number, item in enumerate(ids)}, **arrays, **{name: chosen[name] for name in _CHOSEN}
+    )
 
 
 def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
@@ -157,8 +204,6 @@ def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
     Args:
         events: User, item, and whether it was a like. An item without a like is known, as one that nobody likes.
     """
-    from scipy.linalg import cho_factor, cho_solve
-
     counts: dict[str, int] = {}
     by_user: dict[str, dict[str, None]] = {}
     for user, item, liked in events:
@@ -169,34 +214,92 @@ def fit(events: Iterable[tuple[str, str, bool]]) -> Links:
     items = sorted(counts, key=lambda item: (-counts[item], item))[:MAX_ITEMS]
     numbers = {item: number for number, item in enumerate(items)}
     likes = [[numbers[item] for item in liked if item in numbers] for liked in by_user.values()]
-    alike_II = ease(_gram(_matrix([(row, np.ones(len(row))) for row in likes], len(items))), REGULARISATION)
+    if not any(likes):
+        nothing_I0 = np.zeros((len(numbers), 0), np.float32)
+        return Links(numbers, nothing_I0, nothing_I0.astype(np.int32), nothing_I0)
+    best = _chosen(numbers, likes)
+    next_IK, next_weight_IK = _next(likes, len(numbers))
+    factor_IF = _alike(likes, len(numbers), best.confidence, best.regularisation)
+    return replace(best, factor_IF=factor_IF, next_IK=next_IK, next_weight_IK=next_weight_IK)
+
+
+def _chosen(numbers: dict[str, int], likes: Sequence[Sequence[int]]) -> Links:
+    """Links of all but the latest likes, of those that may be chosen the ones that tell these best, by NDCG@10."""
+    starts = [max(1, len(row) - -(-len(row) // HELD_OUT)) for row in likes]
+    asked = [(row[:end], row[end]) for row, start in zip(likes, starts, strict=True) for end in range(start, len(row))]
+    drawn = [asked[number] for number in np.random.default_rng(0).permutation(len(asked))[:MAX_ASKED]]
+    earlier = [row[:start] for row, start in zip(likes, starts, strict=True)]
+    following = _next(earlier, len(numbers))
+    found: list[tuple[float, Links]] = []
+    for chosen in FITS:
+        links = Links(numbers, _alike(earlier, len(numbers), *chosen), *following, *chosen)
+        for memory in MEMORIES:
+            asked_with = replace(links, memory=memory)
+            gain_W = np.zeros(len(WEIGHTS))
+            for before, target in drawn:
+                rows = np.array(before[: -MAX_LIKES - 1 : -1], np.int64)
+                pull_WI = asked_with.next(rows) + np.array(WEIGHTS)[:, None] * asked_with.alike(rows)
+                pull_WI[:, before] = -np.inf
+                ahead_W = (pull_WI > pull_WI[:, [target]]).sum(1) + (pull_WI == pull_WI[:, [target]]).sum(1) / 2
+                gain_W += np.where(ahead_W < 10, 1 / np.log2(ahead_W + 1.5), 0)
+            found += [(gain, replace(asked_with, weight=weight)) for gain, weight in zip(gain_W, WEIGHTS, strict=True)]
+    return max(found, key=lambda one: one[0])[1]
+
+
+def _alike(likes: Sequence[Sequence[int]], num_items: int, confidence: float, regularisation: float) -> Floats:
+    """Factors of each item, [I, F]."""
+    liked_UI = _matrix([(row, np.ones(len(row))) for row in likes], num_items)
+    return np.asarray(factorise(liked_UI, NUM_FACTORS, regularisation, confidence).item_factors)
+
+
+def _next(likes: Sequence[Sequence[int]], num_items: int) -> tuple[NDArray[np.int32], Floats]:
+    """``Links.next_IK`` and their weights."""
+    from scipy.linalg import cho_factor, cho_solve
+
     before, after = [], []
     for row in likes:
         for end in range(1, len(row)):
             known = row[max(0, end - NEXT_LIKES) : end]
             before.append((known, NEXT_MEMORY ** np.arange(len(known) - 1, -1, -1)))
             after.append(([row[end]], np.ones(1)))
-    before_PI, after_PI = _matrix(before, len(items)), _matrix(after, len(items))
-    next_II = np.zeros_like(alike_II)
-    if items:
-        gram_II = _gram(before_PI) + REGULARISATION * np.eye(len(items), dtype=np.float32)
-        next_II = cho_solve(cho_factor(gram_II, overwrite_a=True), (before_PI.T @ after_PI).toarray())
-    return Links(numbers, *_strongest(alike_II), *_strongest(next_II))
+    before_PI, after_PI = _matrix(before, num_items), _matrix(after, num_items)
+    gram_II: Floats = (before_PI.T @ before_PI).toarray()
+    gram_II[np.diag_indices_from(gram_II)] += NEXT_REGULARISATION
+    weight_II = cho_solve(cho_factor(gram_II, overwrite_a=True), (before_PI.T @ after_PI).toarray())
+    order_IK = np.argsort(-weight_II, axis=1, kind="stable")[:, :NUM_LINKS]
+    kept_IK = np.maximum(np.take_along_axis(weight_II, order_IK, 1), 0)
+    return order_IK.astype(np.int32), kept_IK.astype(np.float32)
 
 
-def ease(gram_II: NDArray[np.floating], regularisation: float) -> NDArray[np.floating]:
-    """Weights of a linear autoencoder with a zero diagonal (EASE: Steck, WWW 2019, eq. 8).
-
-    P = (G + regularisation · 1)⁻¹;  B_ij = −P_ij / P_jj for i ≠ j, B_jj = 0.
+def factorise(
+    liked_UI: csr_matrix,
+    num_factors: int,
+    regularisation: float,
+    confidence: float,
+    *,
+    iterations: int = 15,
+    seed: int = 0,
+) -> Any:
+    """A model of ``implicit``: factors of users and items by alternating least squares.
 
     Args:
-        gram_II: For each two items, how many users have both.
-        regularisation: Greater keeps the weights smaller.
+        liked_UI: Who liked what.
+        num_factors: Width of the vectors.
+        regularisation: Weight of their squared length.
+        confidence: What a like weighs, where everything else weighs 1.
+        iterations: Rounds of solving for users, then for items.
+        seed: Of the first vectors.
     """
-    precision_II = np.linalg.inv(gram_II + regularisation * np.eye(len(gram_II), dtype=gram_II.dtype))
-    weight_II: NDArray[np.floating] = precision_II / -np.diag(precision_II)
-    np.fill_diagonal(weight_II, 0)
-    return weight_II
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    # implicit runs its own threads and warns when those of BLAS run beside them.
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            num_factors, regularization=regularisation, alpha=confidence, iterations=iterations, random_state=seed
+        )
+        model.fit(liked_UI, show_progress=False)
+    return model
 
 
 def _matrix(rows: Sequence[tuple[Sequence[int], NDArray[np.floating]]], num_items: int) -> csr_matrix:
@@ -207,19 +310,6 @@ def _matrix(rows: Sequence[tuple[Sequence[int], NDArray[np.floating]]], num_item
     columns = np.concatenate([np.zeros(0, np.int64), *(np.array(columns, np.int64) for columns, _ in rows)])
     values = np.concatenate([np.zeros(0), *(values for _, values in rows)]).astype(np.float32)
     return csr_matrix((values, columns, ends), shape=(len(rows), num_items))
-
-
-def _gram(rows_NI: csr_matrix) -> Floats:
-    gram_II: Floats = (rows_NI.T @ rows_NI).toarray()
-    return gram_II
-
-
-def _strongest(weight_II: NDArray[np.floating]) -> tuple[NDArray[np.int32], Floats]:
-    """(columns, weights) of the ``NUM_LINKS`` greatest weights of each row, both [I, K]; those below 0 are 0."""
-    count = min(NUM_LINKS, len(weight_II))
-    order_IK = np.argsort(-weight_II, axis=1, kind="stable")[:, :count]
-    kept_IK = np.maximum(np.take_along_axis(weight_II, order_IK, 1), 0)
-    return order_IK.astype(np.int32), kept_IK.astype(np.float32)
 
 
 def _outside(rows_IK: NDArray[np.generic]) -> bool:

@@ -11,11 +11,11 @@ import pytest
 from benchmarks.peers import Budget, Peer, rankers, ranking, retrieval, retrievers, search
 from benchmarks.sets import LIKES, PURCHASES
 from m6rec import baselines
+from m6rec.baselines import EASE
 from m6rec.errors import DataError
 from m6rec.evaluate import ask_all
 from m6rec.metrics import auc
 from m6rec.tasks.task import named
-from m6rec.text.links import ease
 from m6rec.text.log import TEST, TRAIN, VALID, Columns, Split, leave_one_out, read
 
 SMALL = Budget(trials=2, seconds=60, passes=2, seeds=(0, 1))
@@ -117,7 +117,7 @@ def test_a_user_without_training_likes_is_a_stranger(likes):
 def test_ease_in_single_precision_is_ease(purchases):
     known = retrievers.ask(purchases, PURCHASES, refit=True)[0]
     matrix = known.matrix()
-    expected = ease((matrix.T @ matrix).toarray().astype(np.float64), 8.0)
+    expected = EASE(8.0).fit(matrix).weight_II
     np.testing.assert_allclose(retrievers._ease_weights(known, 3), expected, rtol=1e-3, atol=1e-5)
 
 
