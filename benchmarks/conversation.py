@@ -30,7 +30,13 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     count = 20 if setup.quick else 300
     try:
         _, retrieve, like = tuned_runs(setup.data, setup.retrieve, setup.run)
-        measured["tables"] = (dialogues.table(recommender, retrieve, like, items, research("redial"), count),)
+        table = dialogues.table(recommender, retrieve, like, items, research("redial"), count)
+        measured["tables"] = (table,)
+        by_method = {row.method: row for row in table.rows}
+        ours, popular = by_method[dialogues.OURS], by_method[dialogues.POPULARITY]
+        claims += [
+            (f"ReDial: {name} over popularity's", ours.mean(name) - popular.mean(name), ">", 0) for name in ours.metrics
+        ]
     except AbsentError as error:
         measured["absent"] = [str(error)]
     return measured, claims

@@ -34,7 +34,7 @@ from m6rec.text.lexicon import Lexicon, tokens
 from m6rec.tuned import Tuned
 from m6rec.types import Event, Item
 
-OURS, ELSEWHERE = "m6rec", "m6rec, MovieLens alone"
+OURS, ELSEWHERE, POPULARITY = "m6rec", "m6rec, MovieLens alone", "popularity"
 CUTS = (1, 10, 50)
 GENRES = {"sci-fi": "Sci-Fi", "film-noir": "Film-Noir", "family": "Children's"}
 
@@ -123,7 +123,7 @@ def table(
         return np.where(row_I >= 0, pull_I[row_I], 0) + 1e-6 * popular_I
 
     for note, keeps in (("", lexicon), (", any wish ignored", None)):
-        lists[f"popularity{note}"] = [best(popular_I, known, session, keeps) for session in sessions]
+        lists[f"{POPULARITY}{note}"] = [best(popular_I, known, session, keeps) for session in sessions]
         lists[f"links{note}"] = [best(pulled(one), known, one, keeps) for one in sessions]
     recommender.delete([item for item in items if item not in catalogue])
     recommender.upsert([item for item in known if item.id not in items])

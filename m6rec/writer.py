@@ -137,17 +137,17 @@ class Writer:
         return pack(sizes, most)
 
     def write(
-        self, drafts: Sequence[Draft], sampling: Sampling, constraint: Constraint[Any] | None = None
+        self, drafts: Sequence[Draft], sampling: Sampling, constraints: Sequence[Constraint[Any]] = ()
     ) -> list[Generated]:
-        """Writes what follows each prompt; targets are not looked at.
+        """Writes what follows each prompt, with a constraint each or none at all; targets are not looked at.
 
         Raises:
             ConfigError: A prompt is empty, or a combination of options is not possible.
         """
         engine, written = self.engine(), list[Generated]()
         for first in range(0, len(drafts), TOGETHER):
-            prompts = self.prompts(engine, drafts[first : first + TOGETHER])
-            written += engine.generate(prompts, sampling, constraint)
+            part = slice(first, first + TOGETHER)
+            written += engine.generate(self.prompts(engine, drafts[part]), sampling, constraints[part])
         return written
 
     def engine(self) -> Engine:

@@ -105,7 +105,7 @@ def test_nats_are_those_of_generation_step_by_step(monkeypatch, method, split):
 def test_a_text_written_to_its_end_has_the_nats_that_it_was_written_with():
     writer = make()
     trie = TitleTrie(FOUNDATION.tokenizer, [" the tent", " the tents", " hats"])
-    written = writer.write(DRAFTS, Sampling(max_tokens=trie.longest + 1, temperature=1.0, seed=1), trie)
+    written = writer.write(DRAFTS, Sampling(max_tokens=trie.longest + 1, temperature=1.0, seed=1), [trie] * len(DRAFTS))
     wholes = [replace(draft, target=one.text) for draft, one in zip(DRAFTS, written, strict=True)]
     nats, _ = writer.nats(wholes)
     ended = [one.text == " the tent" for one in written]  # the others end where nothing may follow, without a token

@@ -26,7 +26,7 @@ from m6rec.foundation.model import Known, Turn
 from m6rec.text.constraints import Constraint
 from m6rec.text.tokenizer import TextStream
 
-STEP_TOKENS = 512
+STEP_TOKENS = 256
 """Tokens of one step, so that a long prompt, read in parts, doesn't hold up the texts that are being written."""
 
 
@@ -168,11 +168,12 @@ class Engine:
         return stream
 
     def begin(
-        self, prompts: Sequence[Prompt], sampling: Sampling, constraint: Constraint[Any] | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, constraints: Sequence[Constraint[Any]] = ()
     ) -> list[Stream]:
-        """``add`` for each prompt, with seeds that count on."""
+        """``add`` for each prompt, with seeds that count on, and a constraint each or none at all."""
         seeded = (replace(sampling, seed=sampling.seed + number) for number in range(len(prompts)))
-        return [self.add(prompt, one, constraint) for prompt, one in zip(prompts, seeded, strict=True)]
+        kept: Sequence[Constraint[Any] | None] = constraints or [None] * len(prompts)
+        return [self.add(*one) for one in zip(prompts, seeded, kept, strict=True)]
 
     def cancel(self, stream: Stream) -> None:
         """Ends a text, if it isn't done, and frees its memory."""
@@ -198,10 +199,10 @@ class Engine:
         self._streams = [stream for stream in self._streams if stream.result is None]
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, constraint: Constraint[Any] | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, constraints: Sequence[Constraint[Any]] = ()
     ) -> list[Generated]:
-        """Writes a text for each prompt, together with those active already."""
-        streams = self.begin(prompts, sampling, constraint)
+        """Writes a text for each prompt, together with those active already; see ``begin``."""
+        streams = self.begin(prompts, sampling, constraints)
         results = []
         for stream in streams:
             while stream.result is None:
@@ -262,8 +263,6 @@ class Stream:
         if not prompt.ids:
             raise ConfigError("a prompt without a token can't be gone on from; give it a text")
         self._ends = sorted({*config.end_ids, *sampling.stop_ids})
-        if constraint is not None and not self._ends:
-            raise ConfigError("a constraint needs a token that ends a text, but the foundation has none; give stop_ids")
         if constraint is not None and sampling.no_repeat_ngram:
             raise ConfigError("no_repeat_ngram may forbid what a constraint demands; set it to 0")
         # Besides control tokens, the rows that a foundation has beyond its tokenizer's words.

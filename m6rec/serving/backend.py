@@ -80,7 +80,7 @@ class Chat:
         messages: All of it, as nothing is kept between two replies. What the user said last is answered.
         user: Whose history counts as well; one who is not known has none.
         max_tokens: Of the reply. A sentence that doesn't fit is not said.
-        temperature: Of what the model words freely; 0 takes the likeliest.
+        temperature: Of the choice between wordings; 0 takes the likeliest.
         top_p: Likewise.
         stops: Strings that the reply ends before.
         seed: Of the draws.

@@ -15,7 +15,7 @@ from m6rec.domains.domain import titled
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Generated, Sampling
 from m6rec.serving.backend import Brief, Creation, Writing
-from m6rec.serving.explaining import WORDING, reasons_for
+from m6rec.serving.explaining import choose_words, reasons_for, unfaithful
 from m6rec.serving.writers import Writers
 from m6rec.tasks import design, headline, query, writing
 from m6rec.text.constraints import Constraint, Series, TitleTrie, Unquoted
@@ -158,15 +158,15 @@ class Creator:
         assert asked.brief.item is not None
         item = asked.live[asked.brief.item]
         context, chosen = reasons_for(self._rank, past, asked.user, item, asked.items)
-        drafts = [Draft(context, headline.prompt(one, item, self._rank.domain)) for one in chosen]
-        written = yield from self._writers.write(asked.brief.kind, drafts, WORDING)
+        drafts = [Draft(context, headline.prompt(item, self._rank.domain))] * len(chosen)
+        written = yield from choose_words(self._writers, asked.brief.kind, drafts, chosen)
         private = self._private(asked.user)
         created = list[Creation]()
         for statement, text in zip(chosen[: asked.brief.count], written, strict=False):
             options = {
                 headline.copy(text.text, item): "the sentence has no end"
                 if text.reason != "stop"
-                else headline.unfaithful(text.text, statement, item),
+                else unfaithful(text.text, statement, item),
                 headline.copy(statement.text, item): None,
             }
             refused = list[str]()
@@ -187,9 +187,8 @@ class Creator:
         """Different texts for the user, the likeliest by the token first."""
         task, domain = writing.named(asked.brief.kind), self._rank.domain
         draft = writing.draft(task, asked.history, asked.user, domain, asked.items, prompt)
-        drawn = yield from self._writers.write(
-            asked.brief.kind, [draft] * (asked.brief.count + NUM_SPARE), DRAWING, constraint
-        )
+        count = asked.brief.count + NUM_SPARE
+        drawn = yield from self._writers.write(asked.brief.kind, [draft] * count, DRAWING, [constraint] * count)
         written = {one.text: one for one in drawn}
         return sorted(written.values(), key=lambda one: -one.log_probability / (len(one.ids) + 1))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from m6rec.foundation.generate import Generated, Sampling
@@ -15,9 +14,10 @@ from m6rec.tasks import explanations, writing
 from m6rec.tasks import task as tasks
 from m6rec.tasks.explain import Statement
 from m6rec.tasks.faithfulness import fault
-from m6rec.text import opinions
+from m6rec.text import opinions as mining
+from m6rec.text.constraints import TitleTrie
 from m6rec.text.past import Past
-from m6rec.text.verbalise import sentence
+from m6rec.text.verbalise import quote
 from m6rec.tuned import Tuned
 from m6rec.types import Draft, Item, Segment, User
 from m6rec.writer import Writer
@@ -25,8 +25,8 @@ from m6rec.writer import Writer
 NUM_REVIEWS = 50
 """Latest reviews of an item that are mined."""
 TASK = explanations.TASK.name
-_OF_ONESELF = re.compile(r"\b(?:i|i'\w+|me|my|mine|we|us|our)\b", re.IGNORECASE)
-WORDING = Sampling(max_tokens=40, stops=("\n", ". ", ".\n"))
+WORDING = Sampling(beams=4)
+"""How the model chooses between wordings: by the likelihood a token, nearly that of each of them whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +37,11 @@ class Plan:
         item: What is explained.
         chosen: The statements.
         drafts: One for each.
-        tuned: Whether a tuned writer words them, which says of reviews what a reviewer would.
     """
 
     item: Item
     chosen: Sequence[Statement]
     drafts: Sequence[Draft]
-    tuned: bool
 
 
 def plan(
@@ -72,20 +70,36 @@ def plan(
     context, chosen = reasons_for(rank, past, user, item, items, count)
     writer = writers.tuned(TASK)
     if writer is None:
-        drafts = [Draft(context, reasons.prompt(one, item, rank.domain)) for one in chosen]
+        drafts = [Draft(context, reasons.prompt(item, rank.domain))] * len(chosen)
     else:
         drafts = _drafts(writer, chosen, past, user, item, items)
-    return Plan(item, chosen, drafts, writer is not None)
+    return Plan(item, chosen, drafts)
 
 
 def word(writers: Writers, made: Plan, sampling: Sampling = WORDING) -> Writing[Explanation]:
-    """Has the statements of a plan worded, all together, and checks the words."""
-    written = yield from writers.write(TASK, made.drafts, sampling)
+    """Has the model choose the words of each statement of a plan, and checks them."""
+    written = yield from choose_words(writers, TASK, made.drafts, made.chosen, sampling)
     said: list[Reason] = []
     for statement, text in zip(made.chosen, written, strict=True):
-        is_sentence = made.tuned and statement.kind == "review"
-        said.append(_check(statement, text, made.item, [one.text for one in said], is_sentence=is_sentence))
+        said.append(_check(statement, text, made.item, [one.text for one in said]))
     return Explanation(" ".join(one.text for one in said), said)
+
+
+def choose_words(
+    writers: Writers, task: str, drafts: Sequence[Draft], statements: Sequence[Statement], sampling: Sampling = WORDING
+) -> Writing[list[Generated]]:
+    """What the model chooses to say of each statement after its prompt, all together."""
+    tokenizer = writers.tokenizer
+    tries = [TitleTrie(tokenizer, [f" {text}" for text in (one.text, *one.wordings)]) for one in statements]
+    longest = max((one.longest for one in tries), default=0)
+    return (yield from writers.write(task, drafts, replace(sampling, max_tokens=longest + 1), tries))
+
+
+def wording(temperature: float, top_p: float, seed: int) -> Sampling:
+    """``WORDING``, or draws in its place."""
+    if not temperature:
+        return WORDING
+    return replace(WORDING, beams=1, temperature=temperature, top_p=top_p, seed=seed)
 
 
 def reasons_for(
@@ -110,40 +124,39 @@ def reasons_for(
 def _drafts(
     writer: Writer, chosen: Sequence[Statement], past: Past, user: User, item: Item, items: dict[str, Item]
 ) -> list[Draft]:
-    """What a writer is asked: of reviews a sentence about the aspect, as it has learned, else to go on as above."""
+    """What a writer is asked: of reviews about the aspect, as it has learned, else what the foundation is asked."""
     domain, history = writer.domain, past.history(user.id)
     action = next((domain.action(event) for event in reversed(history) if domain.likes(event)), "liked")
     prompts = (
         explanations.prompt(item, domain, action, one.evidence["aspect"])
         if one.kind == "review"
-        else reasons.prompt(one, item, domain)
+        else reasons.prompt(item, domain)
         for one in chosen
     )
     return [writing.draft(writer.task, history, user, domain, items, prompt) for prompt in prompts]
 
 
-def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str], *, is_sentence: bool) -> Reason:
+def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str]) -> Reason:
     """The model's words where they hold and are not among those before, else ours."""
-    words = written.text.strip().rstrip(".!")
-    evidence = statement.text
-    if is_sentence:  # a reviewer's, so what reviewers said bears it out too
-        text = sentence(words)
-        evidence = " ".join([evidence, *statement.evidence["sentences"]])
-    else:
-        text = f"You may like it because {words}."
+    text = written.text.strip()
     if written.reason != "stop":
         wrong: str | None = "the sentence has no end"
     elif text in before:
         wrong = "it repeats what is said already"
-    elif is_sentence and _OF_ONESELF.search(words):
-        wrong = "it speaks of the one who wrote it"
     else:
-        wrong = fault(words, evidence, (item.title, *item.categories))
+        wrong = unfaithful(text, statement, item)
     if wrong is None:
         return Reason(text, statement.kind, statement.evidence, "model")
     return Reason(statement.text, statement.kind, statement.evidence, "template", wrong)
 
 
+def unfaithful(text: str, statement: Statement, item: Item) -> str | None:
+    """Why words mustn't be said of a statement; None where they may."""
+    heard, opinions = (statement.evidence.get(name, ()) for name in ("sentences", "opinions"))
+    evidence = " ".join([statement.text, *opinions, *heard])
+    return fault(text, evidence, (item.title, *item.categories, *(quote(one)[1:-1] for one in heard)))
+
+
 @lru_cache(maxsize=1 << 12)
-def _mine(review: str) -> tuple[opinions.Statement, ...]:
-    return opinions.mine(review)
+def _mine(review: str) -> tuple[mining.Statement, ...]:
+    return mining.mine(review)

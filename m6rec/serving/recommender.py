@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import wraps
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar, get_args
@@ -46,6 +46,7 @@ from m6rec.tasks.chat import Session, read
 from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.text.batch import Row
 from m6rec.text.lexicon import Lexicon
+from m6rec.text.links import fused
 from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
@@ -62,6 +63,8 @@ T = TypeVar("T")
 
 QUERY_WEIGHT = 1.0
 """What the words of a conversation weigh in its retrieval, beside what is read of the user."""
+NUM_POPULAR = 50
+"""Much-liked items that may be named beside what is retrieved, as a conversation tells little of who speaks."""
 
 
 def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concatenate[Recommender, P], R]:
@@ -277,8 +280,7 @@ class Recommender(LocalBackend):
             if why is not None:
                 count = NUM_STATEMENTS if about else 1
                 plan = explaining.plan(rank, writers, self._past, person, why, self._items, count)
-                sampling = replace(explaining.WORDING, temperature=chat.temperature, top_p=chat.top_p, seed=chat.seed)
-                explained = explaining.word(writers, plan, sampling)
+                explained = explaining.word(writers, plan, explaining.wording(chat.temperature, chat.top_p, chat.seed))
         writer = chatting.Writer(chat, rank.foundation.tokenizer)
         said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
         return (yield from chatting.reply(writer, session, items, about, explained, self._lexicon, rank.domain, said))
@@ -304,15 +306,22 @@ class Recommender(LocalBackend):
         if session.constrained:
             only = {item.id for item in self._live.values() if session.allows(item, self._lexicon)}
         without = session.named | self._past.seen(person.id)
-        liked = self._past.liked(person.id)
-        found = [self._live[item] for item, _ in self._index.search(vector_E, NUM_RETRIEVED, only, without, liked)]
+        # All that has come up tells what the conversation is about, the liked last, as they weigh most.
+        before = [item for item in self._past.liked(person.id) if item not in session.named]
+        named = (*session.shown, *session.seen, *session.liked)
+        pulling = [*before, *(item for item in named if item not in session.disliked)]
+        near = [item for item, _ in self._index.search(vector_E, NUM_RETRIEVED, only, without, pulling)]
+        allowed = self._live.keys() - without if only is None else only - without
+        popular = list(islice((item for item in self._past.most_liked() if item in allowed), NUM_POPULAR))
+        found = [self._live[item] for item in dict.fromkeys([*near, *popular])]
         if not found:
             return []
         rank = self._rank
         scores = self._ranking.answers(
             [(key, tasks.ask(rank.task, self._past, person, found, rank.domain, self._items))]
         )[0]
-        return _by_score(found, scores)
+        ranked = {one.item.id: one for one in _by_score(found, scores)}
+        return [ranked[item] for item in fused([near, popular, [*ranked]])]
 
     @_alone
     def step(self) -> None:

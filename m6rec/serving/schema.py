@@ -337,7 +337,7 @@ class ChatBody(BaseModel):
         int | None, Field(ge=1, le=MAX_REPLY_TOKENS, description="The newer name of max_tokens."), WHOLE
     ] = None
     temperature: Annotated[
-        float | None, Field(ge=0, le=2, description="Of what the model words freely; 0 takes the likeliest.")
+        float | None, Field(ge=0, le=2, description="Of the choice between wordings; 0 takes the likeliest.")
     ] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None

@@ -9,6 +9,7 @@ from m6rec.errors import ConfigError
 from m6rec.foundation.generate import Engine, Generated, Sampling
 from m6rec.serving.backend import Writing
 from m6rec.text.constraints import Constraint
+from m6rec.text.tokenizer import Tokenizer
 from m6rec.tuned import Tuned
 from m6rec.types import Draft
 from m6rec.writer import Writer, WriterConfig
@@ -41,19 +42,24 @@ class Writers:
         """Whether a text is in the making."""
         return any(engine.active for engine in self._engines.values())
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the foundation."""
+        return self._rank.foundation.tokenizer
+
     def tuned(self, task: str) -> Writer | None:
         """The tuned writer of a task, if there is one."""
         return self._tuned.get(task)
 
     def write(
-        self, task: str, drafts: Sequence[Draft], sampling: Sampling, constraint: Constraint[Any] | None = None
+        self, task: str, drafts: Sequence[Draft], sampling: Sampling, constraints: Sequence[Constraint[Any]] = ()
     ) -> Writing[list[Generated]]:
         """What follows each prompt, by the task's writer or else by the foundation; closed, it is given up."""
         writer = self._tuned.get(task) or self._foundation()
         if id(writer) not in self._engines:
             self._engines[id(writer)] = writer.engine()
         engine = self._engines[id(writer)]
-        streams = engine.begin(writer.prompts(engine, drafts), sampling, constraint)
+        streams = engine.begin(writer.prompts(engine, drafts), sampling, constraints)
         try:
             while any(stream.result is None for stream in streams):
                 yield ""

@@ -12,8 +12,9 @@ Where both predictions are equal, as for reviews, which the ranking task doesn't
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -37,10 +38,13 @@ MIN_OWN = 2
 NUM_EACH = 2
 """Statements of one sort that are ranked; they say much the same."""
 NUM_EXAMPLES = 2
+NUM_OPINIONS = 3
+"""Opinions on an aspect that a sentence may repeat."""
 NUM_LIKES = 64
 """Latest likes whose other fans are asked about the item."""
 LONGEST_TITLE, LONGEST_SENTENCE = 80, 160
 _PRIOR = 5.0
+_LIKING = ("love", "adore", "enjoy", "like")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Statement:
             or of reviews.
         evidence: As plain data.
         strength: The share of likes that it tells of, shrunk towards one half; for reviews, of praise.
+        wordings: Sentences that the evidence bears out as well, between which the model chooses.
         places: The user's events that it rests on, counted from the latest of the history, which is -1.
         statistics: What the ``STATISTICS`` that tell the same would be without its evidence.
     """
@@ -61,6 +66,7 @@ class Statement:
     kind: Kind
     evidence: Mapping[str, Any] = field(hash=False)
     strength: float
+    wordings: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
     statistics: Mapping[str, float] = field(default_factory=dict, hash=False)
 
@@ -125,9 +131,9 @@ def choose(
     return [found[n] for n in order if fall[n] >= 0][:count]
 
 
-def prompt(statement: Statement, item: Item, domain: Domain) -> str:
-    """Region 2 of the paper's explanation, with the statement to be worded; what follows is "because …"."""
-    return f"The user is now recommended {domain.item(item)}. {statement.text} You would like it because"
+def prompt(item: Item, domain: Domain) -> str:
+    """Region 2 of an explanation, up to its sentence. The paper's ends in "because", which no sentence can follow."""
+    return f"The user is now recommended {domain.item(item)}. Why they would like it:"
 
 
 def _of_categories(
@@ -143,10 +149,12 @@ def _of_categories(
         liked = [(place, event) for place, event in seen if domain.likes(event)]
         if len(liked) < MIN_OWN or 2 * len(liked) < len(seen):
             continue
-        examples = [_title(items[event.item]) for _, event in liked[: -NUM_EXAMPLES - 1 : -1]]
-        text = (
-            f"You liked {len(liked)} of {len(seen)} {domain.noun}s of the category {quote(category)}, "
-            f"such as {names(examples)}."
+        examples = names([_title(items[event.item]) for _, event in liked[: -NUM_EXAMPLES - 1 : -1]])
+        those, kind = f"{len(liked)} of {len(seen)} {domain.noun}s", f"of the category {quote(category)}"
+        text = f"You liked {those} {kind}, such as {examples}."
+        wordings = (
+            f"It is {kind}, and you liked {those} of that category.",
+            f"It is {kind}, as are {examples}, which you liked.",
         )
         evidence = {
             "category": category,
@@ -156,7 +164,8 @@ def _of_categories(
         }
         statistics = {"category_share": known["user_share"]}
         places = tuple(place for place, _ in liked)
-        found.append(Statement(text, "attribute", evidence, _strength(len(liked), len(seen)), places, statistics))
+        strength = _strength(len(liked), len(seen))
+        found.append(Statement(text, "attribute", evidence, strength, wordings, places, statistics))
     return found
 
 
@@ -179,9 +188,12 @@ def _of_fans(
     found = []
     for (place, event), (liked, seen) in zip(likes, crowds, strict=True):
         if seen >= MIN_PEOPLE and 2 * liked > seen:
-            text = f"{liked} of {seen} people who liked {_title(items[event.item])}, as you did, liked it too."
+            title = _title(items[event.item])
+            text = f"{liked} of {seen} people who liked {title}, as you did, liked it too."
+            wordings = (f"You liked {title}, and {liked} of {seen} people who liked that liked it too.",)
             evidence = {"liked": liked, "seen": seen, "events": [_plain(event, items)]}
-            found.append(Statement(text, "history", evidence, _strength(liked, seen), (place,), statistics))
+            strength = _strength(liked, seen)
+            found.append(Statement(text, "history", evidence, strength, wordings, (place,), statistics))
     return found
 
 
@@ -189,10 +201,11 @@ def _of_crowd(past: Past, user: str, item: Item) -> list[Statement]:
     liked, seen = past.verdicts(item.id, without=user)
     if seen < MIN_PEOPLE or 2 * liked <= seen:
         return []
-    text = f"{100 * liked // seen}% of {seen} people liked it."
+    share = f"{100 * liked // seen}% of {seen} people"
     statistics = {"item_share": past.like_rate, "item_count": 0.0}
     evidence = {"liked": liked, "seen": seen}
-    return [Statement(text, "crowd", evidence, _strength(liked, seen), statistics=statistics)]
+    wordings = (f"It was liked by {share}.",)
+    return [Statement(f"{share} liked it.", "crowd", evidence, _strength(liked, seen), wordings, statistics=statistics)]
 
 
 def _of_reviews(opinions: Sequence[Opinion]) -> list[Statement]:
@@ -204,15 +217,36 @@ def _of_reviews(opinions: Sequence[Opinion]) -> list[Statement]:
         if count <= blame[aspect]:
             continue
         said = [one for one in quotable if one.aspect == aspect and one.polarity > 0]
-        text = f"{'Reviewers praise' if count > 1 else 'A reviewer praises'} its {aspect}."
+        praises = "Reviewers praise" if count > 1 else "A reviewer praises"
         evidence = {
             "aspect": aspect,
             "praise": count,
             "blame": blame[aspect],
+            "opinions": [opinion for opinion, _ in Counter(filter(None, map(_told, said))).most_common(NUM_OPINIONS)],
             "sentences": list(dict.fromkeys(one.sentence for one in said))[:NUM_EXAMPLES],
         }
-        found.append(Statement(text, "review", evidence, _strength(count, count + blame[aspect])))
+        wordings = tuple(_praising(praises, evidence))
+        strength = _strength(count, count + blame[aspect])
+        found.append(Statement(f"{praises} its {aspect}.", "review", evidence, strength, wordings))
     return found
+
+
+def _told(opinion: Opinion) -> str:
+    """What may follow "is"; "" for what a reviewer does, such as "love"."""
+    return "" if opinion.opinion.split()[-1].startswith(_LIKING) else opinion.opinion
+
+
+def _praising(praises: str, evidence: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences of the aspect, the opinions and the sentences of some reviews; which number fits, the model tells."""
+    aspect, opinions = evidence["aspect"], evidence["opinions"]
+    for opinion in [*opinions, *map(" and ".join, combinations(opinions, 2))]:
+        for verb in ("is", "are"):
+            yield f"The {aspect} {verb} {opinion}."
+            yield f"{praises} its {aspect}, which {verb} {opinion}."
+        if "not" not in opinion:
+            yield f"{praises} its {opinion} {aspect}."
+    for sentence in evidence["sentences"]:
+        yield f"{praises} its {aspect}: {quote(sentence)}"
 
 
 def _strength(liked: int, seen: int) -> float:

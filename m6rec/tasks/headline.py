@@ -1,13 +1,11 @@
 """Headline or push copy for an item to a user: the item's name, then one reason to like it.
 
 The reason is a statement of ``tasks.explain``, so that copy promises nothing which the log doesn't hold. The model
-words it, and ``tasks.faithfulness`` lets through what says no more; else the statement's own sentence is said. There is
-no log of copy to learn from, so nothing is tuned for it.
+chooses between its wordings, as in an explanation. There is no log of copy to learn from, so nothing is tuned for it.
 """
 
 from m6rec.domains.domain import Domain
-from m6rec.tasks.explain import LONGEST_TITLE, Statement
-from m6rec.tasks.faithfulness import fault
+from m6rec.tasks.explain import LONGEST_TITLE
 from m6rec.text.verbalise import quote
 from m6rec.types import Item
 
@@ -15,23 +13,15 @@ LONGEST = 200
 """Characters of copy."""
 
 
-def prompt(statement: Statement, item: Item, domain: Domain) -> str:
+def prompt(item: Item, domain: Domain) -> str:
     """Region 2 up to what is said of the item."""
-    return (
-        f"The user is now recommended {domain.item(item)}. {statement.text} "
-        f"A short headline that tells them so: {_named(item)}:"
-    )
+    return f"The user is now recommended {domain.item(item)}. A short headline that tells them why: {_named(item)}:"
 
 
 def copy(words: str, item: Item) -> str:
     """The headline from what the model wrote, or from a statement's sentence."""
     said = " ".join(words.split()).strip()
     return f"{_named(item)}: {said[:1].upper()}{said[1:].rstrip('.!')}."
-
-
-def unfaithful(words: str, statement: Statement, item: Item) -> str | None:
-    """Why the model's words mustn't be said; None where they may."""
-    return fault(words.strip(), statement.text, (item.title, *item.categories))
 
 
 def plain(item: Item) -> str:

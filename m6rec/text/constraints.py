@@ -36,9 +36,9 @@ class Constraint(Protocol[State]):
 class TitleTrie:
     """Allows the texts of a catalogue and no others (a prefix tree of their tokens, as in GENRE, De Cao et al., 2021).
 
-    A text that another one begins with can be chosen as well: there the model decides between its end-of-text token and
-    going on. Texts that end in what follows them in the prompt, such as a closing quotation mark, make that choice
-    easier for it. A node takes 17 bytes.
+    A text that another one begins with can be chosen as well: there the model decides between its end-of-text token, if
+    it has one, and going on. Texts that end in what follows them in the prompt, such as a closing quotation mark, make
+    that choice easier for it. A node takes 17 bytes.
 
     Args:
         tokenizer: Of the foundation that generates.

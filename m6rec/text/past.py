@@ -118,6 +118,7 @@ class Past:
         self._values_of_item: list[float] = []
         self._neighbours = _Neighbours()
         self._time = 0
+        self._by_likes: tuple[int, list[str]] = -1, []
         self._num_events, self._num_likes, self._sum_of_values = popularity.total
         for item, count in popularity.items.items():
             row = self._item_row(item)
@@ -171,6 +172,15 @@ class Past:
             if self._count_of_item[row]
         }
         return Popularity((self._num_events, self._num_likes, self._sum_of_values), counts)
+
+    def most_liked(self) -> Sequence[str]:
+        """Ids of what was met, by the number of likes, most first; as of now or of a hundredth fewer events."""
+        at, ids = self._by_likes
+        if at < 0 or 101 * at < 100 * self._num_events:
+            known = list(self._rows)
+            order = np.argsort(-np.array(self._likes_of_item), kind="stable")
+            at, ids = self._by_likes = self._num_events, [known[row] for row in order.tolist()]
+        return ids
 
     def verdicts(self, item: str, *, without: str) -> tuple[int, int]:
         """(how many users liked the item, how many met it), each by their latest event; one of them left out."""

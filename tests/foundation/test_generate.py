@@ -312,7 +312,7 @@ def test_a_title_of_the_trie_is_always_of_the_catalogue(foundation, closing):
     engine, seen = Engine(foundation, DEPTH), set()
     for sampling in (Sampling(beams=3), Sampling(), *(Sampling(temperature=5.0, seed=seed) for seed in range(25))):
         prompts = [Prompt(tokens(4, seed)) for seed in range(4)]
-        made = engine.generate(prompts, replace(sampling, max_tokens=trie.longest + 1), trie)
+        made = engine.generate(prompts, replace(sampling, max_tokens=trie.longest + 1), [trie] * len(prompts))
         assert {one.reason for one in made} == {"stop"}
         seen |= {one.text for one in made}
     assert seen <= titles
@@ -328,9 +328,9 @@ def test_a_constrained_draw_is_renormalised(foundation):
     x, y = (foundation.tokenizer.encode([text])[0][0] for text in "xy")
     logits = foundation.model(torch.tensor([ids]))[0, -1]
     expected = torch.sigmoid(logits[x] - logits[y]).item()
-    made = engine.generate([Prompt(ids)] * 1, Sampling(), trie)[0]
+    made = engine.generate([Prompt(ids)] * 1, Sampling(), [trie])[0]
     assert made.text == ("x" if expected > 0.5 else "y")
-    drawn = [engine.generate([Prompt(ids)], Sampling(temperature=1.0, seed=n), trie)[0].text for n in range(300)]
+    drawn = [engine.generate([Prompt(ids)], Sampling(temperature=1.0, seed=n), [trie])[0].text for n in range(300)]
     assert drawn.count("x") / 300 == pytest.approx(expected, abs=0.1)
 
 

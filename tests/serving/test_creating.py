@@ -57,7 +57,7 @@ def says(monkeypatch, *words, reason="stop"):
     """Lets the model write these words, the likeliest first; returns the drafts that it is given."""
     drafts = []
 
-    def write(self, task, given, sampling, constraint=None):
+    def write(self, task, given, sampling, constraints=()):
         drafts.extend(given)
         yield ""
         if task == "headline":

@@ -9,6 +9,7 @@ from m6rec.foundation.generate import Engine, Generated
 from m6rec.serving import explaining
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.writers import Writers
+from m6rec.tasks import explain as reasons
 from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.tuned import TunedConfig, create
@@ -49,7 +50,7 @@ def writes(monkeypatch, words, reason="stop"):
     """Lets the writer write these words to each draft, and find all evidence equally decisive."""
     drafts = []
 
-    def write(self, task, given, sampling):
+    def write(self, task, given, sampling, constraints):
         drafts.extend(given)
         yield ""
         return [Generated(words, (), -math.log(2), reason) for _ in given]
@@ -61,7 +62,7 @@ def writes(monkeypatch, words, reason="stop"):
 
 def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
     assert worded.explain("u0", "i2") == worded.explain("u0", "i2")  # its own words, whatever they are
-    drafts = writes(monkeypatch, " the fit is great.")
+    drafts = writes(monkeypatch, " The fit is great.")
     by_kind = {one.kind: one for one in worded.explain("new", "i2").statements}
     assert (by_kind["review"].text, by_kind["review"].worded_by) == ("The fit is great.", "model")
     assert by_kind["crowd"].worded_by == "template"  # of which it says nothing
@@ -76,9 +77,10 @@ def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "reason", "wrong"),
     [
-        (" the fit is ugly.", "stop", "'ugly'"),
-        (" my fit is great.", "stop", "the one who wrote it"),
-        (" the fit is great", "length", "no end"),
+        (" The fit is ugly.", "stop", "'ugly'"),
+        (" The fit isn't great.", "stop", "unlike in the evidence"),
+        (" My fit is great.", "stop", "'my'"),
+        (" The fit is great", "length", "no end"),
     ],
 )
 def test_what_reviews_do_not_bear_out_is_not_said(worded, monkeypatch, words, reason, wrong):
@@ -117,22 +119,36 @@ class Said:
     result: Generated
 
 
-def test_a_model_that_babbles_is_replaced_by_templates(recommender):
-    """The tiny model is random, so nothing that it writes can pass."""
+def test_a_model_chooses_between_what_holds(recommender, monkeypatch):
+    """The tiny model is random, so nothing but the wordings lets it say what passes the gate."""
+    past, domain = recommender._past, recommender._rank.domain
+    mined = explaining.mining.mine("The fit is great and very soft. I love the zip! Not too tight fit.")
+    found = reasons.statements(past, "u0", ITEMS["i2"], domain, ITEMS, mined)
+    assert {one.kind for one in found} == {"attribute", "history", "crowd", "review"}
+    for one in found:
+        assert len(one.wordings) == len(set(one.wordings)) > 0
+        for text in (one.text, *one.wordings):
+            assert explaining.unfaithful(text, one, ITEMS["i2"]) is None, text
+    monkeypatch.setattr(explaining.reasons, "statements", lambda *given: found)
+    monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
     told = recommender.explain("u0", "i2")
-    assert 1 <= len(told.statements) <= 3
     assert told.text == " ".join(one.text for one in told.statements)
-    for one in told.statements:
-        assert one.worded_by == "template"
-        assert one.reason
-        assert one.evidence
+    assert {one.worded_by for one in told.statements} == {"model"}
+    wordings = {one.text: (one.text, *one.wordings) for one in found}
+    assert all(any(one.text in words for words in wordings.values()) for one in told.statements)
     assert recommender.explain("u0", "i2") == told
 
 
+def test_wordings_are_drawn_where_that_is_asked_for():
+    assert explaining.wording(0, 0.5, 1) is explaining.WORDING
+    drawn = explaining.wording(0.7, 0.5, 1)
+    assert (drawn.beams, drawn.temperature, drawn.top_p, drawn.seed) == (1, 0.7, 0.5, 1)
+
+
 def test_faithful_words_of_the_model_are_kept_and_others_are_not(recommender, monkeypatch):
-    says(monkeypatch, " people liked it", " you hate it", " 100% of 7 people liked it")
+    says(monkeypatch, " People liked it.", " You hate it.", " 100% of 7 people liked it.")
     first, second, third = recommender.explain("u0", "i3").statements
-    assert (first.kind, first.text) == ("history", "You may like it because people liked it.")
+    assert (first.kind, first.text) == ("history", "People liked it.")
     assert (first.worded_by, first.reason) == ("model", "")
     assert (second.kind, second.worded_by) == ("history", "template")
     assert second.text == '7 of 7 people who liked "Film 1", as you did, liked it too.'
@@ -154,7 +170,7 @@ def test_an_unfinished_sentence_is_not_said(recommender, monkeypatch):
 
 def test_reviews_of_others_are_evidence(recommender):
     by_kind = {one.kind: one for one in recommender.explain("new", "i2").statements}
-    assert by_kind["review"].text == "Reviewers praise its fit."
+    assert by_kind["review"].evidence["opinions"] == ["great"]
     assert by_kind["review"].evidence["sentences"] == ["The fit is great."]
 
 

@@ -31,6 +31,13 @@ def make(items=ITEMS):
     return Past(items, likes)
 
 
+def test_the_most_liked_come_first_and_follow_what_happens():
+    past = make().observe_all(LOG)
+    assert past.most_liked() == ["x", "y"]
+    past.observe_all(Event(user, "z", 6, 1) for user in "abcd")
+    assert past.most_liked() == ["z", "x", "y"]
+
+
 def random_log(num_events, num_users, num_items, *, seed=0):
     """A log in which users come back and see items again."""
     rng = np.random.default_rng(seed)
