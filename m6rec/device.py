@@ -363,21 +363,26 @@ def _count(numbers: Sequence[Any]) -> tuple[int, int, float]:
 
 
 def _inputs(moment: Row, states_TD: Floats, places: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
-    """What the upper half takes: the tokens of the context and of every candidate in one row, without padding."""
+    """What the upper half takes, without padding: tokens that are only looked at, and the last of every candidate.
+
+    The former are those of the context, owned by 0, then those of candidate 1, 2, … beside its last.
+    """
     batch = pad([moment], places)
-    count = batch.context_BN.shape[1]
-    last_C = batch.last_BC[0]
-    owner_A, place_A = np.nonzero(np.arange(batch.block_BCM.shape[2]) <= last_C[:, None])
+    count, last_C = batch.context_BN.shape[1], batch.last_BC[0]
+    number_C = np.arange(len(last_C))
+    inner_A, place_A = np.nonzero(np.arange(batch.block_BCM.shape[2]) < last_C[:, None])
     traced_H = np.flatnonzero(batch.traced_BN[0])
     return {
-        "states": states_TD[np.concatenate([batch.context_BN[0], batch.block_BCM[0][owner_A, place_A]])],
-        "slots": np.concatenate([batch.context_slot_BN[0], batch.block_slot_BCM[0][owner_A, place_A]]),
-        "owners": np.concatenate([np.zeros(count, np.int64), owner_A + 1]),
+        "states": states_TD[np.concatenate([batch.context_BN[0], batch.block_BCM[0][inner_A, place_A]])],
+        "slots": np.concatenate([batch.context_slot_BN[0], batch.block_slot_BCM[0][inner_A, place_A]]),
+        "owners": np.concatenate([np.zeros(count, np.int64), inner_A + 1]),
         "positions": np.concatenate([np.arange(count), count + place_A]),
         "traces": batch.traces_BNG[0][traced_H],
         "traced": traced_H,
+        "asked": states_TD[batch.block_BCM[0][number_C, last_C]],
+        "asked_slots": batch.block_slot_BCM[0][number_C, last_C],
+        "asked_positions": count + last_C,
         "signals": batch.signals_BCF[0],
-        "asked": count - 1 + np.cumsum(last_C + 1),
     }
 
 
