@@ -5,7 +5,8 @@ Parts, each of which can be run alone (``--part``):
 - sizes: each technique of ``m6rec shrink`` alone and all together, and every exit, beside the teacher, beside training
   without a teacher, and beside a model that is told nothing of any text;
 - bundles: the folders of ``m6rec export``, in MB, with the AUC and the times of a device that has nothing else;
-- parity: scores and tokens of those folders beside torch's.
+- parity: scores and tokens of those folders beside torch's;
+- browser: such folders in Chromium (``benchmarks/browser.py``).
 
 Small models are kept in ``runs/bench/edge`` and made once. ``QUICK=1`` makes two, with one pass over
 the texts and the teacher's tuning, and asks 1 000 questions; it writes to ``runs/bench``, the full form to
@@ -60,9 +61,12 @@ SMALL = Recipe()
 TINY = replace(
     SMALL, width=128, ffn_width=320, num_heads=2, embed_width=48, upper_neurons=0.25, upper_heads=0.34
 )  # fmt: skip
+SWIFT = replace(TINY, upper_neurons=1 / 12, alone=True)
+"""For pages: an upper layer that takes a tenth of the time."""
 RECIPES = {
     "small": SMALL,
     "tiny": TINY,
+    "swift": SWIFT,
     "small, no teacher": replace(SMALL, hidden=0.0, relation=0.0, logits=0.0),
     "small, states alone": replace(SMALL, relation=0.0, logits=0.0),
     "small, no relations": replace(SMALL, relation=0.0),
@@ -78,6 +82,9 @@ RECIPES = {
 }
 QUICK = ("small", "tiny")
 BUNDLES = (("small", "int8"), ("small", "int4"), ("tiny", "int8"), ("tiny", "int4"))
+PAGES = (("small", "int8"), ("swift", "float32"), ("swift", "int8"), ("swift", "int4"))
+PAGE_MS = 20.0
+"""Of the swift ones, with the processor throttled."""
 ASKED = 1_000
 EVENTS, CANDIDATES, TRIES = 20, 50, 50
 ME = User("me")
@@ -348,6 +355,23 @@ def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"tables": (table,), "texts": len(texts), "fuzzed": len(fuzzed)}, claims
 
 
+def browser(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """Folders in a page: the served model's upper half, which is sent the states, and small models that read."""
+    from benchmarks import browser as page  # and Playwright
+
+    bench = _bench(setup)
+    folders = []
+    if not setup.quick:
+        whole = load(tuned.read_config(setup.run).foundation, dtype="float32")
+        teacher = tuned.load(setup.run, whole, store=assets.home() / "states")
+        folders.append(page.Folder("teacher, float32", teacher, bench.teacher, "float32", lower=False))
+    for name, dtype in (("swift", "int8"),) if setup.quick else PAGES:
+        small, _ = bench.small(name)
+        target_ms = PAGE_MS if name == "swift" else 0.0
+        folders.append(page.Folder(f"{name}, {dtype}", small, small, dtype, lower=True, target_ms=target_ms))
+    return page.of(folders, bench.made, quick=setup.quick)
+
+
 def _auc(one: Tuned, rows: Sequence[Row]) -> float:
     return auc(np.concatenate([row.answers for row in rows]), one.scores(rows))
 
@@ -412,7 +436,7 @@ def _fuzzed(count: int = 2_000) -> list[str]:
     return texts
 
 
-PARTS: dict[str, parts.Measure] = {"sizes": sizes, "bundles": bundles, "parity": parity}
+PARTS: dict[str, parts.Measure] = {"sizes": sizes, "bundles": bundles, "parity": parity, "browser": browser}
 
 
 def main(
