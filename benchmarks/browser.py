@@ -1,7 +1,7 @@
 """A device folder in a real browser, beside the same folder in Python: parity, loading, time, memory, faults.
 
-Two kinds of folder: of the served model, without its lower half, whose items come with the states of all that can be said
-of them; and of a small model, which reads by itself. One thread; times are at full speed and with the processor
+Two kinds of folder: of the served model, without its lower half, whose items come with the states of all that can be
+said of them; and of a small model, which reads by itself. One thread; times are at full speed and with the processor
 throttled to a quarter, as DevTools does it.
 
 - parity: scores of real questions of the test part, one after another as they were asked, each user on a device of
@@ -99,12 +99,19 @@ def of(folders: Sequence[Folder], made: prepared.Prepared, *, quick: bool) -> tu
         told[folder.name] = found
         parity, slower = found["parity"], found["slower"]
         rows.append(Row(method=folder.name, metrics=_columns(found)))
-        what = f"{folder.name}: largest difference of a score from the device in Python, {parity['questions']} questions"
+        what = (
+            f"{folder.name}: largest difference of a score from the device in Python, {parity['questions']} questions"
+        )
         claims += [
             (what, parity["largest"], "<=", 1e-3),
             (f"{folder.name}: requests after loading", parity["requests"], "<=", 0),
             (f"{folder.name}: scores as before, offline, in a page opened anew", found["offline"], ">=", 1.0),
-            (f"{folder.name}: damaged files and strange cards that are refused, here and in Python", found["refused"], ">=", 1.0),
+            (
+                f"{folder.name}: damaged files and strange cards that are refused, here and in Python",
+                found["refused"],
+                ">=",
+                1.0,
+            ),
         ]
         if folder.target_ms:
             what = f"{folder.name}: {CANDIDATES} × {EVENTS}, warm, one thread, {SLOWER}× throttled, p50 ms"

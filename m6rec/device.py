@@ -40,6 +40,9 @@ PARCEL, SEAL = "parcel", "sha256"
 CANDIDATES = 256
 """Of one run of the upper half, whose time and memory grow with the square of them."""
 ME = User("me")
+_TAKEN = frozenset(
+    "states slots owners positions traces traced asked asked_slots asked_positions signals".split()
+)  # fmt: skip
 _AGAIN = "export it again, or copy it again"
 
 Floats = NDArray[np.float32]
@@ -58,7 +61,7 @@ class Card:
         model: Its digest.
         tuning: The digest of the tuning.
         licence: Of the foundation, as far as it is known.
-        dtype: Of the large weights, "float32", "int8" or "int4".
+        dtype: Of the large weights, "float32", "float16", "int8" or "int4".
         opset: Of the graphs.
         depth: Layers of the lower half.
         keep: States that are kept of a text, the last ones; 0 for all.
@@ -112,7 +115,7 @@ class Device:
         self._folder, self._store, self._user = folder, store, user
         self._task, self._domain = tasks.named(card.task), domains.named(card.domain)
         self._tokenizer = Tokenizer.open(folder) if TOKENIZER in card.files else None
-        self._upper = _session(folder / UPPER)
+        self._upper = _upper(folder)
         self._remember()
 
     @classmethod
@@ -252,7 +255,7 @@ def update(folder: Path, newer: Path) -> Card:
         for name in read_card(newer).files:
             shutil.copyfile((newer if (newer / name).exists() else folder) / name, partial / name)
         card = verify(partial)
-        _session(partial / UPPER)
+        _upper(partial)
         folder.rename(former)
         partial.rename(folder)
     except OSError as error:
@@ -306,6 +309,8 @@ def read_card(folder: Path) -> Card:
             )
         card = Card(**raw)
         files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in card.files.items()}
+        if not all(isinstance(number, int) for number in (card.depth, card.keep, card.width)):
+            raise ValueError("a size is no whole number")
         if strange := [name for name in files if Path(name).name != name]:
             raise ValueError(f"it lists {strange[0]!r}, which is no name of a file")
         needed = {UPPER} | ({TOKENIZER, LOWER} if {TOKENIZER, LOWER} & files.keys() else set())
@@ -384,6 +389,17 @@ def _inputs(moment: Row, states_TD: Floats, places: Mapping[str, tuple[int, int]
         "asked_positions": count + last_C,
         "signals": batch.signals_BCF[0],
     }
+
+
+def _upper(folder: Path) -> Any:
+    """The upper half. Raises AssetError where it takes other inputs than ``_inputs`` makes."""
+    session = _session(folder / UPPER)
+    if strange := {one.name for one in session.get_inputs()} ^ _TAKEN:
+        raise AssetError(
+            f"{folder / UPPER} is of another m6rec than this one: only one of them knows its input "
+            f"{', '.join(sorted(strange))}; export it again with the m6rec of the device"
+        )
+    return session
 
 
 def _session(file: Path) -> Any:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -164,6 +165,7 @@ CARDS = {
     "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 1"),
     "with a field more": (lambda card: json.dumps({**card, "colour": "red"}), AssetError, "colour"),
     "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list upper.onnx"),
+    "without a width": (lambda card: json.dumps({**card, "width": None}), AssetError, "a size is no whole number"),
     "with a path": (
         lambda card: json.dumps({**card, "files": {"../x": card["files"][UPPER], **card["files"]}}),
         AssetError,
@@ -185,6 +187,18 @@ def test_a_card_is_refused(tmp_path, kind):
     _, folder = pocket.copied(tmp_path / "phone")
     (folder / CARD).write_text(write(json.loads((folder / CARD).read_text())))
     with pytest.raises(error, match=message):
+        Device.load(folder)
+
+
+def test_a_graph_of_another_version_is_refused(tmp_path):
+    _, folder = pocket.copied(tmp_path / "phone")
+    graph = onnx.load(folder / UPPER)
+    graph.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("later", 1, [1]))
+    onnx.save(graph, folder / UPPER)
+    card = json.loads((folder / CARD).read_text())
+    card["files"][UPPER] = {"bytes": (folder / UPPER).stat().st_size, "sha256": module.digest(folder / UPPER)}
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(AssetError, match=r"is of another m6rec .* its input later"):
         Device.load(folder)
 
 

@@ -32,7 +32,7 @@ from m6rec.text.records import record_of
 from m6rec.tuned import Tuned
 from m6rec.types import SLOTS, Event, Item, User
 
-DTYPES = {"float32": 32, "int8": 8, "int4": 4}
+DTYPES = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
 """Bits of a large weight."""
 STEPS = 4
 OPSET = 20
@@ -65,7 +65,7 @@ def export(
     Args:
         tuned: A ranking task on a foundation in float32.
         folder: A new folder.
-        dtype: Of large weights: "float32", or "int8" or "int4" with a scale for each ``BLOCK`` of them.
+        dtype: Of large weights: "float32", "float16", or "int8" or "int4" with a scale for each ``BLOCK`` of them.
         items: Items that the device knows from the start; see ``send``.
         past: What has happened so far; needed with ``items``.
         states: Whether the items come with the states of their texts.
@@ -324,7 +324,7 @@ def _drop_unused(graph: Any) -> None:
 
 
 def _round(graph: Any, bits: int) -> None:
-    """Rounds the large matrices to 8 or 4 bits; a table of embeddings always to 8.
+    """Rounds the large matrices to 16, 8 or 4 bits; a table of embeddings to 16 or 8.
 
     A small half is rounded where it is kept, and multiplied as it is in fp32: runtimes that multiply rounded weights
     differ in what they make of activations, and are slower where they don't round these too. A large half has
@@ -344,8 +344,19 @@ def _round(graph: Any, bits: int) -> None:
             continue
         name, result = node.input[place], node.output[0]
         matrix = numpy_helper.to_array(weights[name])
-        rounded, scale = f"{name}.rounded", f"{name}.scale"
-        if node.op_type == "Gather":  # the table of embeddings
+        rounded, scale, whole = f"{name}.rounded", f"{name}.scale", f"{name}.whole"
+        if bits == 16 and node.op_type == "Gather":
+            stored[rounded] = matrix.astype(np.float16)
+            nodes += [
+                helper.make_node("Gather", [rounded, node.input[1]], [f"{result}.rounded"]),
+                helper.make_node("Cast", [f"{result}.rounded"], [result], to=TensorProto.FLOAT),
+            ]
+        elif bits == 16:
+            if rounded not in stored:
+                stored[rounded] = matrix.astype(np.float16)
+                nodes.append(helper.make_node("Cast", [rounded], [whole], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("MatMul", [node.input[0], whole], [result]))
+        elif node.op_type == "Gather":  # the table of embeddings
             scale_V1, rounded_VD = _rounded(matrix, 8)
             stored |= {rounded: rounded_VD.astype(np.int8), scale: scale_V1}
             nodes += [
@@ -357,7 +368,7 @@ def _round(graph: Any, bits: int) -> None:
         elif unpacks and not matrix.shape[0] % BLOCK:
             if rounded not in stored:
                 nodes += _unpacking(matrix, bits, name, stored)
-            nodes.append(helper.make_node("MatMul", [node.input[0], f"{name}.whole"], [result]))
+            nodes.append(helper.make_node("MatMul", [node.input[0], whole], [result]))
         else:
             inputs, outputs = matrix.shape
             padded_OI = np.pad(matrix.T, ((0, 0), (0, -inputs % BLOCK)))
@@ -406,8 +417,8 @@ def _unpacking(matrix_IO: NDArray[np.float32], bits: int, name: str, stored: dic
         half = BLOCK // 2
         stored |= {
             f"{name}.rounded": shifted_BIO[:, :half] | (shifted_BIO[:, half:] << 4),
-            "sixteen": np.float32(16),
-            "eight": np.float32(8),
+            "sixteen": np.array(16, np.float32),
+            "eight": np.array(8, np.float32),
         }
         nodes += [
             node("Cast", ["rounded"], "bytes", to=TensorProto.FLOAT),

@@ -9,7 +9,7 @@ import { Past } from "./past.js";
 import { Store, type Contents } from "./store.js";
 import { Tokenizer } from "./tokenizer.js";
 import type { Event, Item, Known, Ranked, Segment } from "./types.js";
-import { inputs, whole, type Row } from "./upper.js";
+import { TAKEN, inputs, whole, type Row } from "./upper.js";
 
 /** Of one run of the upper half, whose time and memory grow with the square of them. */
 const CANDIDATES = 256;
@@ -59,13 +59,21 @@ export class Device {
         env.wasm.wasmPaths = new URL(options.runtime ?? ".", import.meta.url).href;
         const folder = await Folder.open(url, options.progress);
         const { card } = folder;
+        const upper = await session(await folder.read(UPPER), UPPER);
+        const strange = [...TAKEN, ...upper.inputNames].filter((name) => !(TAKEN.includes(name) && upper.inputNames.includes(name)));
+        if (strange.length) {
+            throw new AssetError(
+                `${UPPER} is of another m6rec than this package: only one of them knows its input ${strange.join(", ")}; ` +
+                    "export it again with the m6rec of this package",
+            );
+        }
         const store = await Store.open(options.store ?? "m6rec", `${card.files[LOWER]?.sha256 ?? card.model}|${card.keep}`);
         const device = new Device(
             card,
             folder,
             store,
             TOKENIZER in card.files ? new Tokenizer(await folder.read(TOKENIZER)) : null,
-            await session(await folder.read(UPPER), UPPER),
+            upper,
         );
         const items = card.files[ITEMS]?.sha256;
         if (items && (await store.note("items")) !== items) {

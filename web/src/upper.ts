@@ -5,6 +5,9 @@ import { Tensor } from "onnxruntime-web/wasm";
 import { NUM_STATISTICS, NUM_TRACES } from "./past.js";
 import { SLOTS, type Segment } from "./types.js";
 
+/** The inputs of the graph. */
+export const TAKEN = "states slots owners positions traces traced asked asked_slots asked_positions signals".split(" ");
+
 /** One moment's questions. */
 export interface Row {
     readonly context: readonly Segment[];
