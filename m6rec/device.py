@@ -35,6 +35,8 @@ FORMAT = 1
 """Of the folder, of a parcel and of the file of a device; another is refused."""
 CARD, TOKENIZER, LOWER, UPPER = "card.json", "tokenizer.json", "lower.onnx", "upper.onnx"
 ITEMS = "items.safetensors"
+ADAPTERS = "adapters.bin"
+"""Weights of the upper graph that belong to a tuning: what changes when the same foundation is tuned again."""
 PARCEL, SEAL = "parcel", "sha256"
 """The metadata of a parcel: its JSON, and the checksum of that and the states."""
 CANDIDATES = 256

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m6rec import device as module
-from m6rec.device import CARD, LOWER, TOKENIZER, UPPER, Device
+from m6rec.device import ADAPTERS, CARD, LOWER, TOKENIZER, UPPER, Device
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
 from m6rec.tasks import task as tasks
@@ -262,7 +262,7 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
     first.observe(MINE)
     before = scores(first.rank(ASKED))
     made, changed = newer
-    assert {file.name for file in changed.iterdir()} == {CARD, UPPER}
+    assert {file.name for file in changed.iterdir()} == {CARD, ADAPTERS}
     with pytest.raises(AssetError, match="can't be read"):  # it is none by itself
         Device.load(changed)
     assert module.update(folder, changed).tuning == made.tuning.digest()
@@ -278,8 +278,8 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
 
 
 BROKEN = {
-    "without its new file": lambda newer: (newer / UPPER).unlink(),
-    "cut off": lambda newer: (newer / UPPER).write_bytes((newer / UPPER).read_bytes()[:-1]),
+    "without its new file": lambda newer: (newer / ADAPTERS).unlink(),
+    "cut off": lambda newer: (newer / ADAPTERS).write_bytes((newer / ADAPTERS).read_bytes()[:-1]),
     "without a card": lambda newer: (newer / CARD).unlink(),
     "of a later format": lambda newer: (newer / CARD).write_text('{"format": 2}'),
 }

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from m6rec import assets, device
-from m6rec.device import CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
+from m6rec.device import ADAPTERS, CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
 from m6rec.errors import ConfigError, ExtraError
 from m6rec.foundation.checkpoint import new_folder
 from m6rec.foundation.model import Dense
@@ -42,6 +42,8 @@ BLOCK = 32
 """Weights that share a scale; 64 and 128 save 4 % of the folder and cost half as much error again."""
 EIGHT_BIT_PRODUCTS = 4
 """``accuracy_level`` of MatMulNBits: activations are rounded to 8 bits too, with a scale for each block of a token."""
+ALIGNED = 64
+"""Bytes that weights in a file of their own begin at a multiple of."""
 MOST_UNPACKED = 1 << 24
 """Large weights of a half, up to which it is rounded where it is kept alone, and takes 4 bytes each in memory."""
 
@@ -72,7 +74,7 @@ def export(
         lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
             with the states of all that can be said of them.
         since: The card of the folder that devices have. Files that are the same are left out, so that ``device.update``
-            is sent no more than what has changed: after another tuning the upper half.
+            is sent no more than what has changed: after another tuning the adapters.
         progress: Called with (done, total) of its steps.
 
     Raises:
@@ -301,6 +303,8 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     opsets = [one for one in graph.opset_import if one.domain in used]
     del graph.opset_import[:]
     graph.opset_import.extend(opsets)
+    if isinstance(half, _Upper):
+        _part(graph, file.with_name(ADAPTERS))
     onnx.save(graph, file)
 
 
@@ -321,6 +325,30 @@ def _drop_unused(graph: Any) -> None:
     kept = [one for one in graph.graph.initializer if one.name in needed]
     del graph.graph.initializer[:]
     graph.graph.initializer.extend(kept)
+
+
+def _part(graph: Any, file: Path) -> None:
+    """Moves what a tuning adds to a file of its own, so that another tuning of the foundation leaves the graph as it is.
+
+    What the exporter has computed of the tuning ahead of time has no name that tells; so small numbers move as well.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    content = bytearray()
+    for one in graph.graph.initializer:
+        array = numpy_helper.to_array(one)
+        computed = array.dtype.kind == "f" and 1 < array.size < LEAST_WEIGHTS and not one.name.startswith("model.")
+        if array.dtype == np.int64 or not (computed or one.name.startswith("tuning.")):
+            continue
+        content += bytes(-len(content) % ALIGNED)
+        told = {"location": file.name, "offset": len(content), "length": array.nbytes}
+        content += array.tobytes()
+        one.ClearField("raw_data")
+        one.ClearField("float_data")
+        one.data_location = TensorProto.EXTERNAL
+        for key, value in told.items():
+            one.external_data.add(key=key, value=str(value))
+    file.write_bytes(content)
 
 
 def _round(graph: Any, bits: int) -> None:

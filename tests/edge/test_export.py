@@ -195,7 +195,7 @@ def test_states_of_behaviours_and_facts_spare_the_lower_half_too(tmp_path):
 def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
     made, folder = pocket.tuned(), tmp_path / "phone"
     card = module.export(made, folder, items=list(pocket.ITEMS.values()), past=pocket.past(), lower=False)
-    assert card.files.keys() == {device.UPPER, device.ITEMS}
+    assert card.files.keys() == {device.UPPER, device.ADAPTERS, device.ITEMS}
     user = pocket.USERS["u0"]
     here, whole = Device.load(folder, user=user), Device.load(pocket.exported()[1], user=user)
     whole.receive(folder / device.ITEMS)

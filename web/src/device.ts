@@ -3,7 +3,7 @@
 import { InferenceSession, env, type Tensor } from "onnxruntime-web/wasm";
 
 import { AssetError, DataError, UnknownError, message } from "./errors.js";
-import { Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Card, type Progress } from "./folder.js";
+import { ADAPTERS, Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Card, type Progress } from "./folder.js";
 import { readParcel } from "./parcel.js";
 import { Past } from "./past.js";
 import { Store, type Contents } from "./store.js";
@@ -59,7 +59,8 @@ export class Device {
         env.wasm.wasmPaths = new URL(options.runtime ?? ".", import.meta.url).href;
         const folder = await Folder.open(url, options.progress);
         const { card } = folder;
-        const upper = await session(await folder.read(UPPER), UPPER);
+        const data = ADAPTERS in card.files ? [{ path: ADAPTERS, data: await folder.read(ADAPTERS) }] : [];
+        const upper = await session(await folder.read(UPPER), UPPER, data);
         const strange = [...TAKEN, ...upper.inputNames].filter((name) => !(TAKEN.includes(name) && upper.inputNames.includes(name)));
         if (strange.length) {
             throw new AssetError(
@@ -262,9 +263,13 @@ function valued({ item, head, kind }: Known, value: number): { liked: boolean; s
     return { liked: kind.likes[place]!, segment: [head + behaviour[0], behaviour[1]] };
 }
 
-async function session(bytes: Uint8Array, name: string): Promise<InferenceSession> {
+async function session(
+    bytes: Uint8Array,
+    name: string,
+    externalData: readonly { readonly path: string; readonly data: Uint8Array }[] = [],
+): Promise<InferenceSession> {
     try {
-        return await InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+        return await InferenceSession.create(bytes, { executionProviders: ["wasm"], externalData });
     } catch (error) {
         throw new AssetError(`${name} can't be run by onnxruntime-web ${env.versions.web} (${message(error)})`);
     }
