@@ -7,7 +7,7 @@ throttled to a quarter, as DevTools does it.
 - parity: scores of real questions of the test part, one after another as they were asked, each user on a device of
   their own; ids of all titles and of fuzzed texts, by the folder's own tokenizer;
 - time: one request of ``CANDIDATES`` items by a user of ``EVENTS`` events;
-- offline: the same request once the network is gone, in a page that opens the folder anew;
+- offline: the same request once the network is gone, of the folder opened anew;
 - refused: files that are cut off, changed or absent, and cards that aren't those of the folder.
 """
 
@@ -105,7 +105,7 @@ def of(folders: Sequence[Folder], made: prepared.Prepared, *, quick: bool) -> tu
         claims += [
             (what, parity["largest"], "<=", 1e-3),
             (f"{folder.name}: requests after loading", parity["requests"], "<=", 0),
-            (f"{folder.name}: scores as before, offline, in a page opened anew", found["offline"], ">=", 1.0),
+            (f"{folder.name}: scores as before, offline, the folder opened anew", found["offline"], ">=", 1.0),
             (
                 f"{folder.name}: damaged files and strange cards that are refused, here and in Python",
                 found["refused"],
