@@ -1,12 +1,14 @@
-"""A device folder in a real browser, beside the same folder in Python: parity, loading, time, memory.
+"""A device folder in a real browser, beside the same folder in Python: parity, loading, time, memory, faults.
 
-The folder has no lower half: its items come with the states of all that can be said of them, so a page needs one layer
-of the served model and no more, and parity is that of what runs there. One thread; times are at full speed and with the
-processor throttled to a quarter, as DevTools does it.
+Two kinds of folder: of the served model, without its lower half, whose items come with the states of all that can be
+said of them; and of a small model, which reads by itself. One thread; times are at full speed and with the processor
+throttled to a quarter, as DevTools does it.
 
 - parity: scores of real questions of the test part, one after another as they were asked, each user on a device of
-  their own; ids of all titles and of fuzzed texts, by the served model's own tokenizer;
-- time: one request of ``CANDIDATES`` items by a user of ``EVENTS`` events.
+  their own; ids of all titles and of fuzzed texts, by the folder's own tokenizer;
+- time: one request of ``CANDIDATES`` items by a user of ``EVENTS`` events;
+- offline: the same request once the network is gone, of the folder opened anew;
+- refused: files that are cut off, changed or absent, and cards that aren't those of the folder.
 """
 
 from __future__ import annotations
@@ -15,25 +17,26 @@ import gzip
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from benchmarks.setup import Claims, Setup, rss_mib
-from m6rec import assets
-from m6rec.device import CARD, LOWER, TOKENIZER, UPPER, Device, digest
+from benchmarks.setup import Claims, rss_mib
+from m6rec.cli import bar
+from m6rec.device import CARD, ITEMS, Device, digest
 from m6rec.domains import prepared
 from m6rec.edge.export import export, send
-from m6rec.foundation.checkpoint import load as load_model
+from m6rec.errors import AssetError
 from m6rec.metrics import auc
+from m6rec.report import Row, Table
 from m6rec.text.log import TEST
 from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.tuned import Tuned, read_config
-from m6rec.tuned import load as load_tuned
+from m6rec.tuned import Tuned
 from m6rec.types import Event
 from tests import browser, fuzz
 
@@ -43,6 +46,7 @@ SLOWER = 4
 TIMES = 40
 TEXTS = 20_000
 """Fuzzed ones."""
+_STRANGE: dict[str, Any] = {"format": 99, "files": {}, "width": None}
 
 _REPLAY = """async (events) => {
     const scores = [];
@@ -63,60 +67,153 @@ _TIMED = """async ([items, times]) => {
 }"""
 
 
-def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
-    """See the module."""
-    made = prepared.load(setup.data)
-    config = read_config(setup.run)
-    store = assets.home() / "states"
-    sender = load_tuned(setup.run, load_model(config.foundation), store=store)
-    tuned = load_tuned(setup.run, load_model(config.foundation, dtype="float32"), store=store)
-    told, claims = of(tuned, sender, made, quick=setup.quick)
-    texts = [*(item.title for item in made.split.log.items.values()), *fuzz.texts(TEXTS // (10 if setup.quick else 1))]
-    told["tokenizer"] = {
-        "titles": len(made.split.log.items),
-        "texts": len(texts),
-        "other ids": _other_ids(tuned, texts),
-    }
-    claims.append(("texts with other token ids than in Python", told["tokenizer"]["other ids"], "<=", 0))
-    return told, claims
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """What is measured.
 
-
-def of(tuned: Tuned, sender: Tuned, made: prepared.Prepared, *, quick: bool) -> tuple[dict[str, Any], Claims]:
-    """What ``measure`` tells of one task.
-
-    Args:
+    Attributes:
+        name: For the table.
         tuned: The task on a foundation in float32, of which the graphs are made.
-        sender: The same task on one of any type, which computes the states.
-        made: The log.
-        quick: Whether to ask a tenth.
+        sender: The same task on one of any type, which computes the states that are sent.
+        dtype: Of the folder.
+        lower: Whether the folder reads by itself.
+        target_ms: Of a request with the processor throttled; 0 for none.
     """
+
+    name: str
+    tuned: Tuned
+    sender: Tuned
+    dtype: str
+    lower: bool
+    target_ms: float = 0.0
+
+
+def of(folders: Sequence[Folder], made: prepared.Prepared, *, quick: bool) -> tuple[dict[str, Any], Claims]:
+    """Measures each folder; ``quick`` asks a tenth."""
     told: dict[str, Any] = {"runtime_bytes": _sizes(browser.WEB / "dist" / "page")}
     claims: Claims = []
+    rows = []
+    for folder in folders:
+        with bar(folder.name) as update, TemporaryDirectory() as scratch, browser.chromium() as chromium:
+            found = _measured(folder, made, Path(scratch), chromium, quick, update)
+        told[folder.name] = found
+        parity, slower = found["parity"], found["slower"]
+        rows.append(Row(method=folder.name, metrics=_columns(found)))
+        what = (
+            f"{folder.name}: largest difference of a score from the device in Python, {parity['questions']} questions"
+        )
+        claims += [
+            (what, parity["largest"], "<=", 1e-3),
+            (f"{folder.name}: requests after loading", parity["requests"], "<=", 0),
+            (f"{folder.name}: scores as before, offline, the folder opened anew", found["offline"], ">=", 1.0),
+            (
+                f"{folder.name}: damaged files and strange cards that are refused, here and in Python",
+                found["refused"],
+                ">=",
+                1.0,
+            ),
+        ]
+        if folder.target_ms:
+            what = f"{folder.name}: {CANDIDATES} × {EVENTS}, warm, one thread, {SLOWER}× throttled, p50 ms"
+            claims.append((what, slower["p50_ms"], "<", folder.target_ms))
+        if folder.lower:
+            what = f"{folder.name}: titles and fuzzed texts with other token ids than in Python"
+            claims.append((what, found["texts with other ids"], "<=", 0))
+    table = Table(title="Device folders in Chromium", metric="AUC", rows=tuple(rows))
+    return {"tables": (table,), **told}, claims
+
+
+def _columns(found: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {
+        "MB": (sum(found["bytes"].values()) / 1e6,),
+        "AUC": (found["parity"]["auc"]["browser"],),
+        "difference": (found["parity"]["largest"],),
+        "first visit, ms": (found["first_visit_ms"],),
+        "later visit, ms": (found["later_visit_ms"],),
+        "first rank, ms": (found["first_rank_ms"],),
+        f"{CANDIDATES} × {EVENTS}, ms": (found["full speed"]["p50_ms"],),
+        f"… {SLOWER}× throttled": (found["slower"]["p50_ms"],),
+        "MiB": (found["renderer_rss_mib"],),
+    }
+
+
+def _measured(
+    of: Folder,
+    made: prepared.Prepared,
+    scratch: Path,
+    chromium: Any,
+    quick: bool,
+    update: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """All of one folder."""
     log, items = made.split.log, list(made.split.log.items.values())
     tested = {*made.split.indices(TEST).tolist()}
     past = Past(log.items, made.domain.likes)
     past.observe_all(event for number, event in enumerate(log.events) if number not in tested)
-    with TemporaryDirectory() as scratch, browser.chromium() as chromium:
-        for dtype in ("float32", "int8"):
-            folder, whole = Path(scratch, dtype), Path(scratch, f"{dtype}-items")
-            export(tuned, folder, dtype=dtype, lower=False)
-            shutil.copytree(folder, whole)
-            send(sender, items, past, whole / "items.safetensors", behaviours=True)
-            seal(whole)
-            server = browser.Server(Path(scratch, f"{dtype}-blank"), phone=folder, whole=whole)
+    folder, whole = scratch / "folder", scratch / "whole"
+    export(of.tuned, folder, dtype=of.dtype, lower=of.lower)
+    update(1, 5)
+    shutil.copytree(folder, whole)
+    send(of.sender, items, past, whole / ITEMS, states=not of.lower, behaviours=not of.lower)
+    seal(whole)
+    server = browser.Server(scratch / "blank", phone=folder, whole=whole)
+    try:
+        told = {
+            "bytes": {file.name: file.stat().st_size for file in whole.iterdir()},
+            **_timed(chromium, server.url, [item.id for item in items]),
+        }
+        update(2, 5)
+        told["parity"] = _parity(chromium, server.url, folder, of, made, past, quick)
+        update(3, 5)
+        told["refused"] = _refused(chromium, server.url, whole)
+        update(4, 5)
+        if of.lower:
+            texts = [*(item.title for item in items), *fuzz.texts(TEXTS // (10 if quick else 1))]
+            found = browser.Phone(chromium.new_context(), server.url).load().encode(texts)
+            expected = Tokenizer.open(folder).encode(texts)
+            told["texts"] = len(texts)
+            told["texts with other ids"] = sum(a != b for a, b in zip(found, expected, strict=True))
+        update(5, 5)
+    finally:
+        server.stop()
+    return told
+
+
+def _refused(chromium: Any, url: str, whole: Path) -> float:
+    """The share of changes to the folder's files that a page and a device in Python refuse, each with a message.
+
+    A file is cut off, one bit of it is turned, or it is not there; or the card is of a format, or has checksums, that
+    are other than its files'.
+    """
+    refused = []
+    card = json.loads((whole / CARD).read_text())
+    names = [CARD, *card["files"]]
+    for name in names:
+        content = (whole / name).read_bytes()
+        middle = len(content) // 2
+        turned = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        changes = [content[:-1], b"", None, *([turned] if name != CARD else [])]
+        if name == CARD:
+            changes += [json.dumps({**card, key: value}).encode() for key, value in _STRANGE.items()]
+        for change in changes:
+            if change is None:
+                (whole / name).unlink()
+            else:
+                (whole / name).write_bytes(change)
+            context = chromium.new_context()
             try:
-                parity = _parity(chromium, server.url, folder, sender, made, past, quick)
-                spent = _timed(chromium, server.url, [item.id for item in items])
-            finally:
-                server.stop()
-            sizes = {file.name: file.stat().st_size for file in whole.iterdir()}
-            told[dtype] = {"bytes": sizes, "parity": parity, **spent}
-            claims += [
-                (f"{dtype}: largest difference of a score from the device in Python", parity["largest"], "<=", 1e-3),
-                (f"{dtype}: requests after loading", parity["requests"], "<=", 0),
-                (f"{dtype}: {CANDIDATES} × {EVENTS}, p50 ms, {SLOWER}× slower", spent["slower"]["p50_ms"], "<=", 20),
-            ]
-    return told, claims
+                Device.load(whole)
+                refused.append(False)
+            except AssetError:
+                refused.append(True)
+            try:
+                browser.Phone(context, url).load("/whole/", threads=1)
+                refused.append(False)
+            except Exception as error:
+                refused.append("AssetError" in str(error))
+            context.close()
+            (whole / name).write_bytes(content)
+    return float(np.mean(refused))
 
 
 def seal(folder: Path) -> None:
@@ -128,7 +225,7 @@ def seal(folder: Path) -> None:
 
 
 def _parity(
-    chromium: Any, url: str, folder: Path, sender: Tuned, made: prepared.Prepared, past: Past, quick: bool
+    chromium: Any, url: str, folder: Path, of: Folder, made: prepared.Prepared, past: Past, quick: bool
 ) -> dict[str, Any]:
     """Scores of the same questions here and there; counts are those before the test part, the user's own left in."""
     log, domain = made.split.log, made.domain
@@ -145,7 +242,8 @@ def _parity(
         history, events = list(past.history(user)), asked[user][:NUM_ASKED]
         parcel = folder.parent / "user.safetensors"
         items = [log.items[item] for item in dict.fromkeys(event.item for event in history + events)]
-        send(sender, items, past, parcel, behaviours=True, user=log.users[user])
+        told = {"states": not of.lower, "behaviours": not of.lower, "user": log.users[user]}
+        send(of.sender, items, past, parcel, **told)
         device = Device.load(folder, user=log.users[user])
         device.receive(parcel)
         device.observe(history)
@@ -192,26 +290,15 @@ def _timed(chromium: Any, url: str, items: Sequence[str]) -> dict[str, Any]:
         context.new_cdp_session(phone.page).send("Emulation.setCPUThrottlingRate", {"rate": rate})
         spent = phone.page.evaluate(_TIMED, [asked, TIMES])
         told[name] = {"p50_ms": float(np.median(spent)), "p90_ms": float(np.quantile(spent, 0.9)), "times": TIMES}
+    context.new_cdp_session(phone.page).send("Emulation.setCPUThrottlingRate", {"rate": 1})
+    ranked = phone.rank(asked)
+    context.set_offline(True)
+    told["offline"] = float(phone.load("/whole/", threads=1).rank(asked) == ranked)
+    context.set_offline(False)
     processes = chromium.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
     told["renderer_rss_mib"] = max(rss_mib(one["id"]) for one in processes if one["type"] == "renderer")
     context.close()
     return told
-
-
-def _other_ids(tuned: Tuned, texts: Sequence[str]) -> int:
-    """How many texts have other ids in the browser than in Python."""
-    with TemporaryDirectory() as scratch, browser.chromium() as chromium:
-        folder = Path(scratch, "phone")
-        export(tuned, folder, lower=False)
-        tuned.foundation.tokenizer.save(folder / TOKENIZER)
-        shutil.copy(folder / UPPER, folder / LOWER)  # which no id needs
-        seal(folder)
-        server = browser.Server(Path(scratch, "blank"), phone=folder)
-        try:
-            found = browser.Phone(chromium.new_context(), server.url).load().encode(texts)
-        finally:
-            server.stop()
-        return sum(ours != theirs for ours, theirs in zip(found, Tokenizer.open(folder).encode(texts), strict=True))
 
 
 def _sizes(page: Path) -> dict[str, dict[str, int]]:

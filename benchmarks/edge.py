@@ -5,7 +5,8 @@ Parts, each of which can be run alone (``--part``):
 - sizes: each technique of ``m6rec shrink`` alone and all together, and every exit, beside the teacher, beside training
   without a teacher, and beside a model that is told nothing of any text;
 - bundles: the folders of ``m6rec export``, in MB, with the AUC and the times of a device that has nothing else;
-- parity: scores and tokens of those folders beside torch's.
+- parity: scores and tokens of those folders beside torch's;
+- browser: such folders in Chromium (``benchmarks/browser.py``).
 
 Small models are kept in ``runs/bench/edge`` and made once. ``QUICK=1`` makes two, with one pass over
 the texts and the teacher's tuning, and asks 1 000 questions; it writes to ``runs/bench``, the full form to
@@ -14,11 +15,13 @@ the texts and the teacher's tuning, and asks 1 000 questions; it writes to ``run
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,9 +63,12 @@ SMALL = Recipe()
 TINY = replace(
     SMALL, width=128, ffn_width=320, num_heads=2, embed_width=48, upper_neurons=0.25, upper_heads=0.34
 )  # fmt: skip
+SWIFT = replace(TINY, upper_neurons=1 / 12, alone=True)
+"""For pages: an upper layer that takes a tenth of the time."""
 RECIPES = {
     "small": SMALL,
     "tiny": TINY,
+    "swift": SWIFT,
     "small, no teacher": replace(SMALL, hidden=0.0, relation=0.0, logits=0.0),
     "small, states alone": replace(SMALL, relation=0.0, logits=0.0),
     "small, no relations": replace(SMALL, relation=0.0),
@@ -76,8 +82,16 @@ RECIPES = {
     "small, tuned to a device": replace(SMALL, alone=True),
     "tiny, 50 % of the weights zero": replace(TINY, sparsity=0.5),
 }
-QUICK = ("small", "tiny")
-BUNDLES = (("small", "int8"), ("small", "int4"), ("tiny", "int8"), ("tiny", "int4"))
+AFTER = ("logits", "labels", "upper_neurons", "upper_heads", "alone", "tuning_epochs", "tuning_learning_rate")
+"""Switches of what comes after a student has been distilled."""
+QUICK = ("small", "swift")
+BUNDLES = (
+    *(("small", dtype) for dtype in ("float16", "int8", "int4")),
+    *(("swift", dtype) for dtype in ("float16", "int8", "int4")),
+)
+PAGES = (("swift", "float16"), ("swift", "int8"), ("small", "float16"))
+PAGE_MS = 20.0
+"""Of the swift ones, with the processor throttled."""
 ASKED = 1_000
 EVENTS, CANDIDATES, TRIES = 20, 50, 50
 ME = User("me")
@@ -144,20 +158,28 @@ class _Bench:
         questions = self._ask(WORDS)
         config = replace(self.teacher.config, task="benchmarks.edge:WORDS")
         made = tuned.create(config, self.teacher.foundation, cache=self.teacher.cache)
-        training, learned = TrainConfig(epochs=1 if self.setup.quick else 3), questions.rows[TRAIN]
-        learned = learned[:: len(learned) // 50] if self.setup.quick else learned
-        folder = FOLDER / f"words{'-quick' * self.setup.quick}"
-        with bar("tuning the teacher to words alone") as update:
-            tune(made, learned, questions.rows[VALID], [], training, folder=folder, progress=update)
+        self._tune_to_words(made, questions, FOLDER / f"words{'-quick' * self.setup.quick}", "the teacher", 3)
         return questions, made
+
+    def _tune_to_words(self, made: Tuned, questions: Questions, folder: Path, what: str, epochs: int) -> None:
+        learned = questions.rows[TRAIN]
+        learned = learned[:: len(learned) // 50] if self.setup.quick else learned
+        training = TrainConfig(epochs=1 if self.setup.quick else epochs)
+        with bar(f"tuning {what} to words alone") as update:
+            tune(made, learned, questions.rows[VALID], [], training, folder=folder, progress=update)
+
+    def folder(self, name: str) -> Path:
+        """Where the small model of a recipe is kept."""
+        kept = "".join(letter if letter.isalnum() else "-" for letter in name)
+        return FOLDER / f"{kept}{'-quick' * self.setup.quick}"
 
     def small(self, name: str) -> tuple[Tuned, dict[str, Any]]:
         """(the small model of a recipe, its card), made where it is not there."""
         recipe = RECIPES[name]
         if self.setup.quick:
             recipe = replace(recipe, epochs=1, tuning_epochs=0)
-        kept = "".join(letter if letter.isalnum() else "-" for letter in name)
-        folder = FOLDER / f"{kept}{'-quick' * self.setup.quick}"
+        folder = self.folder(name)
+        _borrow(recipe, folder)
         with bar(name) as update:
             card = shrink.shrink(
                 self.teacher,
@@ -178,16 +200,40 @@ class _Bench:
             "AUC, server": (_auc(one, self.on_server),),
         }
 
-    def quality_of_words(self, one: Tuned) -> dict[str, tuple[float, ...]]:
-        """AUC of the states alone: those of ``one``, read by the teacher's upper half, which was tuned to its own."""
+    def all_quality(self, one: Tuned, folder: Path, words: str) -> dict[str, tuple[float, ...]]:
+        """AUC of a small model in all three ways; what was measured is kept in its folder."""
+        file = folder / f"{words}.json"
+        if not file.exists():
+            found = {**self.quality(one), **self.quality_of_words(one, folder / words)}
+            file.write_text(json.dumps(found) + "\n")
+        return {name: tuple(values) for name, values in json.loads(file.read_text()).items()}
+
+    def quality_of_words(self, one: Tuned, folder: Path | None = None) -> dict[str, tuple[float, ...]]:
+        """AUC of the states alone, by the teacher's tuning to words.
+
+        It reads the states of ``one`` as they are, or with ``folder`` after an epoch with them and the upper half of
+        ``one``.
+        """
         questions, teacher = self.words
         reader = tuned.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
         reader.tuning.load_state_dict(teacher.tuning.state_dict())
+        if folder is not None:
+            self._tune_to_words(reader, questions, folder, folder.parent.name, 1)
         rows = questions.rows[TEST]
         if self.setup.quick:
             asked = np.concatenate([row.events for row in self.on_device])
             rows = [row.only(np.isin(row.events, asked)) for row in rows if np.isin(row.events, asked).any()]
         return {"AUC, words alone": (_auc(reader, rows),)}
+
+
+def _borrow(recipe: Recipe, folder: Path) -> None:
+    """Copies what was distilled for another recipe, where they differ in what comes after alone."""
+    wanted = {name: value for name, value in asdict(recipe).items() if name not in AFTER}
+    for other in FOLDER.glob("*/" + shrink.CARD):
+        theirs = json.loads(other.read_text())["recipe"]
+        distilled = other.parent / "distilling"
+        if distilled.is_dir() and {name: theirs[name] for name in wanted} == wanted and not folder.exists():
+            shutil.copytree(distilled, folder / "distilling")
 
 
 _benches: dict[Setup, _Bench] = {}
@@ -222,6 +268,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
             method="teacher",
             metrics={
                 "M parameters": (all_parameters / 1e6,),
+                "M not zero": (all_parameters / 1e6,),
                 **bench.quality(teacher),
                 **bench.quality_of_words(teacher),
             },
@@ -241,26 +288,23 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         metrics = {
             "M parameters": (cards[name]["parameters"]["all"] / 1e6,),
             "M not zero": (cards[name]["parameters that are not zero"] / 1e6,),
-            **bench.quality(small),
+            **bench.all_quality(small, bench.folder(name), "words"),
+            "cosine, items held out": (cards[name]["quality"]["texts of items held out"]["cosine"],),
         }
-        if RECIPES[name].upper_neurons == RECIPES[name].upper_heads == 1 and not RECIPES[name].sparsity:
-            metrics |= bench.quality_of_words(small)  # else the upper half is another than the words were tuned to
-        metrics["cosine, items held out"] = (cards[name]["quality"]["texts of items held out"]["cosine"],)
         rows.append(TableRow(method=name, metrics=metrics))
     small, card = bench.small("small")
     for layers in range(1, small.foundation.model.config.reader.num_layers + 1):
         left = shrink.at_exit(small, layers)
         metrics = {
             "M operations a text": (card["operations"]["to read a text, by layers"][layers - 1] / 1e6,),
-            **bench.quality(left),
-            **bench.quality_of_words(left),
+            **bench.all_quality(left, bench.folder("small"), f"words-{layers}"),
             "cosine, items held out": (shrink.fidelity(left, teacher, held_out)["cosine"],),
         }
         rows.append(TableRow(method=f"small, exit after layer {layers}", metrics=metrics))
     by_name = {row.method: row for row in rows}
     claims: Claims = [
         (f"{name}: parameters", cards[name]["parameters"]["all"], "<=", most)
-        for name, most in (("small", 10e6), ("tiny", 2e6))
+        for name, most in (("small", 10e6), ("swift", 2e6))
     ]
     if not setup.quick:
         what = "AUC, words alone"
@@ -296,7 +340,7 @@ def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
             }
             rows.append(TableRow(method=f"{name}, {dtype}", metrics=metrics))
     claims: Claims = []
-    for one, most, loss in ((("small", "int8"), 10, 0.01), (("tiny", "int4"), 3, 0.02)):
+    for one, most, loss in ((("small", "float16"), 10, 0.01), (("swift", "float16"), 3, 0.02)):
         size, lead = found[one]
         claims.append((f"{', '.join(one)}: MB of graphs, weights, tokenizer and card", size, "<=", most))
         claims.append((f"{', '.join(one)}: test AUC minus the served teacher's, device's questions", lead, ">=", -loss))
@@ -318,7 +362,7 @@ def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
         for name in QUICK:
             small, _ = bench.small(name)
             expected = small.scores(asked)
-            for dtype in ("float32", "int8", "int4"):
+            for dtype in ("float32", "float16", "int8", "int4"):
                 folder = Path(parent, f"{name}-{dtype}")
                 export(small, folder, dtype=dtype)
                 scores = _scored(Device.load(folder), asked, lambda done, total: None)
@@ -333,8 +377,8 @@ def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
                         },
                     )
                 )
-                if dtype == "float32":
-                    what = f"{name}: largest difference of onnxruntime from torch, {len(asked)} questions"
+                if dtype in ("float32", "float16"):
+                    what = f"{name}, {dtype}: largest difference of onnxruntime from torch, {len(asked)} questions"
                     claims.append((what, float(difference.max()), "<=", 1e-3))
             here, there = Tokenizer.open(folder), small.foundation.tokenizer
             same = np.mean([a == b for a, b in zip(here.encode(fuzzed), there.encode(fuzzed), strict=True)])
@@ -346,6 +390,23 @@ def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
             claims.append((f"{name}: fuzzed texts that lose nothing by fewer tokens", float(read), ">=", 1.0))
     table = Table(title=f"Device folders beside torch, {len(asked)} questions", metric="AUC", rows=tuple(rows))
     return {"tables": (table,), "texts": len(texts), "fuzzed": len(fuzzed)}, claims
+
+
+def browser(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """Folders in a page: the served model's upper half, which is sent the states, and small models that read."""
+    from benchmarks import browser as page  # and Playwright
+
+    bench = _bench(setup)
+    folders = []
+    for name, dtype in PAGES[:1] if setup.quick else PAGES:
+        small, _ = bench.small(name)
+        target_ms = PAGE_MS if name == "swift" else 0.0
+        folders.append(page.Folder(f"{name}, {dtype}", small, small, dtype, lower=True, target_ms=target_ms))
+    if not setup.quick:
+        whole = load(tuned.read_config(setup.run).foundation, dtype="float32")
+        teacher = tuned.load(setup.run, whole, store=assets.home() / "states")
+        folders.append(page.Folder("teacher, float32", teacher, bench.teacher, "float32", lower=False))
+    return page.of(folders, bench.made, quick=setup.quick)
 
 
 def _auc(one: Tuned, rows: Sequence[Row]) -> float:
@@ -412,7 +473,7 @@ def _fuzzed(count: int = 2_000) -> list[str]:
     return texts
 
 
-PARTS: dict[str, parts.Measure] = {"sizes": sizes, "bundles": bundles, "parity": parity}
+PARTS: dict[str, parts.Measure] = {"sizes": sizes, "bundles": bundles, "parity": parity, "browser": browser}
 
 
 def main(

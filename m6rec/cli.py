@@ -471,7 +471,7 @@ def export(
     *,
     out: Annotated[Path, typer.Option(help="New folder for the device.")],
     data: Data = Path("runs/demo/data"),
-    dtype: Annotated[str, typer.Option(help="float32, int8 or int4.")] = "int8",
+    dtype: Annotated[str, typer.Option(help="float32, float16, int8 or int4.")] = "int8",
     states: Annotated[bool, typer.Option(help="Send the states of the items' texts along.")] = True,
     layers: Annotated[int | None, typer.Option(help="Layers of a shrunk model, for weak devices; all.")] = None,
     lower: Annotated[bool, typer.Option(help="Let the device read texts itself, with all of the model.")] = True,

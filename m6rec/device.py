@@ -35,11 +35,16 @@ FORMAT = 1
 """Of the folder, of a parcel and of the file of a device; another is refused."""
 CARD, TOKENIZER, LOWER, UPPER = "card.json", "tokenizer.json", "lower.onnx", "upper.onnx"
 ITEMS = "items.safetensors"
+ADAPTERS = "adapters.bin"
+"""Weights of the upper graph that belong to a tuning: what changes when the same foundation is tuned again."""
 PARCEL, SEAL = "parcel", "sha256"
 """The metadata of a parcel: its JSON, and the checksum of that and the states."""
 CANDIDATES = 256
 """Of one run of the upper half, whose time and memory grow with the square of them."""
 ME = User("me")
+_TAKEN = frozenset(
+    "states slots owners positions traces traced asked asked_slots asked_positions signals".split()
+)  # fmt: skip
 _AGAIN = "export it again, or copy it again"
 
 Floats = NDArray[np.float32]
@@ -58,7 +63,7 @@ class Card:
         model: Its digest.
         tuning: The digest of the tuning.
         licence: Of the foundation, as far as it is known.
-        dtype: Of the large weights, "float32", "int8" or "int4".
+        dtype: Of the large weights, "float32", "float16", "int8" or "int4".
         opset: Of the graphs.
         depth: Layers of the lower half.
         keep: States that are kept of a text, the last ones; 0 for all.
@@ -112,7 +117,7 @@ class Device:
         self._folder, self._store, self._user = folder, store, user
         self._task, self._domain = tasks.named(card.task), domains.named(card.domain)
         self._tokenizer = Tokenizer.open(folder) if TOKENIZER in card.files else None
-        self._upper = _session(folder / UPPER)
+        self._upper = _upper(folder)
         self._remember()
 
     @classmethod
@@ -252,7 +257,7 @@ def update(folder: Path, newer: Path) -> Card:
         for name in read_card(newer).files:
             shutil.copyfile((newer if (newer / name).exists() else folder) / name, partial / name)
         card = verify(partial)
-        _session(partial / UPPER)
+        _upper(partial)
         folder.rename(former)
         partial.rename(folder)
     except OSError as error:
@@ -306,6 +311,8 @@ def read_card(folder: Path) -> Card:
             )
         card = Card(**raw)
         files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in card.files.items()}
+        if not all(isinstance(number, int) for number in (card.depth, card.keep, card.width)):
+            raise ValueError("a size is no whole number")
         if strange := [name for name in files if Path(name).name != name]:
             raise ValueError(f"it lists {strange[0]!r}, which is no name of a file")
         needed = {UPPER} | ({TOKENIZER, LOWER} if {TOKENIZER, LOWER} & files.keys() else set())
@@ -363,22 +370,38 @@ def _count(numbers: Sequence[Any]) -> tuple[int, int, float]:
 
 
 def _inputs(moment: Row, states_TD: Floats, places: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
-    """What the upper half takes: the tokens of the context and of every candidate in one row, without padding."""
+    """What the upper half takes, without padding: tokens that are only looked at, and the last of every candidate.
+
+    The former are those of the context, owned by 0, then those of candidate 1, 2, … beside its last.
+    """
     batch = pad([moment], places)
-    count = batch.context_BN.shape[1]
-    last_C = batch.last_BC[0]
-    owner_A, place_A = np.nonzero(np.arange(batch.block_BCM.shape[2]) <= last_C[:, None])
+    count, last_C = batch.context_BN.shape[1], batch.last_BC[0]
+    number_C = np.arange(len(last_C))
+    inner_A, place_A = np.nonzero(np.arange(batch.block_BCM.shape[2]) < last_C[:, None])
     traced_H = np.flatnonzero(batch.traced_BN[0])
     return {
-        "states": states_TD[np.concatenate([batch.context_BN[0], batch.block_BCM[0][owner_A, place_A]])],
-        "slots": np.concatenate([batch.context_slot_BN[0], batch.block_slot_BCM[0][owner_A, place_A]]),
-        "owners": np.concatenate([np.zeros(count, np.int64), owner_A + 1]),
+        "states": states_TD[np.concatenate([batch.context_BN[0], batch.block_BCM[0][inner_A, place_A]])],
+        "slots": np.concatenate([batch.context_slot_BN[0], batch.block_slot_BCM[0][inner_A, place_A]]),
+        "owners": np.concatenate([np.zeros(count, np.int64), inner_A + 1]),
         "positions": np.concatenate([np.arange(count), count + place_A]),
         "traces": batch.traces_BNG[0][traced_H],
         "traced": traced_H,
+        "asked": states_TD[batch.block_BCM[0][number_C, last_C]],
+        "asked_slots": batch.block_slot_BCM[0][number_C, last_C],
+        "asked_positions": count + last_C,
         "signals": batch.signals_BCF[0],
-        "asked": count - 1 + np.cumsum(last_C + 1),
     }
+
+
+def _upper(folder: Path) -> Any:
+    """The upper half. Raises AssetError where it takes other inputs than ``_inputs`` makes."""
+    session = _session(folder / UPPER)
+    if strange := {one.name for one in session.get_inputs()} ^ _TAKEN:
+        raise AssetError(
+            f"{folder / UPPER} is of another m6rec than this one: only one of them knows its input "
+            f"{', '.join(sorted(strange))}; export it again with the m6rec of the device"
+        )
+    return session
 
 
 def _session(file: Path) -> Any:

@@ -170,3 +170,30 @@ def test_a_run_goes_to_a_device_and_ranks_there(tmp_path):
     after = json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", "--store", me, "--json"))
     assert {one["id"] for one in after} == {"i0", "i5"}
     assert [one["score"] for one in after] != [one["score"] for one in before]
+
+
+def test_a_run_is_shrunk_by_switches_and_goes_to_a_device(tmp_path, monkeypatch, capsys):
+    shop.make(tmp_path)
+    data, small = ("--data", tmp_path / "data"), tmp_path / "small"
+    (tmp_path / "recipe.json").write_text(json.dumps({"width": 24, "ffn_width": 32, "num_heads": 2, "epochs": 9}))
+    switches = [f"--set={switch}" for switch in ("num_layers=2", "embed_width=8", "vocab_size=0", "epochs=1")]
+    words = (tmp_path / "click", "--out", small, *data, "--recipe", tmp_path / "recipe.json", "--dtype", "float32")
+    card = json.loads(shop.m6rec(tmp_path, "shrink", *words, *switches, "--json"))
+    chosen = card["recipe"]
+    assert (chosen["width"], chosen["num_layers"], chosen["epochs"]) == (24, 2, 1)
+    again = json.loads(shop.m6rec(tmp_path, "shrink", *words, *switches, "--json"))
+    assert again == card  # it is there already
+    ranked = []
+    for layers in (1, 2):
+        phone = tmp_path / f"phone-{layers}"
+        shop.m6rec(tmp_path, "export", small / "run", "--out", phone, *data, "--layers", layers, "--no-states")
+        me = ("--store", tmp_path / f"me-{layers}.sqlite")
+        ranked.append(json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", *me, "--json")))
+    assert [{one["id"] for one in of} for of in ranked] == [{"i0", "i5"}] * 2
+    assert ranked[0] != ranked[1]
+    for wrong, message in (("depth=3", "a recipe has no 'depth'"), ("width=wide", "the recipe can't be read")):
+        code, said = run(
+            monkeypatch, capsys, "shrink", str(tmp_path / "click"), "--out", str(tmp_path / "x"), f"--set={wrong}"
+        )
+        assert code == 2
+        assert message in said

@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m6rec import device as module
-from m6rec.device import CARD, LOWER, TOKENIZER, UPPER, Device
+from m6rec.device import ADAPTERS, CARD, LOWER, TOKENIZER, UPPER, Device
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
 from m6rec.tasks import task as tasks
@@ -164,6 +165,7 @@ CARDS = {
     "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 1"),
     "with a field more": (lambda card: json.dumps({**card, "colour": "red"}), AssetError, "colour"),
     "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list upper.onnx"),
+    "without a width": (lambda card: json.dumps({**card, "width": None}), AssetError, "a size is no whole number"),
     "with a path": (
         lambda card: json.dumps({**card, "files": {"../x": card["files"][UPPER], **card["files"]}}),
         AssetError,
@@ -185,6 +187,18 @@ def test_a_card_is_refused(tmp_path, kind):
     _, folder = pocket.copied(tmp_path / "phone")
     (folder / CARD).write_text(write(json.loads((folder / CARD).read_text())))
     with pytest.raises(error, match=message):
+        Device.load(folder)
+
+
+def test_a_graph_of_another_version_is_refused(tmp_path):
+    _, folder = pocket.copied(tmp_path / "phone")
+    graph = onnx.load(folder / UPPER)
+    graph.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("later", 1, [1]))
+    onnx.save(graph, folder / UPPER)
+    card = json.loads((folder / CARD).read_text())
+    card["files"][UPPER] = {"bytes": (folder / UPPER).stat().st_size, "sha256": module.digest(folder / UPPER)}
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(AssetError, match=r"is of another m6rec .* its input later"):
         Device.load(folder)
 
 
@@ -248,7 +262,7 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
     first.observe(MINE)
     before = scores(first.rank(ASKED))
     made, changed = newer
-    assert {file.name for file in changed.iterdir()} == {CARD, UPPER}
+    assert {file.name for file in changed.iterdir()} == {CARD, ADAPTERS}
     with pytest.raises(AssetError, match="can't be read"):  # it is none by itself
         Device.load(changed)
     assert module.update(folder, changed).tuning == made.tuning.digest()
@@ -264,8 +278,8 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
 
 
 BROKEN = {
-    "without its new file": lambda newer: (newer / UPPER).unlink(),
-    "cut off": lambda newer: (newer / UPPER).write_bytes((newer / UPPER).read_bytes()[:-1]),
+    "without its new file": lambda newer: (newer / ADAPTERS).unlink(),
+    "cut off": lambda newer: (newer / ADAPTERS).write_bytes((newer / ADAPTERS).read_bytes()[:-1]),
     "without a card": lambda newer: (newer / CARD).unlink(),
     "of a later format": lambda newer: (newer / CARD).write_text('{"format": 2}'),
 }

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from m6rec import assets, device
-from m6rec.device import CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
+from m6rec.device import ADAPTERS, CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
 from m6rec.errors import ConfigError, ExtraError
 from m6rec.foundation.checkpoint import new_folder
 from m6rec.foundation.model import Dense
@@ -32,7 +32,7 @@ from m6rec.text.records import record_of
 from m6rec.tuned import Tuned
 from m6rec.types import SLOTS, Event, Item, User
 
-DTYPES = {"float32": 32, "int8": 8, "int4": 4}
+DTYPES = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
 """Bits of a large weight."""
 STEPS = 4
 OPSET = 20
@@ -42,6 +42,10 @@ BLOCK = 32
 """Weights that share a scale; 64 and 128 save 4 % of the folder and cost half as much error again."""
 EIGHT_BIT_PRODUCTS = 4
 """``accuracy_level`` of MatMulNBits: activations are rounded to 8 bits too, with a scale for each block of a token."""
+ALIGNED = 64
+"""Bytes that weights in a file of their own begin at a multiple of."""
+MOST_UNPACKED = 1 << 24
+"""Large weights of a half, up to which it is rounded where it is kept alone, and takes 4 bytes each in memory."""
 
 Progress = Callable[[int, int], None]
 
@@ -63,14 +67,14 @@ def export(
     Args:
         tuned: A ranking task on a foundation in float32.
         folder: A new folder.
-        dtype: Of large weights: "float32", or "int8" or "int4" with a scale for each ``BLOCK`` of them.
+        dtype: Of large weights: "float32", "float16", or "int8" or "int4" with a scale for each ``BLOCK`` of them.
         items: Items that the device knows from the start; see ``send``.
         past: What has happened so far; needed with ``items``.
         states: Whether the items come with the states of their texts.
         lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
             with the states of all that can be said of them.
         since: The card of the folder that devices have. Files that are the same are left out, so that ``device.update``
-            is sent no more than what has changed: after another tuning the upper half.
+            is sent no more than what has changed: after another tuning the adapters.
         progress: Called with (done, total) of its steps.
 
     Raises:
@@ -198,8 +202,8 @@ class _Lower(nn.Module):
 class _Upper(nn.Module):
     """States of a context and of candidates → probability of the last class for each candidate.
 
-    All tokens lie in one row: those of the context, owned by 0, then those of candidate 1, 2, … A token sees what
-    stands before it of the context and of its own candidate.
+    The last token of a candidate answers; what the others are is read only, so in the last layer their output is not
+    computed. A token sees what stands before it of the context and of its own candidate.
     """
 
     def __init__(self, tuned: Tuned) -> None:
@@ -215,42 +219,48 @@ class _Upper(nn.Module):
         positions: Tensor,
         traces: Tensor,
         traced: Tensor,
-        signals: Tensor,
         asked: Tensor,
+        asked_slots: Tensor,
+        asked_positions: Tensor,
+        signals: Tensor,
     ) -> Tensor:
         """``device._inputs`` → scores [C]."""
-        tuning = self.tuning
-        states_TD = states + tuning.slots_SD[slots]
+        tuning, model = self.tuning, self.model
+        states_TD, asked_CD = states + tuning.slots_SD[slots], asked + tuning.slots_SD[asked_slots]
         if tuning.traces is not None:
             states_TD = states_TD.index_add(0, traced, tuning.trace(traces[None])[0])
         if tuning.signals is not None:
-            states_TD = states_TD.index_add(0, asked, tuning.inject(signals[None])[0])
+            asked_CD = asked_CD + tuning.inject(signals[None])[0]
         prompts_PD = tuning.prompts_PD
-        count = len(prompts_PD)
-        hidden_1TD = torch.cat([prompts_PD, states_TD])[None]
-        owner_T = torch.cat([torch.zeros(count, dtype=torch.long), owners])
-        positions_1T = torch.cat([torch.arange(count), positions + count])[None]
-        place_T = torch.arange(hidden_1TD.shape[1])
-        seen_TT = place_T <= place_T[:, None]
+        count, skip = len(prompts_PD), len(prompts_PD) + states.shape[0]
+        hidden_1LD = torch.cat([prompts_PD, states_TD, asked_CD])[None]
+        owner_L = torch.cat([torch.zeros(count, dtype=torch.long), owners, 1 + torch.arange(asked.shape[0])])
+        position_L = torch.cat([torch.arange(count), positions + count, asked_positions + count])
+        seen_LL = position_L <= position_L[:, None]
         if self.bidirectional:
-            seen_TT = seen_TT | ((owner_T == 0) & (owner_T == 0)[:, None])
-        mask_1TT = (seen_TT & ((owner_T == 0) | (owner_T == owner_T[:, None])))[None]
-        attention = Dense(positions_1T, mask_1TT)
-        hidden_1TD = self.model.run(hidden_1TD, positions_1T, attention, first=self.depth, delta=tuning)
-        normed_CD = self.model.finish(hidden_1TD)[0][asked + count]
-        return tuning.score(normed_CD).softmax(-1)[:, -1]
+            seen_LL = seen_LL | ((owner_L == 0) & (owner_L == 0)[:, None])
+        mask_1LL = (seen_LL & ((owner_L == 0) | (owner_L == owner_L[:, None])))[None]
+        positions_1L, last = position_L[None], model.config.num_layers - 1
+        attention = Dense(positions_1L, mask_1LL)
+        hidden_1LD = model.run(hidden_1LD, positions_1L, attention, first=self.depth, last=last, delta=tuning)
+        attention = Dense(positions_1L, mask_1LL[:, skip:], skip)
+        hidden_1CD = model.run(hidden_1LD, positions_1L, attention, first=last, delta=tuning)
+        return tuning.score(model.finish(hidden_1CD)[0]).softmax(-1)[:, -1]
 
     def example(self) -> dict[str, Tensor]:
         """Inputs to trace with: three tokens of context, two behaviours, and two candidates of two tokens."""
+        width = self.model.config.width
         return {
-            "states": torch.randn(7, self.model.config.width),
-            "slots": torch.arange(7) % len(SLOTS),
-            "owners": torch.tensor([0, 0, 0, 1, 1, 2, 2]),
-            "positions": torch.tensor([0, 1, 2, 3, 4, 3, 4]),
+            "states": torch.randn(5, width),
+            "slots": torch.arange(5) % len(SLOTS),
+            "owners": torch.tensor([0, 0, 0, 1, 2]),
+            "positions": torch.tensor([0, 1, 2, 3, 3]),
             "traces": torch.randn(2, len(TRACES) if self.tuning.traces is not None else 0),
             "traced": torch.tensor([1, 2]),
+            "asked": torch.randn(2, width),
+            "asked_slots": torch.zeros(2, dtype=torch.long),
+            "asked_positions": torch.tensor([4, 4]),
             "signals": torch.randn(2, len(STATISTICS) if self.tuning.signals is not None else 0),
-            "asked": torch.tensor([4, 6]),
         }
 
 
@@ -293,6 +303,8 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     opsets = [one for one in graph.opset_import if one.domain in used]
     del graph.opset_import[:]
     graph.opset_import.extend(opsets)
+    if isinstance(half, _Upper):
+        _part(graph, file.with_name(ADAPTERS))
     onnx.save(graph, file)
 
 
@@ -315,15 +327,42 @@ def _drop_unused(graph: Any) -> None:
     graph.graph.initializer.extend(kept)
 
 
-def _round(graph: Any, bits: int) -> None:
-    """Rounds the large matrices to 8 or 4 bits; a table of embeddings always to 8.
+def _part(graph: Any, file: Path) -> None:
+    """Moves what a tuning adds to a file of its own, so that another tuning of the foundation leaves the graph as it is.
 
-    Scales of activations belong to one token's numbers, so no score depends on another's.
+    What the exporter has computed of the tuning ahead of time has no name that tells; so small numbers move as well.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    content = bytearray()
+    for one in graph.graph.initializer:
+        array = numpy_helper.to_array(one)
+        computed = array.dtype.kind == "f" and 1 < array.size < LEAST_WEIGHTS and not one.name.startswith("model.")
+        if array.dtype == np.int64 or not (computed or one.name.startswith("tuning.")):
+            continue
+        content += bytes(-len(content) % ALIGNED)
+        told = {"location": file.name, "offset": len(content), "length": array.nbytes}
+        content += array.tobytes()
+        one.ClearField("raw_data")
+        one.ClearField("float_data")
+        one.data_location = TensorProto.EXTERNAL
+        for key, value in told.items():
+            one.external_data.add(key=key, value=str(value))
+    file.write_bytes(content)
+
+
+def _round(graph: Any, bits: int) -> None:
+    """Rounds the large matrices to 16, 8 or 4 bits; a table of embeddings to 16 or 8.
+
+    A small half is rounded where it is kept, and multiplied as it is in fp32: runtimes that multiply rounded weights
+    differ in what they make of activations, and are slower where they don't round these too. A large half has
+    no room for that. There scales of activations belong to one token's numbers, so no score depends on another's.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     weights = {one.name: one for one in graph.graph.initializer}
     large = {name for name, one in weights.items() if len(one.dims) == 2 and np.prod(one.dims) >= LEAST_WEIGHTS}
+    unpacks = sum(np.prod(weights[name].dims) for name in large) <= MOST_UNPACKED
     nodes: list[Any] = []
     stored: dict[str, NDArray[Any]] = {}
     for node in graph.graph.node:
@@ -333,8 +372,19 @@ def _round(graph: Any, bits: int) -> None:
             continue
         name, result = node.input[place], node.output[0]
         matrix = numpy_helper.to_array(weights[name])
-        rounded, scale = f"{name}.rounded", f"{name}.scale"
-        if node.op_type == "Gather":  # the table of embeddings
+        rounded, scale, whole = f"{name}.rounded", f"{name}.scale", f"{name}.whole"
+        if bits == 16 and node.op_type == "Gather":
+            stored[rounded] = matrix.astype(np.float16)
+            nodes += [
+                helper.make_node("Gather", [rounded, node.input[1]], [f"{result}.rounded"]),
+                helper.make_node("Cast", [f"{result}.rounded"], [result], to=TensorProto.FLOAT),
+            ]
+        elif bits == 16:
+            if rounded not in stored:
+                stored[rounded] = matrix.astype(np.float16)
+                nodes.append(helper.make_node("Cast", [rounded], [whole], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("MatMul", [node.input[0], whole], [result]))
+        elif node.op_type == "Gather":  # the table of embeddings
             scale_V1, rounded_VD = _rounded(matrix, 8)
             stored |= {rounded: rounded_VD.astype(np.int8), scale: scale_V1}
             nodes += [
@@ -343,6 +393,10 @@ def _round(graph: Any, bits: int) -> None:
                 helper.make_node("Gather", [scale, node.input[1]], [f"{result}.scale"]),
                 helper.make_node("Mul", [f"{result}.cast", f"{result}.scale"], [result]),
             ]
+        elif unpacks and not matrix.shape[0] % BLOCK:
+            if rounded not in stored:
+                nodes += _unpacking(matrix, bits, name, stored)
+            nodes.append(helper.make_node("MatMul", [node.input[0], whole], [result]))
         else:
             inputs, outputs = matrix.shape
             padded_OI = np.pad(matrix.T, ((0, 0), (0, -inputs % BLOCK)))
@@ -369,6 +423,45 @@ def _round(graph: Any, bits: int) -> None:
     _drop_unused(graph)
     graph.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
     graph.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
+def _unpacking(matrix_IO: NDArray[np.float32], bits: int, name: str, stored: dict[str, NDArray[Any]]) -> list[Any]:
+    """Nodes that make ``name.whole`` of a rounded matrix, which runtimes do once, when they open the graph."""
+    from onnx import TensorProto, helper
+
+    inputs, outputs = matrix_IO.shape
+    blocks_OBI = matrix_IO.T.reshape(outputs, -1, BLOCK)
+    scale_OB1, rounded_OBI = _rounded(blocks_OBI, bits)
+    rounded_BIO = rounded_OBI.transpose(1, 2, 0)
+    stored[f"{name}.scale"] = np.ascontiguousarray(scale_OB1.transpose(1, 2, 0))
+
+    def node(kind: str, inputs: Sequence[str], part: str, **attributes: Any) -> Any:
+        names = [one if one in ("sixteen", "eight") else f"{name}.{one}" for one in inputs]
+        return helper.make_node(kind, names, [f"{name}.{part}"], **attributes)
+
+    nodes = []
+    if bits == 4:  # the first half of a block in the lower halves of bytes
+        shifted_BIO = (rounded_BIO + 8).astype(np.uint8)
+        half = BLOCK // 2
+        stored |= {
+            f"{name}.rounded": shifted_BIO[:, :half] | (shifted_BIO[:, half:] << 4),
+            "sixteen": np.array(16, np.float32),
+            "eight": np.array(8, np.float32),
+        }
+        nodes += [
+            node("Cast", ["rounded"], "bytes", to=TensorProto.FLOAT),
+            node("Div", ["bytes", "sixteen"], "sixteenths"),
+            node("Floor", ["sixteenths"], "upper"),
+            node("Mul", ["upper", "sixteen"], "moved"),
+            node("Sub", ["bytes", "moved"], "lower"),
+            node("Concat", ["lower", "upper"], "both", axis=1),
+            node("Sub", ["both", "eight"], "cast"),
+        ]
+    else:
+        stored[f"{name}.rounded"] = np.ascontiguousarray(rounded_BIO).astype(np.int8)
+        nodes.append(node("Cast", ["rounded"], "cast", to=TensorProto.FLOAT))
+    stored[f"{name}.shape"] = np.array([inputs, outputs], np.int64)
+    return [*nodes, node("Mul", ["cast", "scale"], "scaled"), node("Reshape", ["scaled", "shape"], "whole")]
 
 
 def _rounded(weights: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -274,7 +274,10 @@ class Attention(Protocol):
 
 @dataclass(frozen=True)
 class Dense:
-    """Attention over rows of tokens: causal where ``mask_BLL`` is None, else True where a query may look."""
+    """Attention over rows of tokens: causal where ``mask_BLL`` is None, else True where a query may look.
+
+    ``skip`` needs a mask, of the queries that there are.
+    """
 
     positions_BL: Tensor
     mask_BLL: Tensor | None = None
@@ -292,7 +295,7 @@ class Dense:
         if mask_BLL is None:
             mask_BLL = torch.ones(length, length, dtype=torch.bool, device=q_BHTK.device).tril()[None]
         if window is not None:
-            distance_BLL = self.positions_BL[:, :, None] - self.positions_BL[:, None, :]
+            distance_BLL = self.positions_BL[:, self.skip :, None] - self.positions_BL[:, None, :]
             mask_BLL = mask_BLL & (distance_BLL.abs() < window)
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGTK, v_BGTK, attn_mask=mask_BLL[:, None], scale=scale, enable_gqa=grouped

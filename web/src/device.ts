@@ -3,13 +3,13 @@
 import { InferenceSession, env, type Tensor } from "onnxruntime-web/wasm";
 
 import { AssetError, DataError, UnknownError, message } from "./errors.js";
-import { Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Card, type Progress } from "./folder.js";
+import { ADAPTERS, Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Card, type Progress } from "./folder.js";
 import { readParcel } from "./parcel.js";
 import { Past } from "./past.js";
 import { Store, type Contents } from "./store.js";
 import { Tokenizer } from "./tokenizer.js";
 import type { Event, Item, Known, Ranked, Segment } from "./types.js";
-import { inputs, whole, type Row } from "./upper.js";
+import { TAKEN, inputs, whole, type Row } from "./upper.js";
 
 /** Of one run of the upper half, whose time and memory grow with the square of them. */
 const CANDIDATES = 256;
@@ -59,13 +59,22 @@ export class Device {
         env.wasm.wasmPaths = new URL(options.runtime ?? ".", import.meta.url).href;
         const folder = await Folder.open(url, options.progress);
         const { card } = folder;
+        const data = ADAPTERS in card.files ? [{ path: ADAPTERS, data: await folder.read(ADAPTERS) }] : [];
+        const upper = await session(await folder.read(UPPER), UPPER, data);
+        const strange = [...TAKEN, ...upper.inputNames].filter((name) => !(TAKEN.includes(name) && upper.inputNames.includes(name)));
+        if (strange.length) {
+            throw new AssetError(
+                `${UPPER} is of another m6rec than this package: only one of them knows its input ${strange.join(", ")}; ` +
+                    "export it again with the m6rec of this package",
+            );
+        }
         const store = await Store.open(options.store ?? "m6rec", `${card.files[LOWER]?.sha256 ?? card.model}|${card.keep}`);
         const device = new Device(
             card,
             folder,
             store,
             TOKENIZER in card.files ? new Tokenizer(await folder.read(TOKENIZER)) : null,
-            await session(await folder.read(UPPER), UPPER),
+            upper,
         );
         const items = card.files[ITEMS]?.sha256;
         if (items && (await store.note("items")) !== items) {
@@ -254,9 +263,13 @@ function valued({ item, head, kind }: Known, value: number): { liked: boolean; s
     return { liked: kind.likes[place]!, segment: [head + behaviour[0], behaviour[1]] };
 }
 
-async function session(bytes: Uint8Array, name: string): Promise<InferenceSession> {
+async function session(
+    bytes: Uint8Array,
+    name: string,
+    externalData: readonly { readonly path: string; readonly data: Uint8Array }[] = [],
+): Promise<InferenceSession> {
     try {
-        return await InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+        return await InferenceSession.create(bytes, { executionProviders: ["wasm"], externalData });
     } catch (error) {
         throw new AssetError(`${name} can't be run by onnxruntime-web ${env.versions.web} (${message(error)})`);
     }

@@ -8,6 +8,7 @@ export const CARD = "card.json";
 export const TOKENIZER = "tokenizer.json";
 export const LOWER = "lower.onnx";
 export const UPPER = "upper.onnx";
+export const ADAPTERS = "adapters.bin";
 export const ITEMS = "items.safetensors";
 const CACHE = "m6rec";
 const AGAIN = "export it again, or copy it again";

@@ -5,6 +5,9 @@ import { Tensor } from "onnxruntime-web/wasm";
 import { NUM_STATISTICS, NUM_TRACES } from "./past.js";
 import { SLOTS, type Segment } from "./types.js";
 
+/** The inputs of the graph. */
+export const TAKEN = "states slots owners positions traces traced asked asked_slots asked_positions signals".split(" ");
+
 /** One moment's questions. */
 export interface Row {
     readonly context: readonly Segment[];
@@ -15,46 +18,70 @@ export interface Row {
     readonly signals: Float32Array;
 }
 
-/** The tokens of the context and of every candidate in one row, without padding. */
+/** Tokens that are only looked at, and the last of every candidate, without padding. */
 export function inputs(row: Row, states: ReadonlyMap<string, Float32Array>, width: number): Record<string, Tensor> {
-    const parts: Float32Array[] = [];
-    const [slots, owners, positions, asked, ends]: number[][] = [[], [], [], [], []];
-    const lay = ([text, slot]: Segment, owner: number, start: number) => {
-        const part = states.get(text)!;
-        const count = part.length / width;
-        parts.push(part);
-        for (let place = 0; place < count; place++) {
-            slots!.push(SLOTS.indexOf(slot));
-            owners!.push(owner);
-            positions!.push(start + place);
-        }
-        return start + count;
-    };
+    const looked = new Tokens(width);
+    const asked = new Tokens(width);
+    const ends: number[] = [];
     let length = 0;
-    for (const segment of row.context) ends!.push((length = lay(segment, 0, length)));
+    for (const [text, slot] of row.context) ends.push((length = looked.lay(states.get(text)!, slot, 0, length)));
     row.candidates.forEach((block, number) => {
-        block.reduce((start, segment) => lay(segment, number + 1, start), length);
-        asked!.push(slots!.length - 1);
+        let start = length;
+        block.forEach(([text, slot], place) => {
+            const part = states.get(text)!;
+            const answers = place === block.length - 1;
+            const inner = answers ? part.subarray(0, part.length - width) : part;
+            start = looked.lay(inner, slot, number + 1, start);
+            if (answers) asked.lay(part.subarray(inner.length), slot, number + 1, start);
+        });
     });
     const behaviours = row.traces.length / NUM_TRACES;
-    const traced = ends!.slice(row.context.length - behaviours).map((end) => end - 1);
-    const table = new Float32Array(slots!.length * width);
-    let place = 0;
-    for (const part of parts) {
-        table.set(part, place);
-        place += part.length;
-    }
+    const traced = ends.slice(row.context.length - behaviours).map((end) => end - 1);
     const count = row.candidates.length;
     return {
-        states: new Tensor("float32", table, [slots!.length, width]),
-        slots: whole(slots!),
-        owners: whole(owners!),
-        positions: whole(positions!),
+        states: looked.states(),
+        slots: whole(looked.slots),
+        owners: whole(looked.owners),
+        positions: whole(looked.positions),
         traces: new Tensor("float32", Float32Array.from(row.traces), [behaviours, row.signals.length ? NUM_TRACES : 0]),
         traced: whole(traced),
+        asked: asked.states(),
+        asked_slots: whole(asked.slots),
+        asked_positions: whole(asked.positions),
         signals: new Tensor("float32", row.signals, [count, row.signals.length ? NUM_STATISTICS : 0]),
-        asked: whole(asked!),
     };
+}
+
+/** Tokens of some texts, one after another. */
+class Tokens {
+    readonly slots: number[] = [];
+    readonly owners: number[] = [];
+    readonly positions: number[] = [];
+    private readonly parts: Float32Array[] = [];
+
+    constructor(private readonly width: number) {}
+
+    /** Adds the states of a text from some position on; returns the position after it. */
+    lay(part: Float32Array, slot: Segment[1], owner: number, start: number): number {
+        const end = start + part.length / this.width;
+        this.parts.push(part);
+        for (let position = start; position < end; position++) {
+            this.slots.push(SLOTS.indexOf(slot));
+            this.owners.push(owner);
+            this.positions.push(position);
+        }
+        return end;
+    }
+
+    states(): Tensor {
+        const table = new Float32Array(this.slots.length * this.width);
+        let place = 0;
+        for (const part of this.parts) {
+            table.set(part, place);
+            place += part.length;
+        }
+        return new Tensor("float32", table, [this.slots.length, this.width]);
+    }
 }
 
 /** Whole numbers as the graphs take them. */
