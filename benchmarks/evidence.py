@@ -6,7 +6,10 @@ Parts, each of which can be run alone (``--part``):
 - movielens_retrieve, amazon_beauty, amazon_toys: full ranking of the catalogue;
 - samples: how many examples each method needs (``benchmarks.samples``);
 - methods: tuning methods at one number of parameters (``benchmarks.methods``);
-- forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``).
+- forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
+- together: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
+- towers: two towers and a cross-encoder on the same foundation (``benchmarks.towers``);
+- carbon: energy of tuning and ranking (``benchmarks.carbon``).
 
 ``QUICK=1`` has one seed and short searches, and writes to ``runs/bench``; the full form writes to
 ``benchmarks/results``. A part that was stopped goes on where it was.
@@ -268,7 +271,7 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "movielens_retrieve": movielens_retrieve,
     "amazon_beauty": _present(_purchases("amazon_beauty")),
     "amazon_toys": _present(_purchases("amazon_toys")),
-    **{name: parts.module(name) for name in ("samples", "methods", "forgetting")},
+    **{name: parts.module(name) for name in ("samples", "methods", "forgetting", "together", "towers", "carbon")},
 }
 
 
