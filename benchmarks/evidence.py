@@ -93,7 +93,7 @@ def ranked(
         return auc(labels[asked], scores[asked]) if len(set(labels[asked])) == 2 else None
 
     chosen = {OURS: found[OURS], best: peers[best]}
-    tables = [table, *_by_count(f"Likes, {name}: AUC", split, events, COUNTS, chosen, judge)]
+    tables = [table, *by_count(f"Likes, {name}: AUC", split, events, COUNTS, chosen, judge)]
     tables.append(_at_once(name, runs, questions, split, domain))
     claims: Claims = [
         (f"{name}: lead over the best tuned peer, {best}, in AUC", gap.value, ">", 0),
@@ -114,7 +114,7 @@ def _published(name: str, metric: str) -> list[Row]:
     ]
 
 
-def _by_count(
+def by_count(
     title: str,
     split: Split,
     events: NDArray[np.int64],
@@ -245,7 +245,7 @@ def retrieved(
     means = {peer: ndcg(np.concatenate(by_seed), 10) for peer, by_seed in peers.items()}
     best = max(means, key=lambda peer: means[peer])
     chosen = {**found, best: peers[best]}
-    tables += _by_count(
+    tables += by_count(
         f"{title}: HitRate@10",
         split,
         np.sort(questions.events(TEST)),
