@@ -136,9 +136,9 @@ def _known(questions: Questions, first: Tuned, starts: Sequence[Path]) -> dict[s
         assert one.tuning.signals is not None
         one.tuning.signals.fit(torch.from_numpy(here))
         found[CORRECTED].append((_logits(one.scores(questions.rows[TRAIN])), _logits(one.scores(questions.rows[TEST]))))
-        network = baselines.fit_mlp(_normed(before, before), asked.answers(TRAIN), seed=seed)
+        network = baselines.fit_mlp(normed(before, before), asked.answers(TRAIN), seed=seed)
         found[MOVED_MLP].append(
-            (_logits(network(_normed(here, here))), _logits(network(_normed(questions.signals(TEST), here))))
+            (_logits(network(normed(here, here))), _logits(network(normed(questions.signals(TEST), here))))
         )
     return found
 
@@ -155,9 +155,9 @@ def _cheap(
     x, y, count = every[chosen], questions.answers(TRAIN)[chosen], len(chosen)
     for method, by_start in known.items():
         train, answers = by_start[draw % len(by_start)]
-        weights = correction(_normed(x, every), y, train[chosen])
+        weights = correction(normed(x, every), y, train[chosen])
         cells.measure(
-            method, count, draw, lambda a=answers, w=weights: auc(labels, a + corrected(_normed(test, every), w))
+            method, count, draw, lambda a=answers, w=weights: auc(labels, a + corrected(normed(test, every), w))
         )
     if len(set(y.tolist())) < 2:
         return
@@ -208,7 +208,7 @@ def corrected(x_NF: Floats, weights_F: Floats) -> Floats:
     return x_NF @ weights_F[:-1] + weights_F[-1]
 
 
-def _normed(x_NF: Floats, like_NF: Floats) -> Floats:
+def normed(x_NF: Floats, like_NF: Floats) -> Floats:
     """By the mean and spread of ``like_NF``."""
     return (x_NF - like_NF.mean(0)) / (like_NF.std(0) + 1e-6)
 
