@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.joint import windows
+from benchmarks.joint import QUESTIONS, windows
 from benchmarks.latency import NUM_EVENTS
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
@@ -99,8 +99,8 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         prompt_s = _seconds(lambda: model.finish(model.lower(ids, model.config.num_layers)))
 
     own = tuned.create(replace(config, depth=0, keep=0, all_layers=True), foundation)
-    held = [windows(of_user)[-1] for of_user in questions.rows[TRAIN] if len(of_user.answers) >= 2 * NUM_EVENTS]
-    held = held[: 1 if setup.quick else NUM_WINDOWS]
+    long = [of_user for of_user in questions.rows[TRAIN] if len(of_user.answers) >= 2 * QUESTIONS]
+    held = [windows(of_user)[1] for of_user in long[: 1 if setup.quick else NUM_WINDOWS]]
     read = own.cache.fetch(texts(held))
     step_s = _seconds(lambda: [own.loss(pad([window], read.places), read).backward() for window in held])
     asked = sum(len(window.answers) for window in held)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.joint import windows
+from benchmarks.joint import QUESTIONS, windows
 from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import tunings
 from m6rec import assets, tuned
@@ -45,7 +45,7 @@ TASK = replace(retrieve.TASK, name="towers", answer=lambda event, domain: 1)
 """Retrieval that asks of every event, liked or not."""
 TOWERS, CROSS = "two towers, same foundation and states", "cross-encoder, same foundation"
 HERE = Path("runs/bench/evidence")
-NUM_USERS, NUM_JUDGED, NUM_TESTED = 40, 6, 40
+NUM_USERS, NUM_JUDGED, NUM_TESTED = 24, 4, 24
 """Windows of questions that the cross-encoder learns from, is chosen by, and answers: one a user, and of the test."""
 
 
@@ -141,11 +141,16 @@ def _told(row: Asked, like: Asked) -> Asked:
     return replace(row, answers=2 * row.answers + like.answers)
 
 
+def _latest(rows: Sequence[Asked], count: int) -> list[Asked]:
+    """The latest full window of questions of so many users."""
+    return [windows(row)[len(row.answers) // QUESTIONS - 1] for row in rows if len(row.answers) >= QUESTIONS][-count:]
+
+
 def _cross(foundation: Foundation, likes: Questions, items: Sequence[Any], setup: Setup) -> Table:
     users, judged, tested = (4, 2, 2) if setup.quick else (NUM_USERS, NUM_JUDGED, NUM_TESTED)
-    training = [windows(row)[-1] for row in likes.rows[TRAIN][-users:]]
-    validation = [windows(row)[-1] for row in likes.rows[VALID][:judged]]
-    test = [windows(row)[-1] for row in likes.rows[TEST][:tested]]
+    training, validation, test = (
+        _latest(likes.rows[part], count) for part, count in ((TRAIN, users), (VALID, judged), (TEST, tested))
+    )
     labels = np.concatenate([row.answers for row in test])
     config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
     rows = []
