@@ -8,7 +8,7 @@ Parts, each of which can be run alone (``--part``):
 - methods: tuning methods at one number of parameters (``benchmarks.methods``);
 - forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
 - together: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
-- towers: two towers and a cross-encoder on the same foundation (``benchmarks.towers``);
+- towers, cross: two towers, and a cross-encoder, on the same foundation;
 - carbon: energy of tuning and ranking (``benchmarks.carbon``).
 
 ``QUICK=1`` has one seed and short searches, and writes to ``runs/bench``; the full form writes to
@@ -305,7 +305,10 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "movielens_retrieve": movielens_retrieve,
     "amazon_beauty": _present(_purchases("amazon_beauty")),
     "amazon_toys": _present(_purchases("amazon_toys")),
-    **{name: parts.module(name) for name in ("samples", "methods", "forgetting", "together", "towers", "carbon")},
+    **{
+        name: parts.module(name)
+        for name in ("samples", "methods", "forgetting", "together", "towers", "cross", "carbon")
+    },
 }
 
 

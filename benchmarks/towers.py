@@ -1,17 +1,12 @@
-"""Other ways to rank with the same foundation: likes of MovieLens-100k by two towers, and by a cross-encoder.
+"""Two towers on the same foundation: likes of MovieLens-100k (TwinBERT, Lu et al., CIKM 2020).
 
-- two towers (TwinBERT, Lu et al., CIKM 2020): the user's behaviours and the item are read apart, from the same states,
-  by the same last layer with adapters of the same size as ours, and meet in a cosine alone, whose scale and bias are
-  learned. So both sides can be kept; but what is counted of user and item together, and what the two say to each
-  other, has no place.
-- cross-encoder: every token of the history and the candidate goes through all layers, which are all tuned by adapters;
-  numbers go in as in ours. It takes a hundred times as long, so it learns from the latest questions of ``NUM_USERS``
-  users, and answers the latest of ``NUM_TESTED``. Ours stands beside it, tuned on and asked the same.
+The user's behaviours and the item are read apart, from the same states, by the same last layer with adapters of the
+same size as ours, and meet in a cosine alone, whose scale and bias are learned. So both sides can be kept; but what is
+counted of user and item together, and what the two say to each other, has no place.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.joint import QUESTIONS, windows
 from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import tunings
 from m6rec import assets, tuned
@@ -38,15 +32,13 @@ from m6rec.tasks.task import texts
 from m6rec.text.batch import Batch, pack, pad, size
 from m6rec.text.batch import Row as Asked
 from m6rec.text.log import TEST, TRAIN, VALID
-from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, tune
+from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
 from m6rec.tuned import ItemBlocks, TunedConfig
 
 TASK = replace(retrieve.TASK, name="towers", answer=lambda event, domain: 1)
 """Retrieval that asks of every event, liked or not."""
-TOWERS, CROSS = "two towers, same foundation and states", "cross-encoder, same foundation"
+TOWERS = "two towers, same foundation and states"
 HERE = Path("runs/bench/evidence")
-NUM_USERS, NUM_JUDGED, NUM_TESTED = 24, 4, 24
-"""Windows of questions that the cross-encoder learns from, is chosen by, and answers: one a user, and of the test."""
 
 
 class Towers(nn.Module):
@@ -74,25 +66,17 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     )
     labels = likes.answers(TEST)
     apart = ask_all(TASK, made.split, made.domain)
-    rows = [Row(method=OURS, metrics={"AUC": (auc(labels, runs[0].scores(likes.rows[TEST])),)})]
     value = _towers(foundation, apart, likes, items, training, HERE / size_of / "towers")
-    note = f"{len(labels)} test questions, {training.epochs} epochs, one seed."
-    rows.append(Row(method=TOWERS, metrics={"AUC": (value,)}))
-    tables = [
-        Table(
-            title="Likes, MovieLens-100k: the same foundation, read otherwise",
-            metric="AUC",
-            rows=tuple(rows),
-            ours=OURS,
-            note=note,
-        )
-    ]
-    tables.append(_cross(foundation, likes, items, setup))
-    claims: Claims = [
-        (f"lead in AUC over the {name}", table.lead or 0.0, ">", 0)
-        for name, table in zip((TOWERS, CROSS), tables, strict=True)
-    ]
-    return {"tables": tuple(tables)}, claims
+    found = {OURS: auc(labels, runs[0].scores(likes.rows[TEST])), TOWERS: value}
+    table = Table(
+        title="Likes, MovieLens-100k: two towers on the same foundation",
+        metric="AUC",
+        rows=tuple(Row(method=method, metrics={"AUC": (value,)}) for method, value in found.items()),
+        ours=OURS,
+        note=f"{len(labels)} test questions, {training.epochs} epochs, one seed.",
+    )
+    claims: Claims = [(f"lead in AUC over {TOWERS}", table.lead or 0.0, ">", 0)]
+    return {"tables": (table,)}, claims
 
 
 def _towers(
@@ -139,39 +123,3 @@ def _told(row: Asked, like: Asked) -> Asked:
     """A row whose answers are twice the number of the item, and one more for a like."""
     assert np.array_equal(row.events, like.events)
     return replace(row, answers=2 * row.answers + like.answers)
-
-
-def _latest(rows: Sequence[Asked], count: int) -> list[Asked]:
-    """The latest full window of questions of so many users."""
-    return [windows(row)[len(row.answers) // QUESTIONS - 1] for row in rows if len(row.answers) >= QUESTIONS][-count:]
-
-
-def _cross(foundation: Foundation, likes: Questions, items: Sequence[Any], setup: Setup) -> Table:
-    users, judged, tested = (4, 2, 2) if setup.quick else (NUM_USERS, NUM_JUDGED, NUM_TESTED)
-    training, validation, test = (
-        _latest(likes.rows[part], count) for part, count in ((TRAIN, users), (VALID, judged), (TEST, tested))
-    )
-    labels = np.concatenate([row.answers for row in test])
-    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
-    rows = []
-    for method, of in ((OURS, config), (CROSS, replace(config, depth=0, keep=0, all_layers=True))):
-        one = tuned.create(of, foundation)
-        name = "cross" if of.all_layers else "late"
-        folder = HERE / ("quick" if setup.quick else "full") / f"{name}-{users}"
-        began = time.process_time()
-        with bar(name) as update:
-            tune(one, training, validation, items, TrainConfig(epochs=1), folder=folder, progress=update)
-        tuning_s = time.process_time() - began
-        began = time.process_time()
-        value = auc(labels, one.scores(test))
-        seconds = {"processor s to tune": (tuning_s,), "to answer": (time.process_time() - began,)}
-        rows.append(Row(method=method, metrics={"AUC": (value,), **seconds}))
-    asked = sum(len(row.candidates) for row in training)
-    note = f"Tuned for one epoch on {asked} questions of {users} users, asked {len(labels)} of the test part, one seed."
-    return Table(
-        title="Likes, MovieLens-100k: a subset, every token through every layer",
-        metric="AUC",
-        rows=tuple(rows),
-        ours=OURS,
-        note=note,
-    )
