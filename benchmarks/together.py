@@ -74,7 +74,7 @@ class Budget:
     tests: int
 
 
-FULL = Budget(batches=40, epochs=3, training=240, tests=60)
+FULL = Budget(batches=24, epochs=2, training=200, tests=60)
 QUICK = Budget(batches=12, epochs=1, training=40, tests=12)
 ROWS = 20
 """So many times ``Budget.tests`` are the rows of likes and retrieval that are judged, at most."""
