@@ -97,7 +97,7 @@ def shots(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def books(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Likes of Book-Crossing, whose ratings have no time but that of the file: a reader's last one is asked for."""
-    log = _most_read(domains.load(domains.named("books")), setup)
+    log = most_read(domains.load(domains.named("books")), setup)
     table = _ranking("books", leave_one_out(log), setup, setup.seeds)
     return _told([table], setup), [("books: lead over the best baseline in AUC", table.lead or 0.0, ">", 0.0)]
 
@@ -115,7 +115,7 @@ def gemma3(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return _told([table], setup), [("gemma3-270m: test AUC", _mean(table, "AUC"), ">=", 0.770)]
 
 
-def _most_read(log: Log, setup: Setup) -> Log:
+def most_read(log: Log, setup: Setup) -> Log:
     """The log of the most read books and their most frequent readers."""
     size = 10 if setup.quick else 1
     read = Counter(event.item for event in log.events)

@@ -6,7 +6,10 @@ Parts, each of which can be run alone (``--part``):
 - movielens_retrieve, amazon_beauty, amazon_toys: full ranking of the catalogue;
 - samples: how many examples each method needs (``benchmarks.samples``);
 - methods: tuning methods at one number of parameters (``benchmarks.methods``);
-- forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``).
+- forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
+- together: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
+- towers, cross: two towers, and a cross-encoder, on the same foundation;
+- carbon: energy of tuning and ranking (``benchmarks.carbon``).
 
 ``QUICK=1`` has one seed and short searches, and writes to ``runs/bench``; the full form writes to
 ``benchmarks/results``. A part that was stopped goes on where it was.
@@ -35,7 +38,7 @@ from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, fit_links, vector_ranks
 from m6rec.foundation.checkpoint import DEFAULT
-from m6rec.metrics import auc, bootstrap_difference, uauc
+from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.report import Row, Table
 from m6rec.tasks.task import Task, ask
 from m6rec.text.batch import Row as Asked
@@ -47,8 +50,8 @@ from m6rec.tuned import Tuned, TunedConfig
 Floats = NDArray[np.floating[Any]]
 NOWHERE = Path("runs/bench/evidence")
 LINKS, TEXT = "m6rec, its links alone", "m6rec, without links"
-COUNTS = (0, 3, 10, 30, 100)
-"""Where the user's or the item's number of earlier events is cut for the tables of cold starts."""
+COUNTS, COLD = (0, 3, 10, 30, 100), (0, 1, 3, 6, 10)
+"""Where the numbers of earlier events of user or item are cut for the tables of cold starts, of likes and retrieval."""
 
 
 def _budget(setup: Setup) -> Budget:
@@ -85,7 +88,12 @@ def ranked(
         f"95 % [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}. Every method is told all events before a question."
     )
     table = replace(table, ours=OURS, note=note, rows=(*table.rows, *_published(name, table.metric)))
-    tables = [table, *_by_count(name, split, events, labels, {OURS: found[OURS], best: peers[best]})]
+
+    def judge(scores: Floats, asked: NDArray[np.bool_]) -> float | None:
+        return auc(labels[asked], scores[asked]) if len(set(labels[asked])) == 2 else None
+
+    chosen = {OURS: found[OURS], best: peers[best]}
+    tables = [table, *by_count(f"Likes, {name}: AUC", split, events, COUNTS, chosen, judge)]
     tables.append(_at_once(name, runs, questions, split, domain))
     claims: Claims = [
         (f"{name}: lead over the best tuned peer, {best}, in AUC", gap.value, ">", 0),
@@ -106,10 +114,24 @@ def _published(name: str, metric: str) -> list[Row]:
     ]
 
 
-def _by_count(
-    name: str, split: Split, events: NDArray[np.int64], labels: NDArray[np.int64], found: Mapping[str, list[Floats]]
+def by_count(
+    title: str,
+    split: Split,
+    events: NDArray[np.int64],
+    cuts: Sequence[int],
+    found: Mapping[str, Sequence[Floats]],
+    judge: Callable[[Floats, NDArray[np.bool_]], float | None],
 ) -> list[Table]:
-    """AUC by how many events of the user, and of the item, there had been before the question."""
+    """A measure by how many events of the user, and of the item, there had been before the question.
+
+    Args:
+        title: What is measured.
+        split: The split.
+        events: Position of each question in the log.
+        cuts: Where the numbers of earlier events are cut.
+        found: What each method answered, one array a seed.
+        judge: From answers and which of the questions to the measure of these; None where they have none.
+    """
     earlier = {"user": np.zeros(len(split.part), np.int64), "item": np.zeros(len(split.part), np.int64)}
     for whose, count_E in earlier.items():
         counts: dict[str, int] = {}
@@ -117,24 +139,26 @@ def _by_count(
             key = event.user if whose == "user" else event.item
             count_E[at] = counts.get(key, 0)
             counts[key] = count_E[at] + 1
+    spans = [(low + 1, high) for low, high in itertools.pairwise(cuts)]
+    words = ("0", *(f"{low}-{high}" if low < high else f"{low}" for low, high in spans), f">{cuts[-1]}")
     tables = []
     for whose, count_E in earlier.items():
-        bucket_Q = np.searchsorted(COUNTS, count_E[events])  # 0: none, then up to each of COUNTS
-        words = ("0", *(f"{low + 1}-{high}" for low, high in itertools.pairwise(COUNTS)), f">{COUNTS[-1]}")
-        chosen = {
-            f"{word} (n={int((bucket_Q == number).sum())})": bucket_Q == number
-            for number, word in enumerate(words)
-            if len(set(labels[bucket_Q == number])) == 2
-        }
+        bucket_Q = np.searchsorted(cuts, count_E[events])  # 0: none, then up to each of the cuts
+        chosen = {f"{word} (n={(bucket_Q == number).sum()})": bucket_Q == number for number, word in enumerate(words)}
+        first = next(iter(found.values()))[0]
+        chosen = {word: asked for word, asked in chosen.items() if asked.any() and judge(first, asked) is not None}
         rows = tuple(
             Row(
                 method=method,
-                metrics={word: tuple(auc(labels[at], scores[at]) for scores in by_seed) for word, at in chosen.items()},
+                metrics={
+                    word: tuple(value for answers in by_seed if (value := judge(answers, asked)) is not None)
+                    for word, asked in chosen.items()
+                },
             )
             for method, by_seed in found.items()
         )
-        title = f"Likes, {name}: AUC by the number of the {whose}'s earlier events"
-        tables.append(Table(title=title, metric=next(iter(chosen)), rows=rows, ours=OURS))
+        named = f"{title} by the number of the {whose}'s earlier events"
+        tables.append(Table(title=named, metric=next(iter(chosen)), rows=rows, ours=OURS))
     return tables
 
 
@@ -196,8 +220,10 @@ def retrieved(
     items = list(split.log.items.values())
     vectors = [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]
     nothing = np.zeros((len(vectors[0][0]), 1), np.float32), np.zeros((len(items), 1), np.float32)
-    *ours, alone = vector_ranks(split, questions, domain, [*vectors, nothing], links=links)
-    found = {OURS: ours, LINKS: [alone], TEXT: vector_ranks(split, questions, domain, vectors)}
+    order = np.argsort(questions.events(TEST))  # the peers answer in the order of the log
+    *ours, alone = [ranks[order] for ranks in vector_ranks(split, questions, domain, [*vectors, nothing], links=links)]
+    read = [ranks[order] for ranks in vector_ranks(split, questions, domain, vectors)]
+    found = {OURS: ours, LINKS: [alone], TEXT: read}
     at = folder(name, _budget(setup))
     peers = retrievers.retrieval(split, domain, _budget(setup), at, refit=refit, tell=_tell)
     title = f"Retrieval, {name}"
@@ -218,6 +244,17 @@ def retrieved(
         value = {row.method: row.mean("HitRate@10") for row in table.rows}
         twice = 2 * max(value[peer] for peer in peers)
         claims.append((f"{name}: unseen items, HitRate@10 less twice the best peer's", value[OURS] - twice, ">", 0))
+    means = {peer: ndcg(np.concatenate(by_seed), 10) for peer, by_seed in peers.items()}
+    best = max(means, key=lambda peer: means[peer])
+    chosen = {**found, best: peers[best]}
+    tables += by_count(
+        f"{title}: HitRate@10",
+        split,
+        np.sort(questions.events(TEST)),
+        COLD,
+        chosen,
+        lambda ranks, asked: hit_rate(ranks[asked], 10),
+    )
     return {"seed": list(setup.seeds), "tables": tuple(tables)}, claims
 
 
@@ -270,7 +307,10 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "movielens_retrieve": movielens_retrieve,
     "amazon_beauty": _present(_purchases("amazon_beauty")),
     "amazon_toys": _present(_purchases("amazon_toys")),
-    **{name: parts.module(name) for name in ("samples", "methods", "forgetting")},
+    **{
+        name: parts.module(name)
+        for name in ("samples", "methods", "forgetting", "together", "towers", "cross", "carbon")
+    },
 }
 
 

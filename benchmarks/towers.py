@@ -1,0 +1,125 @@
+"""Two towers on the same foundation: likes of MovieLens-100k (TwinBERT, Lu et al., CIKM 2020).
+
+The user's behaviours and the item are read apart, from the same states, by the same last layer with adapters of the
+same size as ours, and meet in a cosine alone, whose scale and bias are learned. So both sides can be kept; but what is
+counted of user and item together, and what the two say to each other, has no place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.setup import Claims, Setup
+from benchmarks.tunings import tunings
+from m6rec import assets, tuned
+from m6rec.cli import bar
+from m6rec.demo import LIKE, OURS
+from m6rec.domains import prepared
+from m6rec.evaluate import Questions, ask_all
+from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
+from m6rec.metrics import auc
+from m6rec.report import Row, Table
+from m6rec.tasks import retrieve
+from m6rec.tasks.task import texts
+from m6rec.text.batch import Batch, pack, pad, size
+from m6rec.text.batch import Row as Asked
+from m6rec.text.log import TEST, TRAIN, VALID
+from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
+from m6rec.tuned import ItemBlocks, TunedConfig
+
+TASK = replace(retrieve.TASK, name="towers", answer=lambda event, domain: 1)
+"""Retrieval that asks of every event, liked or not."""
+TOWERS = "two towers, same foundation and states"
+HERE = Path("runs/bench/evidence")
+
+
+class Towers(nn.Module):
+    """A tuning that embeds both sides, and what makes a probability of their cosine."""
+
+    def __init__(self, one: tuned.Tuned) -> None:
+        super().__init__()
+        self.one, self.tuning = one, one.tuning
+        self.scale, self.bias = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.tensor(0.0))
+
+    def logits(self, user_QE: Tensor, item_QE: Tensor) -> Tensor:
+        """Of each user beside an item."""
+        return self.scale * (user_QE * item_QE).sum(-1) + self.bias
+
+
+def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """See the module."""
+    made = prepared.prepare("movielens", "time", HERE / "movielens")
+    foundation, items = load(DEFAULT), list(made.split.log.items.values())
+    size_of = "quick" if setup.quick else "full"
+    training = replace(LIKE, epochs=1) if setup.quick else LIKE
+    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+    likes, _, runs = tunings(
+        config, made.split, made.domain, training, setup.seeds[:1], HERE / size_of / "movielens_like"
+    )
+    labels = likes.answers(TEST)
+    apart = ask_all(TASK, made.split, made.domain)
+    value = _towers(foundation, apart, likes, items, training, HERE / size_of / "towers")
+    found = {OURS: auc(labels, runs[0].scores(likes.rows[TEST])), TOWERS: value}
+    table = Table(
+        title="Likes, MovieLens-100k: two towers on the same foundation",
+        metric="AUC",
+        rows=tuple(Row(method=method, metrics={"AUC": (value,)}) for method, value in found.items()),
+        ours=OURS,
+        note=f"{len(labels)} test questions, {training.epochs} epochs, one seed.",
+    )
+    claims: Claims = [(f"lead in AUC over {TOWERS}", table.lead or 0.0, ">", 0)]
+    return {"tables": (table,)}, claims
+
+
+def _towers(
+    foundation: Foundation,
+    apart: Questions,
+    likes: Questions,
+    items: Sequence[Any],
+    training: TrainConfig,
+    folder: Path,
+) -> float:
+    """AUC on the test part, after the epoch that is best on validation."""
+    config = TunedConfig(task="benchmarks.towers:TASK", domain="movielens", foundation=DEFAULT)
+    one = tuned.create(config, foundation, assets.home() / "states")
+    catalogue = ItemBlocks.of(one.task, one.domain, items)
+    states = one.cache.fetch([*texts(apart.rows[TRAIN]), *catalogue.texts()])
+    catalogue.bind(states)
+    rows = [_told(row, like) for row, like in zip(apart.rows[TRAIN], likes.rows[TRAIN], strict=True)]
+    groups = pack([size(row, states.length) for row in rows], TRAINING_TOKENS)
+    batches = [pad([rows[number] for number in group], states.places) for group in groups]
+    module = Towers(one)
+
+    def loss(batch: Batch) -> Tensor:
+        valid_BC = torch.from_numpy(batch.valid_BC)
+        told_Q = torch.from_numpy(batch.answers_BC)[valid_BC]
+        user_QE = one.tuning.embed(one.read(batch, states)[valid_BC], "user")
+        items_I, column_Q = torch.unique(told_Q // 2, return_inverse=True)
+        item_IE = one.tuning.embed(one.read(catalogue.batch(items_I.numpy()), states)[0], "item")
+        return F.binary_cross_entropy_with_logits(module.logits(user_QE, item_IE[column_Q]), (told_Q % 2).float())
+
+    def judged(part: int) -> float:
+        item_IE = one.item_vectors(items)
+        with torch.no_grad():
+            found = module.logits(
+                torch.from_numpy(one.vectors(apart.rows[part])), torch.from_numpy(item_IE[apart.answers(part)])
+            )
+        return auc(likes.answers(part), found.numpy())
+
+    with bar("towers") as update:
+        fit(module, batches, loss, training, judge=lambda: judged(VALID), folder=folder, progress=update)
+    return judged(TEST)
+
+
+def _told(row: Asked, like: Asked) -> Asked:
+    """A row whose answers are twice the number of the item, and one more for a like."""
+    assert np.array_equal(row.events, like.events)
+    return replace(row, answers=2 * row.answers + like.answers)

@@ -1,0 +1,52 @@
+"""The small parts of the studies that a wrong sign would spoil unseen."""
+
+import numpy as np
+import polars as pl
+
+from benchmarks.evidence import OURS, by_count
+from benchmarks.samples import Cells, corrected, correction
+from m6rec.metrics import auc, hit_rate
+from m6rec.text.log import TEST, TRAIN, Split, read
+
+
+def test_a_correction_of_no_example_is_nothing_and_of_many_is_the_truth():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20_000, 3))
+    truth = np.array([1.0, -0.5, 0.0])
+    known = 0.7 * x[:, 2]
+    liked = (rng.random(len(x)) < 1 / (1 + np.exp(-(known + x @ truth + 0.3)))).astype(np.int64)
+    np.testing.assert_allclose(correction(x, liked, known), [*truth, 0.3], atol=0.1)
+    np.testing.assert_array_equal(correction(x[:0], liked[:0], known[:0]), np.zeros(4))
+    few = correction(x[:16], liked[:16], known[:16])
+    assert np.abs(few).max() < 0.2  # pulled to nothing
+    better = known[1000:] + corrected(x[1000:], correction(x[:1000], liked[:1000], known[:1000]))
+    assert auc(liked[1000:], better) > auc(liked[1000:], known[1000:])
+
+
+def test_cells_are_measured_once(tmp_path):
+    path, asked = tmp_path / "deep" / "cells.json", []
+
+    def run():
+        asked.append(1)
+        return 0.5
+
+    Cells(path).measure("a", 16, 0, run)
+    again = Cells(path)
+    again.measure("a", 16, 0, run)
+    again.measure("a", 16, 1, lambda: 0.7)
+    assert len(asked) == 1
+    assert again.means(16) == {"a": 0.6}
+    assert again.means(64) == {}
+
+
+def test_questions_are_counted_by_what_was_before_them():
+    rows = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "z"), ("a", "z"), ("c", "x")]
+    events = pl.DataFrame(rows, schema=["user", "item"], orient="row").with_columns(time=pl.int_range(1, 7))
+    items = pl.DataFrame({"item": ["x", "y", "z"], "title": ["X", "Y", "Z"]})
+    split = Split(read(events, items), np.array([TRAIN, TRAIN, TRAIN, TEST, TEST, TEST], np.uint8))
+    ranks = {OURS: [np.array([1.0, 20.0, 1.0])]}
+    of_user, of_item = by_count(
+        "found", split, np.array([3, 4, 5]), (0, 1, 3), ranks, lambda ranks, asked: hit_rate(ranks[asked], 10)
+    )
+    assert of_user.rows[0].metrics == {"0 (n=1)": (1.0,), "1 (n=1)": (1.0,), "2-3 (n=1)": (0.0,)}
+    assert of_item.rows[0].metrics == {"0 (n=1)": (1.0,), "1 (n=1)": (0.0,), "2-3 (n=1)": (1.0,)}
