@@ -33,10 +33,11 @@ def module(part: str) -> Measure:
 def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -> None:
     """Measures the parts, writes ``name.json`` after each, and prints what it holds."""
     path = Path("runs/bench" if setup.quick else "benchmarks/results") / f"{name}.json"
-    value = json.loads(path.read_text()) if path.is_file() else {"title": title, "claims": [], "parts": {}}
     for part, run in parts.items():
         typer.echo(f"· {part}", err=True)
         measured, claims = run(setup)
+        # Read now, as another part may have been measured meanwhile.
+        value = json.loads(path.read_text()) if path.is_file() else {"title": title, "claims": [], "parts": {}}
         tables: tuple[report.Table, ...] = measured.pop("tables", ())
         told = {"tables": [asdict(table) | {"verdict": table.verdict} for table in tables]} if tables else {}
         value["parts"][part] = {**report.facts(), "seed": 0, "quick": setup.quick, **measured, **told}
