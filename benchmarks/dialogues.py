@@ -9,7 +9,7 @@ ReDial's own list of films. Rows:
 - links: retrieval's collaborative part alone, fitted on the other dialogues as a shop would on its log;
 - m6rec, MovieLens alone: retrieve and rank as the service does, tuned on MovieLens and on no dialogue. Films that
   MovieLens knows keep its id, and so their links and statistics;
-- m6rec: the same tunings, with the other dialogues as the log of the shop, whose films count as liked and are linked.
+- m6rec: the same tunings in a shop whose log is the other dialogues alone: their films count as liked and are linked.
 
 All but the first keep to the wishes of the conversation (``Session.allows``), or don't, to see what those are worth.
 """
@@ -31,8 +31,10 @@ from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message, Session, read
 from m6rec.text import dialogues, links
 from m6rec.text.lexicon import Lexicon, tokens
+from m6rec.text.log import Log
+from m6rec.text.past import Past
 from m6rec.tuned import Tuned
-from m6rec.types import Event, Item
+from m6rec.types import Event, Item, User
 
 OURS, ELSEWHERE, POPULARITY = "m6rec", "m6rec, MovieLens alone", "popularity"
 CUTS = (1, 10, 50)
@@ -97,7 +99,7 @@ def table(
     """Recall over the first ``count`` dialogues.
 
     Args:
-        recommender: Tuned on MovieLens. Its catalogue becomes that of ReDial, and the other dialogues its log.
+        recommender: Tuned on MovieLens, which is its log. Its catalogue becomes that of ReDial.
         retrieve: Its retrieval task.
         rank: Its ranking task.
         items: Those of MovieLens.
@@ -128,9 +130,11 @@ def table(
     recommender.delete([item for item in items if item not in catalogue])
     recommender.upsert([item for item in known if item.id not in items])
     lists[ELSEWHERE] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
-    recommender.observe([Event(f"redial {dialogue}", item, 0, 5.0) for dialogue, item, _ in events])
-    recommender.swap(Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, fitted), rank)
-    lists[OURS] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
+    told = [Event(f"redial {dialogue}", item, 0, 5.0) for dialogue, item, _ in events]
+    log = Log(events=tuple(told), items=catalogue, users={event.user: User(event.user) for event in told})
+    linked = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, fitted)
+    shop = Recommender(linked, rank, log, Past(catalogue, rank.domain.likes).observe_all(told))
+    lists[OURS] = [[one.item.id for one in shop.suggest(session)] for session in sessions]
     understood = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
     logged, spoken = len(catalogue.keys() & items.keys()), sum(len(set(before)) for before in named)
     note = (

@@ -172,8 +172,8 @@ class Engine:
     ) -> list[Stream]:
         """``add`` for each prompt, with seeds that count on, and a constraint each or none at all."""
         seeded = (replace(sampling, seed=sampling.seed + number) for number in range(len(prompts)))
-        kept: Sequence[Constraint[Any] | None] = constraints or [None] * len(prompts)
-        return [self.add(*one) for one in zip(prompts, seeded, kept, strict=True)]
+        none: list[Constraint[Any] | None] = [None] * len(prompts)
+        return [self.add(*one) for one in zip(prompts, seeded, constraints or none, strict=True)]
 
     def cancel(self, stream: Stream) -> None:
         """Ends a text, if it isn't done, and frees its memory."""
