@@ -95,7 +95,7 @@ def test_nats_are_those_of_generation_step_by_step(monkeypatch, method, split):
         chosen.clear()
         ids = FOUNDATION.tokenizer.encode([draft.target])[0]
         longer = Only([*ids, 5])  # a token more, so that the model is asked what comes after the target
-        made = writer.write([draft], Sampling(max_tokens=len(ids) + 1), longer)[0]
+        made = writer.write([draft], Sampling(max_tokens=len(ids) + 1), [longer])[0]
         assert made.ids[: len(ids)] == tuple(ids)
         steps = [nats_V[token].item() for nats_V, token in zip(chosen, [*ids, END], strict=True)]
         assert counts[number] == len(steps)
