@@ -328,7 +328,7 @@ def _drop_unused(graph: Any) -> None:
 
 
 def _part(graph: Any, file: Path) -> None:
-    """Moves what a tuning adds to a file of its own, so that another tuning of the foundation leaves the graph as it is.
+    """Moves what a tuning adds to a file of its own, so that another tuning leaves the graph as it is.
 
     What the exporter has computed of the tuning ahead of time has no name that tells; so small numbers move as well.
     """

@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Fast
 
 from m6rec import assets, device
-from m6rec.device import CARD, ITEMS, LOWER, TOKENIZER, UPPER, Device
+from m6rec.device import ADAPTERS, CARD, ITEMS, LOWER, TOKENIZER, UPPER, Device
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
 from m6rec.text.past import Past
@@ -210,7 +211,7 @@ def test_many_candidates_are_scored_in_parts(context, serve, tmp_path):
     assert near(phone.rank(ids), here, ids)
 
 
-@pytest.mark.parametrize("name", [TOKENIZER, LOWER, UPPER, ITEMS])
+@pytest.mark.parametrize("name", [TOKENIZER, LOWER, UPPER, ADAPTERS, ITEMS])
 def test_a_damaged_file_is_refused(phone, folder, name):
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[:-1])
@@ -243,6 +244,15 @@ def test_a_card_is_refused(phone, folder, kind):
     write, message = CARDS[kind]
     (folder / CARD).write_text(write(json.loads((folder / CARD).read_text())))
     with pytest.raises(Exception, match=f"AssetError: .*{message}"):
+        phone.load()
+
+
+def test_a_graph_of_another_version_is_refused(phone, folder):
+    graph = onnx.load(folder / UPPER, load_external_data=False)
+    graph.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("later", 1, [1]))
+    onnx.save(graph, folder / UPPER)
+    reseal(folder)
+    with pytest.raises(Exception, match=r"AssetError: upper.onnx is of another m6rec .* its input later"):
         phone.load()
 
 
