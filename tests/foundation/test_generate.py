@@ -384,8 +384,5 @@ def test_prompts_that_are_not_allowed(foundation):
         with pytest.raises(ConfigError, match=message):
             engine.add(prompt, sampling, constraint)
     assert not engine.active
-    foundation.model.config = replace(foundation.model.config, end_ids=())
-    with pytest.raises(ConfigError, match="give stop_ids"):
-        engine.add(Prompt([5]), Sampling(), trie)
     with pytest.raises(ConfigError, match="depth is 5, but the foundation has 4 layers"):
         Engine(foundation, 5)
