@@ -372,6 +372,14 @@ def test_options_that_are_not_allowed(options, message):
         Sampling(**options)
 
 
+def test_a_foundation_without_an_end_ends_where_the_titles_do():
+    foundation = tiny.foundation(num_layers=4)
+    foundation.model.config = replace(foundation.model.config, end_ids=())
+    trie = TitleTrie(foundation.tokenizer, ["one", "two"])
+    made = Engine(foundation, DEPTH).generate([Prompt([5])], Sampling(max_tokens=20), [trie])[0]
+    assert (made.text, made.reason) in {("one", "stop"), ("two", "stop")}
+
+
 def test_prompts_that_are_not_allowed(foundation):
     engine = Engine(foundation, DEPTH)
     trie = TitleTrie(foundation.tokenizer, ["x"])
