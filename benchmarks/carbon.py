@@ -18,18 +18,17 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks import sets
 from benchmarks.joint import QUESTIONS, windows
 from benchmarks.latency import NUM_EVENTS
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.demo import LIKE
-from m6rec.domains import prepared
 from m6rec.evaluate import ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.foundation.states import StateCache
@@ -53,7 +52,7 @@ TASKS = (1, 3, 10)
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     torch.set_num_threads(1)  # time of the processor is then time of a core
-    made = prepared.prepare("movielens", "time", Path("runs/bench/evidence/movielens"))
+    made = sets.movielens_100k()
     foundation, log = load(DEFAULT), made.split.log
     questions = ask_all(named("like"), made.split, made.domain)
     config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)

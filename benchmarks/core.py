@@ -22,13 +22,12 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import parts
+from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import tunings
 from m6rec import zero_shot
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains import domain as domains
-from m6rec.domains import prepared
 from m6rec.evaluate import ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.report import Table
@@ -58,23 +57,19 @@ def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], founda
     config = TunedConfig(task="like", domain=name, foundation=foundation)
     questions, _, runs = tunings(config, split, domain, _sized(LIKE, setup), seeds, _folder(config, setup))
     scores = [one.scores(questions.rows[TEST]) for one in runs]
-    made = ranking_table(split, questions, domain, {OURS: scores}, seeds=seeds, progress=_tell)
+    made = ranking_table(split, questions, domain, {OURS: scores}, seeds=seeds, progress=parts.tell)
     return replace(made, title=f"Like-ranking, {name}, {foundation}")
-
-
-def _movielens() -> prepared.Prepared:
-    return prepared.prepare("movielens", "time", Path("runs/bench/core/movielens"))
 
 
 def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
-    made = _movielens()
+    made = sets.movielens_100k()
     config = TunedConfig(task="retrieve", domain="movielens", foundation=DEFAULT)
     training, folder = _sized(RETRIEVE, setup), _folder(config, setup)
     questions, links, runs = tunings(config, made.split, made.domain, training, setup.seeds, folder)
     items = list(made.split.log.items.values())
     vectors = {OURS: [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]}
-    tables = retrieval_tables(made.split, questions, made.domain, vectors, links=links, progress=_tell)
+    tables = retrieval_tables(made.split, questions, made.domain, vectors, links=links, progress=parts.tell)
     claims = []
     for metric in ("NDCG@10", "HitRate@10"):
         for table in tables:
@@ -85,9 +80,9 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def shots(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Likes of MovieLens by likelihood alone, and after few examples."""
-    made, foundation = _movielens(), load(DEFAULT)
+    made, foundation = sets.movielens_100k(), load(DEFAULT)
     tables = [
-        zero_shot.table(foundation, made.split, made.domain, way=way, seeds=seeds, progress=_tell)
+        zero_shot.table(foundation, made.split, made.domain, way=way, seeds=seeds, progress=parts.tell)
         for way, seeds in (("diary", setup.seeds), ("also-clicks", (0,)))
         if not setup.quick or way == "diary"
     ]
@@ -111,7 +106,7 @@ def clothes(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def gemma3(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's like-ranking on Gemma 3 with 270 million parameters."""
-    table = _ranking("movielens", _movielens().split, setup, (0,), "gemma3-270m")
+    table = _ranking("movielens", sets.movielens_100k().split, setup, (0,), "gemma3-270m")
     return _told([table], setup), [("gemma3-270m: test AUC", _mean(table, "AUC"), ">=", 0.770)]
 
 
@@ -129,10 +124,6 @@ def most_read(log: Log, setup: Setup) -> Log:
         users={user: log.users[user] for user in dict.fromkeys(event.user for event in events)},
         items={item: log.items[item] for item in dict.fromkeys(event.item for event in events)},
     )
-
-
-def _tell(name: str) -> None:
-    typer.echo(f"  {name}", err=True)
 
 
 def _told(tables: Sequence[Table], setup: Setup) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import sets
 from benchmarks.joint import QUESTIONS, windows
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.demo import OURS
-from m6rec.domains import prepared
 from m6rec.evaluate import ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc
@@ -41,7 +41,7 @@ MORE = 8
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
-    made, foundation = prepared.prepare("movielens", "time", HERE / "movielens"), load(DEFAULT)
+    made, foundation = sets.movielens_100k(), load(DEFAULT)
     likes, items = ask_all(named("like"), made.split, made.domain), list(made.split.log.items.values())
     users, judged, tested = (3, 2, 2) if setup.quick else (NUM_USERS, NUM_JUDGED, NUM_TESTED)
     training, validation, test = (

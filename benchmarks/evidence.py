@@ -34,7 +34,6 @@ from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
 from m6rec import baselines
 from m6rec.demo import LIKE, OURS, RETRIEVE
-from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, fit_links, vector_ranks
 from m6rec.foundation.checkpoint import DEFAULT
@@ -58,10 +57,6 @@ def _budget(setup: Setup) -> Budget:
     return QUICK if setup.quick else FULL
 
 
-def _tell(text: str) -> None:
-    typer.echo(f"  {text}", err=True)
-
-
 def _tuned(
     name: str, config: TunedConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
 ) -> tuple[Questions, Any, list[Tuned]]:
@@ -77,7 +72,7 @@ def ranked(
     config = TunedConfig(task="like", domain=task_domain, foundation=DEFAULT)
     questions, _, runs = _tuned(name, config, split, domain, LIKE, setup)
     found: dict[str, list[Floats]] = {OURS: [one.scores(questions.rows[TEST]) for one in runs]}
-    peers = rankers.ranking(split, domain, questions, _budget(setup), folder(name, _budget(setup)), tell=_tell)
+    peers = rankers.ranking(split, domain, questions, _budget(setup), folder(name, _budget(setup)), tell=parts.tell)
     table = rankers.table(f"Likes, {name}", split, questions, found | peers, _budget(setup), warm)
     events, labels = questions.events(TEST), questions.answers(TEST)
     users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
@@ -225,7 +220,7 @@ def retrieved(
     read = [ranks[order] for ranks in vector_ranks(split, questions, domain, vectors)]
     found = {OURS: ours, LINKS: [alone], TEXT: read}
     at = folder(name, _budget(setup))
-    peers = retrievers.retrieval(split, domain, _budget(setup), at, refit=refit, tell=_tell)
+    peers = retrievers.retrieval(split, domain, _budget(setup), at, refit=refit, tell=parts.tell)
     title = f"Retrieval, {name}"
     tables = list(retrievers.tables(title, split, domain, found | peers, _budget(setup), refit=refit))
     tables[0] = replace(tables[0], rows=(*tables[0].rows, *_published(name, tables[0].metric)))
@@ -258,19 +253,15 @@ def retrieved(
     return {"seed": list(setup.seeds), "tables": tuple(tables)}, claims
 
 
-def _movielens() -> prepared.Prepared:
-    return prepared.prepare("movielens", "time", NOWHERE / "movielens")
-
-
 def movielens_like(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's like-ranking."""
-    made = _movielens()
+    made = sets.movielens_100k()
     return ranked("movielens_like", "movielens", made.split, made.domain, setup)
 
 
 def movielens_retrieve(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
-    made = _movielens()
+    made = sets.movielens_100k()
     return retrieved("movielens_retrieve", "movielens", made.split, made.domain, setup, refit=False)
 
 
@@ -295,7 +286,7 @@ def _present(measure: parts.Measure) -> parts.Measure:
         try:
             return measure(setup)
         except AbsentError as error:
-            _tell(str(error))
+            parts.tell(str(error))
             return {"absent": str(error)}, []
 
     return measured

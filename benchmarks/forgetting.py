@@ -8,19 +8,18 @@ judged by reviews of clothes, which neither task has seen.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from benchmarks import sets
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.demo import LIKE
 from m6rec.domains import domain as domains
-from m6rec.domains import prepared
 from m6rec.evaluate import Questions, ask_all
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
@@ -38,7 +37,7 @@ FIRST, SECOND = "after likes", "after likes, then retrieval"
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
-    made = prepared.prepare("movielens", "time", Path("runs/bench/evidence/movielens"))
+    made = sets.movielens_100k()
     foundation = load(DEFAULT)
     asked = {task: ask_all(named(task), made.split, made.domain) for task in ("like", "retrieve")}
     items = list(made.split.log.items.values())

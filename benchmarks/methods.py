@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import sets
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.demo import LIKE
-from m6rec.domains import prepared
 from m6rec.evaluate import ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc
@@ -35,7 +34,7 @@ EPOCHS = 2
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
-    made = prepared.prepare("movielens", "time", Path("runs/bench/evidence/movielens"))
+    made = sets.movielens_100k()
     questions, foundation = ask_all(named("like"), made.split, made.domain), load(DEFAULT)
     config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
     cache = tuned.create(config, foundation, assets.home() / "states").cache

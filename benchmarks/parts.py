@@ -20,6 +20,11 @@ Measure = Callable[[Setup], tuple[dict[str, Any], Claims]]
 """Returns what is written as it is, but for ``tables``, which are those of ``m6rec.report``; and the claims."""
 
 
+def tell(text: str) -> None:
+    """Says what is being done."""
+    typer.echo(f"  {text}", err=True)
+
+
 def module(part: str) -> Measure:
     """``measure`` of the module of this package that has the part's name, which is imported when it is needed."""
 

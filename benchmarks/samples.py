@@ -30,7 +30,6 @@ from benchmarks import sets
 from benchmarks.setup import Claims, Setup, research
 from m6rec import assets, baselines, tuned
 from m6rec.demo import LIKE, OURS
-from m6rec.domains import prepared
 from m6rec.evaluate import Questions, ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc
@@ -84,7 +83,7 @@ class Cells:
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     kind = "quick" if setup.quick else "full"
-    made = prepared.prepare("movielens", "time", HERE / "movielens")
+    made = sets.movielens_100k()
     questions = ask_all(named("like"), made.split, made.domain)
     config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
     first = tuned.create(config, load(DEFAULT), assets.home() / "states")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from m6rec import baselines
-from m6rec.domains import amazon, movielens
+from m6rec.domains import amazon, movielens, prepared
 from m6rec.domains.domain import Domain
 from m6rec.metrics import auc, hit_rate, ndcg, uauc
 from m6rec.text import leaks
@@ -72,6 +72,11 @@ class Set:
     split: Split
     domain: Domain
     warm: NDArray[np.bool_]
+
+
+def movielens_100k() -> prepared.Prepared:
+    """MovieLens-100k, split by time as in the demo."""
+    return prepared.prepare("movielens", "time", Path("runs/bench/movielens"))
 
 
 def ml1m_collm(folder: Path) -> Set:

@@ -21,13 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks import sets
 from benchmarks.core import most_read
 from benchmarks.samples import normed
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, baselines, tuned, writer
 from m6rec.cli import bar
 from m6rec.domains import domain as domains
-from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, ask_all, draft_all
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
@@ -219,7 +219,7 @@ def _fresh(foundation: Foundation, settings: Sequence[Setting]) -> Tuning:
 
 
 def _splits(setup: Setup) -> dict[str, Split]:
-    made = prepared.prepare("movielens", "time", Path("runs/bench/evidence/movielens"))
+    made = sets.movielens_100k()
     books, clothes = (domains.load(domains.named(name)) for name in ("books", "clothes"))
     return {
         "movielens": made.split,

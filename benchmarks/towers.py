@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks import sets
 from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import tunings
 from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.demo import LIKE, OURS
-from m6rec.domains import prepared
 from m6rec.evaluate import Questions, ask_all
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.metrics import auc
@@ -56,7 +56,7 @@ class Towers(nn.Module):
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
-    made = prepared.prepare("movielens", "time", HERE / "movielens")
+    made = sets.movielens_100k()
     foundation, items = load(DEFAULT), list(made.split.log.items.values())
     size_of = "quick" if setup.quick else "full"
     training = replace(LIKE, epochs=1) if setup.quick else LIKE

@@ -39,7 +39,7 @@ from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
 from m6rec.text import leaks
 from m6rec.text.batch import Row
-from m6rec.text.links import MAX_LIKES, NEW_EVERY, Links
+from m6rec.text.links import MAX_LIKES, NEW_EVERY, Links, sparse_rows
 from m6rec.text.links import fit as link
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS, Past
@@ -415,7 +415,8 @@ def mixed_ranks(
     """Rank of each target, from 1, where known and new items are retrieved apart and put together by ``mixed``."""
     scores_QI = np.where(new_I, cosine_QI, cosine_QI + pulls_QI)
     known_QI = np.where(seen_QI | new_I, -np.inf, scores_QI)
-    first = min(NEW_EVERY - 1, len(new_I))
+    between = NEW_EVERY - 1
+    first = min(between, len(new_I))
     ahead_QN = np.argpartition(-known_QI, first - 1, 1)[:, :first]
     near_QN = np.take_along_axis(np.where(np.isneginf(known_QI), -np.inf, cosine_QI), ahead_QN, 1)
     early_Q = np.where(seen_QI | ~new_I, -np.inf, cosine_QI).max(1) > near_QN.max(1)
@@ -428,9 +429,8 @@ def mixed_ranks(
         others = new_I != is_new
         own = ranks(scores_QI[rows], targets_Q[rows], seen_QI[rows] | others)
         most = (others & ~seen_QI[rows]).sum(1)
-        before = (
-            own * (NEW_EVERY - 1) + late_Q[rows] if is_new else np.maximum(own - 1 - late_Q[rows], 0) // (NEW_EVERY - 1)
-        )
+        late = late_Q[rows]
+        before = own * between + late if is_new else np.maximum(own - 1 - late, 0) // between
         result[rows] = own + np.minimum(before, most)
     return result
 
@@ -533,8 +533,6 @@ def _pulls(split: Split, domain: Domain, positions: Ints, links: Links) -> NDArr
 
 def _histories(split: Split, domain: Domain, positions: Ints) -> tuple[csr_matrix, csr_matrix]:
     """(likes before each event, everything seen before it), each [len(positions), items]."""
-    from scipy.sparse import csr_matrix
-
     rows: tuple[list[Ints], list[Ints]] = (
         [np.zeros(0, np.int64)] * len(positions),
         [np.zeros(0, np.int64)] * len(positions),
@@ -544,8 +542,6 @@ def _histories(split: Split, domain: Domain, positions: Ints) -> tuple[csr_matri
         rows[1][place] = np.unique(np.array(seen, np.int64))
 
     def matrix(lists: list[Ints]) -> csr_matrix:
-        ends = np.concatenate([[0], np.cumsum([len(row) for row in lists])])
-        columns = np.concatenate(lists)
-        return csr_matrix((np.ones(len(columns), np.float32), columns, ends), shape=(len(lists), len(split.log.items)))
+        return sparse_rows([(row, np.ones(len(row))) for row in lists], len(split.log.items))
 
     return matrix(rows[0]), matrix(rows[1])

@@ -19,7 +19,6 @@ from benchmarks import parts, sets
 from benchmarks.peers import FULL, QUICK, Budget, Peer, folder, rankers, retrievers
 from benchmarks.peers.search import RESULTS, told
 from benchmarks.setup import Claims, Setup, research
-from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import ask_all
 from m6rec.tasks.task import named
@@ -34,7 +33,7 @@ def _rank(name: str, split: Split, domain: Domain, setup: Setup, made: sets.Set 
     budget = _budget(setup)
     at = folder(name, budget)
     questions = ask_all(named("like"), split, domain)
-    found = rankers.ranking(split, domain, questions, budget, at, tell=_tell)
+    found = rankers.ranking(split, domain, questions, budget, at, tell=parts.tell)
     warm = None if made is None else made.warm
     table = rankers.table(f"Tuned peers, likes, {name}", split, questions, found, budget, warm)
     return {"tables": (table,), **_facts(name, rankers.PEERS, at)}
@@ -43,7 +42,7 @@ def _rank(name: str, split: Split, domain: Domain, setup: Setup, made: sets.Set 
 def _retrieve(name: str, split: Split, domain: Domain, setup: Setup, *, refit: bool) -> dict[str, Any]:
     budget = _budget(setup)
     at = folder(name, budget)
-    found = retrievers.retrieval(split, domain, budget, at, refit=refit, tell=_tell)
+    found = retrievers.retrieval(split, domain, budget, at, refit=refit, tell=parts.tell)
     tables = retrievers.tables(f"Tuned peers, retrieval, {name}", split, domain, found, budget, refit=refit)
     return {"tables": tables, **_facts(name, retrievers.PEERS, at)}
 
@@ -52,10 +51,6 @@ def _facts(name: str, peers: Sequence[Peer[Any, Any]], at: Path) -> dict[str, An
     searched = told(peers, at)
     seed = max((one["seeds"] for one in searched), key=len)
     return {"seed": seed, "optuna": version("optuna"), "searched": searched, "published": sets.PUBLISHED.get(name, {})}
-
-
-def _movielens() -> prepared.Prepared:
-    return prepared.prepare("movielens", "time", RESULTS / "movielens")
 
 
 def ml1m_collm(setup: Setup) -> tuple[dict[str, Any], Claims]:
@@ -78,13 +73,13 @@ def amazon_toys(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def movielens_like(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's like-ranking."""
-    made = _movielens()
+    made = sets.movielens_100k()
     return _rank("movielens_like", made.split, made.domain, setup, None), []
 
 
 def movielens_retrieve(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
-    made = _movielens()
+    made = sets.movielens_100k()
     return _retrieve("movielens_retrieve", made.split, made.domain, setup, refit=False), []
 
 
@@ -95,10 +90,6 @@ PARTS: dict[str, parts.Measure] = {
     "movielens_like": movielens_like,
     "movielens_retrieve": movielens_retrieve,
 }
-
-
-def _tell(text: str) -> None:
-    typer.echo(f"  {text}", err=True)
 
 
 def main(

@@ -27,7 +27,7 @@ from m6rec.errors import DataError, ExtraError
 from m6rec.metrics import hit_rate, mrr, ndcg, ranks
 from m6rec.report import Row, Table
 from m6rec.text import leaks
-from m6rec.text.links import inverse
+from m6rec.text.links import inverse, sparse_rows
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.types import Event, Item
 
@@ -82,10 +82,8 @@ Scorer = Callable[[Asked], Floats]
 
 def weighted(histories: Sequence[Ints], num_items: int, memory: float) -> csr_matrix:
     """Histories as rows in which each item weighs ``memory`` of the one after it."""
-    ends = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
-    columns = np.concatenate([np.zeros(0, np.int64), *histories])
-    weights = np.concatenate([np.zeros(0), *(memory ** np.arange(len(h) - 1, -1, -1.0) for h in histories)])
-    found = csr_matrix((weights.astype(np.float32), columns, ends), (len(histories), num_items))
+    rows = [(items, memory ** np.arange(len(items) - 1, -1, -1.0)) for items in histories]
+    found = sparse_rows(rows, num_items)
     found.sum_duplicates()
     return found
 

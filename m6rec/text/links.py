@@ -235,26 +235,27 @@ def _chosen(numbers: dict[str, int], likes: Sequence[Sequence[int]], progress: C
     drawn = [asked[number] for number in np.random.default_rng(0).permutation(len(asked))[:MAX_ASKED]]
     earlier = [row[:start] for row, start in zip(likes, starts, strict=True)]
     following = _next(earlier, len(numbers))
-    found: list[tuple[float, Links]] = []
+    choices: list[Links] = []
     for number, sizes in enumerate(FITS, start=1):
         progress(number)
         factor_IF = _alike(earlier, len(numbers), *sizes)
-        for memory in MEMORIES:
-            links = Links(numbers, factor_IF, *following, *sizes, memory)
-            gain_W = np.zeros(len(WEIGHTS))
-            for before, target in drawn:
-                rows = np.array(before[: -MAX_LIKES - 1 : -1], np.int64)
-                pull_WI = links.next(rows) + np.array(WEIGHTS)[:, None] * links.alike(rows)
-                pull_WI[:, before] = -np.inf
-                ahead_W = (pull_WI > pull_WI[:, [target]]).sum(1) + (pull_WI == pull_WI[:, [target]]).sum(1) / 2
-                gain_W += np.where(ahead_W < 10, 1 / np.log2(ahead_W + 1.5), 0)
-            found += [(gain, replace(links, weight=weight)) for gain, weight in zip(gain_W, WEIGHTS, strict=True)]
-    return max(found, key=lambda one: one[0])[1]
+        choices += [Links(numbers, factor_IF, *following, *sizes, memory) for memory in MEMORIES]
+    gain_CW = np.zeros((len(choices), len(WEIGHTS)))
+    for before, target in drawn:
+        rows = np.array(before[: -MAX_LIKES - 1 : -1], np.int64)
+        next_I = choices[0].next(rows)  # the same for all
+        for gain_W, links in zip(gain_CW, choices, strict=True):
+            pull_WI = next_I + np.array(WEIGHTS)[:, None] * links.alike(rows)
+            pull_WI[:, before] = -np.inf
+            ahead_W = (pull_WI > pull_WI[:, [target]]).sum(1) + (pull_WI == pull_WI[:, [target]]).sum(1) / 2
+            gain_W += np.where(ahead_W < 10, 1 / np.log2(ahead_W + 1.5), 0)
+    choice, weight = np.unravel_index(gain_CW.argmax(), gain_CW.shape)
+    return replace(choices[choice], weight=WEIGHTS[weight])
 
 
 def _alike(likes: Sequence[Sequence[int]], num_items: int, confidence: float, regularisation: float) -> Floats:
     """Factors of each item, [I, F]."""
-    liked_UI = _matrix([(row, np.ones(len(row))) for row in likes], num_items)
+    liked_UI = sparse_rows([(row, np.ones(len(row))) for row in likes], num_items)
     return np.asarray(factorise(liked_UI, NUM_FACTORS, regularisation, confidence).item_factors)
 
 
@@ -266,7 +267,7 @@ def _next(likes: Sequence[Sequence[int]], num_items: int) -> tuple[NDArray[np.in
             known = row[max(0, end - NEXT_LIKES) : end]
             before.append((known, NEXT_MEMORY ** np.arange(len(known) - 1, -1, -1)))
             after.append(([row[end]], np.ones(1)))
-    before_PI, after_PI = _matrix(before, num_items), _matrix(after, num_items)
+    before_PI, after_PI = sparse_rows(before, num_items), sparse_rows(after, num_items)
     inverse_II = inverse((before_PI.T @ before_PI).toarray(), NEXT_REGULARISATION)
     weight_II = ((before_PI.T @ after_PI).T @ inverse_II).T
     order_IK = np.argsort(-weight_II, axis=1, kind="stable")[:, :NUM_LINKS]
@@ -325,8 +326,10 @@ def factorise(
     return model
 
 
-def _matrix(rows: Sequence[tuple[Sequence[int], NDArray[np.floating]]], num_items: int) -> csr_matrix:
-    """Rows of (columns, values), sparse [len(rows), num_items]."""
+def sparse_rows(
+    rows: Sequence[tuple[Sequence[int] | NDArray[np.int64], NDArray[np.floating]]], num_items: int
+) -> csr_matrix:
+    """Rows of (columns, values) as a matrix [len(rows), num_items] in float32; a column may come twice."""
     from scipy.sparse import csr_matrix
 
     ends = np.concatenate([[0], np.cumsum([len(columns) for columns, _ in rows])]).astype(np.int64)
