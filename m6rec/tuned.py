@@ -178,9 +178,10 @@ class Tuned:
             states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
         blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
         if batch.signals_BCF.shape[2]:
-            added_BCD = mixture.inject(_tensor(batch.signals_BCF, device))
-            at_last_BCM = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2])
-            blocks_BCMD = blocks_BCMD + at_last_BCM[..., None] * added_BCD[:, :, None]
+            added_BC1D = mixture.inject(_tensor(batch.signals_BCF, device))[:, :, None]
+            if blocks_BCMD.shape[2] > 1:
+                added_BC1D = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2])[..., None] * added_BC1D
+            blocks_BCMD = blocks_BCMD + added_BC1D
         return states_BND, blocks_BCMD
 
     def answer(self, asked: Sequence[tuple[Known, Row]]) -> tuple[list[NDArray[np.floating]], list[Known]]:
@@ -466,6 +467,8 @@ def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
 
 def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:
     """The state at one place of each block; C may be several dimensions."""
+    if hidden_CMD.shape[-2] == 1:  # most blocks, and a fortieth of a request to gather
+        return hidden_CMD.squeeze(-2)
     index_C1D = place_C[..., None, None].expand(*place_C.shape, 1, hidden_CMD.shape[-1])
     return hidden_CMD.gather(-2, index_C1D).squeeze(-2)
 
