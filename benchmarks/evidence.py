@@ -7,6 +7,7 @@ Parts, each of which can be run alone (``--part``):
 - samples: how many examples each method needs (``benchmarks.samples``);
 - methods: tuning methods at one number of parameters (``benchmarks.methods``);
 - forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
+- pretraining: the foundation that read on in behaviours, and as shipped (``benchmarks.pretraining``);
 - together: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
 - towers, cross: two towers, and a cross-encoder, on the same foundation;
 - carbon: energy of tuning and ranking (``benchmarks.carbon``).
@@ -300,7 +301,7 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "amazon_toys": _present(_purchases("amazon_toys")),
     **{
         name: parts.module(name)
-        for name in ("samples", "methods", "forgetting", "together", "towers", "cross", "carbon")
+        for name in ("samples", "methods", "forgetting", "pretraining", "together", "towers", "cross", "carbon")
     },
 }
 
