@@ -81,7 +81,7 @@ class Budget:
 
 
 FULL = Budget(texts=480, held=200, asked=2_000, rows=0, training=TrainConfig(epochs=2))
-QUICK = Budget(texts=16, held=8, asked=50, rows=6, training=TrainConfig(epochs=1))
+QUICK = Budget(texts=16, held=8, asked=50, rows=2, training=TrainConfig(epochs=1))
 READING = TrainConfig(epochs=1, learning_rate=1e-4, average=0.0)
 
 
@@ -199,7 +199,8 @@ def _read_on(split: Split, domain: Domain, budget: Budget, at: Path) -> dict[str
         note.write_text(json.dumps(card, indent=1) + "\n")
         tokenizer = at / "tokenizer.json"
         foundation.tokenizer.save(tokenizer)
-        checkpoint.save(foundation.model, foundation.model.config.to_hf(), tokenizer, at / "foundation")
+        written = foundation.model.to(torch.bfloat16)  # as it is used from now on
+        checkpoint.save(written, written.config.to_hf(), tokenizer, at / "foundation")
     found: dict[str, float] = json.loads(note.read_text())
     return found
 
