@@ -124,8 +124,8 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         ours=READ_ON,
         note=f"{card['texts']} texts of the training part, {card['tokens']} tokens, {card['steps']} steps, "
         f"{card['processor s']:.0f} processor seconds; then the last layer is tuned for "
-        f"{budget.training.epochs} epochs; one seed. Untuned: the first {budget.asked} test events. {budget.held} texts of the "
-        "validation part, and as many reviews.",
+        f"{budget.training.epochs} epochs; one seed. Untuned: the first {budget.asked} test events. "
+        f"{budget.held} texts of the validation part, and as many reviews.",
     )
     before, after = rows
 
