@@ -4,6 +4,7 @@ Parts, each of which can be run alone (``--part``):
 
 - sizes: each technique of ``m6rec shrink`` alone and all together, and every exit, beside the teacher, beside training
   without a teacher, and beside a model that is told nothing of any text;
+- exits: reading that stops by confidence, beside exits by depth (``benchmarks/exits.py``);
 - bundles: the folders of ``m6rec export``, in MB, with the AUC and the times of a device that has nothing else;
 - parity: scores and tokens of those folders beside torch's;
 - browser: such folders in Chromium (``benchmarks/browser.py``).
@@ -214,16 +215,26 @@ class _Bench:
         It reads the states of ``one`` as they are, or with ``folder`` after an epoch with them and the upper half of
         ``one``.
         """
+        return {"AUC, words alone": (_auc(self.to_words(one, folder), self.asked_by_words[TEST]),)}
+
+    def to_words(self, one: Tuned, folder: Path | None = None) -> Tuned:
+        """The teacher's tuning to words on the foundation and the states of ``one``; see ``quality_of_words``."""
         questions, teacher = self.words
         reader = tuned.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
         reader.tuning.load_state_dict(teacher.tuning.state_dict())
         if folder is not None:
             self._tune_to_words(reader, questions, folder, folder.parent.name, 1)
-        rows = questions.rows[TEST]
+        return reader
+
+    @cached_property
+    def asked_by_words(self) -> dict[int, list[Row]]:
+        """The questions without statistics that are judged by, by part; of the test part those of ``on_device``."""
+        rows = {part: list(self.words[0].rows[part]) for part in (VALID, TEST)}
         if self.setup.quick:
             asked = np.concatenate([row.events for row in self.on_device])
-            rows = [row.only(np.isin(row.events, asked)) for row in rows if np.isin(row.events, asked).any()]
-        return {"AUC, words alone": (_auc(reader, rows),)}
+            kept = [(row, np.isin(row.events, asked)) for row in rows[TEST]]
+            rows[TEST] = [row.only(keep) for row, keep in kept if keep.any()]
+        return rows
 
 
 def _borrow(recipe: Recipe, folder: Path) -> None:
@@ -312,6 +323,22 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         claims.append(("small: lead over no teacher in AUC by words alone", lead, ">", 0.0))
     table = Table(title="Like-ranking by small models", metric="AUC, device", rows=tuple(rows))
     return {"tables": (table,), "cards": cards, "questions": len(bench.on_device)}, claims
+
+
+def exits(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """Whether a text should leave the student where its state rests."""
+    from benchmarks import exits as study
+
+    bench = _bench(setup)
+    learned, held_out = shrink.texts_of(bench.teacher.task, bench.teacher.domain, bench.log, SMALL)
+    return study.Study(
+        teacher=bench.teacher,
+        learned=learned,
+        held_out=held_out,
+        words=bench.asked_by_words,
+        to_words=bench.to_words,
+        on_device=bench.on_device,
+    ).of({name: (bench.small(name)[0], bench.folder(name)) for name in ("small",)})
 
 
 def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
@@ -473,7 +500,13 @@ def _fuzzed(count: int = 2_000) -> list[str]:
     return texts
 
 
-PARTS: dict[str, parts.Measure] = {"sizes": sizes, "bundles": bundles, "parity": parity, "browser": browser}
+PARTS: dict[str, parts.Measure] = {
+    "sizes": sizes,
+    "exits": exits,
+    "bundles": bundles,
+    "parity": parity,
+    "browser": browser,
+}
 
 
 def main(
