@@ -108,12 +108,16 @@ class _Bench:
         self.teacher = tuned.load(
             setup.run, load(tuned.read_config(setup.run).foundation), store=assets.home() / "states"
         )
-        self.questions = self._ask(TASK)
 
     def _ask(self, task: tasks.Task) -> Questions:
         questions = ask_all(task, self.made.split, self.domain)
         check_leaks(self.made.split, questions)
         return questions
+
+    @cached_property
+    def questions(self) -> Questions:
+        """The questions of all parts, as the server asks them."""
+        return self._ask(TASK)
 
     @cached_property
     def start(self) -> int:
@@ -185,7 +189,7 @@ class _Bench:
             card = shrink.shrink(
                 self.teacher,
                 self.log,
-                self.questions.rows,
+                {} if (folder / shrink.CARD).exists() else self.questions.rows,
                 recipe,
                 folder,
                 lessons=FOLDER / "lessons",
@@ -337,7 +341,6 @@ def exits(setup: Setup) -> tuple[dict[str, Any], Claims]:
         held_out=held_out,
         words=bench.asked_by_words,
         to_words=bench.to_words,
-        on_device=bench.on_device,
     ).of({name: (bench.small(name)[0], bench.folder(name)) for name in ("small",)})
 
 

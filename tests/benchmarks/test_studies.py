@@ -2,13 +2,10 @@
 
 import numpy as np
 import polars as pl
-import pytest
 
 from benchmarks.evidence import OURS, by_count
-from benchmarks.exits import COSINE, DEVICE, LEAD, OPERATIONS, VALIDATION, WORDS, above, calm, left_after, told
 from benchmarks.samples import Cells, corrected, correction
 from m6rec.metrics import auc, hit_rate
-from m6rec.report import Row
 from m6rec.text.log import TEST, TRAIN, Split, read
 
 
@@ -53,33 +50,3 @@ def test_questions_are_counted_by_what_was_before_them():
     )
     assert of_user.rows[0].metrics == {"0 (n=1)": (1.0,), "1 (n=1)": (1.0,), "2-3 (n=1)": (0.0,)}
     assert of_item.rows[0].metrics == {"0 (n=1)": (1.0,), "1 (n=1)": (0.0,), "2-3 (n=1)": (1.0,)}
-
-
-def test_a_text_is_left_where_its_state_rests():
-    agreement_NT = np.array([[0.9, 0.2, 0.9, 0.2], [0.2, 0.9, 0.9, 0.2], [0.9, 0.9, 0.9, 0.9]], np.float32)
-    np.testing.assert_array_equal(left_after(agreement_NT, 0.5, 1), [2, 3, 2, 4])
-    np.testing.assert_array_equal(left_after(agreement_NT, 0.5, 2), [4, 4, 3, 4])  # 4 is the last
-    np.testing.assert_array_equal(left_after(agreement_NT, 0.95, 1), [4, 4, 4, 4])
-    for patience in (1, 2):
-        rest_T = calm(agreement_NT, patience)
-        for threshold in (0.1, 0.2, 0.5, 0.9):
-            early_T = left_after(agreement_NT, threshold, patience) < 4
-            np.testing.assert_array_equal(early_T, rest_T >= np.float32(threshold))
-
-
-def test_who_is_told_leaves_where_least_is_lost():
-    cosine_NT = np.array([[0.5, 0.1, 0.5], [0.6, 0.8, 0.5], [0.9, 0.8, 0.51]], np.float32)
-    np.testing.assert_array_equal(told(cosine_NT, 0.3), [3, 2, 3])
-    np.testing.assert_array_equal(told(cosine_NT, 1.0), [3, 2, 1])
-
-
-def test_a_rule_is_compared_with_exits_at_as_many_operations():
-    def row(name, operations, quality):
-        return Row(
-            method=name,
-            metrics=dict.fromkeys((COSINE, VALIDATION, WORDS, DEVICE), (quality,)) | {OPERATIONS: (operations,)},
-        )
-
-    first, second, rule = above([row("layer 1", 1.0, 0.5), row("layer 2", 2.0, 0.7), row("rule", 1.5, 0.65)], 2)
-    assert (first.method, second.method) == ("layer 1", "layer 2")
-    assert rule.mean(f"{WORDS}, {LEAD}") == pytest.approx(0.05)
