@@ -244,10 +244,12 @@ class _Bench:
 def _borrow(recipe: Recipe, folder: Path) -> None:
     """Copies what was distilled for another recipe, where they differ in what comes after alone."""
     wanted = {name: value for name, value in asdict(recipe).items() if name not in AFTER}
-    for other in FOLDER.glob("*/" + shrink.CARD):
-        theirs = json.loads(other.read_text())["recipe"]
-        distilled = other.parent / "distilling"
-        if distilled.is_dir() and {name: theirs[name] for name in wanted} == wanted and not folder.exists():
+    for distilled in FOLDER.glob("*/distilling"):
+        card = distilled.parent / shrink.CARD
+        if not card.exists():
+            continue
+        theirs = json.loads(card.read_text())["recipe"]
+        if {name: theirs[name] for name in wanted} == wanted and not folder.exists():
             shutil.copytree(distilled, folder / "distilling")
 
 

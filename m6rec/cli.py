@@ -141,6 +141,9 @@ def tune(
     epochs: int = 3,
     learning_rate: float = 2e-3,
     patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better one; 0 never.")] = 0,
+    pairwise: Annotated[
+        float, typer.Option(help="Of scores: share of the loss, 0 to 1, that orders a user's own items pair by pair.")
+    ] = 0.0,
     seed: int = 0,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
@@ -160,7 +163,7 @@ def tune(
     from m6rec.writer import create as create_writer
 
     made = prepared.load(data)
-    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, seed=seed)
+    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, pairwise=pairwise, seed=seed)
     config = (WriterConfig if writing.writes(task) else TunedConfig)(
         task=task,
         domain=made.domain_name,
