@@ -83,6 +83,9 @@ RECIPES = {
     "small, tuned to a device": replace(SMALL, alone=True),
     "tiny, 50 % of the weights zero": replace(TINY, sparsity=0.5),
 }
+DEEP = "deep"
+MADE = {**RECIPES, DEEP: replace(SMALL, num_layers=6, tuning_epochs=0)}
+"""… and a student for ``exits`` alone, which has more layers to leave out."""
 AFTER = ("logits", "labels", "upper_neurons", "upper_heads", "alone", "tuning_epochs", "tuning_learning_rate")
 """Switches of what comes after a student has been distilled."""
 QUICK = ("small", "swift")
@@ -180,7 +183,7 @@ class _Bench:
 
     def small(self, name: str) -> tuple[Tuned, dict[str, Any]]:
         """(the small model of a recipe, its card), made where it is not there."""
-        recipe = RECIPES[name]
+        recipe = MADE[name]
         if self.setup.quick:
             recipe = replace(recipe, epochs=1, tuning_epochs=0)
         folder = self.folder(name)
@@ -337,13 +340,14 @@ def exits(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
     bench = _bench(setup)
     learned, held_out = shrink.texts_of(bench.teacher.task, bench.teacher.domain, bench.log, SMALL)
+    names = ("small",) if setup.quick else ("small", DEEP)
     return study.Study(
         teacher=bench.teacher,
         learned=learned,
         held_out=held_out,
         words=bench.asked_by_words,
         to_words=bench.to_words,
-    ).of({name: (bench.small(name)[0], bench.folder(name)) for name in ("small",)})
+    ).of({name: (bench.small(name)[0], bench.folder(name)) for name in names})
 
 
 def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:

@@ -98,7 +98,7 @@ class Study:
         for patience in PATIENCE[: len(exits) - 2]:
             for share in SHARES:
                 threshold = float(np.quantile(calm(rest[:, : len(self.learned)], patience), 1 - share))
-                rule = f"leaves at {threshold:.3f}" + f", {patience} in a row" * (patience > 1)
+                rule = f"leaves at {threshold:.5f}" + f", {patience} in a row" * (patience > 1)
                 rules[rule] = f"{share:g}-{patience}", left_after(rest, threshold, patience)
         rules["told"] = "told", told(cosine_NT, TOLD)
         rows = []
