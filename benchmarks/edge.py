@@ -39,8 +39,9 @@ from m6rec.cli import bar
 from m6rec.device import LOWER, TOKENIZER, UPPER, Device
 from m6rec.domains import prepared
 from m6rec.edge import shrink
+from m6rec.edge.card import fidelity
 from m6rec.edge.export import export, send
-from m6rec.edge.shrink import Recipe
+from m6rec.edge.recipe import Recipe
 from m6rec.evaluate import Questions, ask_all, check_leaks
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import States
@@ -318,7 +319,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         metrics = {
             "M operations a text": (card["operations"]["to read a text, by layers"][layers - 1] / 1e6,),
             **bench.all_quality(left, bench.folder("small"), f"words-{layers}"),
-            "cosine, items held out": (shrink.fidelity(left, teacher, held_out)["cosine"],),
+            "cosine, items held out": (fidelity(left, teacher, held_out)["cosine"],),
         }
         rows.append(TableRow(method=f"small, exit after layer {layers}", metrics=metrics))
     by_name = {row.method: row for row in rows}

@@ -121,7 +121,7 @@ class Study:
         )
 
     def _cosine(self, states_NTD: Tensor) -> NDArray[np.float32]:
-        """Of every layer's states with the teacher's, as ``shrink.fidelity`` has them."""
+        """Of every layer's states with the teacher's, as ``edge.card.fidelity`` has them."""
         theirs_TD = self.teacher.cache.fetch([*self.learned, *self.held_out]).tokens_TD.float()
         held_out_TD = theirs_TD[len(self.learned) :]
         mean_D, spread_D = held_out_TD.mean(0), held_out_TD.std(0).clamp_min(1e-3)

@@ -20,6 +20,7 @@ from benchmarks.exits import (
     told,
 )
 from m6rec.edge import shrink
+from m6rec.edge.card import fidelity
 from m6rec.report import Row
 from m6rec.text.log import TEST, VALID
 from tests import pocket
@@ -83,8 +84,8 @@ def test_a_study_of_a_small_student(tmp_path):
         )
     whole = small.scores(pocket.rows())
     np.testing.assert_allclose(asked[2].scores(pocket.rows()), whole, atol=1e-5)  # left after the last layer
-    fidelity = shrink.fidelity(shrink.at_exit(small, 2), teacher, held_out)["cosine"]
-    assert depths[1].mean(COSINE) == pytest.approx(fidelity, abs=1e-5)
+    cosine = fidelity(shrink.at_exit(small, 2), teacher, held_out)["cosine"]
+    assert depths[1].mean(COSINE) == pytest.approx(cosine, abs=1e-5)
     for row, share in zip(rules[:3], (0.25, 0.5, 0.75), strict=True):
         assert row.mean("layers a text") == pytest.approx(3 - share, abs=0.15)
     assert [claim[2] for claim in claims] == ["<="]
