@@ -8,6 +8,7 @@ Parts, each of which can be run alone (``--part``):
 - within: likes ordered within a user, all asked at one moment (``benchmarks.within``);
 - methods: tuning methods at one number of parameters (``benchmarks.methods``);
 - forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
+- pretraining: the foundation that read on in behaviours, and as shipped (``benchmarks.pretraining``);
 - together: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
 - towers, cross: two towers, and a cross-encoder, on the same foundation;
 - carbon: energy of tuning and ranking (``benchmarks.carbon``).
@@ -282,7 +283,7 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "within": _present(parts.module("within")),
     **{
         name: parts.module(name)
-        for name in ("samples", "methods", "forgetting", "together", "towers", "cross", "carbon")
+        for name in ("samples", "methods", "forgetting", "pretraining", "together", "towers", "cross", "carbon")
     },
 }
 

@@ -57,13 +57,13 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Cells:
-    """AUC by method, number of examples and draw; what was measured before is not measured again."""
+    """Values by method, number of examples (or another column) and draw; what is known is not measured again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.values: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text()) if path.is_file() else {}
 
-    def measure(self, method: str, count: int, draw: int, run: Callable[[], float]) -> None:
+    def measure(self, method: str, count: int | str, draw: int, run: Callable[[], float]) -> None:
         """Keeps what ``run`` returns, unless it is known."""
         cells = self.values.setdefault(method, {}).setdefault(f"{count}", {})
         if f"{draw}" not in cells:

@@ -34,6 +34,9 @@ SWITCH_S = 5e-4
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Data = Annotated[Path, typer.Option(help="Folder that `m6rec prepare` made.")]
 Foundation = Annotated[str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")]
+ExitAfter = Annotated[
+    int | None, typer.Option(help="Upper layers to run of a ranking task that was tuned with more; all by default.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="bfloat16 or float32.")]
 
@@ -217,6 +220,7 @@ def evaluate(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
     texts: Annotated[int, typer.Option(help="Texts to write and compare, of a task that writes.", min=0)] = 200,
+    exit_after: ExitAfter = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
@@ -235,7 +239,9 @@ def evaluate(
     made = prepared.load(data)
     foundation = load(source, dtype=dtype, device=device)
     is_text = writing.writes(task)
-    tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation)
+    if exit_after and is_text:
+        raise ConfigError(f"task {task!r} writes and takes all of its layers; leave --exit-after out")
+    tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation, exit_after)
     made_report = report.Report(
         title=f"{task} on {made.domain.name}",
         tables=tuple(tables),
@@ -248,14 +254,14 @@ def evaluate(
         Console().print(report.to_table(made_report))
 
 
-def _tables(runs: list[Path], made: Any, foundation: Any) -> list[Any]:
+def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
     """What ``evaluate`` says of tasks that score or embed."""
     from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
     from m6rec.text.log import TEST
     from m6rec.tuned import load as load_tuned
 
-    first = load_tuned(runs[0], foundation, store=assets.home() / "states")
-    tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
+    first = load_tuned(runs[0], foundation, store=assets.home() / "states", exit_after=exit_after)
+    tuned = [first, *(load_tuned(run, foundation, first.cache, exit_after=exit_after) for run in runs[1:])]
     name = f"m6rec {first.config.method}"
     questions = ask_all(first.task, made.split, made.domain)
     check_leaks(made.split, questions)
@@ -609,6 +615,7 @@ def serve(
     batch: Annotated[int, typer.Option(help="Requests that are ranked together.")] = 8,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one less than there are cores.", min=0)] = 0,
     deadline: Annotated[float, typer.Option(help="Seconds after which a waiting request is refused.")] = 5.0,
+    exit_after: ExitAfter = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
 ) -> None:
@@ -641,7 +648,7 @@ def serve(
     # One core is left to the event loop, so that a busy service still answers and refuses.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(SWITCH_S)
-    made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states)
+    made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states, exit_after)
     log = made.split.log
     recommender = Recommender(
         retrieval,
@@ -658,8 +665,8 @@ def serve(
     )
 
     def reload() -> None:
-        fresh = [load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)]
-        recommender.swap(fresh[0], fresh[1], _writers(rank, ranking, states))
+        fresh = load_tuned(rank, ranking.foundation, ranking.cache, exit_after=exit_after)
+        recommender.swap(load_tuned(retrieve, ranking.foundation, ranking.cache), fresh, _writers(rank, fresh, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
@@ -730,7 +737,13 @@ def _store(states: str) -> Any:
 
 
 def tuned_runs(
-    data: Path, retrieve: Path, rank: Path, device: str = "cpu", dtype: str = "bfloat16", states: str = ""
+    data: Path,
+    retrieve: Path,
+    rank: Path,
+    device: str = "cpu",
+    dtype: str = "bfloat16",
+    states: str = "",
+    exit_after: int | None = None,
 ) -> tuple[Any, Any, Any]:
     """(the prepared log, the retrieval task, the ranking task) on one foundation and one cache, that of this machine.
 
@@ -743,5 +756,5 @@ def tuned_runs(
 
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    ranking = load_tuned(rank, foundation, store=_store(states))
+    ranking = load_tuned(rank, foundation, store=_store(states), exit_after=exit_after)
     return made, load_tuned(retrieve, foundation, ranking.cache), ranking

@@ -410,8 +410,8 @@ def _won(table: Table) -> bool:
 
 
 # matplotlib draws in this colour whatever the page shall colour like its text, in light and dark.
-_INK = "#010203"
-_OURS, *_OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito
+INK = "#010203"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito; the first is ours
 
 
 def _table_svg(table: Table) -> str:
@@ -424,42 +424,42 @@ def _table_svg(table: Table) -> str:
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot(xlabel=table.metric)
         for height, row in enumerate(rows):
-            colour = _OURS if row.method == table.ours else _INK
+            colour = COLOURS[0] if row.method == table.ours else INK
             values = row.metrics[table.metric]
             axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.45, markersize=5)
             axes.plot(row.mean(table.metric), height, "|", color=colour, markersize=16, markeredgewidth=2.5)
         axes.set_yticks(range(len(rows)), [row.method for row in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.grid(axis="x", color=_INK, alpha=0.15)
+        axes.grid(axis="x", color=INK, alpha=0.15)
 
-    return _svg(draw, height=0.9 + 0.32 * len(rows), label=f"{table.title}: {table.metric} of each method")
+    return inline_svg(draw, height=0.9 + 0.32 * len(rows), label=f"{table.title}: {table.metric} of each method")
 
 
 def _curve_svg(curve: Curve) -> str:
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot(xlabel=curve.x, ylabel=curve.y)
-        colours = (_OURS, *_OTHERS)
         for number, (name, points) in enumerate(curve.series.items()):
             x, y = zip(*points, strict=True) if points else ((), ())
-            axes.plot(x, y, ".-", color=colours[number % len(colours)], label=name)
-        axes.grid(color=_INK, alpha=0.15)
+            axes.plot(x, y, ".-", color=COLOURS[number % len(COLOURS)], label=name)
+        axes.grid(color=INK, alpha=0.15)
         if curve.series:
             axes.legend(frameon=False)
 
-    return _svg(draw, height=3.2, label=curve.title)
+    return inline_svg(draw, height=3.2, label=curve.title)
 
 
-def _svg(draw: Callable[["Figure"], None], *, height: float, label: str) -> str:
-    """Draw on an empty figure, 7 inches wide, and return it as an inline ``<svg>``."""
+def inline_svg(draw: Callable[["Figure"], None], *, width: float = 7, height: float, label: str) -> str:
+    """Draw on an empty figure of so many inches and return it as an inline ``<svg>``."""
     import matplotlib
     from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {
-        **{f"{part}.color": _INK for part in ("text", "xtick", "ytick")},
-        "axes.edgecolor": _INK,
-        "axes.labelcolor": _INK,
+        **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
         "axes.spines.right": False,
         "axes.spines.top": False,
+        "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own, by which it measures; else the browser's
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": "m6rec",  # same report, same bytes
         "text.parse_math": False,  # a $ in a title is a $
@@ -468,7 +468,7 @@ def _svg(draw: Callable[["Figure"], None], *, height: float, label: str) -> str:
     with matplotlib.rc_context(style), warnings.catch_warnings():
         # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure = Figure(figsize=(7, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # they hold URLs and the time
         figure.savefig(drawn, format="svg", transparent=True, metadata=metadata)
@@ -478,7 +478,7 @@ def _svg(draw: Callable[["Figure"], None], *, height: float, label: str) -> str:
     assert view, "matplotlib gives each SVG its viewBox"
     svg = f'<svg {view[0]} role="img" aria-label="{escape(label)}">' + svg[svg.index(">") + 1 :]
     svg = re.sub(r'<g id="\w+_\d+">', "<g>", svg)  # these ids repeat from figure to figure
-    return svg.replace(_INK, "currentColor")
+    return svg.replace(INK, "currentColor")
 
 
 def _table_from(document: Mapping[str, Any]) -> Table:

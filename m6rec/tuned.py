@@ -83,6 +83,10 @@ class Tuned:
         tuning: The trained parameters.
         cache: Where states come from.
         links: The collaborative signal of a retrieval task; None without.
+        exit_after: Upper layers that run; those above are left out and the readouts read what is there.
+
+    Raises:
+        ConfigError: There are not so many upper layers.
     """
 
     def __init__(
@@ -92,9 +96,15 @@ class Tuned:
         tuning: Tuning,
         cache: StateCache,
         links: Links | None = None,
+        exit_after: int | None = None,
     ) -> None:
         self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
         self.links = links
+        upper = foundation.model.config.num_layers - cache.config.depth
+        if exit_after is not None and not 1 <= exit_after <= upper:
+            raise ConfigError(f"no exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
+        self.exit_after = upper if exit_after is None else exit_after
+        self._end = cache.config.depth + self.exit_after
         self.task: Task = tasks.named(config.task)
         self.domain: Domain = domains.named(config.domain)
 
@@ -107,7 +117,7 @@ class Tuned:
         """A short digest of what makes ``item_vectors``: foundation, split, tuning; and of which items have links."""
         model = self.foundation.model
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.tuning.digest()}".encode())
+        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self._end}|{self.tuning.digest()}".encode())
         if self.links is not None:
             digest.update(json.dumps(self.links.numbers).encode())
         return digest.hexdigest()
@@ -154,6 +164,7 @@ class Tuned:
             blocks_BCMD,
             _tensor(batch.visible_BC, device) + num_prompts,
             self.cache.config.depth,
+            end=self._end,
             length_B=length_B,
             delta=mixture,
         )
@@ -211,7 +222,7 @@ class Tuned:
                     fresh_ND = torch.cat([mixture.prompts_BPD[0], fresh_ND])
                 turns.append(Turn(known, fresh_ND, blocks_1CMD[0]))
                 last.append(_tensor(batch.last_BC[0], model.device))
-            read, kept = model.answer(turns, self.cache.config.depth, delta=mixture)
+            read, kept = model.answer(turns, self.cache.config.depth, end=self._end, delta=mixture)
             pairs = zip(read, last, strict=True)
             normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
         answers = self._answers(normed_QD)
@@ -413,7 +424,12 @@ def create(
 
 
 def load(
-    folder: Path, foundation: Foundation, cache: StateCache | None = None, store: Path | Store | None = None
+    folder: Path,
+    foundation: Foundation,
+    cache: StateCache | None = None,
+    store: Path | Store | None = None,
+    *,
+    exit_after: int | None = None,
 ) -> Tuned:
     """Reads what ``Tuned.save`` wrote.
 
@@ -422,16 +438,17 @@ def load(
         foundation: The model that it was tuned on.
         cache: A cache of the same split to share; else one is opened at ``store``.
         store: See ``cache``.
+        exit_after: Upper layers to run; all by default.
 
     Raises:
         AssetError: The folder is not a run.
-        ConfigError: It was tuned on another foundation.
+        ConfigError: It was tuned on another foundation, or has fewer upper layers.
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     links = load_links(folder) if (folder / FILE).exists() else None
-    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links)
+    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, exit_after)
 
 
 def states_config(depth: int | None, keep: int, upper_layers: int, model: Model) -> StatesConfig:

@@ -302,3 +302,25 @@ def test_errors(tmp_path):
     shared = load(tmp_path, FOUNDATION, tuned.cache)
     assert shared.cache is tuned.cache
     assert load(tmp_path, FOUNDATION, make(keep=2).cache).cache.config == replace(tuned.cache.config, keep=1)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_exit_is_a_shorter_model(layers):
+    made, rows = make(depth=1), ROWS["like"]
+    left = Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
+    short = tiny.foundation()
+    short.model.config = replace(short.model.config, num_layers=1 + layers)
+    whole = Tuned(made.config, short, made.tuning, made.cache)
+    np.testing.assert_array_equal(left.scores(rows), whole.scores(rows))
+    assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.01
+    (moment,) = one_by_one(rows)[-1:]
+    (answer,), _ = left.answer([((), moment)])
+    close(answer, left.scores([moment]))
+    assert left.digest() != made.digest()
+
+
+@pytest.mark.parametrize("layers", [0, 4])
+def test_an_exit_is_within_the_upper_layers(layers):
+    made = make(depth=1)
+    with pytest.raises(ConfigError, match=rf"no exit after {layers} upper layers: the run has 3; give 1 to 3"):
+        Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)

@@ -1,0 +1,272 @@
+"""Continued pretraining on behaviour text, on and off (M6-Rec, section 3.1): MovieLens-100k.
+
+The foundation reads on in what the users of the training part did, in the words in which the project writes it: the
+next token of a user's facts and some behaviours in a row; and for half of the texts infilling: a title, or what stands
+in parentheses after it, is blank, and follows at the end after plain words. All layers learn, in fp32 with products in
+bf16. Then the foundation as shipped and the one that read on do the same: likes asked without tuning, likes after the
+usual tuning of the last layer, whose states each foundation reads anew, and the language model itself on behaviours of
+the validation part and on reviews of clothes. Budget, rate and lengths were fixed beforehand; nothing was searched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from benchmarks import sets
+from benchmarks.forgetting import nats
+from benchmarks.samples import Cells
+from benchmarks.setup import Claims, Setup
+from m6rec import assets, tuned
+from m6rec.cli import bar
+from m6rec.domains import domain as domains
+from m6rec.domains.domain import Domain
+from m6rec.evaluate import Questions, ask_all
+from m6rec.foundation import checkpoint
+from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
+from m6rec.foundation.likelihood import log_probabilities
+from m6rec.metrics import auc
+from m6rec.report import Row, Table
+from m6rec.tasks.like import behaviour
+from m6rec.tasks.task import named
+from m6rec.text.batch import Row as Asked
+from m6rec.text.log import TEST, TRAIN, VALID, Split
+from m6rec.train import TrainConfig, fit, tune
+from m6rec.tuned import Tuned, TunedConfig
+from m6rec.zero_shot import WAYS
+
+HERE = Path("runs/bench/evidence/pretraining")
+SHIPPED, READ_ON = "foundation as shipped", "foundation that read on"
+BEHAVIOURS = 8
+"""In one text."""
+BATCH = 8
+"""Texts of one step."""
+BLANK, ANSWER = "___", " In the blank:"
+SPAN = re.compile(r'"[^"]+"|\([^()]+\)')
+"""What may be left blank: a title with its quotes, or year and genres with their parentheses."""
+WORDS, STATISTICS = "AUC, words alone", "AUC, with statistics"
+TASKS = {WORDS: "benchmarks.edge:WORDS", STATISTICS: "like"}
+ASKED = {"diary": "AUC untuned, diary", "also-clicks": "AUC untuned, titles"}
+BEHAVIOUR, FILLED, OTHER = "nats a token, behaviours", "nats a token, blanks", "nats a token, reviews of clothes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much is done.
+
+    Attributes:
+        texts: To read on in.
+        held: Texts of the validation part, and reviews, that the language model is judged by.
+        asked: Test events that are asked of without tuning.
+        rows: Of each part of the questions, for tuning; 0 for all.
+        training: How the last layer is tuned.
+    """
+
+    texts: int
+    held: int
+    asked: int
+    rows: int
+    training: TrainConfig
+
+
+FULL = Budget(texts=240, held=100, asked=1_000, rows=0, training=TrainConfig(epochs=2))
+QUICK = Budget(texts=16, held=8, asked=50, rows=2, training=TrainConfig(epochs=1))
+READING = TrainConfig(epochs=1, learning_rate=1e-4, average=0.0)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is read: words, and what fills their blank; "" where nothing is blank."""
+
+    words: str
+    fill: str = ""
+
+
+def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """See the module."""
+    budget, at = (QUICK, HERE / "quick") if setup.quick else (FULL, HERE / "full")
+    made = sets.movielens_100k()
+    cells, seeds = Cells(at / "cells.json"), setup.seeds[:1]
+    card = _read_on(made.split, made.domain, budget, at)
+    questions = {column: _some(ask_all(named(task), made.split, made.domain), budget) for column, task in TASKS.items()}
+    for arm, source, store in (
+        (SHIPPED, DEFAULT, assets.home() / "states"),
+        (READ_ON, str(at / "foundation"), at / "states"),
+    ):
+        foundation = load(source)
+        _judge(cells, arm, foundation, made.split, made.domain, budget)
+        cache = tuned.create(_config("like", source), foundation, store).cache
+        for seed in seeds:
+            for column, asked in questions.items():
+                one = tuned.create(_config(TASKS[column], source), foundation, cache=cache, seed=seed)
+                training = replace(budget.training, seed=seed)
+                cells.measure(arm, column, seed, partial(_tuned, one, asked, training, f"{arm}: {column}, {seed}"))
+    columns = (WORDS, STATISTICS, *ASKED.values(), BEHAVIOUR, FILLED, OTHER)
+    rows = tuple(
+        Row(method=arm, metrics={column: tuple(cells.values[arm][column].values()) for column in columns})
+        for arm in (SHIPPED, READ_ON)
+    )
+    table = Table(
+        title="Continued pretraining on behaviour text, likes of MovieLens-100k",
+        metric=WORDS,
+        rows=rows,
+        ours=READ_ON,
+        note=f"{card['texts']} texts of the training part, {card['tokens']} tokens, {card['steps']} steps, "
+        f"{card['processor s']:.0f} processor seconds; then the last layer is tuned for "
+        f"{budget.training.epochs} epochs; one seed. Untuned: the first {budget.asked} test events. "
+        f"{budget.held} texts of the validation part, and as many reviews.",
+    )
+    before, after = rows
+
+    def change(column: str) -> float:
+        return after.mean(column) - before.mean(column)
+
+    claims: Claims = [
+        ("gain in AUC of likes by words alone", change(WORDS), ">", 0),
+        ("gain in AUC of likes with statistics", change(STATISTICS), ">", 0),
+        *((f"gain in {column}", change(column), ">", 0) for column in ASKED.values()),
+        ("change of nats a token of held-out behaviours", change(BEHAVIOUR), "<=", 0),
+        ("change of nats a token of other text", change(OTHER), "<=", 0),
+    ]
+    return {"seed": list(seeds), "tables": (table,), "reading": card}, claims
+
+
+def texts(split: Split, domain: Domain, part: int, *, blanks: float, seed: int) -> list[Text]:
+    """Users' facts and ``BEHAVIOURS`` of their behaviours in a row, of one part; a share of them with a blank."""
+    log, runs = split.log, dict[str, list[list[str]]]()
+    for at in split.indices(part).tolist():
+        event = log.events[at]
+        of_user = runs.setdefault(event.user, [[]])
+        if len(of_user[-1]) == BEHAVIOURS:
+            of_user.append([])
+        of_user[-1].append(behaviour(event, log.items[event.item], domain).text)
+    rng, found = np.random.default_rng(seed), []
+    for user, of_user in runs.items():
+        facts = domain.user(log.users[user])
+        for run in of_user:
+            blank = _blanked(run, rng) if rng.random() < blanks else None
+            said = Text(" ".join(run)) if blank is None else blank
+            found.append(replace(said, words=f"{facts} {said.words}".strip()))
+    return found
+
+
+def _blanked(run: Sequence[str], rng: np.random.Generator) -> Text | None:
+    """The behaviours with one span left blank; None where no behaviour has any."""
+    places = [(number, found) for number, text in enumerate(run) for found in SPAN.finditer(text)]
+    if not places:
+        return None
+    number, span = places[rng.integers(len(places))]
+    holed = f"{run[number][: span.start()]}{BLANK}{run[number][span.end() :]}"
+    return Text(" ".join([*run[:number], holed, *run[number + 1 :]]) + ANSWER, f" {span[0]}")
+
+
+def _drawn(split: Split, domain: Domain, part: int, count: int, blanks: float) -> list[Text]:
+    every = texts(split, domain, part, blanks=blanks, seed=part)
+    return [every[number] for number in np.random.default_rng(part).permutation(len(every))[:count]]
+
+
+def _read_on(split: Split, domain: Domain, budget: Budget, at: Path) -> dict[str, float]:
+    """Trains the foundation and keeps it in a folder; returns what that took."""
+    note = at / "reading.json"
+    if not (at / "foundation").is_dir():
+        foundation = load(DEFAULT, dtype="float32")
+        encoded = encode(foundation, _drawn(split, domain, TRAIN, budget.texts, blanks=0.5))
+        batches = [encoded[first : first + BATCH] for first in range(0, len(encoded), BATCH)]
+        began = time.process_time()
+        with bar("reading on") as update:
+            foundation.model.requires_grad_(True)
+            history = fit(foundation.model, batches, lambda ids: loss(foundation, ids), READING, progress=update)
+            foundation.model.requires_grad_(False)
+        card = {
+            "texts": len(encoded),
+            "tokens": sum(map(len, encoded)),
+            "steps": len(history.losses),
+            "processor s": time.process_time() - began,
+            "losses": history.losses,
+        }
+        at.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(card, indent=1) + "\n")
+        tokenizer = at / "tokenizer.json"
+        foundation.tokenizer.save(tokenizer)
+        written = foundation.model.to(torch.bfloat16)  # as it is used from now on
+        checkpoint.save(written, written.config.to_hf(), tokenizer, at / "foundation")
+    found: dict[str, float] = json.loads(note.read_text())
+    return found
+
+
+def encode(foundation: Foundation, said: Sequence[Text]) -> list[list[int]]:
+    """Token ids; what fills a blank is encoded by itself, as it is judged by itself."""
+    words, fills = (foundation.tokenizer.encode([getattr(one, of) for one in said]) for of in ("words", "fill"))
+    return [[*a, *b] for a, b in zip(words, fills, strict=True)]
+
+
+def loss(foundation: Foundation, batch: Sequence[Sequence[int]]) -> Tensor:
+    """Mean surprise, in nats, of all tokens of the texts but the first of each; products in bf16."""
+    model = foundation.model
+    ids_BL = pad_sequence([torch.tensor(ids) for ids in batch], batch_first=True)
+    length_B = torch.tensor([len(ids) for ids in batch])
+    with torch.autocast("cpu", torch.bfloat16):
+        normed_BLD = model.finish(model.lower(ids_BL, model.config.num_layers))
+        told_BL = torch.arange(1, ids_BL.shape[1]) < length_B[:, None]
+        return -log_probabilities(model, normed_BLD[:, :-1][told_BL], ids_BL[:, 1:][told_BL]).mean()
+
+
+def _judge(cells: Cells, arm: str, foundation: Foundation, split: Split, domain: Domain, budget: Budget) -> None:
+    """What needs no tuning."""
+    plain = [text.words for text in _drawn(split, domain, VALID, budget.held, blanks=0.0)]
+    blank = [text for text in _drawn(split, domain, VALID, budget.held, blanks=1.0) if text.fill]
+    reviews = [event.text for event in domains.load(domains.named("clothes")).events[: budget.held]]
+    cells.measure(arm, BEHAVIOUR, 0, lambda: nats(foundation, foundation.model, plain))
+    cells.measure(arm, FILLED, 0, lambda: nats_of_blanks(foundation, blank))
+    cells.measure(arm, OTHER, 0, lambda: nats(foundation, foundation.model, reviews))
+    start = int(split.indices(TEST)[0])
+    end = start + budget.asked
+    begun = Split(replace(split.log, events=split.log.events[:end]), split.part[:end])
+    labels = np.array([int(domain.likes(event)) for event in split.log.events[start:end]])
+    for way, column in ASKED.items():
+        cells.measure(
+            arm,
+            column,
+            0,
+            lambda way=way: auc(labels, np.array(WAYS[way](foundation, begun, domain).measure(None))),
+        )
+
+
+def _tuned(one: Tuned, asked: Questions, training: TrainConfig, what: str) -> float:
+    """AUC on the test part."""
+    with bar(what) as update:
+        tune(one, asked.rows[TRAIN], asked.rows[VALID], [], training, progress=update)
+    return auc(asked.answers(TEST), one.scores(asked.rows[TEST]))
+
+
+@torch.no_grad()
+def nats_of_blanks(foundation: Foundation, said: Sequence[Text]) -> float:
+    """Mean surprise of a token of what fills the blanks, each text read by itself."""
+    model, found = foundation.model, []
+    fills = foundation.tokenizer.encode([text.fill for text in said])
+    for ids, fill in zip(encode(foundation, said), fills, strict=True):
+        row = torch.tensor([ids])
+        normed_LD = model.finish(model.lower(row, model.config.num_layers))[0]
+        found.append(-log_probabilities(model, normed_LD[-len(fill) - 1 : -1], row[0, -len(fill) :]))
+    return float(torch.cat(found).mean())
+
+
+def _config(task: str, source: str) -> TunedConfig:
+    return TunedConfig(task=task, domain="movielens", foundation=source)
+
+
+def _some(questions: Questions, budget: Budget) -> Questions:
+    """The questions, or so many rows of each part."""
+    some: dict[int, list[Asked]] = {part: list(rows)[: budget.rows or None] for part, rows in questions.rows.items()}
+    return Questions(some, questions.past)
