@@ -429,14 +429,14 @@ def shrink(
     *,
     out: Annotated[Path, typer.Option(help="Folder for the small model; give it again to resume.")],
     data: Data = Path("runs/demo/data"),
-    recipe: Annotated[Path | None, typer.Option(help="JSON file of switches (edge.shrink.Recipe).")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="JSON file of switches (edge.recipe.Recipe).")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="A switch, such as sparsity=0.5.")] = None,
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
     """Makes a small model of a tuned ranking task, for `m6rec export OUT/run`."""
     from m6rec.domains import prepared
-    from m6rec.edge.shrink import Recipe
+    from m6rec.edge.recipe import Recipe
     from m6rec.edge.shrink import shrink as make
     from m6rec.evaluate import ask_all, check_leaks
     from m6rec.foundation.checkpoint import load
