@@ -201,6 +201,7 @@ def _read_on(split: Split, domain: Domain, budget: Budget, at: Path) -> dict[str
         foundation.tokenizer.save(tokenizer)
         written = foundation.model.to(torch.bfloat16)  # as it is used from now on
         checkpoint.save(written, written.config.to_hf(), tokenizer, at / "foundation")
+        tokenizer.unlink()
     found: dict[str, float] = json.loads(note.read_text())
     return found
 
