@@ -4,6 +4,7 @@ Parts, each of which can be run alone (``--part``):
 
 - sizes: each technique of ``m6rec shrink`` alone and all together, and every exit, beside the teacher, beside training
   without a teacher, and beside a model that is told nothing of any text;
+- exits: reading that stops by confidence, beside exits by depth (``benchmarks/exits.py``);
 - bundles: the folders of ``m6rec export``, in MB, with the AUC and the times of a device that has nothing else;
 - parity: scores and tokens of those folders beside torch's;
 - browser: such folders in Chromium (``benchmarks/browser.py``).
@@ -38,8 +39,9 @@ from m6rec.cli import bar
 from m6rec.device import LOWER, TOKENIZER, UPPER, Device
 from m6rec.domains import prepared
 from m6rec.edge import shrink
+from m6rec.edge.card import fidelity
 from m6rec.edge.export import export, send
-from m6rec.edge.shrink import Recipe
+from m6rec.edge.recipe import Recipe
 from m6rec.evaluate import Questions, ask_all, check_leaks
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import States
@@ -82,6 +84,9 @@ RECIPES = {
     "small, tuned to a device": replace(SMALL, alone=True),
     "tiny, 50 % of the weights zero": replace(TINY, sparsity=0.5),
 }
+DEEP = "deep"
+MADE = {**RECIPES, DEEP: replace(SMALL, num_layers=6, tuning_epochs=0)}
+"""… and a student for ``exits`` alone, which has more layers to leave out."""
 AFTER = ("logits", "labels", "upper_neurons", "upper_heads", "alone", "tuning_epochs", "tuning_learning_rate")
 """Switches of what comes after a student has been distilled."""
 QUICK = ("small", "swift")
@@ -107,12 +112,16 @@ class _Bench:
         self.teacher = tuned.load(
             setup.run, load(tuned.read_config(setup.run).foundation), store=assets.home() / "states"
         )
-        self.questions = self._ask(TASK)
 
     def _ask(self, task: tasks.Task) -> Questions:
         questions = ask_all(task, self.made.split, self.domain)
         check_leaks(self.made.split, questions)
         return questions
+
+    @cached_property
+    def questions(self) -> Questions:
+        """The questions of all parts, as the server asks them."""
+        return self._ask(TASK)
 
     @cached_property
     def start(self) -> int:
@@ -175,7 +184,7 @@ class _Bench:
 
     def small(self, name: str) -> tuple[Tuned, dict[str, Any]]:
         """(the small model of a recipe, its card), made where it is not there."""
-        recipe = RECIPES[name]
+        recipe = MADE[name]
         if self.setup.quick:
             recipe = replace(recipe, epochs=1, tuning_epochs=0)
         folder = self.folder(name)
@@ -184,7 +193,7 @@ class _Bench:
             card = shrink.shrink(
                 self.teacher,
                 self.log,
-                self.questions.rows,
+                {} if (folder / shrink.CARD).exists() else self.questions.rows,
                 recipe,
                 folder,
                 lessons=FOLDER / "lessons",
@@ -214,25 +223,37 @@ class _Bench:
         It reads the states of ``one`` as they are, or with ``folder`` after an epoch with them and the upper half of
         ``one``.
         """
+        return {"AUC, words alone": (_auc(self.to_words(one, folder), self.asked_by_words[TEST]),)}
+
+    def to_words(self, one: Tuned, folder: Path | None = None) -> Tuned:
+        """The teacher's tuning to words on the foundation and the states of ``one``; see ``quality_of_words``."""
         questions, teacher = self.words
         reader = tuned.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
         reader.tuning.load_state_dict(teacher.tuning.state_dict())
         if folder is not None:
             self._tune_to_words(reader, questions, folder, folder.parent.name, 1)
-        rows = questions.rows[TEST]
+        return reader
+
+    @cached_property
+    def asked_by_words(self) -> dict[int, list[Row]]:
+        """The questions without statistics that are judged by, by part; of the test part those of ``on_device``."""
+        rows = {part: list(self.words[0].rows[part]) for part in (VALID, TEST)}
         if self.setup.quick:
             asked = np.concatenate([row.events for row in self.on_device])
-            rows = [row.only(np.isin(row.events, asked)) for row in rows if np.isin(row.events, asked).any()]
-        return {"AUC, words alone": (_auc(reader, rows),)}
+            kept = [(row, np.isin(row.events, asked)) for row in rows[TEST]]
+            rows[TEST] = [row.only(keep) for row, keep in kept if keep.any()]
+        return rows
 
 
 def _borrow(recipe: Recipe, folder: Path) -> None:
     """Copies what was distilled for another recipe, where they differ in what comes after alone."""
     wanted = {name: value for name, value in asdict(recipe).items() if name not in AFTER}
-    for other in FOLDER.glob("*/" + shrink.CARD):
-        theirs = json.loads(other.read_text())["recipe"]
-        distilled = other.parent / "distilling"
-        if distilled.is_dir() and {name: theirs[name] for name in wanted} == wanted and not folder.exists():
+    for distilled in FOLDER.glob("*/distilling"):
+        card = distilled.parent / shrink.CARD
+        if not card.exists():
+            continue
+        theirs = json.loads(card.read_text())["recipe"]
+        if {name: theirs[name] for name in wanted} == wanted and not folder.exists():
             shutil.copytree(distilled, folder / "distilling")
 
 
@@ -298,7 +319,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         metrics = {
             "M operations a text": (card["operations"]["to read a text, by layers"][layers - 1] / 1e6,),
             **bench.all_quality(left, bench.folder("small"), f"words-{layers}"),
-            "cosine, items held out": (shrink.fidelity(left, teacher, held_out)["cosine"],),
+            "cosine, items held out": (fidelity(left, teacher, held_out)["cosine"],),
         }
         rows.append(TableRow(method=f"small, exit after layer {layers}", metrics=metrics))
     by_name = {row.method: row for row in rows}
@@ -312,6 +333,22 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         claims.append(("small: lead over no teacher in AUC by words alone", lead, ">", 0.0))
     table = Table(title="Like-ranking by small models", metric="AUC, device", rows=tuple(rows))
     return {"tables": (table,), "cards": cards, "questions": len(bench.on_device)}, claims
+
+
+def exits(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """Whether a text should leave the student where its state rests."""
+    from benchmarks import exits as study
+
+    bench = _bench(setup)
+    learned, held_out = shrink.texts_of(bench.teacher.task, bench.teacher.domain, bench.log, SMALL)
+    names = ("small",) if setup.quick else ("small", DEEP)
+    return study.Study(
+        teacher=bench.teacher,
+        learned=learned,
+        held_out=held_out,
+        words=bench.asked_by_words,
+        to_words=bench.to_words,
+    ).of({name: (bench.small(name)[0], bench.folder(name)) for name in names})
 
 
 def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
@@ -473,7 +510,13 @@ def _fuzzed(count: int = 2_000) -> list[str]:
     return texts
 
 
-PARTS: dict[str, parts.Measure] = {"sizes": sizes, "bundles": bundles, "parity": parity, "browser": browser}
+PARTS: dict[str, parts.Measure] = {
+    "sizes": sizes,
+    "exits": exits,
+    "bundles": bundles,
+    "parity": parity,
+    "browser": browser,
+}
 
 
 def main(

@@ -5,6 +5,7 @@ Parts, each of which can be run alone (``--part``):
 - movielens_like, ml1m_collm: like-ranking, beside peers that one harness tuned (``benchmarks.peers``);
 - movielens_retrieve, amazon_beauty, amazon_toys: full ranking of the catalogue;
 - samples: how many examples each method needs (``benchmarks.samples``);
+- within: likes ordered within a user, all asked at one moment (``benchmarks.within``);
 - methods: tuning methods at one number of parameters (``benchmarks.methods``);
 - forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
 - pretraining: the foundation that read on in behaviours, and as shipped (``benchmarks.pretraining``);
@@ -33,6 +34,7 @@ from benchmarks import parts, sets
 from benchmarks.peers import FULL, QUICK, Budget, folder, rankers, retrievers
 from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
+from benchmarks.within import moments
 from m6rec import baselines
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains.domain import Domain
@@ -40,10 +42,8 @@ from m6rec.evaluate import Questions, fit_links, vector_ranks
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.report import Row, Table
-from m6rec.tasks.task import Task, ask
-from m6rec.text.batch import Row as Asked
 from m6rec.text.log import TEST, TRAIN, VALID, Split
-from m6rec.text.past import STATISTICS, Past
+from m6rec.text.past import STATISTICS
 from m6rec.train import TrainConfig
 from m6rec.tuned import Tuned, TunedConfig
 
@@ -160,7 +160,7 @@ def by_count(
 
 def _at_once(name: str, runs: Sequence[Tuned], questions: Questions, split: Split, domain: Domain) -> Table:
     """All test questions of a user asked at the moment of the first: nobody is told what happens between them."""
-    rows = moments(runs[0].task, split, domain)
+    rows = moments(runs[0].task, split, domain, TEST)
     events, labels = (np.concatenate([getattr(row, of) for row in rows]) for of in ("events", "answers"))
     signals = np.concatenate([row.signals for row in rows])
     users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
@@ -184,25 +184,6 @@ def _at_once(name: str, runs: Sequence[Tuned], questions: Questions, split: Spli
         ours=OURS,
         note="Asked at the moment of a user's first test event; nobody is told what anyone does from then on.",
     )
-
-
-def moments(task: Task, split: Split, domain: Domain) -> list[Asked]:
-    """A row for each user with test events: all of their items, asked just before the first."""
-    log = split.log
-    own: dict[str, list[int]] = {}
-    for at in np.flatnonzero(split.part == TEST).tolist():
-        own.setdefault(log.events[at].user, []).append(at)
-    past, rows = Past(log.items, domain.likes), []
-    for at, event in enumerate(log.events):
-        positions = own.get(event.user, [])
-        if positions and positions[0] == at:
-            later = [log.events[position] for position in positions]
-            items = [log.items[one.item] for one in later]
-            row = ask(task, past, log.users[event.user], items, domain, dict(log.items))
-            answers = np.array([int(domain.likes(one)) for one in later])
-            rows.append(replace(row, answers=answers, events=np.array(positions)))
-        past.observe(event)
-    return rows
 
 
 def retrieved(
@@ -299,6 +280,7 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "movielens_retrieve": movielens_retrieve,
     "amazon_beauty": _present(_purchases("amazon_beauty")),
     "amazon_toys": _present(_purchases("amazon_toys")),
+    "within": _present(parts.module("within")),
     **{
         name: parts.module(name)
         for name in ("samples", "methods", "forgetting", "pretraining", "together", "towers", "cross", "carbon")

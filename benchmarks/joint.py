@@ -18,13 +18,14 @@ import numpy as np
 
 from benchmarks.setup import Claims, Setup
 from m6rec import tuned
+from m6rec.cli import bar
 from m6rec.evaluate import ask_all
 from m6rec.metrics import auc, bootstrap_difference
 from m6rec.text.batch import Row
 from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import TrainConfig, tune
 
-NUM_USERS, NUM_JUDGED = 200, 40
+NUM_USERS, NUM_JUDGED = 128, 24
 """Users whose latest training questions are learned, and whose validation questions pick the epoch."""
 LEAD, QUESTIONS = 32, 32
 TRAINING = TrainConfig(epochs=2, accumulate=4)
@@ -63,9 +64,11 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         one = tuned.create(config, like.foundation)
         folder = Path("runs/bench/joint") / f"{name}-{setup.quick}"
         start = time.perf_counter()
-        tune(one, training, validation, items, TRAINING, folder=folder)
+        with bar(f"tuning, {name}") as update:
+            tune(one, training, validation, items, TRAINING, folder=folder, progress=update)
         spent = time.perf_counter() - start
-        scores.append(one.scores(test))
+        with bar(f"scores, {name}") as update:
+            scores.append(one.scores(test, update))
         results[name] = {"test_auc": auc(labels, scores[-1]), "seconds_to_tune": spent}
         results[name]["trained_share"] = one.tuning.trainable_share(like.foundation.model)
     gap = bootstrap_difference(labels, scores[1], scores[0], of_user)

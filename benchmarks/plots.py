@@ -170,6 +170,9 @@ def _methods(figure: Figure, parts: Parts) -> None:
     _below(figure, of_time, of_steps)
 
 
+TICKS = (1, 2, 5, 10, 20, 50, 100)
+
+
 def _sizes(figure: Figure, parts: Parts) -> None:
     """Quality by size; what has no size of its own is a level."""
     (table,) = parts["sizes"]["tables"]
@@ -177,19 +180,27 @@ def _sizes(figure: Figure, parts: Parts) -> None:
     for place, (column, title) in enumerate(SIZED.items(), 1):
         axes = figure.add_subplot(1, 2, place, title=title, xlabel="million parameters that are not zero")
         axes.set(xscale="log", ylabel="test AUC")
+        axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axes.minorticks_off()
         for limit in LIMITS:
             axes.axvline(limit, color=INK, alpha=0.5, linewidth=0.5, linestyle=":")
+        names: dict[
+            tuple[float, float, str], list[str]
+        ] = {}  # by place and colour: what nearly coincides has one label
         for row in table["rows"]:
             if column not in row["metrics"]:
                 continue
             (quality,) = row["metrics"][column]
             if row in sized:
-                at, colour = (row["metrics"]["M not zero"][0], quality), INK
-                axes.plot(*at, marker="o", markersize=3, color=COLOURS[0])
+                at, colour = row["metrics"]["M not zero"][0], INK
+                axes.plot(at, quality, marker="o", markersize=3, color=COLOURS[0])
             else:
-                at, colour = (LIMITS[0], quality), COLOURS[1]
+                at, colour = LIMITS[0], COLOURS[1]
                 axes.axhline(quality, color=colour, linewidth=0.5)
-            axes.annotate(row["method"], at, xytext=(3, 3), textcoords="offset points", fontsize=5, color=colour)
+            names.setdefault((round(at, 1), round(quality, 3 if place == 1 else 4), colour), []).append(row["method"])
+        for (at, quality, colour), alike in names.items():
+            text, offset = "\n".join(alike), {"xytext": (3, 3), "textcoords": "offset points"}
+            axes.annotate(text, (at, quality), **offset, fontsize=5, color=colour, va="center")
 
 
 def _line(

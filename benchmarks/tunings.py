@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, ask_all, check_leaks, fit_links
 from m6rec.foundation.checkpoint import load
 from m6rec.tasks.task import named
+from m6rec.text.batch import Row
 from m6rec.text.links import Links
 from m6rec.text.log import TRAIN, VALID, Split
 from m6rec.train import TrainConfig, tune
@@ -19,7 +20,14 @@ from m6rec.tuned import TunedConfig
 
 
 def tunings(
-    config: TunedConfig, split: Split, domain: Domain, training: TrainConfig, seeds: Sequence[int], folder: Path
+    config: TunedConfig,
+    split: Split,
+    domain: Domain,
+    training: TrainConfig,
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    at_once: Mapping[int, list[Row]] | None = None,
 ) -> tuple[Questions, Links | None, list[tuned.Tuned]]:
     """(questions, links of a retrieval task, a tuning for each seed).
 
@@ -30,6 +38,7 @@ def tunings(
         training: How; its seed is set.
         seeds: One tuning each.
         folder: Where the runs are kept, each in a folder of its seed.
+        at_once: Rows of validation and test that ask all of a user's questions at one moment, in place of the usual.
     """
     foundation = load(config.foundation)
     task = named(config.task)
@@ -39,6 +48,7 @@ def tunings(
             links = fit_links(split, domain, progress=update)
     questions = ask_all(task, split, domain)
     check_leaks(split, questions)
+    questions = replace(questions, rows={**questions.rows, **(at_once or {})})
     first = tuned.create(config, foundation, assets.home() / "states")
     runs = []
     for seed in seeds:

@@ -34,6 +34,9 @@ SWITCH_S = 5e-4
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Data = Annotated[Path, typer.Option(help="Folder that `m6rec prepare` made.")]
 Foundation = Annotated[str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")]
+ExitAfter = Annotated[
+    int | None, typer.Option(help="Upper layers to run of a ranking task that was tuned with more; all by default.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="bfloat16 or float32.")]
 
@@ -141,6 +144,9 @@ def tune(
     epochs: int = 3,
     learning_rate: float = 2e-3,
     patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better one; 0 never.")] = 0,
+    pairwise: Annotated[
+        float, typer.Option(help="Of scores: share of the loss, 0 to 1, that orders a user's own items pair by pair.")
+    ] = 0.0,
     seed: int = 0,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
@@ -160,7 +166,7 @@ def tune(
     from m6rec.writer import create as create_writer
 
     made = prepared.load(data)
-    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, seed=seed)
+    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, pairwise=pairwise, seed=seed)
     config = (WriterConfig if writing.writes(task) else TunedConfig)(
         task=task,
         domain=made.domain_name,
@@ -214,6 +220,7 @@ def evaluate(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
     texts: Annotated[int, typer.Option(help="Texts to write and compare, of a task that writes.", min=0)] = 200,
+    exit_after: ExitAfter = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
@@ -232,7 +239,9 @@ def evaluate(
     made = prepared.load(data)
     foundation = load(source, dtype=dtype, device=device)
     is_text = writing.writes(task)
-    tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation)
+    if exit_after and is_text:
+        raise ConfigError(f"task {task!r} writes and takes all of its layers; leave --exit-after out")
+    tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation, exit_after)
     made_report = report.Report(
         title=f"{task} on {made.domain.name}",
         tables=tuple(tables),
@@ -245,14 +254,14 @@ def evaluate(
         Console().print(report.to_table(made_report))
 
 
-def _tables(runs: list[Path], made: Any, foundation: Any) -> list[Any]:
+def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
     """What ``evaluate`` says of tasks that score or embed."""
     from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
     from m6rec.text.log import TEST
     from m6rec.tuned import load as load_tuned
 
-    first = load_tuned(runs[0], foundation, store=assets.home() / "states")
-    tuned = [first, *(load_tuned(run, foundation, first.cache) for run in runs[1:])]
+    first = load_tuned(runs[0], foundation, store=assets.home() / "states", exit_after=exit_after)
+    tuned = [first, *(load_tuned(run, foundation, first.cache, exit_after=exit_after) for run in runs[1:])]
     name = f"m6rec {first.config.method}"
     questions = ask_all(first.task, made.split, made.domain)
     check_leaks(made.split, questions)
@@ -420,14 +429,14 @@ def shrink(
     *,
     out: Annotated[Path, typer.Option(help="Folder for the small model; give it again to resume.")],
     data: Data = Path("runs/demo/data"),
-    recipe: Annotated[Path | None, typer.Option(help="JSON file of switches (edge.shrink.Recipe).")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="JSON file of switches (edge.recipe.Recipe).")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="A switch, such as sparsity=0.5.")] = None,
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
     """Makes a small model of a tuned ranking task, for `m6rec export OUT/run`."""
     from m6rec.domains import prepared
-    from m6rec.edge.shrink import Recipe
+    from m6rec.edge.recipe import Recipe
     from m6rec.edge.shrink import shrink as make
     from m6rec.evaluate import ask_all, check_leaks
     from m6rec.foundation.checkpoint import load
@@ -606,6 +615,7 @@ def serve(
     batch: Annotated[int, typer.Option(help="Requests that are ranked together.")] = 8,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one less than there are cores.", min=0)] = 0,
     deadline: Annotated[float, typer.Option(help="Seconds after which a waiting request is refused.")] = 5.0,
+    exit_after: ExitAfter = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
 ) -> None:
@@ -638,7 +648,7 @@ def serve(
     # One core is left to the event loop, so that a busy service still answers and refuses.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(SWITCH_S)
-    made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states)
+    made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states, exit_after)
     log = made.split.log
     recommender = Recommender(
         retrieval,
@@ -655,8 +665,8 @@ def serve(
     )
 
     def reload() -> None:
-        fresh = [load_tuned(run, ranking.foundation, ranking.cache) for run in (retrieve, rank)]
-        recommender.swap(fresh[0], fresh[1], _writers(rank, ranking, states))
+        fresh = load_tuned(rank, ranking.foundation, ranking.cache, exit_after=exit_after)
+        recommender.swap(load_tuned(retrieve, ranking.foundation, ranking.cache), fresh, _writers(rank, fresh, states))
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
     http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
@@ -727,7 +737,13 @@ def _store(states: str) -> Any:
 
 
 def tuned_runs(
-    data: Path, retrieve: Path, rank: Path, device: str = "cpu", dtype: str = "bfloat16", states: str = ""
+    data: Path,
+    retrieve: Path,
+    rank: Path,
+    device: str = "cpu",
+    dtype: str = "bfloat16",
+    states: str = "",
+    exit_after: int | None = None,
 ) -> tuple[Any, Any, Any]:
     """(the prepared log, the retrieval task, the ranking task) on one foundation and one cache, that of this machine.
 
@@ -740,5 +756,5 @@ def tuned_runs(
 
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    ranking = load_tuned(rank, foundation, store=_store(states))
+    ranking = load_tuned(rank, foundation, store=_store(states), exit_after=exit_after)
     return made, load_tuned(retrieve, foundation, ranking.cache), ranking

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from m6rec.errors import AssetError, ConfigError
-from m6rec.metrics import auc, ndcg, perplexity, ranks
+from m6rec.metrics import auc, ndcg, perplexity, ranks, uauc
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Row, pack, pad, size
 from m6rec.tuned import ItemBlocks, Tuned
@@ -49,6 +49,9 @@ class TrainConfig:
         patience: Epochs without a better validation before it stops; 0 never stops early.
         checkpoint_steps: Steps between two checkpoints.
         seed: Fixes the order of batches.
+        pairwise: Of scores: share of the loss that orders a user's own items, pair by pair (``tuned.pair_loss``), as in
+            JRC (Sheng et al., 2023); the rest is cross-entropy. AUC and UAUC judge an epoch in the same shares. The
+            more it is, the less a score is a probability, or can be compared between users.
     """
 
     epochs: int = 3
@@ -61,6 +64,7 @@ class TrainConfig:
     patience: int = 0
     checkpoint_steps: int = 100
     seed: int = 0
+    pairwise: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "accumulate", "checkpoint_steps"):
@@ -71,6 +75,8 @@ class TrainConfig:
                 f"learning_rate {self.learning_rate} must be in (0, 1), average {self.average} in [0, 1), "
                 f"clip {self.clip} above 0"
             )
+        if not 0 <= self.pairwise <= 1:
+            raise ConfigError(f"pairwise is {self.pairwise}; it is a share of the loss, from 0 to 1")
 
 
 @dataclass
@@ -260,11 +266,12 @@ class _Run:
         try:
             with safe_open(path, "pt") as file:
                 note = json.loads(file.metadata()["note"])
+                begun = TrainConfig(**note["config"])  # what is newer than the checkpoint was as by default
                 shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if "/" not in name}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise AssetError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
         ours = {name: list(p.shape) for name, p in self.parameters.items()}
-        if note["config"] != asdict(self.config) or note["steps_per_epoch"] != self.per_epoch or shapes != ours:
+        if begun != self.config or note["steps_per_epoch"] != self.per_epoch or shapes != ours:
             raise ConfigError(
                 f"{path} belongs to a run with another configuration, method or data; continue with the same, give "
                 "another folder, or delete it to start anew"
@@ -327,7 +334,12 @@ def tune(
         log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets. It is not by default:
             what is popular is left to the links.
         progress: See ``fit``.
+
+    Raises:
+        ConfigError: Pairs of scores are asked of a task without scores; and see ``fit``.
     """
+    if config.pairwise and tuned.task.readout != "score":
+        raise ConfigError(f"pairwise is {config.pairwise}, but task {tuned.task.name!r} has no scores; leave it 0")
     states = tuned.cache.fetch([*texts(training), *texts(validation)])
     catalogue = None
     if tuned.task.readout == "embed":
@@ -348,13 +360,16 @@ def tune(
     def judge() -> float:
         labels = np.concatenate([row.answers for row in validation])
         if catalogue is None:
-            return auc(labels, tuned.scores(validation))
+            scores = tuned.scores(validation)
+            users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
+            within = uauc(labels, scores, users) if config.pairwise else 0.0
+            return (1 - config.pairwise) * auc(labels, scores) + config.pairwise * within
         return ndcg(ranks(tuned.vectors(validation) @ tuned.item_vectors(items).T, labels), 10)  # links take no part
 
     history = fit(
         tuned.tuning,
         batches,
-        lambda batch: tuned.loss(batch, states, catalogue),
+        lambda batch: tuned.loss(batch, states, catalogue, pairwise=config.pairwise),
         config,
         judge=judge,
         folder=folder,
@@ -383,7 +398,12 @@ def tune_texts(
         config: How to train.
         folder: See ``fit``; the tuning is saved there at the end.
         progress: See ``fit``.
+
+    Raises:
+        ConfigError: Pairs of scores are asked of a task without scores; and see ``fit``.
     """
+    if config.pairwise:
+        raise ConfigError(f"pairwise is {config.pairwise}, but task {writer.task.name!r} has no scores; leave it 0")
     groups = writer.batches(training, TRAINING_TOKENS)
     batches = [[training[number] for number in group] for group in groups]
     history = fit(

@@ -83,6 +83,10 @@ class Tuned:
         tuning: The trained parameters.
         cache: Where states come from.
         links: The collaborative signal of a retrieval task; None without.
+        exit_after: Upper layers that run; those above are left out and the readouts read what is there.
+
+    Raises:
+        ConfigError: There are not so many upper layers.
     """
 
     def __init__(
@@ -92,9 +96,15 @@ class Tuned:
         tuning: Tuning,
         cache: StateCache,
         links: Links | None = None,
+        exit_after: int | None = None,
     ) -> None:
         self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
         self.links = links
+        upper = foundation.model.config.num_layers - cache.config.depth
+        if exit_after is not None and not 1 <= exit_after <= upper:
+            raise ConfigError(f"no exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
+        self.exit_after = upper if exit_after is None else exit_after
+        self._end = cache.config.depth + self.exit_after
         self.task: Task = tasks.named(config.task)
         self.domain: Domain = domains.named(config.domain)
 
@@ -107,7 +117,7 @@ class Tuned:
         """A short digest of what makes ``item_vectors``: foundation, split, tuning; and of which items have links."""
         model = self.foundation.model
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.tuning.digest()}".encode())
+        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self._end}|{self.tuning.digest()}".encode())
         if self.links is not None:
             digest.update(json.dumps(self.links.numbers).encode())
         return digest.hexdigest()
@@ -154,6 +164,7 @@ class Tuned:
             blocks_BCMD,
             _tensor(batch.visible_BC, device) + num_prompts,
             self.cache.config.depth,
+            end=self._end,
             length_B=length_B,
             delta=mixture,
         )
@@ -178,9 +189,10 @@ class Tuned:
             states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
         blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
         if batch.signals_BCF.shape[2]:
-            added_BCD = mixture.inject(_tensor(batch.signals_BCF, device))
-            at_last_BCM = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2])
-            blocks_BCMD = blocks_BCMD + at_last_BCM[..., None] * added_BCD[:, :, None]
+            added_BC1D = mixture.inject(_tensor(batch.signals_BCF, device))[:, :, None]
+            if blocks_BCMD.shape[2] > 1:
+                added_BC1D = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2])[..., None] * added_BC1D
+            blocks_BCMD = blocks_BCMD + added_BC1D
         return states_BND, blocks_BCMD
 
     def answer(self, asked: Sequence[tuple[Known, Row]]) -> tuple[list[NDArray[np.floating]], list[Known]]:
@@ -210,13 +222,13 @@ class Tuned:
                     fresh_ND = torch.cat([mixture.prompts_BPD[0], fresh_ND])
                 turns.append(Turn(known, fresh_ND, blocks_1CMD[0]))
                 last.append(_tensor(batch.last_BC[0], model.device))
-            read, kept = model.answer(turns, self.cache.config.depth, delta=mixture)
+            read, kept = model.answer(turns, self.cache.config.depth, end=self._end, delta=mixture)
             pairs = zip(read, last, strict=True)
             normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
         answers = self._answers(normed_QD)
         return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
 
-    def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None) -> Tensor:
+    def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None, *, pairwise: float = 0.0) -> Tensor:
         """Mean loss of the answered questions: cross-entropy, or InfoNCE against the answers of other users.
 
         A user's own other answers are no negatives: they are liked as well. Links take no part, so the text learns
@@ -226,12 +238,19 @@ class Tuned:
             batch: Padded rows with answers.
             states: A table that holds all their texts.
             items: The catalogue, for tasks that embed.
+            pairwise: Share of ``pair_loss`` in the loss of a score.
         """
         valid_BC = _tensor(batch.valid_BC & (batch.answers_BC >= 0), self.foundation.model.device)
         answers_Q = _tensor(batch.answers_BC, self.foundation.model.device)[valid_BC]
         normed_QD = self.read(batch, states)[valid_BC]
         if self.task.readout == "score":
-            return F.cross_entropy(self.tuning.score(normed_QD), answers_Q)
+            logits_QC = self.tuning.score(normed_QD)
+            loss = F.cross_entropy(logits_QC, answers_Q)
+            if not pairwise:
+                return loss
+            score_Q = logits_QC[:, -1] - logits_QC[:, :-1].logsumexp(-1)
+            pairs = pair_loss(score_Q, answers_Q == logits_QC.shape[1] - 1, valid_BC.nonzero()[:, 0])
+            return loss.lerp(pairs, pairwise)
         assert items is not None
         targets_I, column_Q = torch.unique(answers_Q, return_inverse=True)
         row_Q = valid_BC.nonzero()[:, 0]
@@ -298,6 +317,24 @@ class Tuned:
                     parts[number] = normed_BCD[place, : len(rows[number].candidates)]
                 progress(len(parts), len(rows))
         return torch.cat([parts[number] for number in range(len(rows))])
+
+
+def pair_loss(score_Q: Tensor, yes_Q: Tensor, user_Q: Tensor) -> Tensor:
+    """Loss of RankNet (Burges et al., 2005) over pairs of a user's questions, one answered with yes, the other not.
+
+    Mean over the pairs of a user, then over users, as UAUC weighs them; 0 where no user has a pair.
+
+    Args:
+        score_Q: Log-odds of yes.
+        yes_Q: Whether that is the answer.
+        user_Q: Number of the user, from 0.
+    """
+    pairs_QQ = (user_Q[:, None] == user_Q) & yes_Q[:, None] & ~yes_Q
+    loss_QQ = F.softplus(score_Q - score_Q[:, None]) * pairs_QQ
+    sums_U = score_Q.new_zeros(2, int(user_Q.max()) + 1)
+    sums_U = sums_U.index_add(1, user_Q, torch.stack([loss_QQ.sum(1), pairs_QQ.sum(1).to(loss_QQ)]))
+    sums_U = sums_U[:, sums_U[1] > 0]
+    return (sums_U[0] / sums_U[1]).sum() / max(1, sums_U.shape[1])
 
 
 class ItemBlocks:
@@ -387,7 +424,12 @@ def create(
 
 
 def load(
-    folder: Path, foundation: Foundation, cache: StateCache | None = None, store: Path | Store | None = None
+    folder: Path,
+    foundation: Foundation,
+    cache: StateCache | None = None,
+    store: Path | Store | None = None,
+    *,
+    exit_after: int | None = None,
 ) -> Tuned:
     """Reads what ``Tuned.save`` wrote.
 
@@ -396,16 +438,17 @@ def load(
         foundation: The model that it was tuned on.
         cache: A cache of the same split to share; else one is opened at ``store``.
         store: See ``cache``.
+        exit_after: Upper layers to run; all by default.
 
     Raises:
         AssetError: The folder is not a run.
-        ConfigError: It was tuned on another foundation.
+        ConfigError: It was tuned on another foundation, or has fewer upper layers.
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     links = load_links(folder) if (folder / FILE).exists() else None
-    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links)
+    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, exit_after)
 
 
 def states_config(depth: int | None, keep: int, upper_layers: int, model: Model) -> StatesConfig:
@@ -466,6 +509,8 @@ def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
 
 def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:
     """The state at one place of each block; C may be several dimensions."""
+    if hidden_CMD.shape[-2] == 1:  # most blocks, and a fortieth of a request to gather
+        return hidden_CMD.squeeze(-2)
     index_C1D = place_C[..., None, None].expand(*place_C.shape, 1, hidden_CMD.shape[-1])
     return hidden_CMD.gather(-2, index_C1D).squeeze(-2)
 

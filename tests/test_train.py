@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from m6rec import train
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
-from m6rec.metrics import perplexity
+from m6rec.metrics import auc, perplexity
 from m6rec.tasks import task as tasks
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
@@ -92,6 +95,22 @@ def test_a_checkerboard_is_learned(monkeypatch, task, method):
     assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
 
 
+def test_a_checkerboard_is_learned_from_pairs_alone(monkeypatch):
+    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    tuned, history = tune_board("tests.test_train:SIGNED", "upper", pairwise=1.0)
+    rows = [row for row in board("tests.test_train:SIGNED", 1, 20) if len(set(row.answers.tolist())) == 2]
+    within = [auc(row.answers, tuned.scores([row])) for row in rows]
+    assert max(history.judgements) == pytest.approx(np.mean(within))
+    assert np.mean(within) > 0.97
+
+
+def test_pairs_are_of_scores():
+    with pytest.raises(ConfigError, match=r"pairwise is 0.5, but task 'retrieve' has no scores; leave it 0"):
+        tune_board("retrieve", "upper", pairwise=0.5)
+    with pytest.raises(ConfigError, match=r"pairwise is 0.5, but task 'habit' has no scores; leave it 0"):
+        tune_diaries(pairwise=0.5)
+
+
 def test_retrieval_learns_which_colour_follows(monkeypatch):
     monkeypatch.setattr(train, "RETRIEVAL_TOKENS", 60)
     tuned, history = tune_board("retrieve", "upper", epochs=3)
@@ -120,11 +139,11 @@ def diaries(seed, num_users):
     return [draft for draft in drafts if draft.context]
 
 
-def tune_diaries(*, folder=None, progress=lambda step, total, loss: None, method="upper", epochs=4):
+def tune_diaries(*, folder=None, progress=lambda step, total, loss: None, method="upper", epochs=4, **options):
     """(the writer, its history)."""
     config = WriterConfig(task="tests.test_train:HABIT", domain="generic", foundation="tiny", method=method, depth=2)
     writer = create_writer(config, can_end(tiny.foundation()))
-    options = TrainConfig(epochs=epochs, learning_rate=5e-3, average=0.9, checkpoint_steps=3)
+    options = TrainConfig(epochs=epochs, learning_rate=5e-3, average=0.9, checkpoint_steps=3, **options)
     return writer, tune_texts(writer, diaries(0, 60), diaries(1, 12), options, folder=folder, progress=progress)
 
 
@@ -363,6 +382,18 @@ def test_killed_and_run_again_it_loses_nothing(tmp_path, monkeypatch):
     np.testing.assert_array_equal(load(tmp_path, tiny.foundation()).scores(rows), whole.scores(rows))
 
 
+def test_a_checkpoint_from_before_a_setting_had_its_default(tmp_path):
+    fit_line(tmp_path)
+    path = tmp_path / CHECKPOINT
+    with safe_open(path, "pt") as file:
+        note, tensors = json.loads(file.metadata()["note"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del note["config"]["pairwise"]
+    save_file(tensors, path, metadata={"note": json.dumps(note)})
+    steps = []
+    fit_line(tmp_path, progress=lambda step, *_: steps.append(step))
+    assert not steps
+
+
 def test_a_folder_belongs_to_one_configuration(tmp_path):
     fit_line(tmp_path)
     for options in ({"learning_rate": 0.2}, {"seed": 1}, {"epochs": 9}, {"data": batches(11)}):
@@ -401,6 +432,7 @@ def test_a_tensorboard_log_is_written(tmp_path):
         ({"learning_rate": 0.0}, r"learning_rate 0.0 must be in \(0, 1\)"),
         ({"average": 1.0}, r"average 1.0 in \[0, 1\)"),
         ({"clip": 0.0}, "clip 0.0 above 0"),
+        ({"pairwise": 1.5}, "pairwise is 1.5; it is a share of the loss, from 0 to 1"),
     ],
 )
 def test_errors(options, message):

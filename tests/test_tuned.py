@@ -22,6 +22,7 @@ from m6rec.tuned import (
     TunedConfig,
     create,
     load,
+    pair_loss,
 )
 from m6rec.tuning import METHODS
 from m6rec.types import SLOTS, Event, Item, User
@@ -189,6 +190,41 @@ def test_ranking_loss_is_the_mean_surprise():
     assert tuned.loss(pad(rows, states.places), states).item() == pytest.approx(expected, rel=1e-5)
 
 
+def ranknet(scores, yes, users):
+    """The mean over users of the mean surprise that a yes stands above a no."""
+    losses = [
+        [
+            log(1 + exp(no - above))
+            for above, liked in zip(scores[users == user], yes[users == user], strict=True)
+            for no, disliked in zip(scores[users == user], ~yes[users == user], strict=True)
+            if liked and disliked
+        ]
+        for user in np.unique(users)
+    ]
+    return np.mean([np.mean(pairs) for pairs in losses if pairs])
+
+
+def test_pairs_of_a_user_weigh_as_ranknet_and_uauc_say():
+    rng = np.random.default_rng(0)
+    users = np.array([0, 2, 0, 2, 2, 3, 3, 0, 2])  # nobody is 1, and 3 has no pair
+    scores, yes = rng.normal(size=9), np.array([1, 0, 0, 1, 0, 1, 1, 0, 1], bool)
+    found = pair_loss(*map(torch.from_numpy, (scores, yes, users)))
+    assert found.item() == pytest.approx(ranknet(scores, yes, users))
+    assert pair_loss(torch.zeros(2), torch.tensor([True, False]), torch.tensor([0, 1])).item() == 0
+
+
+def test_a_share_of_the_ranking_loss_is_of_pairs():
+    tuned, rows = make(), ROWS["like"]
+    states = tuned.cache.fetch(texts(rows))
+    probability = tuned.scores(rows)
+    yes = np.concatenate([row.answers for row in rows]) == 1
+    users = np.repeat(np.arange(len(rows)), [len(row.answers) for row in rows])
+    pairs = ranknet(np.log(probability / (1 - probability)), yes, users)
+    surprise = -np.log(np.where(yes, probability, 1 - probability)).mean()
+    found = tuned.loss(pad(rows, states.places), states, pairwise=0.4)
+    assert found.item() == pytest.approx(0.6 * surprise + 0.4 * pairs, rel=1e-5)
+
+
 @pytest.mark.parametrize("log_q", [False, True])
 def test_retrieval_loss_is_infonce(log_q):
     tuned, rows, items = make("retrieve"), ROWS["retrieve"], list(ITEMS.values())
@@ -266,3 +302,25 @@ def test_errors(tmp_path):
     shared = load(tmp_path, FOUNDATION, tuned.cache)
     assert shared.cache is tuned.cache
     assert load(tmp_path, FOUNDATION, make(keep=2).cache).cache.config == replace(tuned.cache.config, keep=1)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_exit_is_a_shorter_model(layers):
+    made, rows = make(depth=1), ROWS["like"]
+    left = Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
+    short = tiny.foundation()
+    short.model.config = replace(short.model.config, num_layers=1 + layers)
+    whole = Tuned(made.config, short, made.tuning, made.cache)
+    np.testing.assert_array_equal(left.scores(rows), whole.scores(rows))
+    assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.01
+    (moment,) = one_by_one(rows)[-1:]
+    (answer,), _ = left.answer([((), moment)])
+    close(answer, left.scores([moment]))
+    assert left.digest() != made.digest()
+
+
+@pytest.mark.parametrize("layers", [0, 4])
+def test_an_exit_is_within_the_upper_layers(layers):
+    made = make(depth=1)
+    with pytest.raises(ConfigError, match=rf"no exit after {layers} upper layers: the run has 3; give 1 to 3"):
+        Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)

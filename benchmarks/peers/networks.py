@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from m6rec.tuned import pair_loss
+
 Ints = NDArray[np.int64]
 Network = Callable[..., Tensor]
 AT_ONCE = 4096
@@ -156,16 +158,36 @@ class Perceptron(nn.Module):
 
 
 def learn(
-    network: nn.Module, inputs: Sequence[Tensor], label_N: Tensor, *, rate: float, decay: float, batch: int, seed: int
+    network: nn.Module,
+    inputs: Sequence[Tensor],
+    label_N: Tensor,
+    *,
+    rate: float,
+    decay: float,
+    batch: int,
+    seed: int,
+    user_N: Tensor | None = None,
+    pairwise: float = 0.0,
 ) -> Iterator[None]:
-    """Trains a network on labels of 0 and 1 and yields after each pass, without end."""
+    """Trains a network on labels of 0 and 1 and yields after each pass, without end.
+
+    Given the users, a batch is as many whole users as make ``batch`` questions in the mean, and ``pairwise`` is the
+    share of the loss of their pairs, as in ours (``m6rec.tuned.pair_loss``).
+    """
     optimiser = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
     generator = torch.Generator().manual_seed(seed)
+    groups = () if user_N is None else user_N.argsort(stable=True).split(user_N.unique(return_counts=True)[1].tolist())
+    size = round(batch * len(groups) / len(label_N)) if groups else batch
     while True:
         network.train()
-        for chosen in torch.randperm(len(label_N), generator=generator).split(batch):
+        for drawn in torch.randperm(len(groups) or len(label_N), generator=generator).split(max(1, size)):
+            chosen = torch.cat([groups[number] for number in drawn.tolist()]) if groups else drawn
             logit_B = network(*(each[chosen] for each in inputs))
-            _step(optimiser, F.binary_cross_entropy_with_logits(logit_B, label_N[chosen]))
+            loss = F.binary_cross_entropy_with_logits(logit_B, label_N[chosen])
+            if user_N is not None and pairwise:
+                user_B = user_N[chosen].unique(return_inverse=True)[1]
+                loss = loss.lerp(pair_loss(logit_B, label_N[chosen] > 0, user_B), pairwise)
+            _step(optimiser, loss)
         network.eval()
         yield
 

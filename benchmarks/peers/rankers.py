@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from m6rec.evaluate import Questions, check_leaks
 from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
 from m6rec.text import leaks
+from m6rec.text.batch import Row as Question
 from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS
 from m6rec.types import Event, Item
@@ -193,15 +195,22 @@ _HISTORY = {"mean": CategoricalDistribution([False, True]), "memory": FloatDistr
 _AS_IS = {"mean": False, "memory": 1.0}
 
 
-def _trees(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
-    """A pass is twenty trees."""
+def _trees(data: Asked, settings: Settings, seed: int, *, pairs: bool = False) -> Iterator[Scorer]:
+    """A pass is twenty trees. With ``pairs`` they order each user's questions (lambdarank), else they tell likes."""
     import lightgbm
 
     fixed = {
-        "objective": "binary", "bagging_fraction": 0.8, "bagging_freq": 1, "seed": seed, "deterministic": True,
+        "bagging_fraction": 0.8, "bagging_freq": 1, "seed": seed, "deterministic": True,
         "force_row_wise": True, "num_threads": 1, "verbosity": -1,
     }  # fmt: skip
-    table = lightgbm.Dataset(data.statistics_ES[data.train], data.liked_E[data.train])
+    known = data.train[np.argsort(data.user_E[data.train], kind="stable")] if pairs else data.train
+    table = lightgbm.Dataset(data.statistics_ES[known], data.liked_E[known])
+    if pairs:
+        sizes = np.unique(data.user_E[known], return_counts=True)[1]
+        table.set_group(sizes)
+        fixed |= {"objective": "lambdarank", "lambdarank_truncation_level": int(sizes.max()), "bagging_by_query": True}
+    else:
+        fixed["objective"] = "binary"
     booster = lightgbm.Booster({**fixed, **settings}, table)
     while True:
         for _ in range(20):
@@ -209,7 +218,8 @@ def _trees(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
         yield lambda at: np.asarray(booster.predict(data.statistics_ES[at]))
 
 
-def _perceptron(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
+def _perceptron(data: Asked, settings: Settings, seed: int, *, pairs: bool = False) -> Iterator[Scorer]:
+    """With ``pairs`` a share of the loss orders each user's questions."""
     known = data.statistics_ES[data.train]
     mean, spread = known.mean(0), known.std(0) + 1e-6
 
@@ -219,7 +229,7 @@ def _perceptron(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
     def network() -> torch.nn.Module:
         return networks.Perceptron(len(STATISTICS), settings["width"], settings["dropout"])
 
-    return _learnt(network, inputs, data, settings, seed)
+    return _learnt(network, inputs, data, settings, seed, pairs=pairs)
 
 
 def _network(build: Callable[[Asked, Settings], torch.nn.Module]) -> Callable[[Asked, Settings, int], Iterator[Scorer]]:
@@ -241,11 +251,15 @@ def _learnt(
     data: Asked,
     settings: Settings,
     seed: int,
+    *,
+    pairs: bool = False,
 ) -> Iterator[Scorer]:
     torch.manual_seed(seed)
     network = build()
     labels = torch.from_numpy(data.liked_E[data.train].astype(np.float32))
     rates = {"rate": settings["rate"], "decay": settings["decay"], "batch": 256}
+    if pairs:
+        rates |= {"user_N": torch.from_numpy(data.user_E[data.train]), "pairwise": settings["pairwise"]}
     for _ in networks.learn(network, inputs(data.train), labels, **rates, seed=seed):
         yield lambda at: networks.answers(network, inputs(at))
 
@@ -277,6 +291,30 @@ _DROPOUT = FloatDistribution(0, 0.5)
 _LENGTH = CategoricalDistribution([10, 20, 50])
 _LEARNT = {"width": _WIDTH, "rate": _RATE, "decay": _DECAY}
 _LEARNT_FIRST = {"width": 64, "rate": 1e-3, "decay": 1e-4}
+_TREES: Peer[Asked, Scorer] = Peer(
+    name="LightGBM, same statistics",
+    fit=_trees,
+    space={
+        "num_leaves": IntDistribution(4, 63, log=True),
+        "min_data_in_leaf": IntDistribution(10, 500, log=True),
+        "learning_rate": FloatDistribution(0.01, 0.1, log=True),
+        "feature_fraction": FloatDistribution(0.4, 1),
+        "lambda_l2": FloatDistribution(0.01, 100, log=True),
+    },
+    first={
+        "num_leaves": 15, "min_data_in_leaf": 100, "learning_rate": 0.05, "feature_fraction": 0.7, "lambda_l2": 1.0,
+    },
+    draws=True,
+)  # fmt: skip
+_PERCEPTRON: Peer[Asked, Scorer] = Peer(
+    name="MLP, same statistics",
+    fit=_perceptron,
+    space={
+        "width": CategoricalDistribution([32, 64, 128, 256]), "rate": _RATE, "decay": _DECAY, "dropout": _DROPOUT,
+    },
+    first={"width": 128, "rate": 5e-4, "decay": 1e-5, "dropout": 0.0},
+    draws=True,
+)  # fmt: skip
 PEERS: tuple[Peer[Asked, Scorer], ...] = (
     Peer(name="item's share", fit=_item_share, space={"item_prior": _PRIOR}, first={"item_prior": 5.0}),
     Peer(name="user's share", fit=_user_share, space={"user_prior": _PRIOR}, first={"user_prior": 5.0}),
@@ -321,30 +359,8 @@ PEERS: tuple[Peer[Asked, Scorer], ...] = (
         first=_LEARNT_FIRST,
         draws=True,
     ),
-    Peer(
-        name="LightGBM, same statistics",
-        fit=_trees,
-        space={
-            "num_leaves": IntDistribution(4, 63, log=True),
-            "min_data_in_leaf": IntDistribution(10, 500, log=True),
-            "learning_rate": FloatDistribution(0.01, 0.1, log=True),
-            "feature_fraction": FloatDistribution(0.4, 1),
-            "lambda_l2": FloatDistribution(0.01, 100, log=True),
-        },
-        first={
-            "num_leaves": 15, "min_data_in_leaf": 100, "learning_rate": 0.05, "feature_fraction": 0.7, "lambda_l2": 1.0,
-        },
-        draws=True,
-    ),
-    Peer(
-        name="MLP, same statistics",
-        fit=_perceptron,
-        space={
-            "width": CategoricalDistribution([32, 64, 128, 256]), "rate": _RATE, "decay": _DECAY, "dropout": _DROPOUT,
-        },
-        first={"width": 128, "rate": 5e-4, "decay": 1e-5, "dropout": 0.0},
-        draws=True,
-    ),
+    _TREES,
+    _PERCEPTRON,
     Peer(
         name="DeepFM",
         fit=_network(_deepfm),
@@ -367,6 +383,19 @@ PEERS: tuple[Peer[Asked, Scorer], ...] = (
         draws=True,
     ),
 )  # fmt: skip
+OF_STATISTICS: tuple[Peer[Asked, Scorer], ...] = (
+    _TREES,
+    replace(_TREES, name="LightGBM, pairs of a user", fit=partial(_trees, pairs=True)),
+    _PERCEPTRON,
+    replace(
+        _PERCEPTRON,
+        name="MLP, pairs of a user",
+        fit=partial(_perceptron, pairs=True),
+        space={**_PERCEPTRON.space, "pairwise": FloatDistribution(0.1, 1)},
+        first={**_PERCEPTRON.first, "pairwise": 0.7},
+    ),
+)
+"""Peers that know our statistics, which alone can be asked all at once; told likes, or to order a user's items."""
 
 
 def ranking(
@@ -377,6 +406,7 @@ def ranking(
     folder: Path,
     *,
     peers: Sequence[Peer[Asked, Scorer]] = PEERS,
+    at_once: Mapping[int, list[Question]] | None = None,
     tell: Tell = lambda text: None,
 ) -> dict[str, list[Floats]]:
     """Test scores of each peer, one array a seed, in the order of ``questions.answers(TEST)``.
@@ -388,18 +418,23 @@ def ranking(
         budget: Of each peer.
         folder: Where results are kept; what is there is not measured again.
         peers: Which.
+        at_once: Rows of validation and test that ask all of a user's questions at one moment, in place of the usual
+            ones; UAUC then chooses, not AUC.
         tell: Told of progress.
 
     Raises:
         DataError: The split leaks, or a question knows its answer or what comes after.
     """
     check_leaks(split, questions)
+    if at_once is not None:
+        questions = replace(questions, rows={**questions.rows, **at_once})
     data = ask(split, domain, questions)
     check_future(split, domain, data)
     valid, test = questions.events(VALID), questions.events(TEST)
 
     def judge(score: Scorer) -> float:
-        return auc(data.liked_E[valid], score(valid))
+        scores = score(valid)
+        return uauc(data.liked_E[valid], scores, data.user_E[valid]) if at_once else auc(data.liked_E[valid], scores)
 
     found = {}
     for peer in peers:

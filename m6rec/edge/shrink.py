@@ -13,12 +13,9 @@ Rounding to 8 and 4 bits is a matter of ``edge.export``.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +23,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from m6rec.domains.domain import Domain
+from m6rec.edge.card import describe
+from m6rec.edge.distillation import distil
+from m6rec.edge.lessons import Progress, hear, padded
+from m6rec.edge.pruning import copy_upper, pruning, upper_parts
+from m6rec.edge.recipe import Recipe
 from m6rec.errors import ConfigError
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Attention, Block, Dense, Layer, Model, ModelConfig, RopeConfig
+from m6rec.foundation.model import Block, Model, ModelConfig, RopeConfig
 from m6rec.foundation.states import StateCache, States
 from m6rec.metrics import auc
 from m6rec.tasks.task import Task
@@ -44,119 +43,14 @@ from m6rec.text import prefixes
 from m6rec.text.batch import Batch, Row, pack, pad, size
 from m6rec.text.log import TRAIN, VALID, Log
 from m6rec.text.past import without_neighbours
-from m6rec.text.prefixes import Tree
 from m6rec.text.vocabulary import trim
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
 from m6rec.tuned import Tuned, create
 
 CARD, RECIPE = "card.json", "recipe.json"
 FOUNDATION, RUN = "foundation", "run"
-BATCH_TOKENS = 1024
-"""Tokens of a step of distillation, as ``prefixes`` lays them."""
 MOST_ITEMS, MOST_WORDINGS = 20_000, 12
 """Items that the student learns from, and ways to word what a user did with one."""
-SAMPLE = 40
-"""Rows by which neurons and heads are judged."""
-PRUNED_BY = 0.7
-"""The share of a training after which a pruning has reached its target."""
-NEURONS = 32
-"""Neurons are kept in multiples of this, the blocks of ``edge.export``."""
-
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What a small model is made by. Every technique is off at some value of its switch.
-
-    Attributes:
-        width: Of the student.
-        ffn_width: Of its feed-forward halves.
-        num_heads: Of its attention.
-        num_layers: How often its blocks are run.
-        num_blocks: Sets of weights that these share in turn; ``num_layers`` shares none.
-        embed_width: Of its factorised table of tokens; 0 for a table as wide as itself.
-        vocab_size: Tokens that are kept, or as many as the domain needs if these are more; 0 keeps all.
-        hidden: Weight of the distance from the teacher's states.
-        relation: Weight of the distance from the teacher's attention relations. With this and ``hidden`` at 0 nothing
-            is distilled from the lower half, and the student learns by the task alone.
-        logits: Weight of the cross-entropy with the teacher's scores.
-        labels: … with the answers themselves.
-        exits: Whether every layer of the student is trained to be the last.
-        sparsity: Share of the weights of each matrix, of student and upper layers, that pruning sets to zero.
-        upper_neurons: Share of the feed-forward neurons that upper layers keep.
-        upper_heads: Share of the attention heads that they keep, in whole groups.
-        alone: Whether the task is tuned to questions as a device asks them, without neighbours.
-        held_out: Share of the items that the student learns nothing of, by which it is judged.
-        epochs: Passes over the texts.
-        learning_rate: Of the student.
-        tuning_epochs: Passes over the questions, with the tuning, and with upper layers that were pruned; 0 leaves the
-            teacher's tuning as it is.
-        tuning_learning_rate: Of these.
-        seed: Fixes all that is random.
-    """
-
-    width: int = 192
-    ffn_width: int = 512
-    num_heads: int = 3
-    num_layers: int = 3
-    num_blocks: int = 1
-    embed_width: int = 64
-    vocab_size: int = 4096
-    hidden: float = 1.0
-    relation: float = 0.1
-    logits: float = 1.0
-    labels: float = 1.0
-    exits: bool = True
-    sparsity: float = 0.0
-    upper_neurons: float = 1.0
-    upper_heads: float = 1.0
-    alone: bool = False
-    held_out: float = 0.1
-    epochs: int = 6
-    learning_rate: float = 2e-3
-    tuning_epochs: int = 1
-    tuning_learning_rate: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("width", "ffn_width", "num_heads", "num_layers", "num_blocks", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("embed_width", "vocab_size", "hidden", "relation", "logits", "labels", "tuning_epochs"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if self.width % (2 * self.num_heads) or self.num_blocks > self.num_layers:
-            raise ConfigError(
-                f"width {self.width} must be a multiple of twice num_heads {self.num_heads}, "
-                f"and num_blocks {self.num_blocks} at most num_layers {self.num_layers}"
-            )
-        if not 0 <= self.sparsity < 1 or not 0 <= self.held_out < 1:
-            raise ConfigError(f"sparsity {self.sparsity} and held_out {self.held_out} must be in [0, 1)")
-        if not 0 < self.upper_neurons <= 1 or not 0 < self.upper_heads <= 1:
-            raise ConfigError(
-                f"upper_neurons {self.upper_neurons} and upper_heads {self.upper_heads} must be in (0, 1]"
-            )
-        if not self.logits and not self.labels and self.tuning_epochs:
-            raise ConfigError("nothing to tune by: give logits or labels, or tuning_epochs=0")
-        if not self.distils and not self.tuning_epochs:
-            raise ConfigError("nothing to train the student by: give hidden or relation, or tuning_epochs")
-
-    @property
-    def distils(self) -> bool:
-        """Whether the student learns from the teacher's lower half."""
-        return bool(self.hidden or self.relation)
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Recipe:
-        """A recipe from names and values. Raises ConfigError for a name that is none, or a value of another type."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
-        for name, value in values.items():
-            if name not in kinds:
-                raise ConfigError(f"a recipe has no {name!r}; it has {', '.join(kinds)}")
-            if not isinstance(value, kinds[name]) and not (kinds[name] is float and isinstance(value, int)):
-                raise ConfigError(f"{name} is {value!r}; give a value like {getattr(cls, name)!r}")
-        return cls(**values)
 
 
 def shrink(
@@ -194,10 +88,10 @@ def shrink(
     learned, held_out = texts_of(teacher.task, teacher.domain, log, recipe)
     student, kept = _student(teacher, [*learned, *held_out], recipe, rows[TRAIN])
     if recipe.distils:
-        said = _lessons(teacher, learned, lessons, progress)
-        _distil(student, kept, teacher, said, recipe, folder / "distilling", progress)
+        said = hear(teacher, learned, lessons, progress)
+        distil(student, kept, teacher, said, recipe, folder / "distilling", progress)
     small = _tune(student, teacher, rows, recipe, folder / "tuning", progress)
-    card = _card(small, teacher, learned, held_out, rows[VALID], recipe)
+    card = describe(small, teacher, learned, held_out, _asked(rows[VALID], recipe), recipe)
     _write(small, folder, card)
     return card
 
@@ -257,6 +151,11 @@ def alone(row: Row) -> Row:
     return replace(row, signals=without_neighbours(row.signals))
 
 
+def _asked(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    """The rows as the small model is asked them."""
+    return [alone(row) if recipe.alone else row for row in rows]
+
+
 def _require(teacher: Tuned, folder: Path, recipe: Recipe) -> None:
     if teacher.task.readout != "score":
         raise ConfigError(f"task {teacher.task.name!r} is none of ranking; a device ranks, so shrink one that is")
@@ -299,7 +198,7 @@ def _student(
     tokenizer, kept = old.tokenizer, list(range(old.model.config.vocab_size))
     if recipe.vocab_size:
         tokenizer, kept = trim(old.tokenizer, texts, recipe.vocab_size)
-    upper, neurons, heads = _pruned(teacher, recipe, rows)
+    upper, neurons, heads = upper_parts(teacher, recipe, rows)
     reader = _reader(len(kept), recipe)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -315,7 +214,7 @@ def _student(
     _, _, basis_DD = torch.linalg.svd(table_VD - table_VD.mean(0), full_matrices=False)
     squeezed = table_VD @ basis_DD[:width].T
     model.reader.embed_tokens.weight.zero_()[:, : squeezed.shape[1]] = squeezed / squeezed.std()
-    _copy_upper(old.model, model, teacher.cache.config.depth, neurons, heads)
+    copy_upper(old.model, model, teacher.cache.config.depth, neurons, heads)
     model.id = "student"
     return Foundation(model, tokenizer, "student"), kept
 
@@ -344,338 +243,6 @@ def _reader(vocab_size: int, recipe: Recipe) -> ModelConfig:
     )
 
 
-Kept = list[Tensor]
-"""Of each upper layer what is kept, in order."""
-
-
-def _pruned(teacher: Tuned, recipe: Recipe, rows: Sequence[Row]) -> tuple[ModelConfig, Kept, Kept]:
-    """(the upper layers' configuration, their neurons, their groups of heads): those that add most.
-
-    A part adds its mean magnitude times the length of the weights that it goes out by.
-    """
-    model, depth = teacher.foundation.model, teacher.cache.config.depth
-    c = model.config
-    groups = max(1, round(recipe.upper_heads * c.num_kv_heads))
-    neurons = min(c.ffn_width, max(NEURONS, round(recipe.upper_neurons * c.ffn_width / NEURONS) * NEURONS))
-    grouped = c.num_heads // c.num_kv_heads
-    config = replace(
-        c,
-        num_layers=c.num_layers - depth,
-        windows=c.windows[depth:],
-        ffn_width=neurons,
-        num_heads=groups * grouped,
-        num_kv_heads=groups,
-        removed_heads=c.num_heads - groups * grouped,
-    )
-    upper = [block for block in model.layers[depth:] if isinstance(block, Block)]
-    everything = [torch.arange(c.ffn_width)] * len(upper), [torch.arange(c.num_kv_heads)] * len(upper)
-    if (neurons, groups) == (c.ffn_width, c.num_kv_heads):
-        return config, *everything
-    sums: dict[nn.Module, Tensor] = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sums[module] = sums.get(module, torch.zeros(())) + inputs[0].detach().float().abs().flatten(0, -2).sum(0)
-
-    linears = [linear for block in upper for linear in (block.down_proj, block.o_proj)]
-    hooks = [linear.register_forward_pre_hook(note) for linear in linears]
-    try:
-        teacher.scores(rows[:SAMPLE])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    added = {linear: sums[linear].cpu() * linear.weight.float().norm(dim=0).cpu() for linear in linears}
-    of_groups = [added[block.o_proj].view(c.num_kv_heads, -1).sum(1) for block in upper]
-    return (
-        config,
-        [added[block.down_proj].topk(neurons).indices.sort().values for block in upper],
-        [of_group.topk(groups).indices.sort().values for of_group in of_groups],
-    )
-
-
-def _copy_upper(old: Model, new: Model, depth: int, neurons: Kept, groups: Kept) -> None:
-    """Copies what is kept of the upper layers, in fp32."""
-    c = old.config
-    for layer, (kept, of_groups) in enumerate(zip(neurons, groups, strict=True)):
-
-        def within(count: int, of_groups: Tensor = of_groups) -> Tensor:
-            """Rows of the groups that are kept, where each has ``count``."""
-            return (of_groups[:, None] * count + torch.arange(count)).flatten()
-
-        heads, keys = within(c.num_heads // c.num_kv_heads * c.head_width), within(c.head_width)
-        rows = {"q_proj": heads, "k_proj": keys, "v_proj": keys, "gate_proj": kept, "up_proj": kept}
-        columns = {"o_proj": heads, "down_proj": kept}
-        state = {}
-        for name, weight in old.layers[depth + layer].state_dict().items():
-            part = name.split(".")[0]
-            weight = weight.float().cpu()
-            weight = weight[rows[part]] if part in rows else weight
-            state[name] = weight[:, columns[part]] if part in columns and weight.ndim == 2 else weight
-        new.layers[layer].load_state_dict(state)
-    new.norm.load_state_dict({name: weight.float() for name, weight in old.norm.state_dict().items()})
-
-
-# What the teacher says
-
-
-@dataclass(frozen=True, eq=False)
-class Lessons:
-    """What the teacher's lower half makes of every token of some texts, in the order of the trees' tokens.
-
-    Attributes:
-        trees: The texts.
-        starts: Where each tree's tokens begin.
-        hidden_TD: The states.
-        relations: Queries, keys and values of the last lower layer.
-    """
-
-    trees: list[Tree]
-    starts: list[int]
-    hidden_TD: Tensor
-    relations: tuple[Tensor, Tensor, Tensor]
-
-
-class _Listening:
-    """A ``Delta`` that changes nothing and keeps the queries, keys and values of one layer."""
-
-    def __init__(self, layer: int) -> None:
-        self._layer = layer
-        self.heard: dict[str, Tensor] = {}
-
-    def block(self, layer: int, frozen: Block) -> Layer:
-        """See ``Delta``."""
-        return frozen
-
-    def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
-        if layer == self._layer and name in ("q", "k", "v"):
-            self.heard[name] = y_BLD
-        return y_BLD
-
-    def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
-        return y_BLD
-
-
-def _lessons(teacher: Tuned, texts: Sequence[str], store: Path | None, progress: Progress) -> Lessons:
-    """Runs the teacher over the texts, or reads what was kept of it."""
-    model, depth = teacher.foundation.model, teacher.cache.config.depth
-    trees = prefixes.grow(teacher.foundation.tokenizer.encode(texts))
-    starts = np.cumsum([0, *(len(tree.ids) for tree in trees)]).tolist()
-    scope = json.dumps([model.id, str(model.dtype), depth, list(texts)])
-    file = store / f"{hashlib.blake2b(scope.encode(), digest_size=8).hexdigest()}.safetensors" if store else None
-    names = ("hidden", "q", "k", "v")
-    said: dict[str, Tensor] | None = None
-    if file is not None and file.is_file():
-        try:
-            said = load_file(file)
-        except SafetensorError:
-            said = None  # damaged: said anew
-    if said is None:
-        parts: dict[str, list[Tensor]] = {name: [] for name in names}
-        order = sorted(range(len(trees)), key=lambda number: -len(trees[number].ids))
-        for batch in _groups(order, trees, 2 * BATCH_TOKENS):
-            ids_BL, positions_BL, mask_BLL = _padded([trees[number] for number in batch], model.device)
-            listening = _Listening(depth - 1)
-            with torch.no_grad():
-                hidden = model.lower(ids_BL, depth, positions_BL=positions_BL, mask_BLL=mask_BLL, delta=listening)
-            for name, values in {"hidden": hidden, **listening.heard}.items():
-                parts[name] += [row[: len(trees[n].ids)].cpu() for row, n in zip(values, batch, strict=True)]
-            progress("the teacher reads", len(parts["hidden"]), len(trees))
-        place = np.argsort(order)
-        said = {name: torch.cat([parts[name][n] for n in place]) for name in names}
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            save_file(said, partial)
-            partial.replace(file)
-    return Lessons(trees, starts, said["hidden"], (said["q"], said["k"], said["v"]))
-
-
-def _groups(order: Sequence[int], trees: Sequence[Tree], most: int) -> Iterator[list[int]]:
-    """The trees in this order, in batches that have no more than ``most`` tokens with padding."""
-    group: list[int] = []
-    for number in order:
-        longest = max(len(trees[n].ids) for n in [*group, number])
-        if group and longest * (len(group) + 1) > most:
-            yield group
-            group = []
-        group = [*group, number]
-    if group:
-        yield group
-
-
-def _padded(trees: Sequence[Tree], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    ids_BL, positions_BL, mask_BLL = (torch.from_numpy(array).to(device) for array in prefixes.pad(trees))
-    return ids_BL, positions_BL, mask_BLL
-
-
-# The student learns to read
-
-
-def _distil(
-    student: Foundation,
-    kept: Sequence[int],
-    teacher: Tuned,
-    said: Lessons,
-    recipe: Recipe,
-    folder: Path,
-    progress: Progress,
-) -> None:
-    """Trains the student on what the teacher said; afterwards its states are in the teacher's units.
-
-    ``kept`` are the ids that the teacher has for the student's tokens.
-    """
-    model, keep = student.model, teacher.cache.config.keep
-    reader = model.config.reader
-    assert reader is not None
-    new_id = torch.zeros(teacher.foundation.model.config.vocab_size, dtype=torch.long)
-    new_id[torch.tensor(kept)] = torch.arange(len(kept))
-    kept_T = torch.tensor(
-        sorted(
-            {start + place for start, tree in zip(said.starts, said.trees, strict=False) for place in _kept(tree, keep)}
-        )
-    )
-    states = said.hidden_TD[kept_T].float()
-    mean_D, spread_D = states.mean(0), states.std(0).clamp_min(1e-3)
-    order = sorted(range(len(said.trees)), key=lambda number: len(said.trees[number].ids))
-    batches = list(_groups(order, said.trees, BATCH_TOKENS))
-
-    def loss(batch: list[int]) -> Tensor:
-        trees = [said.trees[number] for number in batch]
-        ids_BL, positions_BL, mask_BLL = _padded(trees, model.device)
-        listening = _Listening(reader.num_layers - 1)
-        hidden_BLD = model.reader.embed(new_id[ids_BL])
-        attention = Dense(positions_BL, mask_BLL)
-        at_B, at_L, at_T = _places(trees, [said.starts[number] for number in batch], keep)
-        target_TD = (said.hidden_TD[at_T].float() - mean_D) / spread_D
-        total, weights = torch.zeros(()), 0
-        for layer in range(reader.num_layers):
-            hidden_BLD = _step(model.reader, layer, hidden_BLD, positions_BL, attention, listening)
-            if recipe.hidden and (recipe.exits or layer == reader.num_layers - 1):
-                states_TD = model.widen(model.reader.finish(hidden_BLD)[at_B, at_L])
-                total = total + (layer + 1) * _distance(states_TD, target_TD)
-                weights += layer + 1
-        total = recipe.hidden * total / max(1, weights)
-        if recipe.relation:
-            lengths = [len(tree.ids) for tree in trees]
-            theirs = [
-                _rows(of, [said.starts[number] for number in batch], lengths, ids_BL.shape[1]) for of in said.relations
-            ]
-            ours = [listening.heard[name] for name in ("q", "k", "v")]
-            total = total + recipe.relation * _relations(ours, theirs, mask_BLL, lengths, recipe.num_heads)
-        return total
-
-    parts = nn.ModuleList([model.reader, model.widen]).requires_grad_(True)
-    config = TrainConfig(epochs=recipe.epochs, learning_rate=recipe.learning_rate, average=0.995, seed=recipe.seed)
-    with _pruning(parts, recipe.sparsity) as schedule:
-        fit(
-            parts,
-            batches,
-            loss,
-            config,
-            folder=folder,
-            schedule=schedule,
-            progress=lambda step, total, value: progress(f"distilling, loss {value:.3f}", step, total),
-        )
-    parts.requires_grad_(False)
-    model.widen.weight.mul_(spread_D[:, None])
-    model.widen.bias.mul_(spread_D).add_(mean_D)
-
-
-def _distance(states_TD: Tensor, target_TD: Tensor) -> Tensor:
-    """Mean squared error and cosine of normed states."""
-    cosine_T = F.cosine_similarity(states_TD, target_TD, dim=-1)
-    return F.mse_loss(states_TD, target_TD) + (1 - cosine_T).mean()
-
-
-def _relations(
-    ours: Sequence[Tensor], theirs: Sequence[Tensor], mask_BLL: Tensor, lengths: Sequence[int], num_heads: int
-) -> Tensor:
-    """Mean divergence of the student's attention relations from the teacher's (MiniLMv2, equation 6).
-
-    A relation is the softmax of the products of queries with queries, keys with keys, values with values, in as many
-    heads on both sides, over the tokens that a token sees.
-    """
-    valid_BL = torch.arange(mask_BLL.shape[1], device=mask_BLL.device) < torch.tensor(lengths)[:, None]
-    total = torch.zeros(())
-    for own, other in zip(ours, theirs, strict=True):
-        logs = []
-        for side_BLD in (other.float(), own):
-            heads_BALK = side_BLD.view(*side_BLD.shape[:2], num_heads, -1).transpose(1, 2)
-            product_BALL = heads_BALK @ heads_BALK.transpose(-1, -2) / heads_BALK.shape[-1] ** 0.5
-            logs.append(product_BALL.masked_fill(~mask_BLL[:, None], -math.inf).log_softmax(-1))
-        both = [log.masked_fill(~mask_BLL[:, None], 0.0) for log in logs]
-        divergence_BAL = (both[0].exp().masked_fill(~mask_BLL[:, None], 0.0) * (both[0] - both[1])).sum(-1)
-        total = total + divergence_BAL.transpose(1, 2)[valid_BL].mean()
-    return total
-
-
-def _step(
-    reader: Model, layer: int, hidden_BLD: Tensor, positions_BL: Tensor, attention: Attention, delta: _Listening
-) -> Tensor:
-    return reader.run(hidden_BLD, positions_BL, attention, first=layer, last=layer + 1, delta=delta)
-
-
-def _kept(tree: Tree, keep: int) -> Iterable[int]:
-    """Places of the tokens that texts keep."""
-    return {place for path in tree.paths.values() for place in (path[-keep:] if keep else path)}
-
-
-def _places(trees: Sequence[Tree], starts: Sequence[int], keep: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every token that a text keeps: (its row, its place there, its place among the lessons)."""
-    found = [
-        (row, place, start + place)
-        for row, (tree, start) in enumerate(zip(trees, starts, strict=True))
-        for place in sorted(_kept(tree, keep))
-    ]
-    at_B, at_L, at_T = torch.tensor(found).T
-    return at_B, at_L, at_T
-
-
-def _rows(of_TD: Tensor, starts: Sequence[int], lengths: Sequence[int], longest: int) -> Tensor:
-    """Tokens of the lessons as rows, padded at the right."""
-    rows = [of_TD[start : start + length] for start, length in zip(starts, lengths, strict=True)]
-    return torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
-
-
-# Weights that pruning sets to zero
-
-
-class _Sparse(nn.Module):
-    """Shows a weight without its smallest numbers; these go on learning and may come back while more are taken out."""
-
-    def __init__(self, level: list[float]) -> None:
-        super().__init__()
-        self._level = level
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The weight as it is used."""
-        count = int(self._level[0] * weight.numel())
-        if not count:
-            return weight
-        threshold = weight.detach().abs().flatten().kthvalue(count).values
-        return weight * (weight.detach().abs() > threshold)
-
-
-@contextmanager
-def _pruning(module: nn.Module, sparsity: float) -> Iterator[Callable[[float], None]]:
-    """A block in which the matrices of linear maps lose weights as training goes on, and after which these are zero.
-
-    Yields the schedule for ``train.fit``: s (1 - (1 - t)³) of the weights at time t (Zhu and Gupta, 2017, equation 1).
-    """
-    level = [0.0]
-    linears = [linear for linear in module.modules() if isinstance(linear, nn.Linear)] if sparsity else []
-    for linear in linears:
-        parametrize.register_parametrization(linear, "weight", _Sparse(level))
-
-    def schedule(done: float) -> None:
-        level[0] = sparsity * (1 - (1 - min(1.0, done / PRUNED_BY)) ** 3)
-
-    yield schedule
-    for linear in linears:
-        parametrize.remove_parametrizations(linear, "weight")
-
-
 # The task on the student
 
 
@@ -693,7 +260,7 @@ def _tune(
     small.tuning.load_state_dict(teacher.tuning.state_dict())
     if not recipe.tuning_epochs:
         return small
-    asked = {part: [alone(row) if recipe.alone else row for row in rows[part]] for part in (TRAIN, VALID)}
+    asked = {part: _asked(rows[part], recipe) for part in (TRAIN, VALID)}
     said = teacher.scores(rows[TRAIN]) if recipe.logits else np.zeros(sum(len(row.answers) for row in rows[TRAIN]))
     told = np.split(said, np.cumsum([len(row.answers) for row in rows[TRAIN]])[:-1])
     if recipe.alone and small.tuning.signals is not None:
@@ -725,7 +292,7 @@ def _tune(
 
     training = TrainConfig(epochs=recipe.tuning_epochs, learning_rate=recipe.tuning_learning_rate, seed=recipe.seed)
     module = nn.ModuleList(trained)
-    with _pruning(nn.ModuleList(trained[1:]), recipe.sparsity) as schedule:
+    with pruning(nn.ModuleList(trained[1:]), recipe.sparsity) as schedule:
         fit(
             module,
             batches,
@@ -745,7 +312,7 @@ def _read(tuned: Tuned, texts: Sequence[str]) -> States:
     """States of texts as a function of the weights, for training through them; the last token of each."""
     model = tuned.foundation.model
     trees = prefixes.grow(tuned.foundation.tokenizer.encode(texts))
-    ids_BL, positions_BL, mask_BLL = _padded(trees, model.device)
+    ids_BL, positions_BL, mask_BLL = padded(trees, model.device)
     hidden_BLD = model.embed(ids_BL, positions_BL, mask_BLL)
     ends = {number: (row, path[-1]) for row, tree in enumerate(trees) for number, path in tree.paths.items()}
     at_B, at_L = torch.tensor([ends[number] for number in range(len(texts))]).T
@@ -770,73 +337,6 @@ def _answer_loss(
         rest_Q = log_QK[:, :-1].logsumexp(-1)
         total = total - recipe.logits * (told_Q * log_QK[:, -1] + (1 - told_Q) * rest_Q).mean()
     return total
-
-
-# What is written down
-
-
-def _card(
-    small: Tuned,
-    teacher: Tuned,
-    learned: Sequence[str],
-    held_out: Sequence[str],
-    validation: Sequence[Row],
-    recipe: Recipe,
-) -> dict[str, Any]:
-    """Parameters, bytes, operations and quality."""
-    model, tuning = small.foundation.model, small.tuning
-    reader = model.config.reader
-    assert reader is not None
-    lengths = [len(row) for row in small.foundation.tokenizer.encode(learned)]
-    block = sum(p.numel() for p in model.reader.layers[0].parameters())
-    widening = model.widen.weight.numel() + reader.embed_width * reader.width
-    counts = {
-        "student": sum(p.numel() for p in model.reader.parameters()) + sum(p.numel() for p in model.widen.parameters()),
-        "upper layers": sum(p.numel() for p in [*model.layers.parameters(), *model.norm.parameters()]),
-        "tuning": sum(p.numel() for p in tuning.parameters()),
-    }
-    asked = [alone(row) if recipe.alone else row for row in validation]
-    answers = np.concatenate([row.answers for row in validation])
-    return {
-        "recipe": asdict(recipe),
-        "task": small.config.task,
-        "domain": small.config.domain,
-        "teacher": {"foundation": teacher.config.foundation, "parameters": teacher.foundation.model.num_parameters()},
-        "parameters": {**counts, "all": sum(counts.values())},
-        "parameters that are not zero": sum(int((p != 0).sum()) for p in [*model.parameters(), *tuning.parameters()]),
-        "tokens": small.foundation.tokenizer.vocab_size,
-        "bytes": 4 * sum(counts.values()),
-        "operations": {
-            "to read a text, by layers": [
-                round(2 * float(np.mean(lengths)) * (block * (1 + layer) + widening))
-                for layer in range(reader.num_layers)
-            ],
-            "of an upper token": 2 * (counts["upper layers"] + sum(p.numel() for p in tuning.change.parameters())),
-        },
-        "quality": {
-            "texts learned": fidelity(small, teacher, learned),
-            "texts of items held out": fidelity(small, teacher, held_out) if held_out else {},
-            "validation AUC": auc(answers, small.scores(asked)),
-            "validation AUC of the teacher": auc(answers, teacher.scores(asked)),
-        },
-    }
-
-
-def fidelity(small: Tuned, teacher: Tuned, texts: Sequence[str]) -> dict[str, float]:
-    """How near a small model's states are to the teacher's: cosine around the teacher's mean, and relative error.
-
-    Both are means over texts; the error is squared, and 1 for a student that always says the teacher's mean.
-    """
-    theirs_TD = teacher.cache.fetch(texts).tokens_TD.float().cpu()
-    ours_TD = small.cache.fetch(texts).tokens_TD.float()
-    mean_D = theirs_TD.mean(0)
-    spread_D = theirs_TD.std(0).clamp_min(1e-3)
-    theirs_TD, ours_TD = ((side_TD - mean_D) / spread_D for side_TD in (theirs_TD, ours_TD))
-    return {
-        "texts": len(texts),
-        "cosine": float(F.cosine_similarity(ours_TD, theirs_TD, dim=-1).mean()),
-        "error": float((ours_TD - theirs_TD).square().mean() / theirs_TD.square().mean()),
-    }
 
 
 def _write(small: Tuned, folder: Path, card: dict[str, Any]) -> None:

@@ -708,16 +708,18 @@ class Model(nn.Module):
         visible_BC: Tensor,
         depth: int,
         *,
+        end: int | None = None,
         length_B: Tensor | None = None,
         delta: Delta | None = None,
     ) -> Tensor:
-        """Layers [depth, L) on a context and the candidates that share it.
+        """Layers [depth, end) on a context and the candidates that share it.
 
         Args:
             context_BND: States of the user's segments, oldest first, padded at the right.
             blocks_BCMD: States of each candidate's segments, padded at the right.
             visible_BC: How many context tokens each candidate sees; its positions go on from there.
             depth: The split that the states were made with.
+            end: Where to leave; None runs all layers.
             length_B: Given, the context is bidirectional within this many tokens; else it is causal.
             delta: A tuning.
 
@@ -735,15 +737,15 @@ class Model(nn.Module):
         # What the layers add up is kept in fp32, so that bf16 rounds only what each layer adds.
         hidden_BTD = torch.cat([context_BND, blocks_BCMD.flatten(1, 2)], 1).float()
         attention = SharedContext(positions_BT, visible_BC, num_context, size, length_B)
-        end = self.config.num_layers
+        end = self.config.num_layers if end is None else end
         if depth < end:
             hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=depth, last=end - 1, delta=delta)
             attention = replace(attention, skip=num_context)
-            hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=end - 1, delta=delta)
+            hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=end - 1, last=end, delta=delta)
         return self.finish(hidden_BTD[:, -count * size :]).view(batch, count, size, width)
 
     def answer(
-        self, turns: Sequence[Turn], depth: int, *, delta: Delta | None = None
+        self, turns: Sequence[Turn], depth: int, *, end: int | None = None, delta: Delta | None = None
     ) -> tuple[list[Tensor], list[Known]]:
         """``upper`` with a causal context, for users whose context has been read in part; no token of it is read twice.
 
@@ -752,6 +754,7 @@ class Model(nn.Module):
         Args:
             turns: One a user.
             depth: The split that the states were made with.
+            end: Where to leave; None runs all layers.
             delta: A tuning.
 
         Returns:
@@ -768,8 +771,9 @@ class Model(nn.Module):
             positions.append((turn.num_context + torch.arange(size, device=device)).repeat(count))
         positions_1T = torch.cat(positions)[None]
         layers: list[list[tuple[Tensor, Tensor]]] = []
-        for layer in range(depth, self.config.num_layers):
-            last = layer == self.config.num_layers - 1
+        end = self.config.num_layers if end is None else end
+        for layer in range(depth, end):
+            last = layer == end - 1
             kept: list[tuple[Tensor, Tensor]] = []
             attention = _Turns(turns, layer - depth, kept, num_fresh if last else 0)
             hidden_1TD = self.run(hidden_1TD, positions_1T, attention, first=layer, last=layer + 1, delta=delta)

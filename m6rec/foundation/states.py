@@ -167,7 +167,7 @@ class StateCache:
 
     def _known(self, texts: Sequence[str]) -> dict[str, bytes]:
         """Encoded states by text, of those texts that memory or the store has."""
-        found = {text: self._memory.get(text) for text in texts}
+        found = dict(zip(texts, self._memory.get_all(texts), strict=True))
         rest = [text for text, value in found.items() if value is None]
         if self._store is not None:
             for text, value in zip(rest, self._store.get([self._key(text) for text in rest]), strict=True):

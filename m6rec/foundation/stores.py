@@ -244,13 +244,23 @@ class Memory(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value, which thereby is the one used last; None if it is not here."""
+        return self.get_all((key,))[0]
+
+    def get_all(self, keys: Sequence[K]) -> list[V | None]:
+        """Of each key what ``get`` returns, under one lock."""
+        found: list[V | None] = []
+        entries, used = self._entries, time.monotonic()
         with self._lock:
-            entry = self._entries.pop(key, None)
-            if entry is None:
-                return None
-            value, num_bytes, _ = entry
-            self._entries[key] = value, num_bytes, time.monotonic()
-            return value
+            for key in keys:
+                entry = entries.get(key)
+                if entry is None:
+                    found.append(None)
+                    continue
+                value, num_bytes, _ = entry
+                entries[key] = value, num_bytes, used
+                entries.move_to_end(key)
+                found.append(value)
+        return found
 
     def put(self, key: K, value: V, num_bytes: int) -> None:
         """Keeps a value of so many bytes, and drops those unused for longest to make room."""

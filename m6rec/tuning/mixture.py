@@ -75,6 +75,8 @@ class Mixture:
 
     def _added(self, part: Callable[[Tuning], Signals | None], numbers_BTF: Tensor) -> Tensor:
         """What each row's tuning makes of its numbers, added_BTD; 0 in rows of tasks without this part."""
+        if len(self._rows) == 1 and (only := part(self._tunings[next(iter(self._rows))])) is not None:
+            return only(numbers_BTF)  # type: ignore[no-any-return]
         added_BTD = numbers_BTF.new_zeros(*numbers_BTF.shape[:2], self._tunings[0].slots_SD.shape[-1])
         for task, rows in self._rows.items():
             signals = part(self._tunings[task])

@@ -55,7 +55,7 @@ def purchases():
     return leave_one_out(_log(labels=False))
 
 
-@pytest.mark.parametrize("peer", rankers.PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [*rankers.PEERS, *rankers.OF_STATISTICS[1::2]], ids=lambda peer: peer.name)
 def test_a_ranking_peer_learns_and_knows_nothing_of_the_future(peer, likes):
     split, questions = likes
     data = rankers.ask(split, LIKES, questions)

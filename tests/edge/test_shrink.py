@@ -15,7 +15,7 @@ import torch
 from m6rec import device, tuned
 from m6rec.device import Device
 from m6rec.edge import export, shrink
-from m6rec.edge.shrink import Recipe
+from m6rec.edge.recipe import Recipe
 from m6rec.errors import ConfigError
 from m6rec.foundation import checkpoint
 from m6rec.foundation.states import StateCache
@@ -129,17 +129,6 @@ def test_each_switch_makes_a_model_that_a_device_runs(tmp_path, switches):
         assert small.foundation.tokenizer.vocab_size == pocket.tuned().foundation.tokenizer.vocab_size
 
 
-def test_pruned_parts_are_those_that_add_least():
-    teacher = pocket.tuned()
-    block = teacher.foundation.model.layers[2]
-    with torch.no_grad():
-        block.down_proj.weight[:, 5] = block.down_proj.weight[:, 40] = 0
-    config, neurons, heads = shrink._pruned(teacher, replace(SMALL, upper_neurons=0.5), pocket.rows())
-    assert config.ffn_width == 32
-    assert not {5, 40} & set(neurons[0].tolist())
-    assert heads[0].tolist() == [0, 1]
-
-
 def test_an_exit_after_each_layer(made, tmp_path):
     small, card, _ = made
     text = "The movie."
@@ -174,59 +163,6 @@ def test_texts_of_items_held_out_are_not_learned():
     assert len(held_out) == 2 * 6  # two of eight items, five wordings and the question
     assert not set(learned) & set(held_out)
     assert len({text for text in learned if text.endswith("Does the user like it?")}) == 6
-
-
-def test_the_teacher_speaks_once(tmp_path, monkeypatch):
-    teacher, said = pocket.tuned(), []
-    texts = ["The movie.", "The movie. The user liked it.", "He"]
-    first = shrink._lessons(teacher, texts, tmp_path, lambda *now: said.append(now))
-    assert said
-    said.clear()
-    again = shrink._lessons(teacher, texts, tmp_path, lambda *now: said.append(now))
-    assert not said
-    assert torch.equal(first.hidden_TD, again.hidden_TD)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-9])
-    shrink._lessons(teacher, texts, tmp_path, lambda *now: said.append(now))
-    assert said
-    states = teacher.cache.fetch(texts)
-    for number, text in enumerate(texts):
-        (tree, start) = next(
-            (tree, start) for tree, start in zip(first.trees, first.starts, strict=False) if number in tree.paths
-        )
-        last = first.hidden_TD[start + tree.paths[number][-1]]
-        torch.testing.assert_close(last, states.tokens_TD[states.places[text][0]])
-
-
-def test_relations_of_equals_are_equal():
-    generator = torch.Generator().manual_seed(0)
-    heads = [torch.randn(2, 5, 12, generator=generator) for _ in range(3)]
-    mask = torch.ones(2, 5, 5, dtype=torch.bool).tril()
-    assert float(shrink._relations(heads, heads, mask, [5, 3], 3)) == pytest.approx(0, abs=1e-6)
-    others = [head + 0.5 for head in heads[:2]] + [heads[2].roll(1, 1)]
-    assert float(shrink._relations(others, heads, mask, [5, 3], 3)) > 0.01
-    padded = [head.clone() for head in heads]
-    for head in padded:
-        head[1, 3:] = 7  # what is padding counts for nothing
-    assert float(shrink._relations(padded, heads, mask, [5, 3], 3)) == pytest.approx(0, abs=1e-6)
-
-
-REFUSED = {
-    "a name": ({"depth": 3}, "no 'depth'; it has width"),
-    "a type": ({"width": "wide"}, "give a value like 192"),
-    "heads": ({"width": 20, "num_heads": 3}, "multiple of twice num_heads 3"),
-    "sparsity": ({"sparsity": 1.0}, "sparsity 1.0"),
-    "nothing": ({"logits": 0, "labels": 0}, "nothing to tune by"),
-    "no training": ({"hidden": 0, "relation": 0, "tuning_epochs": 0}, "nothing to train the student by"),
-    "neurons": ({"upper_neurons": 0}, "upper_neurons 0"),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_recipes_that_make_no_sense(kind):
-    values, message = REFUSED[kind]
-    with pytest.raises(ConfigError, match=message):
-        Recipe.read(values)
 
 
 TEACHERS = {
