@@ -6,7 +6,7 @@ Parts, each of which can be run alone (``--part``):
 - movielens_retrieve, amazon_beauty, amazon_toys: full ranking of the catalogue;
 - samples: how many examples each method needs (``benchmarks.samples``);
 - within: likes ordered within a user, all asked at one moment (``benchmarks.within``);
-- methods: tuning methods at one number of parameters (``benchmarks.methods``);
+- methods, methods_retrieve, methods_texts: tuning methods at one number of parameters (``benchmarks.methods``);
 - forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
 - pretraining: the foundation that read on in behaviours, and as shipped (``benchmarks.pretraining``);
 - together: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
@@ -30,7 +30,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks import parts, sets
+from benchmarks import methods, parts, sets
 from benchmarks.peers import FULL, QUICK, Budget, folder, rankers, retrievers
 from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
@@ -281,9 +281,12 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "amazon_beauty": _present(_purchases("amazon_beauty")),
     "amazon_toys": _present(_purchases("amazon_toys")),
     "within": _present(parts.module("within")),
+    "methods": methods.likes,
+    "methods_retrieve": methods.retrieval,
+    "methods_texts": methods.explanations,
     **{
         name: parts.module(name)
-        for name in ("samples", "methods", "forgetting", "pretraining", "together", "towers", "cross", "carbon")
+        for name in ("samples", "forgetting", "pretraining", "together", "towers", "cross", "carbon")
     },
 }
 

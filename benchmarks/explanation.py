@@ -99,7 +99,7 @@ def _prompt(event: Event, item: Item, domain: Domain, aspect: str) -> str:
     return explanations.prompt(item, domain, domain.action(event), aspect)
 
 
-def _clothes(tests: int) -> Reviews:
+def clothes(tests: int) -> Reviews:
     log = domains.load(domains.named("clothes"))
     return Reviews("clothes", split_by_item(log), explanations.TASK, _prompt, tests)
 
@@ -116,7 +116,7 @@ def _xrec(tests: int) -> Reviews:
 
 _SENTENCE = Sampling(max_tokens=40, stops=("\n",))
 KINDS = (
-    Kind(load=_clothes, task="explain", sampling=_SENTENCE, sentence=True),
+    Kind(load=clothes, task="explain", sampling=_SENTENCE, sentence=True),
     Kind(load=_instruments, task="explain", sampling=_SENTENCE, sentence=True),
     Kind(load=_xrec, task="benchmarks.xrec:TASK", sampling=Sampling(max_tokens=96, stops=("\n",)), sentence=False),
 )
