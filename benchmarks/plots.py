@@ -157,7 +157,7 @@ def _cold(names: Sequence[str], first: int) -> Callable[[Figure, Parts], None]:
 def _methods(figure: Figure, parts: Parts) -> None:
     """Test AUC by the time of tuning, and AUC on validation after each of the two epochs."""
     (table,) = parts["methods"]["tables"]
-    of_time = figure.add_subplot(1, 2, 1, xlabel="processor seconds of two epochs", ylabel="test AUC")
+    of_time = figure.add_subplot(1, 2, 1, xlabel="processor seconds", ylabel="test AUC")
     of_steps = figure.add_subplot(1, 2, 2, xlabel="epochs", ylabel="AUC, validation")
     of_steps.set_xticks((1, 2))
     of_steps.set_xlim(0.8, 2.2)
