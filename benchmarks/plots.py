@@ -60,7 +60,7 @@ class Picture:
         inline = inline_svg(lambda figure: self.draw(figure, parts), width=9, height=self.height, label=self.about)
         head, rest = inline.replace("<svg", f"<svg {_SPACES}", 1).split(">", 1)
         text = re.sub(r"\s*\n\s*", "\n", f"{head}>\n{_STYLE}{rest}\n")
-        return re.sub("<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)  # places, not labels
+        return re.sub("<[^>]*>", lambda tag: re.sub(r"(\d\.\d)\d{2,}", r"\1", tag[0]), text)  # places, not labels
 
 
 def of(page: str, parts: Parts) -> list[Picture]:
