@@ -60,7 +60,7 @@ class Picture:
         inline = inline_svg(lambda figure: self.draw(figure, parts), width=9, height=self.height, label=self.about)
         head, rest = inline.replace("<svg", f"<svg {_SPACES}", 1).split(">", 1)
         text = re.sub(r"\s*\n\s*", "\n", f"{head}>\n{_STYLE}{rest}\n")
-        return re.sub("<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)  # places, not labels
+        return re.sub("<[^>]*>", lambda tag: re.sub(r"(\d\.\d)\d{2,}", r"\1", tag[0]), text)  # places, not labels
 
 
 def of(page: str, parts: Parts) -> list[Picture]:
@@ -157,7 +157,7 @@ def _cold(names: Sequence[str], first: int) -> Callable[[Figure, Parts], None]:
 def _methods(figure: Figure, parts: Parts) -> None:
     """Test AUC by the time of tuning, and AUC on validation after each of the two epochs."""
     (table,) = parts["methods"]["tables"]
-    of_time = figure.add_subplot(1, 2, 1, xlabel="processor seconds of two epochs", ylabel="test AUC")
+    of_time = figure.add_subplot(1, 2, 1, xlabel="processor seconds", ylabel="test AUC")
     of_steps = figure.add_subplot(1, 2, 2, xlabel="epochs", ylabel="AUC, validation")
     of_steps.set_xticks((1, 2))
     of_steps.set_xlim(0.8, 2.2)
