@@ -239,7 +239,7 @@ def evaluate(
     made = prepared.load(data)
     foundation = load(source, dtype=dtype, device=device)
     is_text = writing.writes(task)
-    if exit_after and is_text:
+    if exit_after is not None and is_text:
         raise ConfigError(f"task {task!r} writes and takes all of its layers; leave --exit-after out")
     tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation, exit_after)
     made_report = report.Report(
