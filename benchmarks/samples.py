@@ -41,7 +41,7 @@ from m6rec.text.log import TEST, TRAIN
 from m6rec.train import TRAINING_TOKENS, fit
 from m6rec.tuned import Tuned, TunedConfig
 
-SIZES = (0, 16, 64, 256, 1_000, 10_000)
+SIZES = (0, 16, 64, 80, 256, 400, 1_000, 10_000)
 DRAWS = 8
 """Of the examples, for methods that take seconds; the others have one for each seed."""
 HERE = Path("runs/bench/evidence")
