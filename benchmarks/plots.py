@@ -80,10 +80,11 @@ def _samples(figure: Figure, parts: Parts) -> None:
     """Quality by the number of examples, whole and near the top; "none" stands left of the logarithmic axis."""
     (table,) = parts["samples"]["tables"]
     sizes = sorted({int(size) for row in table["rows"] for size in row["metrics"]})
+    ticks = [size for size, before in zip(sizes, [-1, *sizes], strict=False) if size >= 2 * before]
     panels = [figure.add_subplot(1, 2, place, xlabel="examples", ylabel="test AUC") for place in (1, 2)]
     for axes in panels:
         axes.set_xscale("symlog", linthresh=sizes[1], linscale=0.5)
-        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.set_xticks(ticks, [f"{size:,}" for size in ticks])
         axes.set_xticks([], minor=True)
         for number, row in enumerate(_ours_first(table)):
             known = [size for size in sizes if f"{size}" in row["metrics"]]
