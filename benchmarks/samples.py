@@ -103,7 +103,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         title="Likes, MovieLens-100k: test AUC by the number of examples",
         metric=column,
         rows=tuple(
-            Row(method=method, metrics={size: tuple(values.values()) for size, values in by_size.items()})
+            Row(method=method, metrics={size: tuple(by_size[size].values()) for size in sorted(by_size, key=int)})
             for method, by_size in cells.values.items()
             if column in by_size
         ),
