@@ -185,7 +185,7 @@ def _tables(kind: Kind, reviews: Reviews, writers: Sequence[Writer], foundation:
 
 def _tuned(kind: Kind, reviews: Reviews, foundation: Foundation, budget: Budget) -> list[Writer]:
     """A writer a seed, on one cache of states."""
-    config = WriterConfig(task=kind.task, domain=reviews.name, foundation=foundation.source)
+    config = WriterConfig(task=kind.task, domain=reviews.name, foundation=foundation.source, method=TUNED)
     count = budget.training if kind.sentence else budget.training // 3
     validation = reviews.drafts(VALID, budget.validation, 0)
     writers: list[Writer] = []

@@ -49,7 +49,9 @@ NUM_LATE_TOKENS = 1_500
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     made, foundation, times = prepared.load(setup.data), checkpoint.load(), 3 if setup.quick else 20
-    config = WriterConfig(task="explain", domain=made.domain_name, foundation=foundation.source)
+    config = WriterConfig(
+        task="explain", domain=made.domain_name, foundation=foundation.source, method="option-adapter"
+    )
     writer = create(config, foundation, assets.home() / "states")
     drafts = _drafts(writer, made.split.log)
     engine = writer.engine()

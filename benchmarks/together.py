@@ -280,7 +280,9 @@ def _texts(
     name: str, split: Split, domain: Domain, foundation: Foundation, cache: StateCache, budget: Budget
 ) -> Setting:
     """Queries, written with the layer that is tuned alone, as likes and retrieval are read."""
-    config = WriterConfig(task="query", domain=name, foundation=DEFAULT, depth=cache.config.depth)
+    config = WriterConfig(
+        task="query", domain=name, foundation=DEFAULT, method="option-adapter", depth=cache.config.depth
+    )
     reads = writer.create(config, foundation, cache=cache)
     drafts = draft_all(writing.named("query"), split, domain)
     drawn, test = _drawn(drafts[TRAIN], budget.training, TRAIN), _drawn(drafts[TEST], budget.tests, TEST)

@@ -135,7 +135,7 @@ def tune(
     data: Data,
     run: Annotated[Path, typer.Option(help="Folder for the tuning; give it again to resume.")],
     foundation: Foundation = DEFAULT,
-    method: Annotated[str, typer.Option(help="A tuning method.")] = "option-adapter",
+    method: Annotated[str | None, typer.Option(help="A tuning method; option-adapter, for texts lora.")] = None,
     depth: Annotated[
         int | None, typer.Option(help="Layers run ahead of time; all but one, for texts all but twelve.")
     ] = None,
@@ -167,11 +167,12 @@ def tune(
 
     made = prepared.load(data)
     training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, pairwise=pairwise, seed=seed)
-    config = (WriterConfig if writing.writes(task) else TunedConfig)(
+    kind = WriterConfig if writing.writes(task) else TunedConfig
+    config = kind(
         task=task,
         domain=made.domain_name,
         foundation=foundation,
-        method=method,
+        method=method or kind.method,
         depth=depth,
         keep=keep,
         all_layers=all_layers,

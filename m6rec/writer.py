@@ -57,7 +57,7 @@ class WriterConfig:
         task: A name of ``tasks.writing.named``.
         domain: A name of ``domains.domain.named``.
         foundation: What ``foundation.checkpoint.load`` was given.
-        method: A tuning method.
+        method: A tuning method. The one that learns review sentences best (design/006).
         depth: Layers that run ahead of time; None for all but the last ``UPPER_LAYERS``.
         keep: Kept tokens of a segment of the context; 0 keeps all.
         all_layers: Whether tuning reaches the lower layers too, as in the paper; needs depth 0.
@@ -66,7 +66,7 @@ class WriterConfig:
     task: str
     domain: str
     foundation: str
-    method: str = "option-adapter"
+    method: str = "lora"
     depth: int | None = None
     keep: int = 1
     all_layers: bool = False
