@@ -33,6 +33,7 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks import parts
+from benchmarks.exits import Study, score
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
@@ -205,8 +206,8 @@ class _Bench:
     def quality(self, one: Tuned) -> dict[str, tuple[float, ...]]:
         """AUC as on a device and as on the server."""
         return {
-            "AUC, device": (_auc(one, self.on_device),),
-            "AUC, server": (_auc(one, self.on_server),),
+            "AUC, device": (score(one, self.on_device),),
+            "AUC, server": (score(one, self.on_server),),
         }
 
     def all_quality(self, one: Tuned, folder: Path, words: str) -> dict[str, tuple[float, ...]]:
@@ -223,7 +224,7 @@ class _Bench:
         It reads the states of ``one`` as they are, or with ``folder`` after an epoch with them and the upper half of
         ``one``.
         """
-        return {"AUC, words alone": (_auc(self.to_words(one, folder), self.asked_by_words[TEST]),)}
+        return {"AUC, words alone": (score(self.to_words(one, folder), self.asked_by_words[TEST]),)}
 
     def to_words(self, one: Tuned, folder: Path | None = None) -> Tuned:
         """The teacher's tuning to words on the foundation and the states of ``one``; see ``quality_of_words``."""
@@ -337,12 +338,10 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def exits(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Whether a text should leave the student where its state rests."""
-    from benchmarks import exits as study
-
     bench = _bench(setup)
     learned, held_out = shrink.texts_of(bench.teacher.task, bench.teacher.domain, bench.log, SMALL)
     names = ("small",) if setup.quick else ("small", DEEP)
-    return study.Study(
+    return Study(
         teacher=bench.teacher,
         learned=learned,
         held_out=held_out,
@@ -355,7 +354,7 @@ def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """What is copied to a device, and what it does there."""
     bench = _bench(setup)
     answers = np.concatenate([row.answers for row in bench.on_device])
-    served = _auc(bench.teacher, bench.on_device)
+    served = score(bench.teacher, bench.on_device)
     rows, found = [], {}
     with TemporaryDirectory(prefix="m6rec-edge-") as parent:
         for name, dtype in BUNDLES:
@@ -444,10 +443,6 @@ def browser(setup: Setup) -> tuple[dict[str, Any], Claims]:
         teacher = tuned.load(setup.run, whole, store=assets.home() / "states")
         folders.append(page.Folder("teacher, float32", teacher, bench.teacher, "float32", lower=False))
     return page.of(folders, bench.made, quick=setup.quick)
-
-
-def _auc(one: Tuned, rows: Sequence[Row]) -> float:
-    return auc(np.concatenate([row.answers for row in rows]), one.scores(rows))
 
 
 def _scored(here: Device, rows: Sequence[Row], update: Callable[[int, int], None]) -> NDArray[np.float64]:

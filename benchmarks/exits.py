@@ -31,6 +31,7 @@ from torch import Tensor
 
 from benchmarks.parts import tell
 from benchmarks.setup import Claims
+from m6rec.edge.card import around
 from m6rec.edge.shrink import at_exit
 from m6rec.foundation.states import States
 from m6rec.metrics import auc
@@ -124,9 +125,8 @@ class Study:
         """Of every layer's states with the teacher's, as ``edge.card.fidelity`` has them."""
         theirs_TD = self.teacher.cache.fetch([*self.learned, *self.held_out]).tokens_TD.float()
         held_out_TD = theirs_TD[len(self.learned) :]
-        mean_D, spread_D = held_out_TD.mean(0), held_out_TD.std(0).clamp_min(1e-3)
-        target_TD = (theirs_TD - mean_D) / spread_D
-        cosine_NT = torch.stack([F.cosine_similarity((of - mean_D) / spread_D, target_TD, dim=-1) for of in states_NTD])
+        target_TD = around(theirs_TD, held_out_TD)
+        cosine_NT = torch.stack([F.cosine_similarity(around(of, held_out_TD), target_TD, dim=-1) for of in states_NTD])
         found: NDArray[np.float32] = cosine_NT.numpy()
         return found
 
@@ -193,8 +193,7 @@ def agreement(states_NTD: Tensor, learned: int) -> NDArray[np.float32]:
     States are around the mean, and in units of the spread, of those that the last layer has for texts learned, which
     come first.
     """
-    last_TD = states_NTD[-1, :learned]
-    normed_NTD = (states_NTD - last_TD.mean(0)) / last_TD.std(0).clamp_min(1e-3)
+    normed_NTD = around(states_NTD, states_NTD[-1, :learned])
     found: NDArray[np.float32] = F.cosine_similarity(normed_NTD[1:], normed_NTD[:-1], dim=-1).numpy()
     return found
 

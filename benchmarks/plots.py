@@ -185,9 +185,8 @@ def _sizes(figure: Figure, parts: Parts) -> None:
         axes.minorticks_off()
         for limit in LIMITS:
             axes.axvline(limit, color=INK, alpha=0.5, linewidth=0.5, linestyle=":")
-        names: dict[
-            tuple[float, float, str], list[str]
-        ] = {}  # by place and colour: what nearly coincides has one label
+        # By place and colour: what nearly coincides has one label.
+        names: dict[tuple[float, float, str], list[str]] = {}
         for row in table["rows"]:
             if column not in row["metrics"]:
                 continue

@@ -83,6 +83,8 @@ class Tuned:
         tuning: The trained parameters.
         cache: Where states come from.
         links: The collaborative signal of a retrieval task; None without.
+
+    Args:
         exit_after: Upper layers that run; those above are left out and the readouts read what is there.
 
     Raises:
@@ -103,8 +105,7 @@ class Tuned:
         upper = foundation.model.config.num_layers - cache.config.depth
         if exit_after is not None and not 1 <= exit_after <= upper:
             raise ConfigError(f"no exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
-        self.exit_after = upper if exit_after is None else exit_after
-        self._end = cache.config.depth + self.exit_after
+        self._end = cache.config.depth + (upper if exit_after is None else exit_after)
         self.task: Task = tasks.named(config.task)
         self.domain: Domain = domains.named(config.domain)
 

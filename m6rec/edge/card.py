@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
+from torch import Tensor
 
 from m6rec.edge.recipe import Recipe
 from m6rec.metrics import auc
@@ -77,11 +78,14 @@ def fidelity(small: Tuned, teacher: Tuned, texts: Sequence[str]) -> dict[str, fl
     """
     theirs_TD = teacher.cache.fetch(texts).tokens_TD.float().cpu()
     ours_TD = small.cache.fetch(texts).tokens_TD.float()
-    mean_D = theirs_TD.mean(0)
-    spread_D = theirs_TD.std(0).clamp_min(1e-3)
-    theirs_TD, ours_TD = ((side_TD - mean_D) / spread_D for side_TD in (theirs_TD, ours_TD))
+    theirs_TD, ours_TD = around(theirs_TD, theirs_TD), around(ours_TD, theirs_TD)
     return {
         "texts": len(texts),
         "cosine": float(F.cosine_similarity(ours_TD, theirs_TD, dim=-1).mean()),
         "error": float((ours_TD - theirs_TD).square().mean() / theirs_TD.square().mean()),
     }
+
+
+def around(states_TD: Tensor, known_TD: Tensor) -> Tensor:
+    """States around the mean, and in units of the spread, of known ones."""
+    return (states_TD - known_TD.mean(0)) / known_TD.std(0).clamp_min(1e-3)
