@@ -89,7 +89,8 @@ def ml1m_collm(folder: Path) -> Set:
     ]
     rows = pl.concat([rows.with_columns(part=pl.lit(part, pl.UInt8)) for part, rows in enumerate(parts)])
     rows = rows.sort("timestamp", maintain_order=True)  # within a second, events keep the order of the file
-    log = read(rows, columns=Columns(user="uid", item="iid", time="timestamp", value="label"))
+    items = rows.unique("iid", keep="first", maintain_order=True).select("iid", *movielens.title_and_year())
+    log = read(rows.drop("title"), items, columns=Columns(user="uid", item="iid", time="timestamp", value="label"))
     made = Split(log, rows["part"].to_numpy())
     leaks.check(made, allowed={leaks.SAME_TIME})
     return Set(made, LIKES, rows["not_cold"].to_numpy() == 1)

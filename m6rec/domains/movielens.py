@@ -21,12 +21,17 @@ _PERSONS = {
 
 def _load(folder: Path) -> Log:
     events, movies, viewers = tables(Path(folder))
-    title = pl.col("title").str.strip_chars()  # "Matrix, The (1999)", or the year apart
+    genres = pl.col("genres").replace(["unknown", "(no genres listed)"], "")
     apart = [name for name in movies.columns if name == "release_year"]
+    return read(events, movies.select("item", *title_and_year(*apart), genres), viewers, columns=_COLUMNS)
+
+
+def title_and_year(*apart: str) -> tuple[pl.Expr, pl.Expr]:
+    """Columns "title" and "year" from titles as MovieLens writes them: "Matrix, The (1999)", or the year apart."""
+    title = pl.col("title").str.strip_chars()
     year = pl.coalesce(title.str.extract(r" \((\d{4})\)$"), *apart).cast(pl.Int64, strict=False)
     natural = title.str.replace(r" \(\d{4}\)$", "").str.replace_all(_ARTICLE, "${2} ${1}${3}").str.replace("L' ", "L'")
-    genres = pl.col("genres").replace(["unknown", "(no genres listed)"], "")
-    return read(events, movies.select("item", natural, year.alias("year"), genres), viewers, columns=_COLUMNS)
+    return natural, year.alias("year")
 
 
 def _item(item: Item) -> str:
