@@ -124,9 +124,7 @@ def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypat
     assert history.losses == pytest.approx(expected.losses, rel=1e-3)
     assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
     again = load(tmp_path, on(CPU, FOUNDATION()))
-    rows = [
-        row.only(row.answers >= 0) for row in test_train.board(task, 1, 20)
-    ]
+    rows = [row.only(row.answers >= 0) for row in test_train.board(task, 1, 20)]
     answers = "vectors" if task == "retrieve" else "scores"
     close(getattr(again, answers)(rows), getattr(resumed, answers)(rows))
     np.testing.assert_allclose(getattr(whole, answers)(rows), getattr(resumed, answers)(rows), rtol=0.02, atol=0.01)
@@ -193,5 +191,7 @@ def test_likelihoods_are_those_of_the_cpu(monkeypatch):
     monkeypatch.setattr(zero_shot, "ANSWERS", ("n", "y"))
     diaries = [Diary((("\nHeat, liked by 50%:", 1), ("\nAlien, liked by 75%:", 0)), (4, 9), 1)] * 4
     fitted = [zero_shot.few_shot(of, diaries) for of in (here, there)]
-    found = [zero_shot.scores(of, zero_shot.read(of, diaries), one) for of, one in zip((here, there), fitted, strict=True)]
+    found = [
+        zero_shot.scores(of, zero_shot.read(of, diaries), one) for of, one in zip((here, there), fitted, strict=True)
+    ]
     assert found[1] == pytest.approx(found[0], rel=1e-3)
