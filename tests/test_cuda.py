@@ -3,8 +3,6 @@
 Both compute in fp32 here, so what differs is the order of sums.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
