@@ -505,7 +505,7 @@ def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
         return None
     ids = foundation.tokenizer.encode(task.options)
     table = foundation.model.embed_tokens.weight.float()
-    return torch.stack([table[torch.tensor(row)].mean(0) for row in ids])
+    return torch.stack([table[row].mean(0) for row in ids])
 
 
 def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:

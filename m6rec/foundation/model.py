@@ -556,8 +556,8 @@ def rotate(x_BHLK: Tensor, cos_BLK: Tensor, sin_BLK: Tensor) -> Tensor:
     return x_BHLK * cos_BLK[:, None] + turned * sin_BLK[:, None]
 
 
-def _frequencies(rope: RopeConfig, head_width: int) -> Tensor:
-    frequency = rope.theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+def _frequencies(rope: RopeConfig, head_width: int, device: torch.device) -> Tensor:
+    frequency = rope.theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=device) / head_width)
     if rope.scaling == "linear":
         return frequency / rope.factor
     if rope.scaling == "llama3":
@@ -650,7 +650,7 @@ class Model(nn.Module):
         for layer in range(first, c.num_layers if last is None else last):
             rope = c.rope if c.windows[layer] is None else c.local_rope
             if rope not in rotations:
-                angle_BLK = positions_BL[..., None].float() * _frequencies(rope, c.head_width).to(self.device)
+                angle_BLK = positions_BL[..., None].float() * _frequencies(rope, c.head_width, self.device)
                 angle_BLK = torch.cat([angle_BLK, angle_BLK], -1)
                 rotations[rope] = angle_BLK.cos().to(self.dtype), angle_BLK.sin().to(self.dtype)
             block = self.layers[c.block(layer)]
