@@ -191,7 +191,8 @@ def _throughput(like: Tuned, rows: Sequence[Row], prompts_a_second: float) -> di
     found: dict[str, Any] = {"users": len(rows), "candidates": candidates, "segments": len(segments), "tokens": tokens}
     found["full prompts a second"] = prompts_a_second
     for most in AT_ONCE:
-        with patch.object(tuned, "INFERENCE_TOKENS", most), patch.object(states, "BATCH_TOKENS", most):
+        own = most // like.foundation.model.at_once
+        with patch.object(tuned, "INFERENCE_TOKENS", own), patch.object(states, "BATCH_TOKENS", own):
             score_s = median(_seconds(lambda: like.scores(rows)) for _ in range(3))
             read_s = median(_seconds(lambda: _fresh(like).fetch(segments)) for _ in range(3))
         found[f"{most} tokens at once"] = {

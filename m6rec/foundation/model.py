@@ -599,6 +599,14 @@ class Model(nn.Module):
         return self.norm.weight.device
 
     @property
+    def at_once(self) -> int:
+        """How many times as many tokens as cores its device takes at once: 8 on a GPU.
+
+        That doubles the candidates and triples the segments an H100 reads a second; 32 adds nothing to it.
+        """
+        return 1 if self.device.type == "cpu" else 8
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type that hidden states are computed in."""
         return self.norm.weight.dtype
