@@ -444,10 +444,15 @@ def load(
 
     Raises:
         AssetError: The folder is not a run.
-        ConfigError: It was tuned on another foundation, or has fewer upper layers.
+        ConfigError: It was tuned on another foundation or by other statistics, or has fewer upper layers.
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
+    if (known := tuning.config.num_signals) not in (0, len(STATISTICS)):
+        raise ConfigError(
+            f"{folder} was tuned on {known} statistics, but this m6rec has {len(STATISTICS)}; "
+            f"tune it again: m6rec tune {config.task} --run {folder}"
+        )
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     links = load_links(folder) if (folder / FILE).exists() else None
     return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, exit_after)
