@@ -11,9 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from benchmarks import sets
+from benchmarks import memory, parts, sets
 from benchmarks.explanation import clothes
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned, writer
@@ -36,8 +37,10 @@ EPOCHS = 2
 DRAFTS, TESTS = 120, 60
 """Reviews that a writer learns from, for one epoch, and those that it is asked for."""
 
-Outcome = tuple[Tuned | Writer, History, float]
-"""What was tuned, how its training went, and what the test says, where more is better."""
+HERE = Path("runs/bench/evidence")
+
+Outcome = tuple[Tuned | Writer, History, float, memory.Held]
+"""What was tuned, how its training went, what the test says, where more is better, and what a step held in memory."""
 Run = Callable[[str, int, Any], Outcome]
 """Tunes by a method and a seed, and tells how far it is."""
 
@@ -78,8 +81,10 @@ def _on_movielens(task: str, training: TrainConfig, quality: Callable[[Tuned, Qu
     def run(method: str, seed: int, update: Any) -> Outcome:
         one = tuned.create(replace(config, method=method), foundation, cache=cache, seed=seed)
         sized = replace(training, seed=seed)
-        history = tune(one, questions.rows[TRAIN], questions.rows[VALID], items, sized, progress=update)
-        return one, history, quality(one, questions)
+        with _held(one) as held:
+            watched = memory.watching(held, update)
+            history = tune(one, questions.rows[TRAIN], questions.rows[VALID], items, sized, progress=watched)
+        return one, history, quality(one, questions), held
 
     return run
 
@@ -95,12 +100,36 @@ def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     def run(method: str, seed: int, update: Any) -> Outcome:
         one = writer.create(replace(config, method=method), foundation, cache=cache, seed=seed)
         training = TrainConfig(epochs=1, seed=seed)
-        history = tune_texts(one, reviews.drafts(TRAIN, count, seed), validation, training, progress=update)
+        drafts = reviews.drafts(TRAIN, count, seed)
+        with _held(one) as held:
+            history = tune_texts(one, drafts, validation, training, progress=memory.watching(held, update))
         nats, tokens = one.nats(reviews.tests)
-        return one, history, float(nats.sum() / tokens.sum())
+        return one, history, float(nats.sum() / tokens.sum()), held
 
     note = f"Twelve upper layers, one epoch of {count} sentences, {TESTS} of the test part; nats of a token"
     return _compared("sentences of clothes", "log-probability", OF_TEXTS, note, run, setup)
+
+
+def _held(one: Tuned | Writer) -> memory.Held:
+    """Of a tuning, beside its weights and the foundation's."""
+    model = one.foundation.model
+    return memory.Held([*model.parameters(), *model.buffers(), *one.tuning.parameters()])
+
+
+def _values(metric: str, run: Run, method: str, seed: int) -> dict[str, float]:
+    """The columns of a run."""
+    began = time.process_time()
+    with bar(f"{method}-{seed}") as update:
+        one, history, value, held = run(method, seed, update)
+    return {
+        metric: value,
+        f"{metric}, validation": max(history.judgements),
+        "… after one epoch": history.judgements[0],
+        "parameters": float(one.tuning.num_trainable()),
+        "% of the foundation": 100 * one.tuning.trainable_share(one.foundation.model),
+        "processor s": time.process_time() - began,
+        "MiB": (held.peak + memory.of_state(one.tuning.parameters())) / memory.MIB,
+    }
 
 
 def _compared(
@@ -108,24 +137,19 @@ def _compared(
 ) -> tuple[dict[str, Any], Claims]:
     """A table of the methods, and whether option-adapter leads those of at most 1 %."""
     rows = []
+    at = HERE / ("quick" if setup.quick else "full") / "methods" / what
     for method in methods[:2] if setup.quick else methods:
         metrics: dict[str, list[float]] = {}
         for seed in setup.seeds:
-            began = time.process_time()
-            with bar(f"{method}-{seed}") as update:
-                one, history, value = run(method, seed, update)
-            values = {
-                metric: value,
-                f"{metric}, validation": max(history.judgements),
-                "… after one epoch": history.judgements[0],
-                "parameters": float(one.tuning.num_trainable()),
-                "% of the foundation": 100 * one.tuning.trainable_share(one.foundation.model),
-                "processor s": time.process_time() - began,
-            }
+            path = at / f"{method}-{seed}.json"
+            values = parts.kept(path, lambda method=method, seed=seed: _values(metric, run, method, seed))
             for name, number in values.items():
                 metrics.setdefault(name, []).append(number)
         rows.append(Row(method=method, metrics={name: tuple(values) for name, values in metrics.items()}))
-    note = f"{note}, {len(setup.seeds)} seeds; seconds are of the processor, the test's included."
+    note = (
+        f"{note}, {len(setup.seeds)} seeds; seconds are of the processor, the test's included. MiB: what autograd "
+        "keeps for the backward pass, in the step that keeps most; gradients, moments and means of what is trained."
+    )
     table = Table(title=f"Tuning methods, {what}", metric=metric, rows=tuple(rows), ours=METHODS[0], note=note)
     value = {row.method: row.mean(metric) for row in rows}
     small = [row.method for row in rows if row.mean("% of the foundation") <= 1 and row.method != table.ours]

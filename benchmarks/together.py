@@ -11,10 +11,9 @@ has seen, a set is tuned on the likes of the other two, beside an MLP on the sta
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks import sets
+from benchmarks import parts, sets
 from benchmarks.core import most_read
 from benchmarks.samples import normed
 from benchmarks.setup import Claims, Setup
@@ -116,7 +115,10 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     budget, foundation = QUICK if setup.quick else FULL, load(DEFAULT)
     splits = _splits(setup)
     at = Path("runs/bench/evidence") / ("quick" if setup.quick else "full") / "together"
-    by_seed = [_kept(foundation, splits, budget, at / f"{seed}", seed) for seed in setup.seeds]
+    by_seed = [
+        parts.kept(at / f"{seed}" / "values.json", partial(_measured, foundation, splits, budget, at / f"{seed}", seed))
+        for seed in setup.seeds
+    ]
     tables = []
     for of, title in TITLES.items():
         rows = tuple(
@@ -138,18 +140,6 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         "parameters_of_a_set": _fresh(foundation, (), 0).num_trainable(),
     }
     return {"tables": tuple(tables), **told}, []
-
-
-def _kept(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, at: Path, seed: int) -> Found:
-    """What a seed brought, from its folder if it is there."""
-    path = at / "values.json"
-    if not path.is_file():
-        found = _measured(foundation, splits, budget, at, seed)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(found, indent=1))
-        os.replace(partial, path)
-    kept: Found = json.loads(path.read_text())
-    return kept
 
 
 def _measured(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, at: Path, seed: int) -> Found:
@@ -203,9 +193,9 @@ def _transfer(
         told[counted][name] = auc(labels, baselines.fit_mlp(*_numbers(others, TRAIN), seed=seed)(signals))
         told[own][name] = auc(labels, baselines.fit_mlp(*learned, seed=seed)(signals))
         told[share][name] = auc(labels, signals[:, STATISTICS.index("item_share")])
-        parts = [_numbers([other], TRAIN) for other in others]
-        x = np.concatenate([normed(of, of) for of, _ in parts])
-        network = baselines.fit_mlp(x, np.concatenate([answers for _, answers in parts]), seed=seed)
+        known = [_numbers([other], TRAIN) for other in others]
+        x = np.concatenate([normed(of, of) for of, _ in known])
+        network = baselines.fit_mlp(x, np.concatenate([answers for _, answers in known]), seed=seed)
         told[f"{counted}, normed"][name] = auc(labels, network(normed(signals, learned[0])))
     return told
 
