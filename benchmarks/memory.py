@@ -6,7 +6,7 @@ trained. What a library needs for a moment within one operation, and what is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
 
 from torch import Tensor
@@ -59,13 +59,3 @@ def _storage(tensor: Tensor) -> int:
 def of_state(parameters: Iterable[Tensor]) -> int:
     """Bytes of what the loop keeps for the parameters that are trained."""
     return COPIES * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
-
-
-def watching(held: Held, update: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
-    """A progress that tells ``held`` of each step."""
-
-    def watched(step: int, total: int, loss: float) -> None:
-        held.step()
-        update(step, total, loss)
-
-    return watched
