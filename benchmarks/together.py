@@ -122,7 +122,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     tables = []
     for of, title in TITLES.items():
         rows = tuple(
-            Row(method=method, metrics={name: tuple(found[of][method][name] for found in by_seed) for name in values})
+            Row(method=method, metrics={name: _one_a_seed(by_seed, of, method, name) for name in values})
             for method, values in by_seed[0][of].items()
         )
         note = f"{budget.batches} batches of each setting at most, {budget.epochs} epochs, {len(by_seed)} seeds."
@@ -140,6 +140,12 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         "parameters_of_a_set": _fresh(foundation, (), 0).num_trainable(),
     }
     return {"tables": tuple(tables), **told}, []
+
+
+def _one_a_seed(by_seed: Sequence[Found], of: str, method: str, name: str) -> tuple[float, ...]:
+    """Values of the seeds; a single one of what draws nothing."""
+    values = tuple(found[of][method][name] for found in by_seed)
+    return values if len(set(values)) > 1 else values[:1]
 
 
 def _measured(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, at: Path, seed: int) -> Found:
