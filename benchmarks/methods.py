@@ -166,7 +166,7 @@ def _compared(
     note = (
         f"{note}, {len(setup.seeds)} seeds; seconds are of the processor, the test's included. MiB: what autograd "
         "keeps for the backward pass, in the step that keeps most; gradients, moments and means of what is trained. "
-        f"Steps, of some {most}: after which validation is what every method reaches, judged {POINTS} times on the way."
+        f"Steps, of some {most}: after which validation is what every method reaches, judged up to {POINTS} times."
     )
     table = Table(title=f"Tuning methods, {what}", metric=metric, rows=tuple(rows), ours=METHODS[0], note=note)
     value = {row.method: row.mean(metric) for row in rows}
