@@ -11,17 +11,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks import sets
+from benchmarks import memory, parts, sets
 from benchmarks.explanation import clothes
 from benchmarks.setup import Claims, Setup
+from benchmarks.watch import POINTS, Watch
 from m6rec import assets, tuned, writer
 from m6rec.cli import bar
 from m6rec.demo import LIKE, RETRIEVE
 from m6rec.evaluate import Questions, ask_all, vector_ranks
 from m6rec.foundation.checkpoint import DEFAULT, load
-from m6rec.metrics import auc, ndcg
+from m6rec.metrics import auc, ndcg, perplexity, ranks
 from m6rec.report import Row, Table
 from m6rec.tasks.task import named
 from m6rec.text.log import TEST, TRAIN, VALID
@@ -36,8 +39,10 @@ EPOCHS = 2
 DRAFTS, TESTS = 120, 60
 """Reviews that a writer learns from, for one epoch, and those that it is asked for."""
 
-Outcome = tuple[Tuned | Writer, History, float]
-"""What was tuned, how its training went, and what the test says, where more is better."""
+HERE = Path("runs/bench/evidence")
+
+Outcome = tuple[Tuned | Writer, History, float, Watch]
+"""What was tuned, how its training went, what the test says, where more is better, and what was seen on the way."""
 Run = Callable[[str, int, Any], Outcome]
 """Tunes by a method and a seed, and tells how far it is."""
 
@@ -45,8 +50,8 @@ Run = Callable[[str, int, Any], Outcome]
 def likes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By AUC, served with statistics."""
 
-    def quality(one: Tuned, questions: Questions) -> float:
-        return auc(questions.answers(TEST), one.scores(questions.rows[TEST]))
+    def quality(one: Tuned, questions: Questions, part: int) -> float:
+        return auc(questions.answers(part), one.scores(questions.rows[part]))
 
     epochs = 1 if setup.quick else EPOCHS
     run = _on_movielens("like", replace(LIKE, epochs=epochs), quality)
@@ -58,17 +63,19 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = sets.movielens_100k()
     items = list(made.split.log.items.values())
 
-    def quality(one: Tuned, questions: Questions) -> float:
-        vectors = one.vectors(questions.rows[TEST]), one.item_vectors(items)
-        (ranks,) = vector_ranks(made.split, questions, made.domain, [vectors])
-        return ndcg(ranks, 10)
+    def quality(one: Tuned, questions: Questions, part: int) -> float:
+        vectors = one.vectors(questions.rows[part]), one.item_vectors(items)
+        if part == VALID:  # as ``tune`` judges, where what is known already is not taken out
+            return ndcg(ranks(vectors[0] @ vectors[1].T, questions.answers(part)), 10)
+        (places,) = vector_ranks(made.split, questions, made.domain, [vectors])
+        return ndcg(places, 10)
 
     run, note = _on_movielens("retrieve", replace(RETRIEVE, epochs=1), quality), "One upper layer, one epoch, no links"
     return _compared("retrieval of MovieLens-100k", "NDCG@10", METHODS, note, run, setup)
 
 
-def _on_movielens(task: str, training: TrainConfig, quality: Callable[[Tuned, Questions], float]) -> Run:
-    """Tunes a task of the demo, and tells its quality on the test part."""
+def _on_movielens(task: str, training: TrainConfig, quality: Callable[[Tuned, Questions, int], float]) -> Run:
+    """Tunes a task of the demo, and tells its quality on the test part, and on validation on the way."""
     made = sets.movielens_100k()
     questions, foundation = ask_all(named(task), made.split, made.domain), load(DEFAULT)
     config = TunedConfig(task=task, domain="movielens", foundation=DEFAULT)
@@ -78,8 +85,9 @@ def _on_movielens(task: str, training: TrainConfig, quality: Callable[[Tuned, Qu
     def run(method: str, seed: int, update: Any) -> Outcome:
         one = tuned.create(replace(config, method=method), foundation, cache=cache, seed=seed)
         sized = replace(training, seed=seed)
-        history = tune(one, questions.rows[TRAIN], questions.rows[VALID], items, sized, progress=update)
-        return one, history, quality(one, questions)
+        with _watch(one, sized, lambda: quality(one, questions, VALID), update) as watch:
+            history = tune(one, questions.rows[TRAIN], questions.rows[VALID], items, sized, progress=watch)
+        return one, history, quality(one, questions, TEST), watch
 
     return run
 
@@ -95,37 +103,71 @@ def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     def run(method: str, seed: int, update: Any) -> Outcome:
         one = writer.create(replace(config, method=method), foundation, cache=cache, seed=seed)
         training = TrainConfig(epochs=1, seed=seed)
-        history = tune_texts(one, reviews.drafts(TRAIN, count, seed), validation, training, progress=update)
+        drafts = reviews.drafts(TRAIN, count, seed)
+        with _watch(one, training, lambda: -perplexity(*one.nats(validation)), update) as watch:
+            history = tune_texts(one, drafts, validation, training, progress=watch)
         nats, tokens = one.nats(reviews.tests)
-        return one, history, float(nats.sum() / tokens.sum())
+        return one, history, float(nats.sum() / tokens.sum()), watch
 
     note = f"Twelve upper layers, one epoch of {count} sentences, {TESTS} of the test part; nats of a token"
     return _compared("sentences of clothes", "log-probability", OF_TEXTS, note, run, setup)
+
+
+def _watch(one: Tuned | Writer, config: TrainConfig, judge: Callable[[], float], update: Any) -> Watch:
+    """Of a tuning; the weights that it finds and those that it trains count as no memory."""
+    model = one.foundation.model
+    held = memory.Held([*model.parameters(), *model.buffers(), *one.tuning.parameters()])
+    return Watch(one.tuning, config, judge, held, update)
+
+
+def _measured(metric: str, run: Run, method: str, seed: int) -> dict[str, Any]:
+    """The columns of a run, and its curve on validation."""
+    began = time.process_time()
+    with bar(f"{method}-{seed}") as update:
+        one, history, value, watch = run(method, seed, update)
+    columns = {
+        metric: value,
+        f"{metric}, validation": max(history.judgements),
+        "… after one epoch": history.judgements[0],
+        "parameters": float(one.tuning.num_trainable()),
+        "% of the foundation": 100 * one.tuning.trainable_share(one.foundation.model),
+        "processor s": time.process_time() - began - watch.seconds,
+        "MiB": (watch.held.peak + memory.of_state(one.tuning.parameters())) / memory.MIB,
+    }
+    return {"columns": columns, "curve": watch.curve}
+
+
+def steps(curves: Sequence[Sequence[tuple[int, float]]]) -> list[int]:
+    """Of each curve the first step at which it is as high as the highest point of the lowest one."""
+    reached = min(max(value for _, value in curve) for curve in curves)
+    return [next(step for step, value in curve if value >= reached) for curve in curves]
 
 
 def _compared(
     what: str, metric: str, methods: Sequence[str], note: str, run: Run, setup: Setup
 ) -> tuple[dict[str, Any], Claims]:
     """A table of the methods, and whether option-adapter leads those of at most 1 %."""
+    at = HERE / ("quick" if setup.quick else "full") / "methods" / what
+    methods = methods[:2] if setup.quick else methods
+    found = {
+        method: [
+            parts.kept(at / f"{method}-{seed}.json", partial(_measured, metric, run, method, seed))
+            for seed in setup.seeds
+        ]
+        for method in methods
+    }
+    needed = [steps([of_seeds[number]["curve"] for of_seeds in found.values()]) for number in range(len(setup.seeds))]
     rows = []
-    for method in methods[:2] if setup.quick else methods:
-        metrics: dict[str, list[float]] = {}
-        for seed in setup.seeds:
-            began = time.process_time()
-            with bar(f"{method}-{seed}") as update:
-                one, history, value = run(method, seed, update)
-            values = {
-                metric: value,
-                f"{metric}, validation": max(history.judgements),
-                "… after one epoch": history.judgements[0],
-                "parameters": float(one.tuning.num_trainable()),
-                "% of the foundation": 100 * one.tuning.trainable_share(one.foundation.model),
-                "processor s": time.process_time() - began,
-            }
-            for name, number in values.items():
-                metrics.setdefault(name, []).append(number)
-        rows.append(Row(method=method, metrics={name: tuple(values) for name, values in metrics.items()}))
-    note = f"{note}, {len(setup.seeds)} seeds; seconds are of the processor, the test's included."
+    for place, (method, of_seeds) in enumerate(found.items()):
+        columns = {name: tuple(of["columns"][name] for of in of_seeds) for name in of_seeds[0]["columns"]}
+        columns["steps"] = tuple(float(of_methods[place]) for of_methods in needed)
+        rows.append(Row(method=method, metrics=columns))
+    most = found[methods[0]][0]["curve"][-1][0]
+    note = (
+        f"{note}, {len(setup.seeds)} seeds; seconds are of the processor, the test's included. MiB: what autograd "
+        "keeps for the backward pass, in the step that keeps most; gradients, moments and means of what is trained. "
+        f"Steps, of some {most}: after which validation is what every method reaches, judged up to {POINTS} times."
+    )
     table = Table(title=f"Tuning methods, {what}", metric=metric, rows=tuple(rows), ours=METHODS[0], note=note)
     value = {row.method: row.mean(metric) for row in rows}
     small = [row.method for row in rows if row.mean("% of the foundation") <= 1 and row.method != table.ours]

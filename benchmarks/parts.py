@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.console import Console
 from benchmarks.setup import Claims, Setup
 from m6rec import report
 
+ValueT = TypeVar("ValueT")
 Measure = Callable[[Setup], tuple[dict[str, Any], Claims]]
 """Returns what is written as it is, but for ``tables``, which are those of ``m6rec.report``; and the claims."""
 
@@ -33,6 +34,14 @@ def module(part: str) -> Measure:
         return found(setup)
 
     return measured
+
+
+def kept(path: Path, run: Callable[[], ValueT]) -> ValueT:
+    """What a run brought, from its file if it is there; so what was stopped goes on."""
+    if not path.is_file():
+        _write(path, run())
+    value: ValueT = json.loads(path.read_text())
+    return value
 
 
 def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -> None:
@@ -59,7 +68,7 @@ def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -
         typer.echo(f"{mark}  {claim['part']:12}  {claim['name']}: {claim['value']:.4g} ({bound})")
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=1) + "\n")

@@ -5,7 +5,8 @@ next token of a user's facts and some behaviours in a row; and for half of the t
 in parentheses after it, is blank, and follows at the end after plain words. All layers learn, in fp32 with products in
 bf16. Then the foundation as shipped and the one that read on do the same: likes asked without tuning, likes after the
 usual tuning of the last layer, whose states each foundation reads anew, and the language model itself on behaviours of
-the validation part and on reviews of clothes. Budget, rate and lengths were fixed beforehand; nothing was searched.
+the validation part and on reviews of clothes. A seed draws the texts, their blanks and their order, and is that of the
+tuning that follows. Budget, rate and lengths were fixed beforehand; nothing was searched.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from m6rec.evaluate import Questions, ask_all
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
+from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks.like import behaviour
@@ -97,21 +99,19 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     budget, at = (QUICK, HERE / "quick") if setup.quick else (FULL, HERE / "full")
     made = sets.movielens_100k()
-    cells, seeds = Cells(at / "cells.json"), setup.seeds[:1]
-    card = _read_on(made.split, made.domain, budget, at)
+    cells, seeds = Cells(at / "cells.json"), setup.seeds
+    cards = [_read_on(made.split, made.domain, budget, at / f"{seed}", seed) for seed in seeds]
     questions = {column: _some(ask_all(named(task), made.split, made.domain), budget) for column, task in TASKS.items()}
-    for arm, source, store in (
-        (SHIPPED, DEFAULT, assets.home() / "states"),
-        (READ_ON, str(at / "foundation"), at / "states"),
-    ):
-        foundation = load(source)
-        _judge(cells, arm, foundation, made.split, made.domain, budget)
-        cache = tuned.create(_config("like", source), foundation, store).cache
-        for seed in seeds:
-            for column, asked in questions.items():
-                one = tuned.create(_config(TASKS[column], source), foundation, cache=cache, seed=seed)
-                training = replace(budget.training, seed=seed)
-                cells.measure(arm, column, seed, partial(_tuned, one, asked, training, f"{arm}: {column}, {seed}"))
+    shipped = load(DEFAULT)
+    _judge(cells, SHIPPED, 0, shipped, made.split, made.domain, budget)
+    cache = tuned.create(_config("like", DEFAULT), shipped, assets.home() / "states").cache
+    _tune(cells, SHIPPED, seeds, cache, DEFAULT, questions, budget)
+    for seed in seeds:
+        source = str(at / f"{seed}" / "foundation")
+        read_on = load(source)
+        _judge(cells, READ_ON, seed, read_on, made.split, made.domain, budget)
+        cache = tuned.create(_config("like", source), read_on, at / f"{seed}" / "states").cache
+        _tune(cells, READ_ON, [seed], cache, source, questions, budget)
     columns = (WORDS, STATISTICS, *ASKED.values(), BEHAVIOUR, FILLED, OTHER)
     rows = tuple(
         Row(method=arm, metrics={column: tuple(cells.values[arm][column].values()) for column in columns})
@@ -122,9 +122,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         metric=WORDS,
         rows=rows,
         ours=READ_ON,
-        note=f"{card['texts']} texts of the training part, {card['tokens']} tokens, {card['steps']} steps, "
-        f"{card['processor s']:.0f} processor seconds; then the last layer is tuned for "
-        f"{budget.training.epochs} epochs; one seed. Untuned: the first {budget.asked} test events. "
+        note=f"{cards[0]['texts']} texts of the training part, {_mean(cards, 'tokens')} tokens, {cards[0]['steps']} "
+        f"steps, {_mean(cards, 'processor s')} processor seconds; then the last layer is tuned for "
+        f"{budget.training.epochs} epochs; {len(seeds)} seeds of both. Untuned: the first {budget.asked} test events. "
         f"{budget.held} texts of the validation part, and as many reviews.",
     )
     before, after = rows
@@ -139,10 +139,14 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         ("change of nats a token of held-out behaviours", change(BEHAVIOUR), "<=", 0),
         ("change of nats a token of other text", change(OTHER), "<=", 0),
     ]
-    return {"seed": list(seeds), "tables": (table,), "reading": card}, claims
+    return {"seed": list(seeds), "tables": (table,), "reading": cards}, claims
 
 
-def texts(split: Split, domain: Domain, part: int, *, blanks: float, seed: int) -> list[Text]:
+def _mean(cards: Sequence[Mapping[str, float]], of: str) -> str:
+    return f"{np.mean([card[of] for card in cards]):.0f}"
+
+
+def texts(split: Split, domain: Domain, part: int, *, blanks: float, seed: int | Sequence[int]) -> list[Text]:
     """Users' facts and ``BEHAVIOURS`` of their behaviours in a row, of one part; a share of them with a blank."""
     log, runs = split.log, dict[str, list[list[str]]]()
     for at in split.indices(part).tolist():
@@ -171,22 +175,24 @@ def _blanked(run: Sequence[str], rng: np.random.Generator) -> Text | None:
     return Text(" ".join([*run[:number], holed, *run[number + 1 :]]) + ANSWER, f" {span[0]}")
 
 
-def _drawn(split: Split, domain: Domain, part: int, count: int, blanks: float) -> list[Text]:
-    every = texts(split, domain, part, blanks=blanks, seed=part)
-    return [every[number] for number in np.random.default_rng(part).permutation(len(every))[:count]]
+def _drawn(split: Split, domain: Domain, part: int, count: int, blanks: float, seed: int = 0) -> list[Text]:
+    draw = (part, seed)
+    every = texts(split, domain, part, blanks=blanks, seed=draw)
+    return [every[number] for number in np.random.default_rng(draw).permutation(len(every))[:count]]
 
 
-def _read_on(split: Split, domain: Domain, budget: Budget, at: Path) -> dict[str, float]:
+def _read_on(split: Split, domain: Domain, budget: Budget, at: Path, seed: int) -> dict[str, float]:
     """Trains the foundation and keeps it in a folder; returns what that took."""
     note = at / "reading.json"
     if not (at / "foundation").is_dir():
         foundation = load(DEFAULT, dtype="float32")
-        encoded = encode(foundation, _drawn(split, domain, TRAIN, budget.texts, blanks=0.5))
+        encoded = encode(foundation, _drawn(split, domain, TRAIN, budget.texts, blanks=0.5, seed=seed))
         batches = [encoded[first : first + BATCH] for first in range(0, len(encoded), BATCH)]
         began = time.process_time()
-        with bar("reading on") as update:
+        training = replace(READING, seed=seed)
+        with bar(f"reading on-{seed}") as update:
             foundation.model.requires_grad_(True)
-            history = fit(foundation.model, batches, lambda ids: loss(foundation, ids), READING, progress=update)
+            history = fit(foundation.model, batches, lambda ids: loss(foundation, ids), training, progress=update)
             foundation.model.requires_grad_(False)
         card = {
             "texts": len(encoded),
@@ -223,14 +229,16 @@ def loss(foundation: Foundation, batch: Sequence[Sequence[int]]) -> Tensor:
         return -log_probabilities(model, normed_BLD[:, :-1][told_BL], ids_BL[:, 1:][told_BL]).mean()
 
 
-def _judge(cells: Cells, arm: str, foundation: Foundation, split: Split, domain: Domain, budget: Budget) -> None:
+def _judge(
+    cells: Cells, arm: str, seed: int, foundation: Foundation, split: Split, domain: Domain, budget: Budget
+) -> None:
     """What needs no tuning."""
     plain = [text.words for text in _drawn(split, domain, VALID, budget.held, blanks=0.0)]
     blank = [text for text in _drawn(split, domain, VALID, budget.held, blanks=1.0) if text.fill]
     reviews = [event.text for event in domains.load(domains.named("clothes")).events[: budget.held]]
-    cells.measure(arm, BEHAVIOUR, 0, lambda: nats(foundation, foundation.model, plain))
-    cells.measure(arm, FILLED, 0, lambda: nats_of_blanks(foundation, blank))
-    cells.measure(arm, OTHER, 0, lambda: nats(foundation, foundation.model, reviews))
+    cells.measure(arm, BEHAVIOUR, seed, lambda: nats(foundation, foundation.model, plain))
+    cells.measure(arm, FILLED, seed, lambda: nats_of_blanks(foundation, blank))
+    cells.measure(arm, OTHER, seed, lambda: nats(foundation, foundation.model, reviews))
     start = int(split.indices(TEST)[0])
     end = start + budget.asked
     begun = Split(replace(split.log, events=split.log.events[:end]), split.part[:end])
@@ -239,9 +247,26 @@ def _judge(cells: Cells, arm: str, foundation: Foundation, split: Split, domain:
         cells.measure(
             arm,
             column,
-            0,
+            seed,
             lambda way=way: auc(labels, np.array(WAYS[way](foundation, begun, domain).measure(None))),
         )
+
+
+def _tune(
+    cells: Cells,
+    arm: str,
+    seeds: Sequence[int],
+    cache: StateCache,
+    source: str,
+    questions: Mapping[str, Questions],
+    budget: Budget,
+) -> None:
+    """Likes after tuning."""
+    for seed in seeds:
+        for column, asked in questions.items():
+            one = tuned.create(_config(TASKS[column], source), cache.foundation, cache=cache, seed=seed)
+            training = replace(budget.training, seed=seed)
+            cells.measure(arm, column, seed, partial(_tuned, one, asked, training, f"{arm}: {column}, {seed}"))
 
 
 def _tuned(one: Tuned, asked: Questions, training: TrainConfig, what: str) -> float:

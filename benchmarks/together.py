@@ -11,8 +11,9 @@ has seen, a set is tuned on the likes of the other two, beside an MLP on the sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks import sets
+from benchmarks import parts, sets
 from benchmarks.core import most_read
 from benchmarks.samples import normed
 from benchmarks.setup import Claims, Setup
@@ -46,14 +47,15 @@ from m6rec.tuning import create as create_tuning
 from m6rec.writer import Writer, WriterConfig
 
 ALL, EACH, FRESH = "one set for all", "one set for each", "fresh"
-METRICS = {"like": "AUC", "retrieve": "NDCG@10", "query": "nats a token"}
+UNSEEN, MOVED = "unseen", "tuned on the other two"
 TITLES = {
     "like": "likes, AUC",
     "retrieve": "retrieval among all items, by what is read alone, NDCG@10",
     "query": "queries, log-probability of a token in nats",
+    UNSEEN: "likes of a domain that no tuning has seen, AUC",
 }
-
-
+Found = dict[str, dict[str, dict[str, float]]]
+"""Of a table of ``TITLES``, a method and a domain."""
 DrawnT = TypeVar("DrawnT")
 
 
@@ -111,84 +113,97 @@ class Setting:
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     budget, foundation = QUICK if setup.quick else FULL, load(DEFAULT)
-    settings = _settings(foundation, budget, setup)
+    splits = _splits(setup)
     at = Path("runs/bench/evidence") / ("quick" if setup.quick else "full") / "together"
-    found: dict[str, dict[tuple[str, str], float]] = {FRESH: {}, ALL: {}, EACH: {}}
+    by_seed = [
+        parts.kept(at / f"{seed}" / "values.json", partial(_measured, foundation, splits, budget, at / f"{seed}", seed))
+        for seed in setup.seeds
+    ]
+    tables = []
+    for of, title in TITLES.items():
+        rows = tuple(
+            Row(method=method, metrics={name: _one_a_seed(by_seed, of, method, name) for name in values})
+            for method, values in by_seed[0][of].items()
+        )
+        note = f"{budget.batches} batches of each setting at most, {budget.epochs} epochs, {len(by_seed)} seeds."
+        ours = ALL
+        if of == UNSEEN:
+            note = (
+                f"The last two know the domain, the others don't. An MLP learns from the same questions as ours. {note}"
+            )
+            ours = f"{MOVED}, normed"
+        metric = next(iter(rows[-1].metrics))
+        tables.append(Table(title=f"Together: {title}", metric=metric, rows=rows, ours=ours, note=note))
+    told = {
+        "seed": list(setup.seeds),
+        "settings": sum(len(by_seed[0][task][EACH]) for task in TITLES if task != UNSEEN),
+        "parameters_of_a_set": _fresh(foundation, (), 0).num_trainable(),
+    }
+    return {"tables": tuple(tables), **told}, []
+
+
+def _one_a_seed(by_seed: Sequence[Found], of: str, method: str, name: str) -> tuple[float, ...]:
+    """Values of the seeds; a single one of what draws nothing."""
+    values = tuple(found[of][method][name] for found in by_seed)
+    return values if len(set(values)) > 1 else values[:1]
+
+
+def _measured(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, at: Path, seed: int) -> Found:
+    """Tunes and judges all sets of a seed, which draws the batches and their order, and where a set starts."""
+    settings = _settings(foundation, splits, budget, seed)
+    found: Found = {of: {} for of in TITLES}
 
     def trained(name: str, chosen: Sequence[Setting]) -> Tuning:
-        tuning = _fresh(foundation, chosen)
+        tuning = _fresh(foundation, chosen, seed)
         pairs = [(setting, batch) for setting in chosen for batch in setting.batches]
         for setting in chosen:
             setting.reads.tuning = tuning
-        with bar(f"together: {name}") as update:
-            config = TrainConfig(epochs=budget.epochs)
+        with bar(f"together: {name}, {seed}") as update:
+            config = TrainConfig(epochs=budget.epochs, seed=seed)
             fit(tuning, pairs, lambda pair: pair[0].loss(pair[1]), config, folder=at / name, progress=update)
         return tuning
 
-    def judged(tuning: Tuning, chosen: Sequence[Setting]) -> dict[tuple[str, str], float]:
-        values = {}
+    def judge(method: str, tuning: Tuning, chosen: Sequence[Setting]) -> None:
         for setting in chosen:
             setting.reads.tuning = tuning
-            values[setting.task, setting.domain] = setting.judge()
-        return values
+            found[setting.task].setdefault(method, {})[setting.domain] = setting.judge()
 
-    found[FRESH] = judged(_fresh(foundation, settings), [one for one in settings if one.task == "query"])
-    found[ALL] = judged(trained(ALL, settings), settings)
+    judge(FRESH, _fresh(foundation, settings, seed), [one for one in settings if one.task == "query"])
+    judge(ALL, trained(ALL, settings), settings)
     for setting in settings:
-        found[EACH] |= judged(trained(setting.name, [setting]), [setting])
-    names = list(dict.fromkeys(setting.domain for setting in settings))
-    tables = []
-    for task, title in TITLES.items():
-        rows = [
-            Row(method=method, metrics={name: (values[task, name],) for name in names if (task, name) in values})
-            for method, values in found.items()
-            if any(of == task for of, _ in values)
-        ]
-        note = f"{len(settings)} settings, {budget.batches} batches of each at most, {budget.epochs} epochs, one seed."
-        metric = next(iter(rows[-1].metrics))
-        tables.append(Table(title=f"Together: {title}", metric=metric, rows=tuple(rows), ours=ALL, note=note))
-    size_of_set = _fresh(foundation, settings).num_trainable()
+        judge(EACH, trained(setting.name, [setting]), [setting])
     likes = {setting.domain: setting for setting in settings if setting.task == "like"}
-    tables.append(_transfer(likes, names, found, trained, judged))
-    return {"tables": tuple(tables), "settings": len(settings), "parameters_of_a_set": size_of_set}, []
+    found[UNSEEN] = _transfer(likes, found["like"][ALL], trained, seed)
+    return found
 
 
 def _transfer(
-    likes: dict[str, Setting],
-    names: Sequence[str],
-    found: dict[str, dict[tuple[str, str], float]],
+    likes: Mapping[str, Setting],
+    together: Mapping[str, float],
     trained: Callable[[str, Sequence[Setting]], Tuning],
-    judged: Callable[[Tuning, Sequence[Setting]], dict[tuple[str, str], float]],
-) -> Table:
+    seed: int,
+) -> dict[str, dict[str, float]]:
     """Likes of each domain by what was tuned on the other two; "normed" by the numbers of its own questions."""
-    moved, counted, own, share = "tuned on the other two", "MLP, the other two's statistics", "MLP, own", "item's share"
-    methods = (moved, f"{moved}, normed", counted, f"{counted}, normed", share, ALL, own)
-    told: dict[str, dict[str, tuple[float, ...]]] = {method: {} for method in methods}
-    for name in names:
-        like, others = likes[name], [likes[other] for other in names if other != name]
-        tuning = trained(f"without-{name}", others)
-        told[moved][name] = (judged(tuning, [like])["like", name],)
+    counted, own, share = "MLP, the other two's statistics", "MLP, own", "item's share"
+    methods = (MOVED, f"{MOVED}, normed", counted, f"{counted}, normed", share, ALL, own)
+    told: dict[str, dict[str, float]] = {method: {} for method in methods}
+    for name, like in likes.items():
+        others = [likes[other] for other in likes if other != name]
+        like.reads.tuning = tuning = trained(f"without-{name}", others)
+        told[MOVED][name] = like.judge()
         learned, (signals, labels) = _numbers([like], TRAIN), _numbers([like], TEST)
         assert tuning.signals is not None
         tuning.signals.fit(torch.from_numpy(learned[0]))
-        told[f"{moved}, normed"][name] = (judged(tuning, [like])["like", name],)
-        told[ALL][name] = (found[ALL]["like", name],)
-        told[counted][name] = (auc(labels, baselines.fit_mlp(*_numbers(others, TRAIN))(signals)),)
-        told[own][name] = (auc(labels, baselines.fit_mlp(*learned)(signals)),)
-        told[share][name] = (auc(labels, signals[:, STATISTICS.index("item_share")]),)
-        parts = [_numbers([other], TRAIN) for other in others]
-        x = np.concatenate([normed(of, of) for of, _ in parts])
-        network = baselines.fit_mlp(x, np.concatenate([answers for _, answers in parts]))
-        told[f"{counted}, normed"][name] = (auc(labels, network(normed(signals, learned[0]))),)
-    rows = tuple(Row(method=method, metrics=values) for method, values in told.items())
-    note = "The last two know the domain, the others don't. An MLP learns from the same questions as ours."
-    return Table(
-        title="Together: likes of a domain that no tuning has seen, AUC",
-        metric=names[0],
-        rows=rows,
-        ours=f"{moved}, normed",
-        note=note,
-    )
+        told[f"{MOVED}, normed"][name] = like.judge()
+        told[ALL][name] = together[name]
+        told[counted][name] = auc(labels, baselines.fit_mlp(*_numbers(others, TRAIN), seed=seed)(signals))
+        told[own][name] = auc(labels, baselines.fit_mlp(*learned, seed=seed)(signals))
+        told[share][name] = auc(labels, signals[:, STATISTICS.index("item_share")])
+        known = [_numbers([other], TRAIN) for other in others]
+        x = np.concatenate([normed(of, of) for of, _ in known])
+        network = baselines.fit_mlp(x, np.concatenate([answers for _, answers in known]), seed=seed)
+        told[f"{counted}, normed"][name] = auc(labels, network(normed(signals, learned[0])))
+    return told
 
 
 def _numbers(likes: Sequence[Setting], part: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -198,7 +213,7 @@ def _numbers(likes: Sequence[Setting], part: int) -> tuple[NDArray[np.float32], 
     return signals, np.concatenate([questions.answers(part) for questions in known])
 
 
-def _fresh(foundation: Foundation, settings: Sequence[Setting]) -> Tuning:
+def _fresh(foundation: Foundation, settings: Sequence[Setting], seed: int) -> Tuning:
     """A set that every task can use, normed by the numbers of all settings."""
     model = foundation.model
     config = TuningConfig(
@@ -208,7 +223,7 @@ def _fresh(foundation: Foundation, settings: Sequence[Setting]) -> Tuning:
         num_signals=len(STATISTICS),
         num_traces=len(TRACES),
     )
-    tuning = create_tuning(config, model, seed=0)
+    tuning = create_tuning(config, model, seed=seed)
     rows = [row for setting in settings if setting.questions for row in setting.questions.rows[TRAIN]]
     if rows:
         assert tuning.signals is not None
@@ -228,26 +243,33 @@ def _splits(setup: Setup) -> dict[str, Split]:
     }
 
 
-def _settings(foundation: Foundation, budget: Budget, setup: Setup) -> list[Setting]:
+def _settings(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, seed: int) -> list[Setting]:
     config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
     cache = tuned.create(config, foundation, assets.home() / "states").cache
     found = []
-    for name, split in _splits(setup).items():
+    for name, split in splits.items():
         domain = domains.named(name)
-        found.append(_rows("like", name, split, domain, foundation, cache, budget))
+        found.append(_rows("like", name, split, domain, foundation, cache, budget, seed))
         if name != "clothes":
-            found.append(_rows("retrieve", name, split, domain, foundation, cache, budget))
-        found.append(_texts(name, split, domain, foundation, cache, budget))
+            found.append(_rows("retrieve", name, split, domain, foundation, cache, budget, seed))
+        found.append(_texts(name, split, domain, foundation, cache, budget, seed))
     return found
 
 
-def _drawn(values: Sequence[DrawnT], count: int, seed: int) -> list[DrawnT]:
-    """So many of them at most, at random."""
-    return [values[number] for number in np.random.default_rng(seed).permutation(len(values))[:count]]
+def _drawn(values: Sequence[DrawnT], count: int, part: int, seed: int = 0) -> list[DrawnT]:
+    """So many of them at most, at random; of the test part always the same."""
+    return [values[number] for number in np.random.default_rng((part, seed)).permutation(len(values))[:count]]
 
 
 def _rows(
-    task: str, name: str, split: Split, domain: Domain, foundation: Foundation, cache: StateCache, budget: Budget
+    task: str,
+    name: str,
+    split: Split,
+    domain: Domain,
+    foundation: Foundation,
+    cache: StateCache,
+    budget: Budget,
+    seed: int,
 ) -> Setting:
     """Likes or retrieval."""
     config = TunedConfig(task=task, domain=name, foundation=DEFAULT)
@@ -258,7 +280,7 @@ def _rows(
     catalogue = ItemBlocks.of(reads.task, domain, items) if reads.task.readout == "embed" else None
     length = cache.config.keep  # each text keeps so many tokens
     groups = pack([size(row, lambda _: length) for row in drawn], RETRIEVAL_TOKENS if catalogue else TRAINING_TOKENS)
-    chosen = [[drawn[number] for number in group] for group in _drawn(groups, budget.batches, TRAIN)]
+    chosen = [[drawn[number] for number in group] for group in _drawn(groups, budget.batches, TRAIN, seed)]
     learned = [row for group in chosen for row in group]
     questions = Questions({TRAIN: learned, TEST: test}, questions.past)
     states = cache.fetch([*texts(learned), *texts(test), *(catalogue.texts() if catalogue else ())])
@@ -277,7 +299,7 @@ def _rows(
 
 
 def _texts(
-    name: str, split: Split, domain: Domain, foundation: Foundation, cache: StateCache, budget: Budget
+    name: str, split: Split, domain: Domain, foundation: Foundation, cache: StateCache, budget: Budget, seed: int
 ) -> Setting:
     """Queries, written with the layer that is tuned alone, as likes and retrieval are read."""
     config = WriterConfig(
@@ -285,8 +307,8 @@ def _texts(
     )
     reads = writer.create(config, foundation, cache=cache)
     drafts = draft_all(writing.named("query"), split, domain)
-    drawn, test = _drawn(drafts[TRAIN], budget.training, TRAIN), _drawn(drafts[TEST], budget.tests, TEST)
-    groups = _drawn(reads.batches(drawn, TRAINING_TOKENS), budget.batches, TRAIN)
+    drawn, test = _drawn(drafts[TRAIN], budget.training, TRAIN, seed), _drawn(drafts[TEST], budget.tests, TEST)
+    groups = _drawn(reads.batches(drawn, TRAINING_TOKENS), budget.batches, TRAIN, seed)
     batches = [[drawn[number] for number in group] for group in groups]
 
     def judge() -> float:

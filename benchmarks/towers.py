@@ -61,22 +61,26 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     size_of = "quick" if setup.quick else "full"
     training = replace(LIKE, epochs=1) if setup.quick else LIKE
     config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
-    likes, _, runs = tunings(
-        config, made.split, made.domain, training, setup.seeds[:1], HERE / size_of / "movielens_like"
-    )
+    likes, _, runs = tunings(config, made.split, made.domain, training, setup.seeds, HERE / size_of / "movielens_like")
     labels = likes.answers(TEST)
     apart = ask_all(TASK, made.split, made.domain)
-    value = _towers(foundation, apart, likes, items, training, HERE / size_of / "towers")
-    found = {OURS: auc(labels, runs[0].scores(likes.rows[TEST])), TOWERS: value}
+    at = HERE / size_of / "towers"
+    found = {
+        OURS: tuple(auc(labels, one.scores(likes.rows[TEST])) for one in runs),
+        TOWERS: tuple(
+            _towers(foundation, apart, likes, items, replace(training, seed=seed), at / f"{seed}")
+            for seed in setup.seeds
+        ),
+    }
     table = Table(
         title="Likes, MovieLens-100k: two towers on the same foundation",
         metric="AUC",
-        rows=tuple(Row(method=method, metrics={"AUC": (value,)}) for method, value in found.items()),
+        rows=tuple(Row(method=method, metrics={"AUC": values}) for method, values in found.items()),
         ours=OURS,
-        note=f"{len(labels)} test questions, {training.epochs} epochs, one seed.",
+        note=f"{len(labels)} test questions, {training.epochs} epochs.",
     )
     claims: Claims = [(f"lead in AUC over {TOWERS}", table.lead or 0.0, ">", 0)]
-    return {"tables": (table,)}, claims
+    return {"seed": list(setup.seeds), "tables": (table,)}, claims
 
 
 def _towers(
@@ -89,7 +93,7 @@ def _towers(
 ) -> float:
     """AUC on the test part, after the epoch that is best on validation."""
     config = TunedConfig(task="benchmarks.towers:TASK", domain="movielens", foundation=DEFAULT)
-    one = tuned.create(config, foundation, assets.home() / "states")
+    one = tuned.create(config, foundation, assets.home() / "states", seed=training.seed)
     catalogue = ItemBlocks.of(one.task, one.domain, items)
     states = one.cache.fetch([*texts(apart.rows[TRAIN]), *catalogue.texts()])
     catalogue.bind(states)
@@ -114,7 +118,7 @@ def _towers(
             )
         return auc(likes.answers(part), found.numpy())
 
-    with bar("towers") as update:
+    with bar(f"towers-{training.seed}") as update:
         fit(module, batches, loss, training, judge=lambda: judged(VALID), folder=folder, progress=update)
     return judged(TEST)
 
