@@ -467,8 +467,9 @@ class Past:
         number_H, liked_H, surprise_H = np.array(latest, np.float64).reshape(-1, 3).T
         weight_IH = np.nan_to_num(np.exp(-np.abs(numbers_I[:, None] - number_H)))
         sums_I2 = weight_IH @ np.stack([liked_H, surprise_H], 1)
-        near_I2: NDArray[np.float64] = sums_I2 + NEAR_PRIOR * np.array([user_share, mean_surprise])
-        return (near_I2 / (weight_IH.sum(1, keepdims=True) + NEAR_PRIOR)).T
+        sums_I2 += NEAR_PRIOR * np.array([user_share, mean_surprise])
+        near_I2: NDArray[np.float64] = sums_I2 / (weight_IH.sum(1, keepdims=True) + NEAR_PRIOR)
+        return near_I2.T
 
 
 class _Spread:
