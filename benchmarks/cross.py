@@ -1,83 +1,209 @@
 """A cross-encoder on the same foundation: likes of MovieLens-100k, every token through every layer.
 
-All layers are tuned by adapters, and numbers go in as in ours. It takes a hundred times as long, so it learns from the
-latest questions of ``NUM_USERS`` users, and answers the latest of ``NUM_TESTED``. Ours stands beside it, tuned on and
-asked the same.
+All layers are tuned by adapters, and numbers go in as in ours. Ours stands beside it, tuned on and asked the same. Two
+cores take a hundred times as long for it, so there it learns from the latest questions of some users, and answers some.
+
+Where torch sees a GPU, it learns from more, and answers all questions of the test part, three seeds; the first seed
+tries two learning rates, of which validation chooses. The whole foundation is fine-tuned too, as far as time allows:
+nothing is begun after ``Study.seconds``. What was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from benchmarks import sets
+from benchmarks import parts, sets
 from benchmarks.joint import QUESTIONS, windows
-from benchmarks.setup import Claims, Setup
+from benchmarks.setup import SEEDS, Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.demo import OURS
 from m6rec.evaluate import ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
-from m6rec.metrics import auc
+from m6rec.metrics import auc, bootstrap_difference
 from m6rec.report import Row, Table
-from m6rec.tasks.task import named
+from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Row as Asked
 from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import TrainConfig, tune
 from m6rec.tuned import TunedConfig
 
-CROSS = "cross-encoder, same foundation"
+CROSS, WHOLE = "cross-encoder, same foundation", "cross-encoder, the whole fine-tuned"
 HERE = Path("runs/bench/evidence")
-NUM_USERS, NUM_JUDGED, NUM_TESTED = 24, 4, 24
-"""Windows of questions that are learned from, that choose the epoch, and that are answered: one a user."""
+LATE = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+JOINT = replace(LATE, depth=0, keep=0, all_layers=True)
+CONFIGS = {OURS: LATE, CROSS: JOINT, WHOLE: replace(JOINT, method="full")}
+FOLDERS = {OURS: "late", CROSS: "cross", WHOLE: "whole"}
 MORE = 8
-"""Epochs of ours, of whose windows as many make a batch, so that both take about as many steps."""
+"""Epochs of ours on cores, of whose windows as many make a batch, so that both take about as many steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """How much is learned and asked.
+
+    Attributes:
+        device: Where.
+        users: That are learned from, that choose the epoch, and that are asked, the latest of each part.
+        each: Windows of a user: the latest full ones, or all where it is 0.
+        training: How each method is trained.
+        rates: Learning rates that the first seed tries; none for the usual one alone.
+        seeds: One tuning each.
+        seconds: No tuning is begun after so many.
+    """
+
+    device: str
+    users: tuple[int, int, int]
+    each: tuple[int, int, int] = (1, 1, 1)
+    training: Mapping[str, TrainConfig]
+    rates: tuple[float, ...] = ()
+    seeds: Sequence[int] = (0,)
+    seconds: float = float("inf")
+
+
+CORES = Study(device="cpu", users=(24, 4, 24), training={OURS: TrainConfig(epochs=MORE), CROSS: TrainConfig(epochs=1)})
+AT_ONCE = TrainConfig(epochs=1, batch_tokens=10_000)
+"""Three windows of a cross-encoder, some 9 GiB in bf16, and twice as much where the whole is tuned."""
+GPU = Study(
+    device="cuda",
+    users=(751, 64, 166),
+    each=(3, 1, 0),
+    training={
+        OURS: TrainConfig(epochs=4),
+        CROSS: AT_ONCE,
+        WHOLE: replace(AT_ONCE, learning_rate=1e-4, checkpoint_steps=10_000),
+    },
+    rates=(2e-3, 5e-4),
+    seeds=SEEDS,
+    seconds=290,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a tuning: AUC of the validation part, scores of the test part, and columns of the table."""
+
+    judgement: float
+    scores: NDArray[np.float64]
+    metrics: Mapping[str, float]
 
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
-    made, foundation = sets.movielens_100k(), load(DEFAULT)
+    began = time.perf_counter()
+    on_gpu = torch.cuda.is_available()
+    study = GPU if on_gpu else CORES
+    if setup.quick:
+        study = replace(study, users=(3, 2, 2), rates=(), seeds=study.seeds[:1])
+    made, foundation = sets.movielens_100k(), load(DEFAULT, device=study.device)
     likes, items = ask_all(named("like"), made.split, made.domain), list(made.split.log.items.values())
-    users, judged, tested = (3, 2, 2) if setup.quick else (NUM_USERS, NUM_JUDGED, NUM_TESTED)
     training, validation, test = (
-        _latest(likes.rows[part], count) for part, count in ((TRAIN, users), (VALID, judged), (TEST, tested))
+        _latest(likes.rows[part], users, each)
+        for part, users, each in zip((TRAIN, VALID, TEST), study.users, study.each, strict=True)
     )
     labels = np.concatenate([row.answers for row in test])
-    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
-    rows = []
-    for method, of in ((OURS, config), (CROSS, replace(config, depth=0, keep=0, all_layers=True))):
-        one = tuned.create(of, foundation, None if of.all_layers else assets.home() / "states")
-        name = "cross" if of.all_layers else "late"
-        folder = HERE / ("quick" if setup.quick else "full") / f"{name}-{users}"
-        began = time.process_time()
-        with bar(name) as update:
-            steps = TrainConfig(epochs=1 if of.all_layers else MORE)
-            tune(one, training, validation, items, steps, folder=folder, progress=update)
-        tuning_s = time.process_time() - began
-        began = time.process_time()
-        value = auc(labels, one.scores(test))
-        seconds = {"processor s to tune": (tuning_s,), "to answer": (time.process_time() - began,)}
-        rows.append(Row(method=method, metrics={"AUC": (value,), **seconds}))
-    asked = sum(len(row.candidates) for row in training)
+    caches, read_s = {}, {}
+    for config, store in ((LATE, assets.home() / "states"), (JOINT, None)):
+        start = time.perf_counter()
+        caches[config.keep] = tuned.create(config, foundation, store).cache
+        caches[config.keep].fetch(texts([*training, *validation, *test]))
+        read_s["every token" if config is JOINT else "states"] = time.perf_counter() - start
+
+    def run(method: str, seed: int, steps: TrainConfig) -> Outcome:
+        config = CONFIGS[method]
+        one = tuned.create(config, foundation, cache=caches[config.keep], seed=seed)
+        name = f"{FOLDERS[method]}-{study.users[0]}"
+        if on_gpu:
+            name = f"gpu-{name}-{steps.learning_rate:g}-{seed}"
+        folder = HERE / ("quick" if setup.quick else "full") / name
+        with bar(name) as update, _Meter(study.device) as tuning:
+            history = tune(one, training, validation, items, replace(steps, seed=seed), folder=folder, progress=update)
+        with _Meter(study.device) as answering:
+            scores = one.scores(test)
+        unit = "s" if on_gpu else "processor s"
+        metrics = {"AUC": auc(labels, scores), f"{unit} to tune": tuning.seconds, "to answer": answering.seconds}
+        metrics |= {"GiB to tune": tuning.gib} if on_gpu else {}
+        parts.tell(f"{name}: {len(history.losses)} steps, {max(history.judgements):.4f} in validation, {metrics}")
+        return Outcome(max(history.judgements), scores, metrics)
+
+    found: dict[str, list[Outcome]] = {}
+    training_of = dict(study.training)
+    for method in (OURS, CROSS):
+        tries = [replace(study.training[method], learning_rate=rate) for rate in study.rates]
+        outcomes = [run(method, study.seeds[0], steps) for steps in tries or [study.training[method]]]
+        best = max(range(len(outcomes)), key=lambda number: outcomes[number].judgement)
+        found[method] = [outcomes[best]]
+        training_of |= {method: tries[best]} if tries else {}
+    rest = [(method, seed) for seed in study.seeds[1:] for method in (OURS, CROSS)]
+    rest += [(method, seed) for method in training_of if method not in found for seed in study.seeds]
+    for method, seed in rest:
+        if time.perf_counter() - began > study.seconds:
+            parts.tell(f"time is up before {method}, seed {seed}")
+            break
+        found.setdefault(method, []).append(run(method, seed, training_of[method]))
+    events = np.concatenate([row.events for row in test])
+    users = np.unique([made.split.log.events[at].user for at in events], return_inverse=True)[1]
+    scores = {method: np.mean([outcome.scores for outcome in of], 0) for method, of in found.items()}
+    gap = bootstrap_difference(labels, scores[OURS], scores[CROSS], users)
     note = (
-        f"Tuned on {asked} questions of {users} users, one epoch ({MORE} of ours, for as many steps), and asked "
-        f"{len(labels)} of the test part; one seed."
+        f"Tuned on {sum(len(row.candidates) for row in training)} questions in one epoch "
+        f"({study.training[OURS].epochs} of ours), and asked {len(labels)} of the test part. Paired bootstrap over "
+        f"users, seeds averaged, against the {CROSS}: {gap.value:+.4f} AUC, "
+        f"95 % [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}."
     )
     table = Table(
         title="Likes, MovieLens-100k: a subset, every token through every layer",
         metric="AUC",
-        rows=tuple(rows),
+        rows=tuple(_row(method, of) for method, of in found.items()),
         ours=OURS,
         note=note,
     )
-    return {"tables": (table,)}, [(f"lead in AUC over the {CROSS}", table.lead or 0.0, ">", 0)]
+    rates = {FOLDERS[method]: training_of[method].learning_rate for method in found}
+    claims: Claims = [(f"lead in AUC over the {CROSS}", gap.value, ">", 0)]
+    if len(study.seeds) > 1:
+        claims.append(("p of that lead", gap.p, "<=", 0.05))
+    return {"seed": list(study.seeds), "seconds_to_read": read_s, "learning_rates": rates, "tables": (table,)}, claims
 
 
-def _latest(rows: Sequence[Asked], count: int) -> list[Asked]:
-    """The latest full window of questions of so many users."""
-    return [windows(row)[len(row.answers) // QUESTIONS - 1] for row in rows if len(row.answers) >= QUESTIONS][-count:]
+def _row(method: str, outcomes: Sequence[Outcome]) -> Row:
+    names = outcomes[0].metrics
+    return Row(method=method, metrics={name: tuple(one.metrics[name] for one in outcomes) for name in names})
+
+
+def _latest(rows: Sequence[Asked], users: int, each: int) -> list[Asked]:
+    """Windows of questions of so many users: each one's latest full ones, or all where ``each`` is 0."""
+    if not each:
+        return [window for row in rows[-users:] for window in windows(row)]
+    full = [windows(row)[: len(row.answers) // QUESTIONS][-each:] for row in rows if len(row.answers) >= QUESTIONS]
+    return [window for of_user in full[-users:] for window in of_user]
+
+
+class _Meter:
+    """What a block takes: ``seconds``, of the processor on cores, and ``gib`` of a GPU's memory at most."""
+
+    def __init__(self, device: str) -> None:
+        self._on_gpu = device != "cpu"
+
+    def __enter__(self) -> _Meter:
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        self._began = self._now()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = self._now() - self._began
+        self.gib = torch.cuda.max_memory_allocated() / 2**30 if self._on_gpu else 0.0
+
+    def _now(self) -> float:
+        if not self._on_gpu:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()

@@ -151,54 +151,77 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     }, claims
 
 
-def _rivals(foundation: Foundation, row: Any, num_prompts: int, times: int) -> dict[str, dict[str, float]]:
-    """Times of the unsplit model in transformers for the row's 100 candidates; full prompts on ``num_prompts``."""
-    model = AutoModelForCausalLM.from_pretrained(locate(foundation.source), dtype=foundation.model.dtype).eval()
-    encode = foundation.tokenizer.encode
-    history = encode([" ".join(segment.text for segment in row.context)])[0]
-    asked = encode([" " + " ".join(segment.text for segment in block) for block in row.candidates])
+class Unsplit:
+    """The unsplit model in transformers, asked the first candidates of a row, each behind the whole history.
 
-    def padded(rows: list[list[int]]) -> torch.Tensor:
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        for number, tokens in enumerate(rows):
-            ids[number, : len(tokens)] = torch.tensor(tokens)
-        return ids
+    Args:
+        foundation: Whose weights and device.
+        row: The question.
+        count: Candidates that are asked.
+        prompts: That make a batch.
+        suffixes: Candidates that make a batch behind a history that was read.
+    """
+
+    def __init__(self, foundation: Foundation, row: Any, *, count: int, prompts: int, suffixes: int) -> None:
+        self._model = AutoModelForCausalLM.from_pretrained(locate(foundation.source), dtype=foundation.model.dtype)
+        self._model.eval().to(foundation.model.device)
+        self._sizes = prompts, suffixes
+        encode = foundation.tokenizer.encode
+        self.history = encode([" ".join(segment.text for segment in row.context)])[0]
+        self.asked = encode([" " + " ".join(segment.text for segment in block) for block in row.candidates[:count]])
 
     @torch.no_grad()
-    def full() -> None:
-        for first in range(0, num_prompts, 4):
-            model(padded([history + one for one in asked[first : min(first + 4, num_prompts)]]), logits_to_keep=1)
+    def full(self) -> None:
+        """Reads every candidate with the history."""
+        size = self._sizes[0]
+        for first in range(0, len(self.asked), size):
+            ids = self._padded([self.history + one for one in self.asked[first : first + size]])
+            self._model(ids, logits_to_keep=1)
 
     @torch.no_grad()
-    def prefix() -> DynamicCache:
-        cache = DynamicCache(config=model.config)
-        model(torch.tensor([history]), past_key_values=cache, logits_to_keep=1)
+    def prefix(self) -> DynamicCache:
+        """Reads the history."""
+        cache = DynamicCache(config=self._model.config)
+        self._model(self._padded([self.history]), past_key_values=cache, logits_to_keep=1)
         return cache
 
     @torch.no_grad()
-    def suffixes(cache: DynamicCache) -> None:
-        for first in range(0, len(asked), 25):
-            ids = padded(asked[first : first + 25])
-            own = DynamicCache(config=model.config)
+    def suffixes(self, cache: DynamicCache) -> None:
+        """Reads every candidate behind a history that was read."""
+        size = self._sizes[1]
+        for first in range(0, len(self.asked), size):
+            ids = self._padded(self.asked[first : first + size])
+            own = DynamicCache(config=self._model.config)
             for layer, known in enumerate(cache.layers):
                 keys, values = (t.expand(len(ids), -1, -1, -1) for t in (known.keys, known.values))
                 own.update(keys, values, layer)
-            model(ids, past_key_values=own, logits_to_keep=1)
+            self._model(ids, past_key_values=own, logits_to_keep=1)
 
-    known = prefix()
+    def _padded(self, rows: list[list[int]]) -> torch.Tensor:
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        for number, tokens in enumerate(rows):
+            ids[number, : len(tokens)] = torch.tensor(tokens)
+        return ids.to(self._model.device)
+
+
+def _rivals(foundation: Foundation, row: Any, num_prompts: int, times: int) -> dict[str, dict[str, float]]:
+    """Times of the unsplit model in transformers for the row's 100 candidates; full prompts on ``num_prompts``."""
+    some = Unsplit(foundation, row, count=num_prompts, prompts=4, suffixes=25)
+    every = Unsplit(foundation, row, count=len(row.candidates), prompts=4, suffixes=25)
+    known = every.prefix()
     result = {
         **_cross_encoder(foundation, row, num_prompts),
-        **_llama_cpp(foundation, [history + one for one in asked[:num_prompts]], times),
-        "prefix reuse": timed(lambda: suffixes(prefix()), times),
-        "prefix reuse, history known": timed(lambda: suffixes(known), times),
-        "full prompts": timed(full, 1),
+        **_llama_cpp(foundation, [some.history + one for one in some.asked], times),
+        "prefix reuse": timed(lambda: every.suffixes(every.prefix()), times),
+        "prefix reuse, history known": timed(lambda: every.suffixes(known), times),
+        "full prompts": timed(some.full, 1),
     }
     for name, one in result.items():
-        one["tokens_of_history"] = len(history)
-        if num_prompts < len(asked) and "prefix" not in name:  # the quick form: said so, and scaled
+        one["tokens_of_history"] = len(every.history)
+        if num_prompts < len(every.asked) and "prefix" not in name:  # the quick form: said so, and scaled
             one["measured_prompts"] = num_prompts
             for key in ("p50_ms", "p99_ms"):
-                one[key] *= len(asked) / num_prompts
+                one[key] *= len(every.asked) / num_prompts
     return result
 
 

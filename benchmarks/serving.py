@@ -8,7 +8,8 @@ Parts, each of which can be run alone (``--part``) and leaves its results beside
 - exactness: served scores beside evaluated ones, and states of 8 bits (``benchmarks.exactness``);
 - catalogue: from ten thousand items to a million (``benchmarks.catalogue``);
 - load: open-loop load below and above capacity (``benchmarks.load``);
-- faults: kills, a failing Redis, a full disk, malformed requests (``benchmarks.faults``).
+- faults: kills, a failing Redis, a full disk, malformed requests (``benchmarks.faults``);
+- gpu: exactness, latency and throughput on a GPU, where torch sees one (``benchmarks.gpu``).
 
 ``QUICK=1`` takes minutes and writes to ``runs/bench``; the full form writes to ``benchmarks/results``.
 """
@@ -19,12 +20,13 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from benchmarks import parts
 from benchmarks.setup import Setup
 
-PARTS = ("latency", "curve", "joint", "exactness", "catalogue", "load", "faults")
+PARTS = ("latency", "curve", "joint", "exactness", "catalogue", "load", "faults", "gpu")
 
 
 def main(
@@ -34,7 +36,11 @@ def main(
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
 ) -> None:
     setup = Setup(run=run, retrieve=retrieve, data=data, quick=bool(os.environ.get("QUICK")))
-    parts.measure("serving", "The service", {name: parts.module(name) for name in part or PARTS}, setup)
+    wanted = [name for name in part or PARTS if name != "gpu" or torch.cuda.is_available()]
+    if len(wanted) < len(part or PARTS):
+        parts.tell("gpu is left out: torch sees none")
+    if wanted:
+        parts.measure("serving", "The service", {name: parts.module(name) for name in wanted}, setup)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix
 from m6rec import baselines
 from m6rec.domains import amazon, movielens, prepared
 from m6rec.domains.domain import Domain
+from m6rec.domains.grouplens import title_and_year
 from m6rec.metrics import auc, hit_rate, ndcg, uauc
 from m6rec.text import leaks
 from m6rec.text.lines import table
@@ -89,7 +90,8 @@ def ml1m_collm(folder: Path) -> Set:
     ]
     rows = pl.concat([rows.with_columns(part=pl.lit(part, pl.UInt8)) for part, rows in enumerate(parts)])
     rows = rows.sort("timestamp", maintain_order=True)  # within a second, events keep the order of the file
-    log = read(rows, columns=Columns(user="uid", item="iid", time="timestamp", value="label"))
+    items = rows.unique("iid", keep="first", maintain_order=True).select("iid", *title_and_year())
+    log = read(rows.drop("title"), items, columns=Columns(user="uid", item="iid", time="timestamp", value="label"))
     made = Split(log, rows["part"].to_numpy())
     leaks.check(made, allowed={leaks.SAME_TIME})
     return Set(made, LIKES, rows["not_cold"].to_numpy() == 1)

@@ -48,10 +48,10 @@ class Setup:
         """Those of what draws at random; one in the short form."""
         return SEEDS[:1] if self.quick else SEEDS
 
-    def recommender(self) -> tuple[Recommender, Tuned, Any, Past]:
+    def recommender(self, device: str = "cpu") -> tuple[Recommender, Tuned, Any, Past]:
         """(the service's own recommender, its ranking task, the prepared log, what was observed in it)."""
         keep_freed_memory()  # as ``m6rec serve`` does
-        made, retrieve, like = tuned_runs(self.data, self.retrieve, self.run)
+        made, retrieve, like = tuned_runs(self.data, self.retrieve, self.run, device)
         past = Past(made.split.log.items, made.domain.likes).observe_all(made.split.log.events)
         return Recommender(retrieve, like, made.split.log, past), like, made, past
 

@@ -26,7 +26,7 @@ from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, DataError, ExtraError, StoreError, UnknownError
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Row, pad
-from m6rec.text.past import Past, Popularity
+from m6rec.text.past import STATISTICS, Past, Popularity
 from m6rec.text.records import item_of, record_of
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, Ranked, User
@@ -396,10 +396,17 @@ def _inputs(moment: Row, states_TD: Floats, places: Mapping[str, tuple[int, int]
 def _upper(folder: Path) -> Any:
     """The upper half. Raises AssetError where it takes other inputs than ``_inputs`` makes."""
     session = _session(folder / UPPER)
-    if strange := {one.name for one in session.get_inputs()} ^ _TAKEN:
+    again = "export it again with the m6rec of the device"
+    shape_of = {one.name: one.shape for one in session.get_inputs()}
+    if strange := shape_of.keys() ^ _TAKEN:
         raise AssetError(
             f"{folder / UPPER} is of another m6rec than this one: only one of them knows its input "
-            f"{', '.join(sorted(strange))}; export it again with the m6rec of the device"
+            f"{', '.join(sorted(strange))}; {again}"
+        )
+    if (known := shape_of["signals"][1]) not in (0, len(STATISTICS)):
+        raise AssetError(
+            f"{folder / UPPER} is of another m6rec than this one: it takes {known} statistics, but here are "
+            f"{len(STATISTICS)}; {again}"
         )
     return session
 

@@ -12,6 +12,7 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -187,6 +188,7 @@ def facts() -> dict[str, Fact]:
         known["commit"] = commit
     known["system"] = platform.platform()
     known["processor"] = _processor()
+    known["gpu"] = _gpu()
     known["cores"] = os.cpu_count() or 0
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         known["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
@@ -512,3 +514,9 @@ def _processor() -> str:
     except OSError:
         found = None
     return found[1] if found else platform.processor()
+
+
+def _gpu() -> str:
+    """The GPU that this process has used, if any."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_initialized() else ""

@@ -44,6 +44,7 @@ class TrainConfig:
         warmup_steps: Steps of linear rise, at most a tenth of all.
         weight_decay: On matrices only, as usual.
         accumulate: Batches to an optimiser step.
+        batch_tokens: Padded tokens of a batch, of which a GPU takes many at once; 0 for as few as cores like.
         clip: Greatest norm of a gradient.
         average: Decay of the running mean of the weights, which is what is kept; 0 keeps the last weights.
         patience: Epochs without a better validation before it stops; 0 never stops early.
@@ -59,6 +60,7 @@ class TrainConfig:
     warmup_steps: int = 100
     weight_decay: float = 0.01
     accumulate: int = 1
+    batch_tokens: int = 0
     clip: float = 1.0
     average: float = 0.99
     patience: int = 0
@@ -70,6 +72,8 @@ class TrainConfig:
         for name in ("epochs", "accumulate", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch_tokens < 0:
+            raise ConfigError(f"batch_tokens is {self.batch_tokens}; give 0 for the usual number, or more")
         if not 0 < self.learning_rate < 1 or not 0 <= self.average < 1 or self.clip <= 0:
             raise ConfigError(
                 f"learning_rate {self.learning_rate} must be in (0, 1), average {self.average} in [0, 1), "
@@ -353,7 +357,7 @@ def tune(
     if tuned.tuning.traces is not None:
         tuned.tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in training])))
     training = tuned.rows(training)
-    most = TRAINING_TOKENS if catalogue is None else RETRIEVAL_TOKENS
+    most = config.batch_tokens or (TRAINING_TOKENS if catalogue is None else RETRIEVAL_TOKENS)
     groups = pack([size(row, states.length) for row in training], most)
     batches = [pad([training[number] for number in group], states.places) for group in groups]
 
@@ -404,7 +408,7 @@ def tune_texts(
     """
     if config.pairwise:
         raise ConfigError(f"pairwise is {config.pairwise}, but task {writer.task.name!r} has no scores; leave it 0")
-    groups = writer.batches(training, TRAINING_TOKENS)
+    groups = writer.batches(training, config.batch_tokens or TRAINING_TOKENS)
     batches = [[training[number] for number in group] for group in groups]
     history = fit(
         writer.tuning,

@@ -42,7 +42,7 @@ EMBED_WIDTH = 128
 UPPER_LAYERS = 1
 """Layers that run online by default: a second gains .0012 AUC and doubles the time (design/002-one-cache.md)."""
 INFERENCE_TOKENS = 2048
-"""Padded kept tokens of one inference batch."""
+"""Padded kept tokens of one inference batch on cores."""
 
 Progress = Callable[[int, int], None]
 ConfigT = TypeVar("ConfigT")
@@ -288,8 +288,9 @@ class Tuned:
         blocks.bind(states)
         vectors = []
         with torch.no_grad():
-            for first in range(0, len(items), INFERENCE_TOKENS):
-                numbers = np.arange(first, min(first + INFERENCE_TOKENS, len(items)))
+            most = INFERENCE_TOKENS * self.foundation.model.at_once
+            for first in range(0, len(items), most):
+                numbers = np.arange(first, min(first + most, len(items)))
                 normed_BCD = self.read(blocks.batch(numbers), states)
                 vectors.append(self.tuning.embed(normed_BCD[0], "item").cpu().numpy())
                 progress(int(numbers[-1]) + 1, len(items))
@@ -309,7 +310,7 @@ class Tuned:
         rows = self.rows(rows)
         states = self.cache.fetch(tasks.texts(rows))
         parts: dict[int, Tensor] = {}
-        groups = pack([size(row, states.length) for row in rows], INFERENCE_TOKENS)
+        groups = pack([size(row, states.length) for row in rows], INFERENCE_TOKENS * self.foundation.model.at_once)
         with torch.no_grad():
             for group in groups:
                 batch = pad([rows[number] for number in group], states.places)
@@ -443,10 +444,15 @@ def load(
 
     Raises:
         AssetError: The folder is not a run.
-        ConfigError: It was tuned on another foundation, or has fewer upper layers.
+        ConfigError: It was tuned on another foundation or by other statistics, or has fewer upper layers.
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
+    if (known := tuning.config.num_signals) not in (0, len(STATISTICS)):
+        raise ConfigError(
+            f"{folder} was tuned on {known} statistics, but this m6rec has {len(STATISTICS)}; "
+            f"tune it again: m6rec tune {config.task} --run {folder}"
+        )
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     links = load_links(folder) if (folder / FILE).exists() else None
     return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, exit_after)
@@ -505,7 +511,7 @@ def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
         return None
     ids = foundation.tokenizer.encode(task.options)
     table = foundation.model.embed_tokens.weight.float()
-    return torch.stack([table[torch.tensor(row)].mean(0) for row in ids])
+    return torch.stack([table[row].mean(0) for row in ids])
 
 
 def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 import torch
 
 from m6rec.domains import domain as domains
@@ -60,3 +61,22 @@ def copied(folder: Path) -> tuple[Tuned, Path]:
     """(the task, a copy of the device folder), which may be changed."""
     made, original = exported()
     return made, Path(shutil.copytree(original, folder))
+
+
+def of_statistics(file, number):
+    """Makes an upper graph one that takes so many statistics, of which it reads as many as it did, over and over."""
+    model = onnx.load(file, load_external_data=False)
+    graph = model.graph
+    signals = next(one for one in graph.input if one.name == "signals")
+    width = signals.type.tensor_type.shape.dim[1]
+    for node in graph.node:
+        node.input[:] = ["whole" if name == "signals" else name for name in node.input]
+    times = -(-width.dim_value // number)
+    ends = [
+        onnx.numpy_helper.from_array(np.array([value]), name) for name, value in (("from", 0), ("to", width.dim_value))
+    ]
+    graph.initializer.extend([*ends, onnx.numpy_helper.from_array(np.array([1]), "axis")])
+    graph.node.insert(0, onnx.helper.make_node("Concat", ["signals"] * times, ["many"], axis=1))
+    graph.node.insert(1, onnx.helper.make_node("Slice", ["many", "from", "to", "axis"], ["whole"]))
+    width.dim_value = number
+    onnx.save(model, file)

@@ -202,6 +202,16 @@ def test_a_graph_of_another_version_is_refused(tmp_path):
         Device.load(folder)
 
 
+def test_a_graph_of_other_statistics_is_refused(tmp_path):
+    _, folder = pocket.copied(tmp_path / "phone")
+    pocket.of_statistics(folder / UPPER, 12)
+    card = json.loads((folder / CARD).read_text())
+    card["files"][UPPER] = {"bytes": (folder / UPPER).stat().st_size, "sha256": module.digest(folder / UPPER)}
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(AssetError, match=r"it takes 12 statistics, but here are 19; export it again"):
+        Device.load(folder)
+
+
 def test_a_graph_that_onnxruntime_does_not_know(tmp_path):
     _, folder = pocket.copied(tmp_path / "phone")
     (folder / UPPER).write_bytes(b"no graph")

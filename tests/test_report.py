@@ -1,8 +1,10 @@
 import io
 import json
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -198,10 +200,19 @@ def test_facts_leave_out_what_is_not_known(monkeypatch):
 
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(reports, "version", missing)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     bare = reports.facts()
     assert "commit" not in bare
     assert "numpy" not in bare
+    assert "gpu" not in bare
     assert bare["python"] == known["python"]
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_gpu_is_a_fact_where_it_was_used(monkeypatch, used):
+    cuda = SimpleNamespace(is_initialized=lambda: used, get_device_name=lambda: "a fast one")
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert reports.facts().get("gpu") == ("a fast one" if used else None)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,12 @@ def test_a_checkerboard_is_learned(monkeypatch, task, method):
     assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
 
 
+@pytest.mark.parametrize("task", ["like", "retrieve"])
+def test_batches_hold_as_many_tokens_as_are_asked_for(task):
+    steps = [len(tune_board(task, "head", epochs=1, batch_tokens=most)[1].losses) for most in (60, 240, 10_000)]
+    assert steps[0] > 3 * steps[1] > 3 * steps[2] == 3
+
+
 def test_a_checkerboard_is_learned_from_pairs_alone(monkeypatch):
     monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
     tuned, history = tune_board("tests.test_train:SIGNED", "upper", pairwise=1.0)
@@ -429,6 +435,7 @@ def test_a_tensorboard_log_is_written(tmp_path):
     [
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"accumulate": 0}, "accumulate is 0"),
+        ({"batch_tokens": -1}, "batch_tokens is -1; give 0"),
         ({"learning_rate": 0.0}, r"learning_rate 0.0 must be in \(0, 1\)"),
         ({"average": 1.0}, r"average 1.0 in \[0, 1\)"),
         ({"clip": 0.0}, "clip 0.0 above 0"),

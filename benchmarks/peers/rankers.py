@@ -305,6 +305,7 @@ _TREES: Peer[Asked, Scorer] = Peer(
         "num_leaves": 15, "min_data_in_leaf": 100, "learning_rate": 0.05, "feature_fraction": 0.7, "lambda_l2": 1.0,
     },
     draws=True,
+    reads=STATISTICS,
 )  # fmt: skip
 _PERCEPTRON: Peer[Asked, Scorer] = Peer(
     name="MLP, same statistics",
@@ -314,6 +315,7 @@ _PERCEPTRON: Peer[Asked, Scorer] = Peer(
     },
     first={"width": 128, "rate": 5e-4, "decay": 1e-5, "dropout": 0.0},
     draws=True,
+    reads=STATISTICS,
 )  # fmt: skip
 PEERS: tuple[Peer[Asked, Scorer], ...] = (
     Peer(name="item's share", fit=_item_share, space={"item_prior": _PRIOR}, first={"item_prior": 5.0}),

@@ -66,6 +66,7 @@ class Peer(Generic[DataT, ModelT]):
         space: The settings to search; without any, there is one trial.
         first: The settings tried first, as published or in common use.
         draws: Whether a seed makes a difference.
+        reads: Names of the numbers that it is told of a question, if any.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Peer(Generic[DataT, ModelT]):
     space: Mapping[str, BaseDistribution] = field(default_factory=dict)
     first: Settings = field(default_factory=dict)
     draws: bool = False
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +173,8 @@ def measured(
     seeds = budget.seeds if peer.draws else (0,)
     asked = hashlib.sha256(events.tobytes()).hexdigest()[:16]
     space = {name: json.loads(distribution_to_json(one)) for name, one in peer.space.items()}
-    key = json.loads(json.dumps({"budget": asdict(budget), "space": space, "first": peer.first, "questions": asked}))
+    known = {"budget": asdict(budget), "space": space, "first": peer.first, "questions": asked}
+    key = json.loads(json.dumps(known | ({"reads": peer.reads} if peer.reads else {})))
     if path.is_file() and json.loads(path.read_text())["key"] == key:
         tell(f"{peer.name}: kept")
         tensors = load_file(path.with_suffix(".safetensors"))

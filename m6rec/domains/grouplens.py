@@ -23,6 +23,7 @@ OCCUPATIONS = (
     "executive", "farmer", "homemaker", "school student", "lawyer", "programmer", "retired", "salesperson", "scientist",
     "self-employed person", "engineer", "tradesperson", "unemployed person", "writer",
 )  # fmt: skip
+_ARTICLE = r"([^()]+), (The|An?|L[ae]s?|L'|Il|El|O|Das|Der|Die|Det)(\)| \(|$)"  # "Matrix, The" → "The Matrix"
 
 
 def tables(folder: Path) -> Tables:
@@ -87,3 +88,11 @@ def _csv(folder: Path) -> Tables:
             "(userId,movieId,rating,timestamp) and movies.csv (movieId,title,genres)"
         ) from error
     return events, movies, None
+
+
+def title_and_year(*apart: str) -> tuple[pl.Expr, pl.Expr]:
+    """Columns "title" and "year" from titles as MovieLens writes them: "Matrix, The (1999)", or the year apart."""
+    title = pl.col("title").str.strip_chars()
+    year = pl.coalesce(title.str.extract(r" \((\d{4})\)$"), *apart).cast(pl.Int64, strict=False)
+    natural = title.str.replace(r" \(\d{4}\)$", "").str.replace_all(_ARTICLE, "${2} ${1}${3}").str.replace("L' ", "L'")
+    return natural, year.alias("year")

@@ -5,13 +5,12 @@ from pathlib import Path
 import polars as pl
 
 from m6rec.domains.domain import Domain
-from m6rec.domains.grouplens import tables
+from m6rec.domains.grouplens import tables, title_and_year
 from m6rec.text.log import Columns, Log, read
 from m6rec.text.verbalise import age, names, quote, stars
 from m6rec.types import Item, User
 
 _COLUMNS = Columns(time="timestamp", value="rating", category="genres")
-_ARTICLE = r"([^()]+), (The|An?|L[ae]s?|L'|Il|El|O|Das|Der|Die|Det)(\)| \(|$)"  # "Matrix, The" → "The Matrix"
 _GENDERS = {"M": "male", "F": "female"}
 _PERSONS = {
     "entertainment": "entertainer", "healthcare": "healthcare worker", "marketing": "marketing specialist",
@@ -21,12 +20,9 @@ _PERSONS = {
 
 def _load(folder: Path) -> Log:
     events, movies, viewers = tables(Path(folder))
-    title = pl.col("title").str.strip_chars()  # "Matrix, The (1999)", or the year apart
-    apart = [name for name in movies.columns if name == "release_year"]
-    year = pl.coalesce(title.str.extract(r" \((\d{4})\)$"), *apart).cast(pl.Int64, strict=False)
-    natural = title.str.replace(r" \(\d{4}\)$", "").str.replace_all(_ARTICLE, "${2} ${1}${3}").str.replace("L' ", "L'")
     genres = pl.col("genres").replace(["unknown", "(no genres listed)"], "")
-    return read(events, movies.select("item", natural, year.alias("year"), genres), viewers, columns=_COLUMNS)
+    apart = [name for name in movies.columns if name == "release_year"]
+    return read(events, movies.select("item", *title_and_year(*apart), genres), viewers, columns=_COLUMNS)
 
 
 def _item(item: Item) -> str:

@@ -53,11 +53,13 @@ def load(
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
     try:
-        torch.device(device)
+        place = torch.device(device)
     except RuntimeError:
         raise ConfigError(f"device {device!r} is unknown; give cpu, cuda, cuda:1, …") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r} was asked for, but no CUDA device is visible; use --device cpu")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device!r} was asked for, but there are {torch.cuda.device_count()}, from cuda:0")
     folder = locate(source, accept_licence=accept_licence)
     config = _read_config(folder)
     with torch.device("meta"):

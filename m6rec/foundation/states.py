@@ -23,7 +23,7 @@ from m6rec.foundation.stores import Forgiving, LmdbStore, Memory, Store
 from m6rec.text import prefixes
 from m6rec.text.prefixes import Tree
 
-BATCH_TOKENS = 2048  # rows of one product in the lower layers, where the CPU reaches its matmul rate
+BATCH_TOKENS = 2048  # rows of one product in the lower layers, where cores reach their matmul rate
 WRITE_EVERY = 1024  # segments computed between two commits, so that an interrupted build goes on there
 MEMORY_BYTES = 1 << 30  # states kept in memory, unless told otherwise
 ENTRY_BYTES = 320  # what Python adds to a text and its states in memory
@@ -188,11 +188,11 @@ class StateCache:
         # Longest first, so that rows of a batch are alike in length and memory peaks at the start.
         trees = sorted(prefixes.grow(ids), key=lambda tree: -len(tree.ids))
         self.tokens += sum(map(len, ids))
-        begun = 0
+        begun, most = 0, BATCH_TOKENS * self.foundation.model.at_once
         computed: dict[str, bytes] = {}
         fresh: dict[bytes, bytes] = {}
         while begun < len(trees):
-            batch = trees[begun : begun + max(1, BATCH_TOKENS // len(trees[begun].ids))]
+            batch = trees[begun : begun + max(1, most // len(trees[begun].ids))]
             begun += len(batch)
             for number, tokens in self._lower(batch):
                 text = texts[number]

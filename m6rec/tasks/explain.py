@@ -162,7 +162,10 @@ def _of_categories(
             "seen": len(seen),
             "events": [_plain(event, items) for _, event in liked],
         }
-        statistics = {"category_share": known["user_share"]}
+        statistics = {
+            "category_share": known["user_share"],
+            "category_value_surprise": known["value_surprise"],
+        }
         places = tuple(place for place, _ in liked)
         strength = _strength(len(liked), len(seen))
         found.append(Statement(text, "attribute", evidence, strength, wordings, places, statistics))
@@ -202,7 +205,7 @@ def _of_crowd(past: Past, user: str, item: Item) -> list[Statement]:
     if seen < MIN_PEOPLE or 2 * liked <= seen:
         return []
     share = f"{100 * liked // seen}% of {seen} people"
-    statistics = {"item_share": past.like_rate, "item_count": 0.0}
+    statistics = {"item_share": past.like_rate, "item_count": 0.0, "item_value": past.mean_value}
     evidence = {"liked": liked, "seen": seen}
     wordings = (f"It was liked by {share}.",)
     return [Statement(f"{share} liked it.", "crowd", evidence, _strength(liked, seen), wordings, statistics=statistics)]

@@ -4,8 +4,9 @@ A ``Past`` reads a log forward, one event at a time. Questions are asked of it b
 later than the question is within its reach; training, evaluation and serving use it alike. Its statistics are
 what our model reads as sentences and what the LightGBM baseline reads as numbers: one source for both.
 
-Plain text lacks the collaborative signal (CTRL, RecBench); these shares put it back. All but the counts
-and surprises are like rates in [0, 1], shrunk towards a prior so that few observations say little.
+Plain text lacks the collaborative signal (CTRL, RecBench); these shares put it back. All shares are like rates
+in [0, 1], and all shares, values and surprises are shrunk towards a prior so that few observations say little. A value
+is the strength of a behaviour in the log's unit; its surprise is how much more it is than that of the item's others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +36,15 @@ STATISTICS = (
     "dislike_minded_share",  # … weighted by the dislikes they share
     "opposed_share",  # … weighted by the items they and this user disagree on
     "agreeing_share",  # … weighted by agreements minus disagreements, where positive
-    "neighbour_surprise",  # how much more than expected the correlated viewers like the item, about [-1, 1]
+    "neighbour_surprise",  # how much more than expected the correlated viewers value the item, in spreads of all values
     "user_surprise",  # how much more than their items' viewers this user likes what they see, in [-1, 1]
+    "user_value",  # mean value of this user's events
+    "item_value",  # mean value of this item's events
+    "value_surprise",  # of this user's events
+    "recent_value_surprise",  # of this user's events, the latest weighing most
+    "category_value_surprise",  # of this user's events with an item of these categories
+    "near_share",  # of this user's latest events, weighted by how near their items are on the ``scale`` to this one
+    "near_value_surprise",  # … weighted likewise
 )
 """Names and meanings of the columns of ``Past.statistics``, in order."""
 TRACES = (
@@ -53,9 +62,11 @@ NEIGHBOURLY = slice(6, 11)
 """The columns of ``STATISTICS`` that compare the user with single other users."""
 
 # Pseudo-observations of a share's prior, and the memory of ``recent_share``; chosen on validation.
-USER_PRIOR, ITEM_PRIOR, CATEGORY_PRIOR, NEIGHBOUR_PRIOR = 5.0, 5.0, 3.0, 3.0
+USER_PRIOR, ITEM_PRIOR, CATEGORY_PRIOR, NEIGHBOUR_PRIOR, NEAR_PRIOR = 5.0, 5.0, 3.0, 3.0, 3.0
 CORRELATION_PRIOR, SURPRISE_PRIOR = 10.0, 0.1
 RECENT_MEMORY = 0.85
+MAX_NEAR = 200
+"""Latest events of a user whose items' numbers are compared."""
 NEIGHBOUR_BYTES = 256 << 20
 """Memory for the neighbours of active users; those of others are counted anew when they come back."""
 
@@ -75,6 +86,17 @@ class Popularity:
 
     total: Count = (0, 0, 0.0)
     items: Mapping[str, Count] = field(default_factory=dict)
+
+
+def scale(item: Item) -> float | None:
+    """Where an item stands on a scale that tastes go by, one apart being somewhat alike; None where it has no number.
+
+    The year, in steps of five; else the price, where half as much again is nearly a step.
+    """
+    year, price = (item.details.get(name) for name in ("year", "price"))
+    if isinstance(year, int | float):
+        return (year - 2000) / 5
+    return 2 * float(np.log(price)) if isinstance(price, int | float) and price > 0 else None
 
 
 class Past:
@@ -102,24 +124,31 @@ class Past:
         self._users: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         self._histories: list[list[Event]] = []
-        # Parallel to the histories, per user: (item row, liked, surprise at the time).
+        # Parallel to the histories, per user: (item row, liked, surprise at the time in spreads of all values).
         self._seen: list[list[tuple[int, bool, float]]] = []
         self._viewers: list[_Viewers] = []
         self._categories: dict[str, int] = {}
         self._item_categories: list[NDArray[np.int64]] = []
-        self._user_categories: list[dict[int, list[int]]] = []
+        self._user_categories: list[dict[int, list[float]]] = []
+        # Of the events with items that have a number, per user: (number, liked, value surprise at the time).
+        self._numbered: list[list[tuple[float, bool, float]]] = []
+        self._number_of_item: list[float | None] = []
         self._recent: list[float] = []
         self._likes_of_user: list[int] = []
         self._likes_of_item: list[int] = []
         self._reviews: list[list[Event]] = []
         self._count_of_item: list[int] = []
         self._surprise_of_user: list[float] = []
+        self._values_of_user: list[float] = []
+        self._value_surprise_of_user: list[float] = []
+        self._recent_value_surprise: list[float] = []
         self._traces: list[list[tuple[float, ...]]] = []
         self._values_of_item: list[float] = []
         self._neighbours = _Neighbours()
         self._time = 0
         self._by_likes: tuple[int, list[str]] = -1, []
         self._num_events, self._num_likes, self._sum_of_values = popularity.total
+        self._spread = _Spread()
         for item, count in popularity.items.items():
             row = self._item_row(item)
             self._count_of_item[row], self._likes_of_item[row], self._values_of_item[row] = count
@@ -128,6 +157,11 @@ class Past:
     def like_rate(self) -> float:
         """The share of liked events so far; 0.5 before the first."""
         return self._num_likes / self._num_events if self._num_events else 0.5
+
+    @property
+    def mean_value(self) -> float:
+        """The mean strength of events so far; 0 before the first."""
+        return self._sum_of_values / self._num_events if self._num_events else 0.0
 
     def history(self, user: str) -> Sequence[Event]:
         """The user's events so far, oldest first."""
@@ -205,16 +239,18 @@ class Past:
             row = self._rows.get(item.id)
             if row is not None:
                 self._item_categories[row] = self._categories_of(item.id)
+                self._number_of_item[row] = scale(item)
 
     def observe(self, event: Event) -> None:
         """Takes in the next event of the log."""
         user, item = self._user_row(event.user), self._item_row(event.item)
         liked = bool(self._likes(event))
-        surprise = self._surprise(user, item, liked)
+        surprise = self._value_surprise(user, item, event.value)
         self._neighbours.observe(user, self._viewers[item], liked, surprise)
         self._take_in(user, item, event, liked, surprise)
         self._values_of_item[item] += event.value
         self._sum_of_values += event.value
+        self._spread.add(event.value)
         self._viewers[item].add(user, liked, surprise)
         if event.text:
             self._reviews[item].append(event)
@@ -241,20 +277,22 @@ class Past:
         row = self._user_row(user)
         num_events = len(self._histories[row])
         categories = {category: [*counts] for category, counts in self._user_categories[row].items()}
-        numbers = self._recent[row], self._likes_of_user[row], self._surprise_of_user[row]
+        numbers, num_numbered = [kept[row] for kept in self._sums], len(self._numbered[row])
         table = self._neighbours.of(row, self._seen[row], self._viewers).copy()
         try:
             for event in events:
                 item, liked = self._item_row(event.item), bool(self._likes(event))
-                surprise = self._surprise(row, item, liked)
+                surprise = self._value_surprise(row, item, event.value)
                 self._neighbours.imagine(row, self._viewers[item], liked, surprise)
                 self._take_in(row, item, event, liked, surprise)
             yield
         finally:
             for kept in (self._histories[row], self._seen[row], self._traces[row]):
                 del kept[num_events:]
+            del self._numbered[row][num_numbered:]
             self._user_categories[row] = categories
-            self._recent[row], self._likes_of_user[row], self._surprise_of_user[row] = numbers
+            for kept, number in zip(self._sums, numbers, strict=True):
+                kept[row] = number
             self._neighbours.of(row, self._seen[row], self._viewers)[:] = table
 
     def statistics(self, user: str, items: Sequence[str]) -> Floats:
@@ -268,6 +306,7 @@ class Past:
         rate = self.like_rate
         likes = 0 if row is None else self._likes_of_user[row]
         user_share = (likes + USER_PRIOR * rate) / (count + USER_PRIOR)
+        mean_surprise = 0.0 if row is None else self._value_surprise_of_user[row] / (count + USER_PRIOR)
         rows = [self._item_row(item) for item in items]
         counts_I = np.array([self._count_of_item[n] for n in rows], np.float64)
         item_share_I = np.array([self._item_share(n) for n in rows], np.float64)
@@ -277,13 +316,20 @@ class Past:
         table[:, 2] = self._recent[row] if row is not None and count else rate
         table[:, 3] = item_share_I
         table[:, 4] = np.log1p(counts_I)
-        table[:, 5] = self._category_shares(row, rows, user_share)
+        table[:, 5], table[:, 16] = self._of_categories(row, rows, user_share, mean_surprise)
         if row is not None and count and items:
             neighbours = self._neighbours.of(row, self._seen[row], self._viewers)
             table[:, 6:11] = _neighbour_shares(neighbours, [self._viewers[n] for n in rows], item_share_I)
         else:
             table[:, 6:10], table[:, 10] = item_share_I[:, None], 0
         table[:, 11] = 0 if row is None else self._surprise_of_user[row] / (count + USER_PRIOR)
+        values = 0.0 if row is None else self._values_of_user[row]
+        table[:, 12] = (values + USER_PRIOR * self.mean_value) / (count + USER_PRIOR)
+        table[:, 13] = [self._item_value(n) for n in rows]
+        table[:, 14] = mean_surprise
+        table[:, 15] = 0 if row is None else self._recent_value_surprise[row]
+        numbers_I = np.array([np.nan if (of := self._number_of_item[n]) is None else of for n in rows])
+        table[:, 17], table[:, 18] = self._near(row, numbers_I, user_share, mean_surprise)
         return table
 
     def _surprise(self, user: int, item: int, liked: bool) -> float:
@@ -291,16 +337,42 @@ class Past:
         surprise_of_user = self._surprise_of_user[user] / (len(self._seen[user]) + USER_PRIOR)
         return liked - self._item_share(item) - surprise_of_user
 
+    def _value_surprise(self, user: int, item: int, value: float) -> float:
+        """How much more than expected the user values the item, in spreads of all values."""
+        surprise_of_user = self._value_surprise_of_user[user] / (len(self._seen[user]) + USER_PRIOR)
+        return self._spread.of(value - self._item_value(item, value) - surprise_of_user)
+
+    @property
+    def _sums(self) -> tuple[list[Any], ...]:
+        """What is kept of each user as one number."""
+        return (
+            self._recent,
+            self._likes_of_user,
+            self._surprise_of_user,
+            self._values_of_user,
+            self._value_surprise_of_user,
+            self._recent_value_surprise,
+        )
+
     def _take_in(self, user: int, item: int, event: Event, liked: bool, surprise: float) -> None:
         """Takes the event in as one of the user's, whatever it is to others."""
-        self._traces[user].append(self._trace(user, item, event, liked, surprise))
+        trace = self._trace(user, item, event, liked)
+        self._traces[user].append(trace)
+        value_surprise = trace[TRACES.index("value_surprise")]
         self._surprise_of_user[user] += liked - self._item_share(item)
+        self._values_of_user[user] += event.value
+        self._value_surprise_of_user[user] += value_surprise
+        self._recent_value_surprise[user] *= RECENT_MEMORY
+        self._recent_value_surprise[user] += (1 - RECENT_MEMORY) * value_surprise
+        if (number := self._number_of_item[item]) is not None:
+            self._numbered[user].append((number, liked, value_surprise))
         before = self._recent[user] if self._seen[user] else self.like_rate
         self._recent[user] = RECENT_MEMORY * before + (1 - RECENT_MEMORY) * liked
         for category in self._item_categories[item]:
-            counts = self._user_categories[user].setdefault(int(category), [0, 0])
+            counts = self._user_categories[user].setdefault(int(category), [0, 0, 0])
             counts[0] += liked
             counts[1] += 1
+            counts[2] += value_surprise
         self._seen[user].append((item, liked, surprise))
         self._histories[user].append(event)
         self._likes_of_user[user] += liked
@@ -316,18 +388,16 @@ class Past:
             opinion_U[self._users[without]] = -1
         return opinion_U
 
-    def _trace(self, user: int, item: int, event: Event, liked: bool, surprise: float) -> tuple[float, ...]:
+    def _trace(self, user: int, item: int, event: Event, liked: bool) -> tuple[float, ...]:
         """The ``TRACES`` of an event that is about to be observed."""
-        history, count = self._histories[user], self._count_of_item[item]
-        mean_value = self._sum_of_values / self._num_events if self._num_events else event.value
-        expected = (self._values_of_item[item] + ITEM_PRIOR * mean_value) / (count + ITEM_PRIOR)
+        history = self._histories[user]
         return (
             liked,
             event.value,
-            event.value - expected,
-            surprise,
+            event.value - self._item_value(item, event.value),
+            self._surprise(user, item, liked),
             self._item_share(item),
-            float(np.log1p(count)),
+            float(np.log1p(self._count_of_item[item])),
             float(np.log1p(max(0, event.time - history[-1].time))) if history else 0.0,
         )
 
@@ -340,6 +410,10 @@ class Past:
             self._recent.append(0.5)
             self._likes_of_user.append(0)
             self._surprise_of_user.append(0.0)
+            self._values_of_user.append(0.0)
+            self._value_surprise_of_user.append(0.0)
+            self._recent_value_surprise.append(0.0)
+            self._numbered.append([])
             self._traces.append([])
             self._neighbours.make_room(len(self._histories))
         return row
@@ -353,6 +427,7 @@ class Past:
             self._count_of_item.append(0)
             self._values_of_item.append(0.0)
             self._item_categories.append(self._categories_of(item))
+            self._number_of_item.append(scale(self._items[item]) if item in self._items else None)
         return row
 
     def _categories_of(self, item: str) -> NDArray[np.int64]:
@@ -363,16 +438,54 @@ class Past:
     def _item_share(self, item: int) -> float:
         return (self._likes_of_item[item] + ITEM_PRIOR * self.like_rate) / (self._count_of_item[item] + ITEM_PRIOR)
 
-    def _category_shares(self, user: int | None, items: Sequence[int], user_share: float) -> NDArray[np.float64]:
-        counted = np.zeros((2, len(self._categories) + 1))  # likes and events of the user, by category
+    def _item_value(self, item: int, first: float = 0.0) -> float:
+        """Mean value of an item's events, shrunk towards that of all; ``first`` before there is any."""
+        prior = ITEM_PRIOR * (self.mean_value if self._num_events else first)
+        return (self._values_of_item[item] + prior) / (self._count_of_item[item] + ITEM_PRIOR)
+
+    def _of_categories(
+        self, user: int | None, items: Sequence[int], user_share: float, mean_surprise: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(``category_share``, ``category_value_surprise``) of each item."""
+        counted = np.zeros((3, len(self._categories) + 1))  # likes, events and value surprises of the user, by category
         for category, counts in (self._user_categories[user] if user is not None else {}).items():
             counted[:, category] = counts
         categories = [self._item_categories[item] for item in items]
         owner = np.repeat(np.arange(len(items)), [len(own) for own in categories])
         counted = counted[:, np.concatenate([np.zeros(0, np.int64), *categories])]
-        likes_I, seen_I = (np.bincount(owner, weights=of, minlength=len(items)) for of in counted)
-        shares_I: NDArray[np.float64] = (likes_I + CATEGORY_PRIOR * user_share) / (seen_I + CATEGORY_PRIOR)
-        return shares_I
+        likes_I, seen_I, surprise_I = (np.bincount(owner, weights=of, minlength=len(items)) for of in counted)
+        return (
+            (likes_I + CATEGORY_PRIOR * user_share) / (seen_I + CATEGORY_PRIOR),
+            (surprise_I + CATEGORY_PRIOR * mean_surprise) / (seen_I + CATEGORY_PRIOR),
+        )
+
+    def _near(
+        self, user: int | None, numbers_I: NDArray[np.float64], user_share: float, mean_surprise: float
+    ) -> NDArray[np.float64]:
+        """``near_share`` and ``near_value_surprise`` of each item [2, I]; items without a number are near to none."""
+        latest = self._numbered[user][-MAX_NEAR:] if user is not None else []
+        number_H, liked_H, surprise_H = np.array(latest, np.float64).reshape(-1, 3).T
+        weight_IH = np.nan_to_num(np.exp(-np.abs(numbers_I[:, None] - number_H)))
+        sums_I2 = weight_IH @ np.stack([liked_H, surprise_H], 1)
+        near_I2: NDArray[np.float64] = sums_I2 + NEAR_PRIOR * np.array([user_share, mean_surprise])
+        return (near_I2 / (weight_IH.sum(1, keepdims=True) + NEAR_PRIOR)).T
+
+
+class _Spread:
+    """Standard deviation of numbers that come one by one (Welford, 1962)."""
+
+    def __init__(self) -> None:
+        self._count, self._mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, number: float) -> None:
+        self._count += 1
+        off = number - self._mean
+        self._mean += off / self._count
+        self._squares += off * (number - self._mean)
+
+    def of(self, difference: float) -> float:
+        """A difference in spreads; 0 while all numbers are the same."""
+        return difference / float(np.sqrt(self._squares / self._count)) if self._squares else 0.0
 
 
 def _neighbour_shares(neighbours: Floats, viewers: Sequence[_Viewers], prior_I: NDArray[np.float64]) -> Floats:
@@ -384,8 +497,8 @@ def _neighbour_shares(neighbours: Floats, viewers: Sequence[_Viewers], prior_I: 
     likes, dislikes, against, product, shared = neighbours[:, np.concatenate([of.users for of in viewers])]
     liked = np.concatenate([of.liked for of in viewers])
     surprise = np.concatenate([of.surprise for of in viewers])
-    # 0.2 is about the variance of a surprise, which makes this a correlation shrunk to nought.
-    correlation = product / (shared + CORRELATION_PRIOR) / 0.2
+    # 0.8 is about the variance of a surprise, which makes this a correlation shrunk to nought.
+    correlation = product / (shared + CORRELATION_PRIOR) / 0.8
     weights = np.stack([likes, dislikes, against, np.maximum(likes + dislikes - against, 0)])
     summands = np.concatenate([weights * liked, weights, correlation[None] * surprise, np.abs(correlation)[None]])
     seen = sizes_I > 0

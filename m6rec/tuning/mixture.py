@@ -29,7 +29,10 @@ class Mixture:
         if len(foundations) > 1:
             raise ConfigError(f"tunings of one batch must share a foundation; these belong to {', '.join(foundations)}")
         self._tunings, self._task_B = tunings, task_B
-        self._rows = {task: (task_B == task).nonzero()[:, 0] for task in sorted(set(task_B.tolist()))}
+        if len(tunings) == 1:  # known without waiting for a GPU
+            self._rows = {0: torch.arange(len(task_B), device=task_B.device)}
+        else:
+            self._rows = {task: (task_B == task).nonzero()[:, 0] for task in sorted(set(task_B.tolist()))}
 
     @property
     def prompts_BPD(self) -> Tensor:

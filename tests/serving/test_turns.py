@@ -71,7 +71,7 @@ def test_a_context_that_is_not_the_old_one_is_read_anew():
     changed = {**ITEMS, "i1": Item("i1", "Renamed")}
     row = ask(tuned.task, past, USERS["u"], [ITEMS["i2"]], MOVIES, changed)
     np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
-    assert abs(first[2] - tuned.scores([row])[0]) > 1e-6
+    assert first[2] != pytest.approx(tuned.scores([row])[0], rel=1e-5)
 
 
 def test_only_what_is_new_is_read_and_memory_is_bounded():

@@ -129,7 +129,7 @@ def test_without_takes_the_evidence_from_the_question():
     assert less.visible.tolist() == [3]
     np.testing.assert_array_equal(less.traces, row.traces[[1, 3]])
     changed = {name for name, a, b in zip(STATISTICS, row.signals[0], less.signals[0], strict=True) if a != b}
-    assert changed == {"category_share"}
+    assert changed == {"category_share", "category_value_surprise"}
     alone = explain.without(row, crowd)
     assert alone.context == row.context
     assert alone.signals[0, STATISTICS.index("item_share")] == pytest.approx(past.like_rate)

@@ -1,17 +1,17 @@
 from fractions import Fraction
-from math import log
+from math import exp, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from m6rec.text import past as module
-from m6rec.text.past import STATISTICS, TRACES, Past, Popularity, without_neighbours
+from m6rec.text.past import STATISTICS, TRACES, Past, Popularity, scale, without_neighbours
 from m6rec.types import Event, Item
 
 ITEMS = {
-    "x": Item("x", "X", ("crime",)),
-    "y": Item("y", "Y", ("crime", "drama")),
+    "x": Item("x", "X", ("crime",), {"year": 2010}),
+    "y": Item("y", "Y", ("crime", "drama"), {"year": 2005}),
     "z": Item("z", "Z"),
 }
 LOG = [
@@ -43,12 +43,15 @@ def random_log(num_events, num_users, num_items, *, seed=0):
     rng = np.random.default_rng(seed)
     users, items = rng.integers(num_users, size=num_events), rng.integers(num_items, size=num_events)
     return [
-        Event(f"u{user}", f"i{item}", time, int(rng.integers(2)))
+        Event(f"u{user}", f"i{item}", time, int(rng.choice([0, 0, 1, 3])))
         for time, (user, item) in enumerate(zip(users.tolist(), items.tolist(), strict=True))
     ]
 
 
-CATALOGUE = {f"i{n}": Item(f"i{n}", f"T{n}", ("odd",) * (n % 2) + ("third",) * (n % 3 == 0)) for n in range(40)}
+CATALOGUE = {
+    f"i{n}": Item(f"i{n}", f"T{n}", ("odd",) * (n % 2) + ("third",) * (n % 3 == 0), {"year": 1990 + n} if n % 5 else {})
+    for n in range(40)
+}
 
 
 class Seen(NamedTuple):
@@ -56,26 +59,38 @@ class Seen(NamedTuple):
     item: str
     liked: bool
     surprise: float
+    value: float
+    value_surprise: float
 
 
 def reference(events, user, item):
     """One row of statistics, counted anew from the events by the definitions, pair by pair."""
-    rate, recent, tally, seen = 0.5, {}, {}, []
+    rate, recent, recent_value, tally, seen = 0.5, {}, {}, {}, []
     for event in events:
         liked = likes(event)
-        times, sum_of_user = tally.get(event.user, (0, 0.0))
-        of_item = [other.liked for other in seen if other.item == event.item]
-        expected = (sum(of_item) + 5 * rate) / (len(of_item) + 5)
+        times, sum_of_user, values_of_user = tally.get(event.user, (0, 0.0, 0.0))
+        viewed = [other for other in seen if other.item == event.item]
+        expected = (sum(other.liked for other in viewed) + 5 * rate) / (len(viewed) + 5)
+        values = [other.value for other in seen]
+        mean = sum(values) / len(values) if values else event.value
+        spread = sqrt(sum((value - mean) ** 2 for value in values) / len(values)) if values else 0
+        over = event.value - (sum(other.value for other in viewed) + 5 * mean) / (len(viewed) + 5)
         recent[event.user] = 0.85 * recent.get(event.user, rate) + 0.15 * liked
-        tally[event.user] = times + 1, sum_of_user + liked - expected
-        seen.append(Seen(event.user, event.item, liked, liked - expected - sum_of_user / (times + 5)))
+        recent_value[event.user] = 0.85 * recent_value.get(event.user, 0) + 0.15 * over
+        tally[event.user] = times + 1, sum_of_user + liked - expected, values_of_user + over
+        surprise = (over - values_of_user / (times + 5)) / spread if spread > 1e-9 else 0
+        seen.append(Seen(event.user, event.item, liked, surprise, event.value, over))
         rate = sum(other.liked for other in seen) / len(seen)
+    mean = sum(other.value for other in seen) / len(seen) if seen else 0
     own = [mine for mine in seen if mine.user == user]
     viewers = [other for other in seen if other.item == item]
     user_share = (sum(mine.liked for mine in own) + 5 * rate) / (len(own) + 5)
     prior = (sum(viewer.liked for viewer in viewers) + 5 * rate) / (len(viewers) + 5)
     wanted = CATALOGUE[item].categories
-    alike = [mine.liked for mine in own for category in CATALOGUE[mine.item].categories if category in wanted]
+    alike = [mine for mine in own for category in CATALOGUE[mine.item].categories if category in wanted]
+    year = CATALOGUE[item].details.get("year")
+    numbered = [(CATALOGUE[mine.item].details.get("year"), mine) for mine in own]
+    near = [(exp(-abs(its - year) / 5), mine) for its, mine in numbered if year and its]
     table = []
     for viewer in viewers:
         theirs = [other for other in seen if other.user == viewer.user != user]
@@ -83,7 +98,7 @@ def reference(events, user, item):
         both_like = sum(mine.liked and other.liked for mine, other in pairs)
         disagree = sum(mine.liked != other.liked for mine, other in pairs)
         both_dislike = len(pairs) - both_like - disagree
-        correlation = sum(mine.surprise * other.surprise for mine, other in pairs) / (len(pairs) + 10) / 0.2
+        correlation = sum(mine.surprise * other.surprise for mine, other in pairs) / (len(pairs) + 10) / 0.8
         agreement = max(both_like + both_dislike - disagree, 0)
         table.append((both_like, both_dislike, disagree, agreement, correlation))
     *weights, correlations = zip(*table, strict=True) if table else [()] * 5
@@ -92,23 +107,33 @@ def reference(events, user, item):
         for weight in weights
     ]
     surprise = sum(c * viewer.surprise for c, viewer in zip(correlations, viewers, strict=True))
-    times, sum_of_user = tally.get(user, (0, 0.0))
+    times, sum_of_user, values_of_user = tally.get(user, (0, 0.0, 0.0))
+    value_surprise = values_of_user / (times + 5)
+    weight = sum(of for of, _ in near) + 3
     return [
         user_share,
         log(1 + len(own)),
         recent.get(user, rate),
         prior,
         log(1 + len(viewers)),
-        (sum(alike) + 3 * user_share) / (len(alike) + 3),
+        (sum(mine.liked for mine in alike) + 3 * user_share) / (len(alike) + 3),
         *shares,
         surprise / (sum(map(abs, correlations)) + 0.5),
         sum_of_user / (times + 5),
+        (sum(mine.value for mine in own) + 5 * mean) / (len(own) + 5),
+        (sum(viewer.value for viewer in viewers) + 5 * mean) / (len(viewers) + 5),
+        value_surprise,
+        recent_value.get(user, 0),
+        (sum(mine.value_surprise for mine in alike) + 3 * value_surprise) / (len(alike) + 3),
+        (sum(of * mine.liked for of, mine in near) + 3 * user_share) / weight,
+        (sum(of * mine.value_surprise for of, mine in near) + 3 * value_surprise) / weight,
     ]
 
 
 def test_statistics_worked_by_hand():
     row = make().observe_all(LOG).statistics("c", ["y"])[0]
-    # Three of five events are likes. c liked x, as a and b did before disliking y.
+    # Three of five events are likes. c liked x, as a and b did before disliking y. It is five years older than x.
+    near, surprise, share = exp(-1), Fraction(5, 14), Fraction(4, 6)
     expected = {
         "user_share": (1 + 5 * Fraction(3, 5)) / (1 + 5),
         "user_count": log(2),
@@ -120,9 +145,15 @@ def test_statistics_worked_by_hand():
         "dislike_minded_share": Fraction(3, 7),
         "opposed_share": Fraction(3, 7),
         "agreeing_share": (0 + 3 * Fraction(3, 7)) / (2 + 3),
-        # Surprises at x: a 1 - 1/2, b 1 - 1, c 1 - 9/14; at y: a 0 - 1 - 1/12. So c correlates with a alone.
-        "neighbour_surprise": Fraction(25, 308) * Fraction(-13, 12) / (Fraction(25, 308) + Fraction(1, 2)),
-        "user_surprise": Fraction(5, 14) / (1 + 5),
+        "neighbour_surprise": 0,  # the likes of a and b were like all before
+        "user_surprise": surprise / (1 + 5),
+        "user_value": share,
+        "item_value": Fraction(3, 7),
+        "value_surprise": surprise / (1 + 5),
+        "recent_value_surprise": Fraction(15, 100) * surprise,
+        "category_value_surprise": (surprise + 3 * surprise / 6) / (1 + 3),
+        "near_share": (near + 3 * share) / (near + 3),
+        "near_value_surprise": (near * surprise + 3 * surprise / 6) / (near + 3),
     }
     assert tuple(expected) == STATISTICS
     assert row.tolist() == pytest.approx([float(value) for value in expected.values()], rel=1e-6)
@@ -153,13 +184,15 @@ def test_statistics_of_strangers_are_priors():
     rate = 3 / 5
     past = make().observe_all(LOG)
     row = past.statistics("nobody", ["z"])[0]
-    assert row.tolist() == pytest.approx([rate, 0, rate, rate, 0, rate, rate, rate, rate, rate, 0, 0])
+    priors = [rate, 0, 0, 0, rate, 0]  # of values and of what is near; values are 0 and 1
+    assert row.tolist() == pytest.approx([rate, 0, rate, rate, 0, rate, rate, rate, rate, rate, 0, 0, rate, *priors])
     known = past.statistics("nobody", ["y"])[0]
     item = 3 / 7
-    assert known.tolist() == pytest.approx([rate, 0, rate, item, log(3), rate, item, item, item, item, 0, 0])
+    shares = [rate, 0, rate, item, log(3), rate, item, item, item, item, 0, 0, rate, item, *priors[1:]]
+    assert known.tolist() == pytest.approx(shares)
     assert (
         make().statistics("nobody", ["x", "not in the catalogue"]).tolist()
-        == [pytest.approx([0.5, 0, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0])] * 2
+        == [pytest.approx([0.5, 0, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0, 0, 0, 0, 0, 0, 0.5, 0])] * 2
     )
     assert past.statistics("a", []).shape == (0, len(STATISTICS))
 
@@ -359,3 +392,20 @@ def test_statistics_without_neighbours_are_those_of_a_user_whom_nobody_is_compar
     np.testing.assert_allclose(found[:, 6:11], expected[:, 6:11], rtol=1e-6)
     assert (found[:, 6:11] != together[:, 6:11]).any()
     assert (found[:, 11] == together[:, 11]).all()
+
+
+def test_a_scale_has_the_year_or_the_price_of_an_item():
+    assert scale(Item("i", "", details={"year": 2010, "price": 9.5})) == 2
+    assert scale(Item("i", "", details={"price": 10})) - scale(Item("i", "", details={"price": 5})) == pytest.approx(
+        2 * log(2)
+    )
+    for nothing in ({}, {"year": "2010"}, {"price": 0}, {"price": "free"}):
+        assert scale(Item("i", "", details=nothing)) is None
+
+
+def test_what_is_near_follows_a_year_that_changes():
+    past = make().observe_all(LOG)
+    before = past.statistics("c", ["z"])[0]
+    past.know([Item("z", "Z", details={"year": 2010})])
+    after = past.statistics("c", ["z"])[0]
+    assert [STATISTICS[n] for n in np.flatnonzero(before != after)] == ["near_share", "near_value_surprise"]

@@ -256,6 +256,13 @@ def test_a_graph_of_another_version_is_refused(phone, folder):
         phone.load()
 
 
+def test_a_graph_of_other_statistics_is_refused(phone, folder):
+    pocket.of_statistics(folder / UPPER, 12)
+    reseal(folder)
+    with pytest.raises(Exception, match=r"AssetError: upper.onnx .* it takes 12 statistics, but here are 19; export"):
+        phone.load()
+
+
 def test_what_onnxruntime_or_the_tokenizer_does_not_know_is_refused(phone, folder):
     graph = (folder / UPPER).read_bytes()
     (folder / UPPER).write_bytes(b"no graph")

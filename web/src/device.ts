@@ -5,7 +5,7 @@ import { InferenceSession, env, type Tensor } from "onnxruntime-web/wasm";
 import { AssetError, DataError, UnknownError, message } from "./errors.js";
 import { ADAPTERS, Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Card, type Progress } from "./folder.js";
 import { readParcel } from "./parcel.js";
-import { Past } from "./past.js";
+import { NUM_STATISTICS, Past } from "./past.js";
 import { Store, type Contents } from "./store.js";
 import { Tokenizer } from "./tokenizer.js";
 import type { Event, Item, Known, Ranked, Segment } from "./types.js";
@@ -66,6 +66,14 @@ export class Device {
             throw new AssetError(
                 `${UPPER} is of another m6rec than this package: only one of them knows its input ${strange.join(", ")}; ` +
                     "export it again with the m6rec of this package",
+            );
+        }
+        const signals = upper.inputMetadata.find(({ name }) => name === "signals");
+        const known = signals?.isTensor ? signals.shape[1] : 0;
+        if (known !== 0 && known !== NUM_STATISTICS) {
+            throw new AssetError(
+                `${UPPER} is of another m6rec than this package: it takes ${known} statistics, but here are ` +
+                    `${NUM_STATISTICS}; export it again with the m6rec of this package`,
             );
         }
         const store = await Store.open(options.store ?? "m6rec", `${card.files[LOWER]?.sha256 ?? card.model}|${card.keep}`);

@@ -4,17 +4,26 @@
  * Tests hold it to what Python computes.
  */
 
-import type { Count, Event, Known } from "./types.js";
+import type { Count, Event, Item, Known } from "./types.js";
 
 /** Numbers of user and item, in the order of `STATISTICS`. */
-export const NUM_STATISTICS = 12;
+export const NUM_STATISTICS = 19;
 /** Numbers of a behaviour, in the order of `TRACES`. */
 export const NUM_TRACES = 7;
 
 const USER_PRIOR = 5;
 const ITEM_PRIOR = 5;
 const CATEGORY_PRIOR = 3;
+const NEAR_PRIOR = 3;
 const RECENT_MEMORY = 0.85;
+const MAX_NEAR = 200;
+
+/** Where an item stands on a scale that tastes go by; undefined without a number. */
+function scale(item: Item | undefined): number | undefined {
+    const { year, price } = item?.details ?? {};
+    if (typeof year === "number") return (year - 2000) / 5;
+    return typeof price === "number" && price > 0 ? 2 * Math.log(price) : undefined;
+}
 
 /** The user's events, and counts of what everyone did. */
 export class Past {
@@ -22,11 +31,16 @@ export class Past {
     /** `NUM_TRACES` numbers of each event. */
     readonly traces: number[] = [];
     private readonly counts = new Map<string, [events: number, likes: number, values: number]>();
-    private readonly categories = new Map<string, [likes: number, events: number]>();
+    private readonly categories = new Map<string, [likes: number, events: number, surprise: number]>();
+    /** Of events with items that have a number: that, whether it was liked, the surprise of its value. */
+    private readonly numbered: [number: number, like: number, surprise: number][] = [];
     private total: [events: number, likes: number, values: number];
     private likes = 0;
     private recent = 0;
     private surprise = 0;
+    private values = 0;
+    private valueSurprise = 0;
+    private recentValueSurprise = 0;
 
     constructor(
         private readonly items: ReadonlyMap<string, Known>,
@@ -43,15 +57,19 @@ export class Past {
         const share = this.itemShare(event.item);
         const surprise = like - share - this.surprise / (this.events.length + USER_PRIOR);
         const last = this.events.at(-1);
-        const meanValue = this.total[0] ? this.total[2] / this.total[0] : event.value;
-        const expected = (count[2] + ITEM_PRIOR * meanValue) / (count[0] + ITEM_PRIOR);
+        const valueSurprise = event.value - this.itemValue(event.item, event.value);
         const pause = last ? Math.log1p(Math.max(0, event.time - last.time)) : 0;
-        this.traces.push(like, event.value, event.value - expected, surprise, share, Math.log1p(count[0]), pause);
+        this.traces.push(like, event.value, valueSurprise, surprise, share, Math.log1p(count[0]), pause);
         this.surprise += like - share;
+        this.values += event.value;
+        this.valueSurprise += valueSurprise;
+        this.recentValueSurprise = RECENT_MEMORY * this.recentValueSurprise + (1 - RECENT_MEMORY) * valueSurprise;
+        const number = scale(this.items.get(event.item)?.item);
+        if (number !== undefined) this.numbered.push([number, like, valueSurprise]);
         this.recent = RECENT_MEMORY * (last ? this.recent : this.likeRate) + (1 - RECENT_MEMORY) * like;
         for (const category of this.items.get(event.item)?.item.categories ?? []) {
-            const [likes, events] = this.categories.get(category) ?? [0, 0];
-            this.categories.set(category, [likes + like, events + 1]);
+            const [likes, events, sum] = this.categories.get(category) ?? [0, 0, 0];
+            this.categories.set(category, [likes + like, events + 1, sum + valueSurprise]);
         }
         this.events.push(event);
         this.likes += like;
@@ -66,13 +84,22 @@ export class Past {
         const userShare = (this.likes + USER_PRIOR * rate) / (count + USER_PRIOR);
         const recent = count ? this.recent : rate;
         const surprise = this.surprise / (count + USER_PRIOR);
+        const userValue = (this.values + USER_PRIOR * this.meanValue(0)) / (count + USER_PRIOR);
+        const valueSurprise = this.valueSurprise / (count + USER_PRIOR);
         const table = new Float32Array(items.length * NUM_STATISTICS);
         items.forEach((item, row) => {
             const share = this.itemShare(item);
             const seen = Math.log1p(this.count(item)[0]);
-            const category = this.categoryShare(item, userShare);
+            const [category, categorySurprise] = this.ofCategories(item, userShare, valueSurprise);
             const neighbours = [share, share, share, share, 0];
-            table.set([userShare, Math.log1p(count), recent, share, seen, category, ...neighbours, surprise], row * NUM_STATISTICS);
+            table.set(
+                [
+                    ...[userShare, Math.log1p(count), recent, share, seen, category, ...neighbours, surprise],
+                    ...[userValue, this.itemValue(item, 0), valueSurprise, this.recentValueSurprise, categorySurprise],
+                    ...this.near(item, userShare, valueSurprise),
+                ],
+                row * NUM_STATISTICS,
+            );
         });
         return table;
     }
@@ -90,12 +117,39 @@ export class Past {
         return (likes + ITEM_PRIOR * this.likeRate) / (events + ITEM_PRIOR);
     }
 
-    private categoryShare(item: string, userShare: number): number {
-        let [likes, events] = [0, 0];
+    /** Mean value of all events; `first` before there is one. */
+    private meanValue(first: number): number {
+        return this.total[0] ? this.total[2] / this.total[0] : first;
+    }
+
+    private itemValue(item: string, first: number): number {
+        const [events, , values] = this.count(item);
+        return (values + ITEM_PRIOR * this.meanValue(first)) / (events + ITEM_PRIOR);
+    }
+
+    private ofCategories(item: string, userShare: number, valueSurprise: number): [share: number, surprise: number] {
+        let [likes, events, sum] = [0, 0, 0];
         for (const category of this.items.get(item)?.item.categories ?? []) {
             const own = this.categories.get(category);
-            if (own) [likes, events] = [likes + own[0], events + own[1]];
+            if (own) [likes, events, sum] = [likes + own[0], events + own[1], sum + own[2]];
         }
-        return (likes + CATEGORY_PRIOR * userShare) / (events + CATEGORY_PRIOR);
+        return [
+            (likes + CATEGORY_PRIOR * userShare) / (events + CATEGORY_PRIOR),
+            (sum + CATEGORY_PRIOR * valueSurprise) / (events + CATEGORY_PRIOR),
+        ];
+    }
+
+    /** Of the latest events, by how near their items' numbers are to this one. */
+    private near(item: string, userShare: number, valueSurprise: number): [share: number, surprise: number] {
+        const number = scale(this.items.get(item)?.item);
+        let [likes, weights, sum] = [0, 0, 0];
+        for (const [other, like, surprise] of number === undefined ? [] : this.numbered.slice(-MAX_NEAR)) {
+            const weight = Math.exp(-Math.abs(other - number!));
+            [likes, weights, sum] = [likes + weight * like, weights + weight, sum + weight * surprise];
+        }
+        return [
+            (likes + NEAR_PRIOR * userShare) / (weights + NEAR_PRIOR),
+            (sum + NEAR_PRIOR * valueSurprise) / (weights + NEAR_PRIOR),
+        ];
     }
 }

@@ -1,0 +1,195 @@
+"""On a GPU as on the CPU: the same states, scores, vectors and texts, and runs that either goes on with.
+
+Both compute in fp32 here, so what differs is the order of sums.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from m6rec import train, zero_shot
+from m6rec.foundation import likelihood
+from m6rec.foundation.generate import Sampling
+from m6rec.foundation.states import StateCache, StatesConfig
+from m6rec.serving.turns import Turns
+from m6rec.tasks.diary import Diary
+from m6rec.train import CHECKPOINT
+from m6rec.tuned import load
+from m6rec.writer import create as create_writer
+from m6rec.writer import load as load_writer
+from tests import test_train, test_tuned, test_writer, tiny
+from tests.foundation.test_likelihood import ROWS as PROMPTS
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
+
+CPU, CUDA = "cpu", "cuda"
+METHODS = ["option-adapter", "lora", "upper", "prompt"]
+SPLITS = [{"depth": 2, "keep": 1}, {"depth": 3, "keep": 2}, {"depth": 0, "keep": 0}]
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """Products in fp32 proper, not in TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def on(device, foundation=None):
+    foundation = foundation or tiny.foundation()
+    foundation.model.to(device)
+    return foundation
+
+
+def both(make, **options):
+    """The same tuning on either device, as if it had been trained."""
+    return [made_on(device, make, **options) for device in (CPU, CUDA)]
+
+
+def made_on(device, make, **options):
+    made = make(foundation=on(device), used=False, **options)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.tuning.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator).to(device))
+    return made
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("split", [*SPLITS, {"depth": 0, "keep": 0, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_are_those_of_the_cpu(method, split):
+    method = "full" if method == "upper" and not split["depth"] else method
+    here, there = both(test_tuned.make, method=method, **split)
+    rows = test_tuned.ROWS["like"]
+    close(there.scores(rows), here.scores(rows))
+    asked = [(str(number), row.moments()[-1]) for number, row in enumerate(rows)]
+    turns = [Turns(tuned) for tuned in (here, there)]
+    for _ in range(2):  # the second time the user's keys and values are at hand
+        expected, found = (of.answers(asked) for of in turns)
+        close(np.concatenate(found), np.concatenate(expected))
+
+
+def test_vectors_are_those_of_the_cpu():
+    here, there = both(test_tuned.make, task="retrieve")
+    rows, items = test_tuned.ROWS["retrieve"], list(test_tuned.ITEMS.values())
+    close(there.vectors(rows), here.vectors(rows))
+    close(there.item_vectors(items), here.item_vectors(items))
+    assert there.digest() == here.digest()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("here_first", [True, False])
+def test_states_that_one_wrote_are_read_by_the_other(tmp_path, here_first, dtype):
+    writes, reads = (CPU, CUDA) if here_first else (CUDA, CPU)
+    texts, split = ["the man", "a hat in the rain", "the man in a hat"], StatesConfig(depth=2, keep=2)
+    written = StateCache(on(writes, tiny.foundation(dtype=dtype)), split, tmp_path).fetch(texts)
+    cache = StateCache(on(reads, tiny.foundation(dtype=dtype)), split, tmp_path)
+    read = cache.fetch(texts)
+    assert (cache.hits, cache.misses) == (len(texts), 0)
+    assert read.tokens_TD.device.type == reads
+    assert torch.equal(read.tokens_TD.cpu(), written.tokens_TD.cpu())
+
+
+def tune(monkeypatch, task, folder=None, progress=lambda *_: None, *, there=True):
+    monkeypatch.setattr(test_train.tiny, "foundation", lambda: on(CUDA if there else CPU, FOUNDATION()))
+    return test_train.tune_board(task, "upper", folder=folder, progress=progress, epochs=2, checkpoint_steps=3)
+
+
+FOUNDATION = tiny.foundation
+
+
+@pytest.mark.parametrize("task", ["tests.test_train:SIGNED", "like", "retrieve"])
+def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypatch, tmp_path, task):
+    for tokens in ("TRAINING_TOKENS", "RETRIEVAL_TOKENS"):
+        monkeypatch.setattr(train, tokens, 60)
+
+    def stop(step, total, loss):
+        if step == 8:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        tune(monkeypatch, task, tmp_path, stop)
+    assert (tmp_path / CHECKPOINT).is_file()
+    steps = []
+    resumed, history = tune(monkeypatch, task, tmp_path, lambda step, *_: steps.append(step))
+    whole, expected = tune(monkeypatch, task)
+    assert steps[0] == 7
+    assert history.losses == pytest.approx(expected.losses, rel=1e-3)
+    assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
+    again = load(tmp_path, on(CPU, FOUNDATION()))
+    rows = [row.only(row.answers >= 0) for row in test_train.board(task, 1, 20)]
+    answers = "vectors" if task == "retrieve" else "scores"
+    close(getattr(again, answers)(rows), getattr(resumed, answers)(rows))
+    np.testing.assert_allclose(getattr(whole, answers)(rows), getattr(resumed, answers)(rows), rtol=0.02, atol=0.01)
+
+
+def test_a_run_that_began_on_the_cpu_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+
+    def stop(step, total, loss):
+        if step == 8:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        tune(monkeypatch, "like", tmp_path, stop, there=False)
+    steps = []
+    _, history = tune(monkeypatch, "like", tmp_path, lambda step, *_: steps.append(step))
+    _, expected = tune(monkeypatch, "like", there=False)
+    assert steps[0] == 7
+    assert history.losses == pytest.approx(expected.losses, rel=1e-2)
+
+
+def writer_on(device, method, folder=None, **split):
+    base = on(device, test_writer.foundation())
+    if folder is not None:
+        return load_writer(folder, base)
+    config = test_writer.WriterConfig(task="explain", domain="generic", foundation="tiny", method=method, **split)
+    return create_writer(config, base)
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_texts_are_those_of_the_cpu(tmp_path, method, split):
+    method = "full" if method == "upper" and not split["depth"] else method
+    there = writer_on(CUDA, method, **split)
+    with torch.no_grad():
+        for parameter in there.tuning.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).to(CUDA))
+    there.save(tmp_path)
+    here, drafts = writer_on(CPU, method, tmp_path), test_writer.DRAFTS
+    (nats, counts), (expected, numbers) = there.nats(drafts), here.nats(drafts)
+    close(nats, expected)
+    assert counts.tolist() == numbers.tolist()
+    for sampling in (
+        Sampling(max_tokens=12),
+        Sampling(max_tokens=12, temperature=1.0, top_p=0.9, seed=3),
+        Sampling(max_tokens=8, beams=3, repetition_penalty=1.2),
+    ):
+        assert [one.ids for one in there.write(drafts, sampling)] == [one.ids for one in here.write(drafts, sampling)]
+
+
+def test_texts_are_learned(monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    monkeypatch.setattr(test_train.tiny, "foundation", lambda: on(CUDA, FOUNDATION()))
+    writer, history = test_train.tune_diaries(folder=tmp_path, epochs=2)
+    assert np.mean(history.losses[-5:]) < 0.5 * np.mean(history.losses[:3])
+    again = load_writer(tmp_path, test_train.can_end(on(CPU, FOUNDATION())))
+    drafts = test_train.diaries(1, 12)
+    close(again.nats(drafts)[0], writer.nats(drafts)[0])
+
+
+def test_likelihoods_are_those_of_the_cpu(monkeypatch):
+    here, there = on(CPU), on(CUDA)
+    close(likelihood.scores(there, PROMPTS), likelihood.scores(here, PROMPTS))
+    monkeypatch.setattr(zero_shot, "ANSWERS", ("n", "y"))
+    diaries = [Diary((("\nHeat, liked by 50%:", 1), ("\nAlien, liked by 75%:", 0)), (4, 9), 1)] * 4
+    fitted = [zero_shot.few_shot(of, diaries) for of in (here, there)]
+    found = [
+        zero_shot.scores(of, zero_shot.read(of, diaries), one) for of, one in zip((here, there), fitted, strict=True)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
