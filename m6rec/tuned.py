@@ -451,7 +451,7 @@ def load(
     if (known := tuning.config.num_signals) not in (0, len(STATISTICS)):
         raise ConfigError(
             f"{folder} was tuned on {known} statistics, but this m6rec has {len(STATISTICS)}; "
-            f"tune it again: m6rec tune {config.task} --run {folder}"
+            f"tune it again in a new folder: m6rec tune {config.task} --run FOLDER"
         )
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     links = load_links(folder) if (folder / FILE).exists() else None
