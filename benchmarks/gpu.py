@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.latency import NUM_EVENTS, Unsplit, flop, timed, upper_products
+from benchmarks.latency import NUM_EVENTS, Unsplit, flop, lived, served, timed, upper_products
 from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup
 from m6rec import tuned
@@ -35,7 +35,7 @@ from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask, texts
 from m6rec.text.batch import Row
 from m6rec.tuned import Tuned
-from m6rec.types import Event, User
+from m6rec.types import User
 
 GPU = "cuda"
 COUNTS = (100, 1_000)
@@ -50,10 +50,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     times = 30 if setup.quick else 200
     recommender, like, made, past = setup.recommender(GPU)
-    log, user = made.split.log, "bench"
+    log = made.split.log
     items = list(log.items.values())
-    life = next(past.history(one) for one in log.users if len(past.history(one)) >= NUM_EVENTS)[:NUM_EVENTS]
-    recommender.observe([Event(user, event.item, event.time, event.value) for event in life])
+    user = lived(recommender, past, log)
 
     def row_of(person: User, count: int) -> Row:
         return ask(like.task, past, person, items[:count], made.domain, dict(log.items))
@@ -113,15 +112,7 @@ def _waited(run: Callable[[], Any]) -> Callable[[], None]:
 def _latency(
     recommender: Recommender, like: Tuned, user: str, ids: Sequence[str], rows: Mapping[int, Row], times: int
 ) -> dict[str, dict[str, float]]:
-    results = {}
-    for count, row in rows.items():
-        known = Turns(like)
-        for name, run in (
-            ("ours", lambda count=count: recommender.rank(user, ids[:count])),
-            ("ours, model only", lambda row=row, turns=known: turns.answers([(user, row)])),
-            ("ours, model only, first request of a user", lambda row=row: Turns(like).answers([(user, row)])),
-        ):
-            results[f"{name}, {count} candidates"] = timed(_waited(run), times)
+    results = served(recommender, like, user, rows, ids, lambda run: timed(_waited(run), times))
     unsplit = Unsplit(like.foundation, rows[100], count=100, prompts=25, suffixes=100)
     known_prefix = unsplit.prefix()
     few = max(3, times // 20)

@@ -22,7 +22,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,13 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from benchmarks.setup import Claims, Setup
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.model import ModelConfig
+from m6rec.serving.recommender import Recommender
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
+from m6rec.text.batch import Row
+from m6rec.text.log import Log
+from m6rec.text.past import Past
+from m6rec.tuned import Tuned
 from m6rec.types import Event, User
 
 NUM_EVENTS = 50
@@ -102,23 +107,12 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     quick = setup.quick
     recommender, like, made, past = setup.recommender()
-    log, user = made.split.log, "bench"
+    log = made.split.log
     items = list(log.items.values())
-    life = next(past.history(one) for one in log.users if len(past.history(one)) >= NUM_EVENTS)[:NUM_EVENTS]
-    recommender.observe([Event(user, event.item, event.time, event.value) for event in life])
+    user = lived(recommender, past, log)
     times = 30 if quick else 200
     rows = {n: ask(like.task, past, User(user), items[:n], made.domain, dict(log.items)) for n in (100, 1_000)}
-    results: dict[str, dict[str, float]] = {}
-    for count, row in rows.items():
-        ids = [item.id for item in items[:count]]
-        known = Turns(like)
-        results[f"ours, {count} candidates"] = timed(lambda ids=ids: recommender.rank(user, ids), times)
-        results[f"ours, model only, {count} candidates"] = timed(
-            lambda row=row, turns=known: turns.answers([(user, row)]), times
-        )
-        results[f"ours, model only, first request of a user, {count} candidates"] = timed(
-            lambda row=row: Turns(like).answers([(user, row)]), times
-        )
+    results = served(recommender, like, user, rows, [item.id for item in items], lambda run: timed(run, times))
     results |= _rivals(like.foundation, rows[100], 4 if quick else 100, 3)
     config = like.foundation.model.config
     dtype = like.foundation.model.dtype
@@ -149,6 +143,35 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         "floor_ms": floor,
         "results": results,
     }, claims
+
+
+def lived(recommender: Recommender, past: Past, log: Log) -> str:
+    """Id of a new user to whom the service ascribes the first ``NUM_EVENTS`` behaviours of another."""
+    user = "bench"
+    life = next(past.history(one) for one in log.users if len(past.history(one)) >= NUM_EVENTS)[:NUM_EVENTS]
+    recommender.observe([Event(user, event.item, event.time, event.value) for event in life])
+    return user
+
+
+def served(
+    recommender: Recommender,
+    like: Tuned,
+    user: str,
+    rows: Mapping[int, Row],
+    ids: Sequence[str],
+    clock: Callable[[Callable[[], Any]], dict[str, float]],
+) -> dict[str, dict[str, float]]:
+    """Times of ours by ``clock``, for as many of the first candidates as each row asks about."""
+    results = {}
+    for count, row in rows.items():
+        known = Turns(like)
+        for name, run in (
+            ("ours", lambda count=count: recommender.rank(user, ids[:count])),
+            ("ours, model only", lambda row=row, turns=known: turns.answers([(user, row)])),
+            ("ours, model only, first request of a user", lambda row=row: Turns(like).answers([(user, row)])),
+        ):
+            results[f"{name}, {count} candidates"] = clock(run)
+    return results
 
 
 class Unsplit:

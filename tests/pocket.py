@@ -1,5 +1,6 @@
 """A tiny tuned task, the log it is asked of, and device folders made from it, each once a process."""
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import onnx
 import torch
 
+from m6rec import device
+from m6rec.device import CARD
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
 from m6rec.tasks import task as tasks
@@ -61,6 +64,17 @@ def copied(folder: Path) -> tuple[Tuned, Path]:
     """(the task, a copy of the device folder), which may be changed."""
     made, original = exported()
     return made, Path(shutil.copytree(original, folder))
+
+
+def reseal(folder, **changes):
+    """Writes the card anew, by the files that are there."""
+    files = {
+        file.name: {"bytes": file.stat().st_size, "sha256": device.digest(file)}
+        for file in sorted(folder.iterdir())
+        if file.name != CARD
+    }
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(card | {"files": files} | changes))
 
 
 def of_statistics(file, number):

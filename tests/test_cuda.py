@@ -95,6 +95,12 @@ def test_states_that_one_wrote_are_read_by_the_other(tmp_path, here_first, dtype
     assert torch.equal(read.tokens_TD.cpu(), written.tokens_TD.cpu())
 
 
+def stop(step, total, loss):
+    """Progress of a training that is interrupted on its way."""
+    if step == 8:
+        raise InterruptedError
+
+
 def tune(monkeypatch, task, folder=None, progress=lambda *_: None, *, there=True):
     monkeypatch.setattr(test_train.tiny, "foundation", lambda: on(CUDA if there else CPU, FOUNDATION()))
     return test_train.tune_board(task, "upper", folder=folder, progress=progress, epochs=2, checkpoint_steps=3)
@@ -107,10 +113,6 @@ FOUNDATION = tiny.foundation
 def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypatch, tmp_path, task):
     for tokens in ("TRAINING_TOKENS", "RETRIEVAL_TOKENS"):
         monkeypatch.setattr(train, tokens, 60)
-
-    def stop(step, total, loss):
-        if step == 8:
-            raise InterruptedError
 
     with pytest.raises(InterruptedError):
         tune(monkeypatch, task, tmp_path, stop)
@@ -130,10 +132,6 @@ def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypat
 
 def test_a_run_that_began_on_the_cpu_goes_on(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
-
-    def stop(step, total, loss):
-        if step == 8:
-            raise InterruptedError
 
     with pytest.raises(InterruptedError):
         tune(monkeypatch, "like", tmp_path, stop, there=False)

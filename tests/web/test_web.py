@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Fast
 
-from m6rec import assets, device
+from m6rec import assets
 from m6rec.device import ADAPTERS, CARD, ITEMS, LOWER, TOKENIZER, UPPER, Device
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
@@ -69,19 +69,8 @@ def whole(folder, *, behaviours=False, **options):
     made, original = pocket.exported(**options)
     shutil.copytree(original, folder)
     module.send(made, ALL, pocket.past(), folder / ITEMS, user=ME, behaviours=behaviours)
-    reseal(folder)
+    pocket.reseal(folder)
     return folder
-
-
-def reseal(folder, **changes):
-    """Writes the card anew, by the files that are there."""
-    files = {
-        file.name: {"bytes": file.stat().st_size, "sha256": device.digest(file)}
-        for file in sorted(folder.iterdir())
-        if file.name != CARD
-    }
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | {"files": files} | changes))
 
 
 def near(scores, here, items, atol=1e-5):
@@ -205,7 +194,7 @@ def test_many_candidates_are_scored_in_parts(context, serve, tmp_path):
     made, folder = pocket.copied(tmp_path / "phone")
     items = [replace(ALL[n % 8], id=f"n{n}") for n in range(300)]
     module.send(made, items, Past(pocket.ITEMS, pocket.MOVIES.likes), folder / ITEMS)
-    reseal(folder)
+    pocket.reseal(folder)
     here, phone = Device.load(folder), browser.Phone(context, serve(phone=folder).url).load()
     ids = [item.id for item in items]
     assert near(phone.rank(ids), here, ids)
@@ -251,14 +240,14 @@ def test_a_graph_of_another_version_is_refused(phone, folder):
     graph = onnx.load(folder / UPPER, load_external_data=False)
     graph.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("later", 1, [1]))
     onnx.save(graph, folder / UPPER)
-    reseal(folder)
+    pocket.reseal(folder)
     with pytest.raises(Exception, match=r"AssetError: upper.onnx is of another m6rec .* its input later"):
         phone.load()
 
 
 def test_a_graph_of_other_statistics_is_refused(phone, folder):
     pocket.of_statistics(folder / UPPER, 12)
-    reseal(folder)
+    pocket.reseal(folder)
     with pytest.raises(Exception, match=r"AssetError: upper.onnx .* it takes 12 statistics, but here are 19; export"):
         phone.load()
 
@@ -266,12 +255,12 @@ def test_a_graph_of_other_statistics_is_refused(phone, folder):
 def test_what_onnxruntime_or_the_tokenizer_does_not_know_is_refused(phone, folder):
     graph = (folder / UPPER).read_bytes()
     (folder / UPPER).write_bytes(b"no graph")
-    reseal(folder)
+    pocket.reseal(folder)
     with pytest.raises(Exception, match=r"AssetError: upper.onnx can't be run by onnxruntime-web"):
         phone.load()
     (folder / UPPER).write_bytes(graph)
     (folder / TOKENIZER).write_bytes(b"{}")
-    reseal(folder)
+    pocket.reseal(folder)
     with pytest.raises(Exception, match=r"AssetError: tokenizer.json can't be read"):
         phone.load()
 
@@ -280,7 +269,7 @@ def test_a_damaged_update_leaves_what_was_there(context, phone, folder):
     ranked = phone.load().rank(ASKED)
     content = (folder / UPPER).read_bytes()
     (folder / UPPER).write_bytes(content + b" ")
-    reseal(folder)
+    pocket.reseal(folder)
     (folder / UPPER).write_bytes(content + b"!")
     with pytest.raises(Exception, match=r"is damaged"):
         phone.load()
@@ -369,7 +358,7 @@ def test_any_text_has_the_same_tokens_as_in_python(phone, folder, cut):
     controls = ["<|endoftext|>", "<|im_end|>"]
     fast.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1_500, special_tokens=controls, show_progress=False))
     fast.save(str(folder / TOKENIZER))
-    reseal(folder)
+    pocket.reseal(folder)
     here = Tokenizer.open(folder)
     asked = [*fuzz.texts(4_000), *pocket.TITLES, "a <|endoftext|>b", "", " ", "\n\n  x"]
     if assets.is_here("movielens-100k"):
