@@ -316,12 +316,13 @@ def test_errors(tmp_path):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_an_exit_is_a_shorter_model(layers):
     made, rows = make(depth=1), ROWS["like"]
+    made.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in rows])))  # else they drown the rest
     left = Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
     short = tiny.foundation()
     short.model.config = replace(short.model.config, num_layers=1 + layers)
     whole = Tuned(made.config, short, made.tuning, made.cache)
     np.testing.assert_array_equal(left.scores(rows), whole.scores(rows))
-    assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.001
+    assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.01
     (moment,) = one_by_one(rows)[-1:]
     (answer,), _ = left.answer([((), moment)])
     close(answer, left.scores([moment]))
