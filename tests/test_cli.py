@@ -75,7 +75,7 @@ def test_assets_are_listed_as_json():
 
 
 def test_explain_prints_each_sentence_with_its_evidence(monkeypatch):
-    monkeypatch.setattr(cli, "_recommender", lambda *given: (FakeBackend(), []))
+    monkeypatch.setattr(cli.recommending, "_recommender", lambda *given: (FakeBackend(), []))
     said = runner.invoke(cli.app, ["explain", "--user", "u0", "--item", "i1"]).stdout
     assert said.splitlines()[:3] == [
         "81% of 123 people liked it.",
@@ -88,7 +88,7 @@ def test_explain_prints_each_sentence_with_its_evidence(monkeypatch):
 
 
 def test_explain_names_an_unknown_id(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_recommender", lambda *given: (FakeBackend(), []))
+    monkeypatch.setattr(cli.recommending, "_recommender", lambda *given: (FakeBackend(), []))
     code, said = run(monkeypatch, capsys, "explain", "--user", "u0", "--item", "i99")
     assert code == 2
     assert "i99" in said
@@ -107,7 +107,7 @@ def test_prepare_tells_the_leaks_of_the_split(tmp_path):
 
 
 def test_chat_answers_line_by_line(monkeypatch):
-    monkeypatch.setattr(cli, "_recommender", lambda *given: (FakeBackend(), []))
+    monkeypatch.setattr(cli.recommending, "_recommender", lambda *given: (FakeBackend(), []))
     said = runner.invoke(cli.app, ["chat", "--user", "u0"], input="Anything?\nAnd else?\n\nnever read\n")
     assert said.stdout.splitlines() == ['How about "Film 0"?'] * 2
     said = runner.invoke(cli.app, ["chat", "--json"], input="Anything?\nAnd else?\n").stdout.splitlines()
@@ -116,7 +116,7 @@ def test_chat_answers_line_by_line(monkeypatch):
 
 
 def test_create_prints_each_text_and_why_others_were_refused(monkeypatch):
-    monkeypatch.setattr(cli, "_recommender", lambda *given, blocked: (FakeBackend(), []))
+    monkeypatch.setattr(cli.recommending, "_recommender", lambda *given, blocked: (FakeBackend(), []))
     words = ["create", "design", "--user", "u0", "--category", "Drama", "--catalogue"]
     said = runner.invoke(cli.app, words).stdout
     assert said.splitlines() == ["Film 2  (Drama)", "  worded by the model", "  refused: it babbles"]
@@ -143,8 +143,8 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
         assert table["rows"][0]["method"] == "m6rec lora"
         assert table["rows"][0]["metrics"]["perplexity"][0] > 1
     loaded = []
-    inner = cli._writers
-    monkeypatch.setattr(cli, "_writers", lambda *given: loaded.append(inner(*given)) or loaded[-1])
+    inner = cli.recommending.text_writers
+    monkeypatch.setattr(cli.recommending, "text_writers", lambda *given: loaded.append(inner(*given)) or loaded[-1])
     asked = ("--user", "u1", "--item", "i3", *data, "--retrieve", tmp_path / "retrieve", "--rank", tmp_path / "click")
     told = json.loads(m6rec(tmp_path, "explain", *asked, "--dtype", "float32", "--json"))
     assert "review" in {one["kind"] for one in told["statements"]}

@@ -1,0 +1,20 @@
+"""The command line: one verb a command, ``--json`` on each that reports; a file for each group of verbs."""
+
+from m6rec.cli import data, edge, recommending, runs, serving, tuning  # the commands register themselves
+from m6rec.cli.app import app, bar, err, guard, main
+from m6rec.cli.runs import tuned_runs
+
+__all__ = [
+    "app",
+    "bar",
+    "data",
+    "edge",
+    "err",
+    "guard",
+    "main",
+    "recommending",
+    "runs",
+    "serving",
+    "tuned_runs",
+    "tuning",
+]

@@ -1,0 +1,69 @@
+"""The application, what its commands share, and how an error is shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from m6rec.errors import M6RecError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+assets_app = typer.Typer(no_args_is_help=True, help="Named models and data sets.")
+app.add_typer(assets_app, name="assets")
+device_app = typer.Typer(no_args_is_help=True, help="A folder of `m6rec export`, used as on a device.")
+app.add_typer(device_app, name="device")
+out, err = Console(), Console(stderr=True)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Data = Annotated[Path, typer.Option(help="Folder that `m6rec prepare` made.")]
+Foundation = Annotated[str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")]
+ExitAfter = Annotated[
+    int | None, typer.Option(help="Upper layers to run of a ranking task that was tuned with more; all by default.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+Dtype = Annotated[str, typer.Option(help="bfloat16 or float32.")]
+
+
+def main() -> None:
+    """The command ``m6rec``."""
+    guard(app)
+
+
+def guard(app: typer.Typer) -> None:
+    """Runs a command; an error that a user can act on is one line and exit code 2."""
+    try:
+        app()
+    except M6RecError as error:
+        err.print(f"m6rec: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Any]:
+    """A progress bar with the time left; yields ``update(done, total, *note)``."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=err, transient=not err.is_terminal) as progress:
+        number = progress.add_task(label, total=None)
+
+        def update(done: int, total: int, loss: float | None = None, label: str = label) -> None:
+            note = label if loss is None else f"{label}, loss {loss:.3f}"
+            progress.update(number, completed=done, total=total, description=note)
+
+        yield update
+
+
+def say(value: object, as_json: bool, text: str) -> None:
+    """Prints a result, as JSON or as text."""
+    if as_json:
+        typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    else:
+        out.print(text, markup=False, highlight=False, soft_wrap=True)

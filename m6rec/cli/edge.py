@@ -1,0 +1,151 @@
+"""Small models, exports, and a folder used as on a device."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from m6rec import assets
+from m6rec.cli.app import Data, Dtype, Json, app, bar, device_app, say
+from m6rec.cli.recommending import say_ranked
+from m6rec.errors import ConfigError
+
+
+@app.command()
+def shrink(
+    run: Annotated[Path, typer.Argument(help="Run of a ranking task.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the small model; give it again to resume.")],
+    data: Data = Path("runs/demo/data"),
+    recipe: Annotated[Path | None, typer.Option(help="JSON file of switches (edge.recipe.Recipe).")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="A switch, such as sparsity=0.5.")] = None,
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Makes a small model of a tuned ranking task, for `m6rec export OUT/run`."""
+    from m6rec.domains import prepared
+    from m6rec.edge.recipe import Recipe
+    from m6rec.edge.shrink import shrink as make
+    from m6rec.evaluate import ask_all, check_leaks
+    from m6rec.foundation.checkpoint import load
+    from m6rec.tuned import load as load_tuned
+    from m6rec.tuned import read_config
+
+    chosen = Recipe.read(_switches(recipe, change or []))
+    made = prepared.load(data)
+    foundation = load(read_config(run).foundation, dtype=dtype)
+    tuned = load_tuned(run, foundation, store=assets.home() / "states")
+    questions = ask_all(tuned.task, made.split, made.domain)
+    check_leaks(made.split, questions)
+    lessons = assets.home() / "lessons"
+    with bar("shrinking") as update:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            update(done, total, label=stage)
+
+        card = make(tuned, made.split.log, questions.rows, chosen, out, lessons=lessons, progress=tell)
+    lines = [f"{name}: {card[name]}" for name in ("parameters", "tokens", "operations", "quality")]
+    say(card, as_json, "\n".join([str(out), *lines]))
+
+
+def _switches(file: Path | None, changes: Sequence[str]) -> dict[str, Any]:
+    """Names and values of a recipe, from a file and from words of the form name=value."""
+    try:
+        values = dict(json.loads(file.read_text())) if file is not None else {}
+        for change in changes:
+            name, _, value = change.partition("=")
+            values[name] = json.loads(value)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"the recipe can't be read ({error}); give a JSON file of names and values, or --set width=128"
+        ) from error
+    return values
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run of a ranking task.")],
+    *,
+    out: Annotated[Path, typer.Option(help="New folder for the device.")],
+    data: Data = Path("runs/demo/data"),
+    dtype: Annotated[str, typer.Option(help="float32, float16, int8 or int4.")] = "int8",
+    states: Annotated[bool, typer.Option(help="Send the states of the items' texts along.")] = True,
+    layers: Annotated[int | None, typer.Option(help="Layers of a shrunk model, for weak devices; all.")] = None,
+    lower: Annotated[bool, typer.Option(help="Let the device read texts itself, with all of the model.")] = True,
+    since: Annotated[Path | None, typer.Option(help="Folder of devices; only what has changed is written.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Writes a tuned ranking task and the items as a folder that `m6rec.device` runs without torch."""
+    from m6rec.device import read_card
+    from m6rec.domains import prepared
+    from m6rec.edge.export import export as write
+    from m6rec.edge.shrink import at_exit
+    from m6rec.foundation.checkpoint import load
+    from m6rec.text.past import Past
+    from m6rec.tuned import load as load_tuned
+    from m6rec.tuned import read_config
+
+    log = prepared.load(data).split.log
+    foundation = load(read_config(run).foundation, dtype="float32")
+    tuned = load_tuned(run, foundation, store=assets.home() / "states")
+    if layers is not None:
+        tuned = at_exit(tuned, layers)
+    past = Past(log.items, tuned.domain.likes).observe_all(log.events)
+    items = list(log.items.values())
+    older = read_card(since) if since else None
+    with bar("exporting") as update:
+        card = write(
+            tuned, out, dtype=dtype, items=items, past=past, states=states, lower=lower, since=older, progress=update
+        )
+    lines = [f"{name:20} {facts['bytes'] / 1e6:7.1f} MB" for name, facts in card.files.items() if (out / name).exists()]
+    say(asdict(card), as_json, "\n".join([str(out), *lines]))
+
+
+DeviceFolder = Annotated[Path, typer.Argument(help="Folder of `m6rec export`.")]
+Store = Annotated[Path, typer.Option(help="The device's own file; made if need be.")]
+
+
+@device_app.command("update")
+def device_update(
+    folder: DeviceFolder,
+    newer: Annotated[Path, typer.Argument(help="Folder of `m6rec export`, or of `m6rec export --since`.")],
+) -> None:
+    """Puts a newer folder in the place of one, whole or not at all."""
+    from m6rec.device import update
+
+    update(folder, newer)
+
+
+@device_app.command("observe")
+def device_observe(
+    folder: DeviceFolder,
+    item: Annotated[str, typer.Argument(help="Id of the item.")],
+    *,
+    store: Store,
+    value: Annotated[float, typer.Option(help="Strength, in the unit of the log.")] = 1.0,
+) -> None:
+    """Notes that the user of the device did something now."""
+    from m6rec.device import ME, Device
+    from m6rec.types import Event
+
+    Device.load(folder, store).observe([Event(ME.id, item, int(time.time()), value)])
+
+
+@device_app.command("rank")
+def device_rank(
+    folder: DeviceFolder,
+    items: Annotated[list[str], typer.Argument(help="Ids of the items to order.")],
+    *,
+    store: Store,
+    as_json: Json = False,
+) -> None:
+    """Orders given items by the probability that the user of the device likes them."""
+    from m6rec.device import Device
+
+    say_ranked(Device.load(folder, store).rank(items), as_json)

@@ -1,0 +1,207 @@
+"""Tuning a task and measuring it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from m6rec import assets
+from m6rec.cli.app import Data, Device, Dtype, ExitAfter, Foundation, Json, app, bar, err, say
+from m6rec.errors import ConfigError
+from m6rec.foundation.checkpoint import DEFAULT
+
+
+@app.command()
+def tune(
+    task: Annotated[str, typer.Argument(help="like, click, retrieve, explain, design, query or package.module:NAME")],
+    *,
+    data: Data,
+    run: Annotated[Path, typer.Option(help="Folder for the tuning; give it again to resume.")],
+    foundation: Foundation = DEFAULT,
+    method: Annotated[str | None, typer.Option(help="A tuning method; option-adapter, for texts lora.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Layers run ahead of time; all but one, for texts all but twelve.")
+    ] = None,
+    keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
+    all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
+    epochs: int = 3,
+    learning_rate: float = 2e-3,
+    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better one; 0 never.")] = 0,
+    pairwise: Annotated[
+        float, typer.Option(help="Of scores: share of the loss, 0 to 1, that orders a user's own items pair by pair.")
+    ] = 0.0,
+    seed: int = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Tunes a task on a prepared log; resumes where it was interrupted."""
+    from m6rec.domains import prepared
+    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_links
+    from m6rec.foundation.checkpoint import load
+    from m6rec.tasks import writing
+    from m6rec.tasks.task import named
+    from m6rec.text.log import TRAIN, VALID
+    from m6rec.train import TrainConfig, tune_texts
+    from m6rec.train import tune as train
+    from m6rec.tuned import TunedConfig, create
+    from m6rec.writer import WriterConfig
+    from m6rec.writer import create as create_writer
+
+    made = prepared.load(data)
+    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, pairwise=pairwise, seed=seed)
+    kind = WriterConfig if writing.writes(task) else TunedConfig
+    config = kind(
+        task=task,
+        domain=made.domain_name,
+        foundation=foundation,
+        method=method or kind.method,
+        depth=depth,
+        keep=keep,
+        all_layers=all_layers,
+    )
+    model = load(foundation, dtype=dtype, device=device)
+    store = assets.home() / "states"
+    if isinstance(config, WriterConfig):
+        writer = create_writer(config, model, store, seed=seed)
+        drafts = draft_all(writer.task, made.split, made.domain)
+        with bar(f"tuning {task}") as update:
+            history = tune_texts(writer, drafts[TRAIN], drafts[VALID], training, folder=run, progress=update)
+        tuning = writer.tuning
+    else:
+        links = None
+        if named(task).readout == "embed":
+            with bar("fitting links") as update:
+                links = fit_links(made.split, made.domain, progress=update)
+        tuned = create(config, model, store, links=links, seed=seed)
+        questions = ask_all(tuned.task, made.split, made.domain)
+        check_leaks(made.split, questions)
+        with bar(f"tuning {task}") as update:
+            history = train(
+                tuned,
+                questions.rows[TRAIN],
+                questions.rows[VALID],
+                list(made.split.log.items.values()),
+                training,
+                folder=run,
+                progress=update,
+            )
+        tuning = tuned.tuning
+    facts = {
+        "run": str(run),
+        "trained parameters": tuning.num_trainable(),
+        "share of the foundation": tuning.trainable_share(model.model),
+        "validation": history.judgements,
+        "kept epoch": history.best_epoch,
+    }
+    say(facts, as_json, "\n".join(f"{name}: {value}" for name, value in facts.items()))
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of `m6rec tune`; one seed each of the same task.")],
+    *,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
+    texts: Annotated[int, typer.Option(help="Texts to write and compare, of a task that writes.", min=0)] = 200,
+    exit_after: ExitAfter = None,
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Measures tuned runs on the test part, beside the classical baselines or the untuned model; writes the report."""
+    from m6rec import report
+    from m6rec.domains import prepared
+    from m6rec.foundation.checkpoint import load
+    from m6rec.tasks import writing
+    from m6rec.tuned import run_of
+
+    of_runs = [run_of(run) for run in runs]
+    if len(set(of_runs)) > 1:
+        raise ConfigError("runs of one report must share task and foundation; evaluate the others apart")
+    task, source = of_runs[0]
+    made = prepared.load(data)
+    foundation = load(source, dtype=dtype, device=device)
+    is_text = writing.writes(task)
+    if exit_after is not None and is_text:
+        raise ConfigError(f"task {task!r} writes and takes all of its layers; leave --exit-after out")
+    tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation, exit_after)
+    made_report = report.Report(
+        title=f"{task} on {made.domain.name}",
+        tables=tuple(tables),
+        facts={**report.facts(), "runs": ", ".join(map(str, runs))},
+    )
+    report.write(made_report, out)
+    if as_json:
+        typer.echo(report.to_json(made_report))
+    else:
+        Console().print(report.to_table(made_report))
+
+
+def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
+    """What ``evaluate`` says of tasks that score or embed."""
+    from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
+    from m6rec.text.log import TEST
+    from m6rec.tuned import load as load_tuned
+
+    first = load_tuned(runs[0], foundation, store=assets.home() / "states", exit_after=exit_after)
+    tuned = [first, *(load_tuned(run, foundation, first.cache, exit_after=exit_after) for run in runs[1:])]
+    name = f"m6rec {first.config.method}"
+    questions = ask_all(first.task, made.split, made.domain)
+    check_leaks(made.split, questions)
+    rows, items = questions.rows[TEST], list(made.split.log.items.values())
+    with bar("scoring") as update:
+        if first.task.readout == "score":
+            scores = [one.scores(rows, update) for one in tuned]
+            return [ranking_table(made.split, questions, made.domain, {name: scores})]
+        ours = {name: [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]}
+        return [*retrieval_tables(made.split, questions, made.domain, ours, links=first.links)]
+
+
+def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int) -> list[Any]:
+    """What ``evaluate`` says of tasks that write."""
+    from m6rec.evaluate import draft_all, text_tables
+    from m6rec.writer import load as load_writer
+
+    first = load_writer(runs[0], foundation, store=assets.home() / "states")
+    writers = [first, *(load_writer(run, foundation, first.cache) for run in runs[1:])]
+    drafts = draft_all(first.task, made.split, made.domain)
+    with bar("reading") as update:
+        return [*text_tables(writers, drafts, num_written=num_written, progress=update)]
+
+
+@app.command("zero-shot")
+def zero_shot(
+    *,
+    data: Data = Path("runs/demo/data"),
+    foundation: Foundation = DEFAULT,
+    way: Annotated[str, typer.Option(help="How to ask: diary, or also-clicks as in the paper.")] = "diary",
+    seeds: Annotated[int, typer.Option(help="Seeds of the few-shot rows.", min=1)] = 1,
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """AUC of likes by likelihood: untuned, and after 80 and 400 examples."""
+    from m6rec import report
+    from m6rec import zero_shot as shots
+    from m6rec.domains import prepared
+    from m6rec.foundation.checkpoint import load
+
+    made = prepared.load(data)
+    model = load(foundation, dtype=dtype, device=device)
+    table = shots.table(
+        model,
+        made.split,
+        made.domain,
+        way=way,
+        seeds=range(seeds),
+        progress=lambda name: err.print(f"  {name}", highlight=False),
+    )
+    result = report.Report(title=f"zero-shot on {made.domain.name}", tables=(table,), facts=report.facts())
+    if as_json:
+        typer.echo(report.to_json(result))
+    else:
+        Console().print(report.to_table(result))
