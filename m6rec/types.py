@@ -45,7 +45,7 @@ class Event:
         time: Seconds since 1970 (UTC); 0 in logs without time.
         value: Strength in the log's own unit: stars, 1.0 for a click, 0.0 for a skipped impression.
         text: What the user wrote, such as a review or a search query; may be empty.
-        kind: What they did: "view", "click", "cart", "purchase", "rating", "skip", "search", …; "" if the log doesn't say.
+        kind: What they did: "view", "click", "cart", "purchase", "rating", "skip", "search", …; "" if unknown.
         impression: Names what was shown together; "" if the log doesn't say.
         context: Where and how: (name, value) of place, weather, device, …, sorted by name.
         id: Names the write, so that a retried one is applied once; "" in logs.

@@ -149,6 +149,7 @@ def create(
 
 
 def say_ranked(ranked: Sequence[Ranked], as_json: bool) -> None:
+    """Prints items in order, with their scores."""
     value = [{"id": r.item.id, "title": r.item.title, "score": r.score} for r in ranked]
     say(value, as_json, "\n".join(f"{r.score:.3f}  {r.item.id:>6}  {r.item.title}" for r in ranked))
 

@@ -28,6 +28,7 @@ def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
 
 
 def blocklist(file: Path | None) -> Any:
+    """The words that no text may hold, besides the built-in ones; None for no file."""
     from m6rec.text.safety import Blocklist
 
     return None if file is None else Blocklist.load(file)
