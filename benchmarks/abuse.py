@@ -41,7 +41,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     said = strings(OTHER, noun)[:: 9 if setup.quick else 1]
     wanted = wants(OTHER, noun)
     categories, reader = _fan(made.split.log, made.domain, past)
-    value = next(value for value in (5.0, 1.0) if made.domain.likes(Event("", "", 0, value)))
+    value = next(value for value in (5.0, 1.0) if made.domain.positive(Event("", "", 0, value)))
     recommender.upsert([Item(f"secret-{number}", title, categories) for number, title in enumerate(SECRETS)])
     recommender.observe([Event(OTHER, f"secret-{number}", past.time, value) for number in range(len(SECRETS))])
     recommender.delete([f"secret-{number}" for number in range(len(SECRETS))])
@@ -85,7 +85,7 @@ def _fan(log: Log, domain: Domain, past: Past) -> tuple[tuple[str, ...], str]:
     common = Counter(name for item in log.items.values() for name in item.categories).most_common(1)[0][0]
     for user in log.users:
         met = [event for event in past.history(user) if common in log.items[event.item].categories]
-        if len(met) >= 10 and 2 * sum(map(domain.likes, met)) > len(met):
+        if len(met) >= 10 and 2 * sum(map(domain.positive, met)) > len(met):
             return (common,), user
     raise ValueError(f"nobody in the log likes {common!r}")
 

@@ -148,7 +148,7 @@ def _measured(
     """All of one folder."""
     log, items = made.split.log, list(made.split.log.items.values())
     tested = {*made.split.indices(TEST).tolist()}
-    past = Past(log.items, made.domain.likes)
+    past = Past(log.items, made.domain.feedback)
     past.observe_all(event for number, event in enumerate(log.events) if number not in tested)
     folder, whole = scratch / "folder", scratch / "whole"
     export(of.tuned, folder, dtype=of.dtype, lower=of.lower)
@@ -255,7 +255,7 @@ def _parity(
         for event in events:
             here.append(device.rank([event.item])[0].score)
             device.observe([event])
-        answers += [int(domain.likes(event)) for event in events]
+        answers += [int(domain.positive(event)) for event in events]
         requests += len(phone.requests)
         phone.page.close()
     context.close()

@@ -82,7 +82,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     )
     epoch_s = _seconds(lambda: fit(one.tuning, batches, lambda b: one.loss(b, states), TrainConfig(epochs=1))) / share
 
-    past = Past(log.items, made.domain.likes).observe_all(log.events)
+    past = Past(log.items, made.domain.feedback).observe_all(log.events)
     user = next(user for user in log.users.values() if len(past.history(user.id)) >= NUM_EVENTS)
     row = ask(one.task, past, user, list(log.items.values())[:NUM_CANDIDATES], made.domain, dict(log.items))
     begun = len(row.context) - NUM_EVENTS

@@ -133,7 +133,7 @@ def table(
     told = [Event(f"redial {dialogue}", item, 0, 5.0) for dialogue, item, _ in events]
     log = Log(events=tuple(told), items=catalogue, users={event.user: User(event.user) for event in told})
     linked = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, fitted)
-    shop = Recommender(linked, rank, log, Past(catalogue, rank.domain.likes).observe_all(told))
+    shop = Recommender(linked, rank, log, Past(catalogue, rank.domain.feedback).observe_all(told))
     lists[OURS] = [[one.item.id for one in shop.suggest(session)] for session in sessions]
     understood = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
     logged, spoken = len(catalogue.keys() & items.keys()), sum(len(set(before)) for before in named)

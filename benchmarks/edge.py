@@ -132,7 +132,7 @@ class _Bench:
     @cached_property
     def counted(self) -> Past:
         """What the server knows when it sends a device its items."""
-        return Past(self.log.items, self.domain.likes).observe_all(self.log.events[: self.start])
+        return Past(self.log.items, self.domain.feedback).observe_all(self.log.events[: self.start])
 
     @cached_property
     def on_device(self) -> list[Row]:
@@ -145,11 +145,11 @@ class _Bench:
         for user, events in of_user.items():
             if events[-1][0] < self.start:
                 continue
-            past = Past(self.log.items, self.domain.likes, popularity)
+            past = Past(self.log.items, self.domain.feedback, popularity)
             for position, event in events:
                 if position >= self.start:
                     asked = tasks.ask(TASK, past, self.log.users[user], [items[event.item]], self.domain, items)
-                    answer = np.array([int(self.domain.likes(event))])
+                    answer = np.array([int(self.domain.positive(event))])
                     rows.append(replace(asked, answers=answer, events=np.array([position])))
                 past.observe(event)
         rows.sort(key=lambda row: row.events[0])

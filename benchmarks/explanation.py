@@ -290,7 +290,7 @@ def _explained(
     timed = bool(log.events[-1].time)
     first = min(wanted)
     before = (e for n, e in enumerate(log.events) if (n < first if timed else n not in wanted))
-    past = Past(log.items, reviews.domain.likes).observe_all(before)
+    past = Past(log.items, reviews.domain.feedback).observe_all(before)
     retrieve, rank = (
         create_tuned(TunedConfig(task=task, domain=reviews.name, foundation=foundation.source), foundation)
         for task in ("retrieve", "like")

@@ -242,7 +242,7 @@ def _judge(
     start = int(split.indices(TEST)[0])
     end = start + budget.asked
     begun = Split(replace(split.log, events=split.log.events[:end]), split.part[:end])
-    labels = np.array([int(domain.likes(event)) for event in split.log.events[start:end]])
+    labels = np.array([int(domain.positive(event)) for event in split.log.events[start:end]])
     for way, column in ASKED.items():
         cells.measure(
             arm,

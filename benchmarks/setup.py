@@ -52,7 +52,7 @@ class Setup:
         """(the service's own recommender, its ranking task, the prepared log, what was observed in it)."""
         keep_freed_memory()  # as ``m6rec serve`` does
         made, retrieve, like = tuned_runs(self.data, self.retrieve, self.run, device)
-        past = Past(made.split.log.items, made.domain.likes).observe_all(made.split.log.events)
+        past = Past(made.split.log.items, made.domain.feedback).observe_all(made.split.log.events)
         return Recommender(retrieve, like, made.split.log, past), like, made, past
 
     @contextmanager

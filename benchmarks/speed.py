@@ -112,7 +112,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def _drafts(writer: Writer, log: Log) -> list[Draft]:
     """An explanation for each of so many users, each of another item."""
-    past = Past(log.items, writer.domain.likes).observe_all(log.events)
+    past = Past(log.items, writer.domain.feedback).observe_all(log.events)
     people = [log.users[user] for user in log.users if len(past.history(user)) >= NUM_EVENTS][:NUM_STREAMS]
     drafts = []
     for person, item in zip(people, log.items.values(), strict=False):

@@ -44,14 +44,14 @@ def moments(task: Task, split: Split, domain: Domain, part: int) -> list[Asked]:
     own: dict[str, list[int]] = {}
     for at in np.flatnonzero(split.part == part).tolist():
         own.setdefault(log.events[at].user, []).append(at)
-    past, rows = Past(log.items, domain.likes), []
+    past, rows = Past(log.items, domain.feedback), []
     for at, event in enumerate(log.events):
         positions = own.get(event.user, [])
         if positions and positions[0] == at:
             later = [log.events[position] for position in positions]
             items = [log.items[one.item] for one in later]
             row = ask(task, past, log.users[event.user], items, domain, dict(log.items))
-            answers = np.array([int(domain.likes(one)) for one in later])
+            answers = np.array([int(domain.positive(one)) for one in later])
             rows.append(replace(row, answers=answers, events=np.array(positions)))
         past.observe(event)
     return rows

@@ -234,7 +234,7 @@ class Device:
     def _remember(self) -> None:
         """Counts anew from what is stored."""
         self.items, popularity = self._store.items()
-        self.past = Past(self.items, self._domain.likes, popularity).observe_all(self._store.events(self._user.id))
+        self.past = Past(self.items, self._domain.feedback, popularity).observe_all(self._store.events(self._user.id))
 
 
 def update(folder: Path, newer: Path) -> Card:

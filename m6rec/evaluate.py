@@ -86,7 +86,7 @@ class Questions:
 def fit_links(split: Split, domain: Domain, *parts: int, progress: Progress = lambda done, total: None) -> Links:
     """The collaborative signal of the training part, or of these parts."""
     events = (split.log.events[at] for at in np.flatnonzero(np.isin(split.part, parts or (TRAIN,))))
-    return link(((event.user, event.item, domain.likes(event)) for event in events), progress)
+    return link(((event.user, event.item, domain.positive(event)) for event in events), progress)
 
 
 def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
@@ -497,7 +497,7 @@ def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
     """Who liked what in the training part, [users, items]."""
     from scipy.sparse import csr_matrix
 
-    positions = np.array([p for p in split.indices(TRAIN) if domain.likes(split.log.events[p])])
+    positions = np.array([p for p in split.indices(TRAIN) if domain.positive(split.log.events[p])])
     users, items = _users(split, positions), _items(split, positions)
     shape = (int(users.max()) + 1, len(split.log.items))
     matrix = csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
@@ -515,7 +515,7 @@ def _before(split: Split, domain: Domain, positions: Ints) -> Iterator[tuple[int
         place = wanted.get(position)
         if place is not None:
             yield place, liked.get(event.user, []), seen.get(event.user, [])
-        if domain.likes(event):
+        if domain.positive(event):
             liked.setdefault(event.user, []).append(numbers[event.item])
         seen.setdefault(event.user, []).append(numbers[event.item])
 

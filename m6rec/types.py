@@ -41,9 +41,9 @@ class Event:
 
     Attributes:
         user: Id of the user.
-        item: Id of the item.
+        item: Id of the item; "" where there is none, as for a search.
         time: Seconds since 1970 (UTC); 0 in logs without time.
-        value: Strength in the log's own unit: stars, 1.0 for a click, 0.0 for a skipped impression.
+        value: Strength in the log's own unit: stars, a count, 0 for what was skipped; None: it happened, no more is known.
         text: What the user wrote, such as a review or a search query; may be empty.
         kind: What they did: "view", "click", "cart", "purchase", "rating", "skip", "search", …; "" if unknown.
         impression: Names what was shown together; "" if the log doesn't say.
@@ -54,12 +54,27 @@ class Event:
     user: str
     item: str
     time: int
-    value: float = 1.0
+    value: float | None = None
     text: str = ""
     kind: str = ""
     impression: str = ""
     context: tuple[tuple[str, Value], ...] = ()
     id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What an event says of its user's taste.
+
+    Attributes:
+        positive: Whether it speaks for the item (True), against it (False), or neither (None).
+        strength: How much the user seems to want the item by it, from 0 (hated) to 1 (loved).
+        words: What the user did, in the past; ``{}`` stands for the item.
+    """
+
+    positive: bool | None
+    strength: float
+    words: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def table(
     progress("reading")
     made = WAYS[way](foundation, split, domain)
     (test, end), _ = _parts(split)
-    labels = np.array([int(domain.likes(log.events[position])) for position in range(test, end)])
+    labels = np.array([int(domain.positive(log.events[position])) for position in range(test, end)])
 
     def measure(tuning: Tuning | None) -> float:
         return auc(labels, np.array(made.measure(tuning)))

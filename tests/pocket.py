@@ -48,7 +48,7 @@ def rows(task: str = "like") -> list[Row]:
 
 def past() -> Past:
     """The whole log."""
-    return Past(ITEMS, MOVIES.likes).observe_all(LOG)
+    return Past(ITEMS, MOVIES.feedback).observe_all(LOG)
 
 
 @cache

@@ -51,7 +51,7 @@ def test_a_device_ranks_as_the_server_would_by_what_it_knows(parcel, store):
     here = load(store)
     here.receive(parcel)
     here.observe(MINE)
-    past = Past(pocket.ITEMS, pocket.MOVIES.likes, pocket.past().popularity(pocket.ITEMS)).observe_all(MINE)
+    past = Past(pocket.ITEMS, pocket.MOVIES.feedback, pocket.past().popularity(pocket.ITEMS)).observe_all(MINE)
     items = [pocket.ITEMS[item] for item in ASKED]
     row = tasks.ask(made.task, past, ME, items, pocket.MOVIES, pocket.ITEMS)
     expected = dict(zip(ASKED, made.scores([row]), strict=True))
@@ -111,7 +111,7 @@ def test_a_newer_parcel_replaces_counts(parcel):
     here = load()
     here.receive(parcel)
     one = here.past.popularity(["i0"])
-    send(pocket.exported()[0], [pocket.ITEMS["i0"]], Past(pocket.ITEMS, pocket.MOVIES.likes), parcel)
+    send(pocket.exported()[0], [pocket.ITEMS["i0"]], Past(pocket.ITEMS, pocket.MOVIES.feedback), parcel)
     here.receive(parcel)
     assert one.items["i0"][0] > 0
     assert here.past.popularity(["i0"]) == Popularity()

@@ -25,7 +25,7 @@ def test_likes_with_the_published_parts(tmp_path):
     assert events[:4] == [("1", "8", 20, 0), ("2", "8", 25, 0), ("1", "7", 30, 1), ("2", "7", 40, 1)]
     assert made.split.part.tolist() == [TRAIN, TRAIN, TRAIN, VALID, TEST, TEST]
     assert made.warm.all()
-    assert [made.domain.likes(e) for e in made.split.log.events] == [False, False, True, True, True, False]
+    assert [made.domain.positive(e) for e in made.split.log.events] == [False, False, True, True, True, False]
     (tmp_path / "valid.jsonl").write_text((tmp_path / "train.jsonl").read_text())
     with pytest.raises(DataError, match="3 events in two parts"):
         ml1m_collm(tmp_path)

@@ -37,9 +37,9 @@ SIGNED = Task(
     name="signed",
     readout="score",
     facts=lambda user, domain: (),
-    behaviour=lambda event, item, domain: Segment(("+" if domain.likes(event) else "-") + item.title, "history"),
+    behaviour=lambda event, item, domain: Segment(("+" if domain.positive(event) else "-") + item.title, "history"),
     candidate=lambda item, domain: (Segment("?" + item.title, "candidate"),),
-    answer=lambda event, domain: int(domain.likes(event)),
+    answer=lambda event, domain: int(domain.positive(event)),
     num_classes=2,
     options=(" no", " yes"),
 )

@@ -259,7 +259,7 @@ def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
 
 
 def test_links_change_no_vector_and_are_saved(tmp_path):
-    links = fit((event.user, event.item, BOOKS.likes(event)) for event in LOG if event.item != "4")
+    links = fit((event.user, event.item, BOOKS.positive(event)) for event in LOG if event.item != "4")
     plain = make("retrieve")
     both = Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, links)
     users, items = both.vectors(ROWS["retrieve"]), both.item_vectors(list(ITEMS.values()))
@@ -277,7 +277,7 @@ def test_a_digest_tells_what_makes_vectors_of_items():
     half = tiny.foundation(dtype=torch.bfloat16)
     half.model.id = FOUNDATION.model.id
     plain = make("retrieve")
-    links = fit((event.user, event.item, BOOKS.likes(event)) for event in LOG)
+    links = fit((event.user, event.item, BOOKS.positive(event)) for event in LOG)
     others = [
         make("retrieve", keep=2),
         make("retrieve", depth=1),

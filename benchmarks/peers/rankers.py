@@ -102,7 +102,7 @@ def ask(split: Split, domain: Domain, questions: Questions) -> Asked:
     return Asked(
         np.array([user_of[event.user] for event in events]),
         np.array([item_of[event.item] for event in events]),
-        np.array([int(domain.likes(event)) for event in events]),
+        np.array([int(domain.positive(event)) for event in events]),
         questions.events(TRAIN),
         statistics_ES,
         _tags([*ids.values()]),
@@ -456,7 +456,7 @@ def check_future(split: Split, domain: Domain, data: Asked, num_moments: int = 3
     def lay(events: Sequence[Event]) -> dict[int, object]:
         size = len(events)
         item_E = np.array([number_of[event.item] for event in events])
-        liked_E = np.array([int(domain.likes(event)) for event in events])
+        liked_E = np.array([int(domain.positive(event)) for event in events])
         of = Asked(data.user_E[:size], item_E, liked_E, data.train[data.train < size], data.statistics_ES, data.tag_IT)
         at = held_out[held_out < size]
         told = zip(of.count_E4[at], of.rate_E[at], of.histories(at, 20), strict=True)

@@ -126,7 +126,7 @@ def _walk(
     for position, (event, part) in enumerate(zip(events, part_E.tolist(), strict=True)):
         item = numbers[event.item]
         likes, met = liked.setdefault(event.user, []), seen.setdefault(event.user, [])
-        if domain.likes(event):
+        if domain.positive(event):
             if part in drafts:
                 history = np.array([number for number, _ in likes], np.int64)
                 drafts[part].append((position, event.user, history, np.array(met, np.int64), item))

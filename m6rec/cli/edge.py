@@ -96,7 +96,7 @@ def export(
     tuned = load_tuned(run, foundation, store=assets.home() / "states")
     if layers is not None:
         tuned = at_exit(tuned, layers)
-    past = Past(log.items, tuned.domain.likes).observe_all(log.events)
+    past = Past(log.items, tuned.domain.feedback).observe_all(log.events)
     items = list(log.items.values())
     older = read_card(since) if since else None
     with bar("exporting") as update:

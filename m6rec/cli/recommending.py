@@ -168,7 +168,7 @@ def _recommender(
 
     made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype)
     log, domain = made.split.log, made.domain
-    past = Past(log.items, domain.likes).observe_all(log.events)
-    history = [f"{domain.action(event)} {log.items[event.item].title}" for event in past.history(user)]
+    past = Past(log.items, domain.feedback).observe_all(log.events)
+    history = [domain.action(event, log.items[event.item].title) for event in past.history(user)]
     writers = text_writers(rank, ranking)
     return Recommender(retrieval, ranking, log, past, writers=writers, blocked=blocklist(blocked)), history

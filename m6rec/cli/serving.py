@@ -80,7 +80,7 @@ def serve(
         retrieval,
         ranking,
         log,
-        Past(log.items, made.domain.likes).observe_all(log.events),
+        Past(log.items, made.domain.feedback).observe_all(log.events),
         histories=RedisHistories(histories)
         if "://" in histories
         else LmdbHistories(Path(histories or store / "histories")),

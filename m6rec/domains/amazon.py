@@ -14,7 +14,7 @@ import polars as pl
 from m6rec.domains.domain import Domain
 from m6rec.domains.reviews import Record, read_reviews
 from m6rec.text.log import Log
-from m6rec.text.verbalise import price, quote, stars
+from m6rec.text.verbalise import cost, quote, stars
 from m6rec.types import Item
 
 
@@ -35,13 +35,13 @@ def _describe(row: Record) -> tuple[object, ...]:
     paths = paths if paths and isinstance(paths[0], list) else [paths]  # 2014 has several, each from the root
     categories = [*dict.fromkeys(chain.from_iterable(reversed(path) for path in paths))]
     amount = re.match(r"\$?(\d[\d,]*\.?\d*)", str(row.get("price")))
-    cost = amount and float(amount[1].replace(",", ""))
+    price = amount and float(amount[1].replace(",", ""))
     return (
         row.get("parent_asin") or row["asin"],
         row.get("title"),
         categories,
         row.get("brand") or row.get("store"),
-        cost,
+        price,
     )
 
 
@@ -49,11 +49,13 @@ def _item(item: Item) -> str:
     category = f" of category {quote(item.categories[0])}" if item.categories else ""
     title = f" named {quote(item.title)}" if item.title != item.id else ""
     brand = f" by {quote(str(item.details['brand']))}" if "brand" in item.details else ""
-    cost = f", {price(float(item.details['price']))}" if "price" in item.details else ""
-    return f"the product{category}{title}{brand}{cost}"
+    price = cost(item.details.get("price"))
+    return f"the product{category}{title}{brand}" + (f", {price}" if price else "")
 
 
 DOMAIN = Domain(
     name="amazon", noun="product", assets=(), load=_load, item=_item, user=lambda user: "",
-    action=lambda event: stars(event.value), likes=lambda event: event.value >= 4,
+    rating=stars,
+    happened="bought {}",
+    values=(1, 5),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 A value of 1 to 10 is a rating; 0, a book that was had but not rated, counts as a like.
 """
 
+import math
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -12,9 +13,9 @@ import polars as pl
 from m6rec.domains.domain import Domain
 from m6rec.text.log import Columns, Log, read
 from m6rec.text.verbalise import age, quote
-from m6rec.types import Item, User
+from m6rec.types import Feedback, Item, User
 
-_ACTIONS = ((9, "loved"), (7, "liked"), (5, "was lukewarm about"), (1, "disliked"), (0, "read"))
+_DEGREES = ((9, "loved {}"), (7, "liked {}"), (5, "was lukewarm about {}"), (-math.inf, "disliked {}"))
 
 
 def _load(folder: Path) -> Log:
@@ -47,6 +48,13 @@ def _user(user: User) -> str:
     return f"The user is a reader{facts}." if facts else ""
 
 
+def _rating(value: float) -> Feedback:
+    if value == 0:
+        return Feedback(True, 0.75, "read {}")
+    words = next(words for start, words in _DEGREES if value >= start)
+    return Feedback(value >= 7, min(max((value - 1) / 9, 0.0), 1.0), words)
+
+
 DOMAIN = Domain(
     name="books",
     noun="book",
@@ -54,6 +62,7 @@ DOMAIN = Domain(
     load=_load,
     item=_item,
     user=_user,
-    action=lambda event: next(words for start, words in _ACTIONS if event.value >= start),
-    likes=lambda event: event.value == 0 or event.value >= 7,
+    rating=_rating,
+    happened="read {}",
+    values=(0, 10),
 )

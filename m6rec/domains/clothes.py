@@ -10,7 +10,7 @@ import polars as pl
 
 from m6rec.domains.domain import Domain
 from m6rec.text.log import Columns, Log, read
-from m6rec.text.verbalise import age, quote
+from m6rec.text.verbalise import age, choice, quote
 from m6rec.types import Item, User
 
 _FIELDS = {
@@ -51,6 +51,7 @@ DOMAIN = Domain(
     load=_load,
     item=_item,
     user=_user,
-    action=lambda event: "recommended" if event.value > 0 else "did not recommend",
-    likes=lambda event: event.value > 0,
+    rating=choice("recommended", "did not recommend"),
+    happened="recommended {}",
+    values=(0, 1),
 )

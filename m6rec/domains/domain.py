@@ -7,21 +7,22 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m6rec import assets
+from m6rec.data.feedback import KINDS, Rule
 from m6rec.errors import ConfigError
 from m6rec.text.log import Log
 from m6rec.text.verbalise import quote
-from m6rec.types import Event, Item, User
+from m6rec.types import Event, Feedback, Item, User
 
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
     """How one kind of log is read and worded; plain functions, no state.
 
-    ``f"The user {action(event)} {item(...)}."`` is a sentence, and so is "The user {action(event)} it."
+    ``f"The user {action(event, item(...))}."`` is a sentence, and so is ``f"The user {action(event)}."``.
 
     Attributes:
         name: Its name in ``named``.
@@ -30,8 +31,10 @@ class Domain:
         load: From the folders of the assets, in their order, or from the user's files to a log.
         item: A noun phrase for an item; ids never occur in it.
         user: A sentence about a user, "" if nothing is known.
-        action: What the user did, in the past, with its degree.
-        likes: Whether the event counts as a like.
+        rating: What the value of an event says.
+        happened: What a user did of whom no more is known, in the past; ``{}`` stands for the item.
+        values: The least and the greatest value that an event can have.
+        rule: What a prepared log counts as positive, in place of what ``rating`` and ``KINDS`` say.
     """
 
     name: str
@@ -40,8 +43,28 @@ class Domain:
     load: Callable[..., Log]
     item: Callable[[Item], str]
     user: Callable[[User], str]
-    action: Callable[[Event], str]
-    likes: Callable[[Event], bool]
+    rating: Callable[[float], Feedback]
+    happened: str
+    values: tuple[float, float]
+    rule: Rule | None = None
+
+    def feedback(self, event: Event) -> Feedback:
+        """What an event says: by its value, else by its kind, else that it happened, which is positive."""
+        if event.value is not None and event.kind in ("", "rating"):
+            said = self.rating(event.value)
+        elif event.kind:
+            said = KINDS.get(event.kind) or Feedback(True, 0.75, f"did {quote(event.kind)} with {{}}")
+        else:
+            said = Feedback(True, 0.75, self.happened)
+        return said if self.rule is None else replace(said, positive=self.rule.positive(event.kind, event.value))
+
+    def positive(self, event: Event) -> bool:
+        """Whether an event speaks for its item."""
+        return self.feedback(event).positive is True
+
+    def action(self, event: Event, item: str = "it") -> str:
+        """What the user did, in the past, with its degree."""
+        return self.feedback(event).words.replace("{}", item)
 
 
 _DOMAINS = {

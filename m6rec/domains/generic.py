@@ -1,14 +1,48 @@
-"""Any log: items with a title and perhaps categories. A value above 0 is a like, 0 a skipped item."""
+"""Any log: items with a title and whatever else a table says of them. A value above 0 is positive, 0 is not."""
 
+from collections.abc import Iterator, Mapping
+
+from m6rec.data.feedback import Rule
 from m6rec.domains.domain import Domain
 from m6rec.text.log import read
-from m6rec.text.verbalise import names, quote
-from m6rec.types import Item
+from m6rec.text.verbalise import age, cost, names, quote
+from m6rec.types import Item, User, Value
+
+_PRICES = ("price", "cost", "amount")
+_NOT_WORDS = ("url", "image", "img", "link", "http", "id", "embedding")
+MAX_DETAILS = 8
+"""Details that are worded, the first ones of the table."""
+LONGEST_DETAIL = 300
+"""Characters of a detail that are read; a description of more is cut."""
+
+
+def _details(details: Mapping[str, Value]) -> Iterator[str]:
+    """Each detail that a reader can use, with its name."""
+    for name, value in list(details.items())[:MAX_DETAILS]:
+        words = name.replace("_", " ").strip().lower()
+        if any(part in _NOT_WORDS for part in words.split()) or str(value).startswith(("http://", "https://")):
+            continue
+        if words in _PRICES:
+            said = cost(value)
+        elif words == "age" and isinstance(value, int | float) and 0 <= value < 130:
+            yield age(value)
+            continue
+        else:
+            said = f"{value:g}" if isinstance(value, float) else str(value)
+            said = quote(said, longest=LONGEST_DETAIL) if isinstance(value, str) else said
+        if said:
+            yield f"{words} {said}"
 
 
 def _item(item: Item) -> str:
     categories = f" of category {quote(names(item.categories))}" if item.categories else ""
-    return f"the item{categories} named {quote(item.title)}"
+    details = ", ".join(_details(item.details))
+    return f"the item{categories} named {quote(item.title)}" + (f" ({details})" if details else "")
+
+
+def _user(user: User) -> str:
+    details = ", ".join(_details(user.details))
+    return f"The user: {details}." if details else ""
 
 
 DOMAIN = Domain(
@@ -17,7 +51,8 @@ DOMAIN = Domain(
     assets=(),
     load=read,
     item=_item,
-    user=lambda user: "",
-    action=lambda event: "chose" if event.value > 0 else "skipped",
-    likes=lambda event: event.value > 0,
+    user=_user,
+    rating=Rule(test=">").rating,
+    happened="chose {}",
+    values=(-1e9, 1e9),
 )

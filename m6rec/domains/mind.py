@@ -13,7 +13,7 @@ import polars as pl
 from m6rec.domains.domain import Domain
 from m6rec.text.lines import table
 from m6rec.text.log import Log, read, without_repeats
-from m6rec.text.verbalise import quote
+from m6rec.text.verbalise import choice, quote
 from m6rec.types import Item
 
 _NEWS = ("item", "topic", "subtopic", "title", "abstract")
@@ -55,5 +55,7 @@ def _item(item: Item) -> str:
 
 DOMAIN = Domain(
     name="mind", noun="article", assets=(), load=_load, item=_item, user=lambda user: "",
-    action=lambda event: "clicked" if event.value > 0 else "skipped", likes=lambda event: event.value > 0,
+    rating=choice("clicked", "skipped"),
+    happened="clicked {}",
+    values=(0, 1),
 )  # fmt: skip

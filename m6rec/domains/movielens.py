@@ -33,10 +33,11 @@ def _item(item: Item) -> str:
 def _user(user: User) -> str:
     if not {"age", "gender", "occupation"} <= user.details.keys():
         return ""
-    gender, occupation = _GENDERS[str(user.details["gender"])], str(user.details["occupation"])
+    gender, occupation = _GENDERS.get(str(user.details["gender"]), ""), str(user.details["occupation"])
     years = user.details["age"]
     phrase = years if isinstance(years, str) else age(years)
-    return f"The user is a {gender} {_PERSONS.get(occupation, occupation)} {phrase}."
+    person = _PERSONS.get(occupation, occupation)
+    return f"The user is a {gender} {person} {phrase}." if gender else f"The user is a {person} {phrase}."
 
 
 DOMAIN = Domain(
@@ -46,6 +47,7 @@ DOMAIN = Domain(
     load=_load,
     item=_item,
     user=_user,
-    action=lambda event: stars(event.value),
-    likes=lambda event: event.value >= 4,
+    rating=stars,
+    happened="watched {}",
+    values=(0.5, 5),
 )

@@ -54,6 +54,7 @@ DOMAIN = Domain(
     load=lambda path: read(_reviews(path).drop("aspect", "opinion", "score"), columns=_COLUMNS),
     item=lambda item: "the item",
     user=lambda user: "",
-    action=lambda event: stars(event.value),
-    likes=lambda event: event.value >= 4,
+    rating=stars,
+    happened="chose {}",
+    values=(1, 5),
 )

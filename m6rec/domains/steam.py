@@ -13,7 +13,7 @@ import polars as pl
 from m6rec.domains.domain import Domain
 from m6rec.domains.reviews import Record, read_reviews
 from m6rec.text.log import Log
-from m6rec.text.verbalise import names, price, quote
+from m6rec.text.verbalise import choice, cost, names, quote
 from m6rec.types import Item
 
 
@@ -26,8 +26,8 @@ def _review(row: Record) -> tuple[object, ...]:
 
 
 def _describe(row: Record) -> tuple[object, ...]:
-    cost = row.get("price")  # a number, or words such as "Free to Play"
-    amount = 0.0 if re.match("(?i)free", str(cost)) else cost if isinstance(cost, float | int) else None
+    asked = row.get("price")  # a number, or words such as "Free to Play"
+    amount = 0.0 if re.match("(?i)free", str(asked)) else asked if isinstance(asked, float | int) else None
     title = row.get("app_name") or row.get("title")
     return row.get("id"), title, row.get("genres") or row.get("tags"), row.get("developer"), amount
 
@@ -35,8 +35,7 @@ def _describe(row: Record) -> tuple[object, ...]:
 def _item(item: Item) -> str:
     title = f" {quote(item.title)}" if item.title != item.id else ""
     maker = f" by {quote(str(item.details['developer']))}" if "developer" in item.details else ""
-    cost = price(float(item.details["price"])) if "price" in item.details else ""
-    facts = ", ".join(filter(None, (names(item.categories[:3]), cost)))
+    facts = ", ".join(filter(None, (names(item.categories[:3]), cost(item.details.get("price")))))
     return f"the game{title}{maker}" + (f" ({facts})" if facts else "")
 
 
@@ -47,6 +46,7 @@ DOMAIN = Domain(
     load=_load,
     item=_item,
     user=lambda user: "",
-    action=lambda event: "played" if event.value > 0 else "passed over",
-    likes=lambda event: event.value > 0,
+    rating=choice("played", "passed over"),
+    happened="played {}",
+    values=(0, 1),
 )

@@ -12,7 +12,7 @@ import polars as pl
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
 from m6rec.text.log import Columns, Log, read
-from m6rec.text.verbalise import quote
+from m6rec.text.verbalise import choice, quote
 
 _FIELDS = {
     "uid": "user", "iid": "item", "title": "title", "user_summary": "of_user", "item_summary": "of_item",
@@ -41,6 +41,7 @@ DOMAIN = Domain(
     load=_load,
     item=lambda item: f"the book {quote(item.title)}",
     user=lambda user: str(user.details.get("summary", "")),
-    action=lambda event: "bought" if event.value > 0 else "did not buy",
-    likes=lambda event: event.value > 0,
+    rating=choice("bought", "did not buy"),
+    happened="bought {}",
+    values=(0, 1),
 )

@@ -42,6 +42,7 @@ DOMAIN = Domain(
     load=_load,
     item=_item,
     user=lambda user: "",
-    action=lambda event: stars(event.value),
-    likes=lambda event: event.value >= 4,
+    rating=stars,
+    happened="visited {}",
+    values=(1, 5),
 )

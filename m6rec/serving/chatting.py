@@ -19,17 +19,12 @@ from m6rec.types import Event, Item, Ranked
 
 NUM_OFFERED = 3
 """Items of a recommendation."""
-_LIKED, _DISLIKED = (1.0, 4.0, 5.0), (2.0, 0.0)
 
 
-def events(session: Session, user: str, time: int, domain: Domain) -> list[Event]:
+def events(session: Session, user: str, time: int) -> list[Event]:
     """What the conversation tells of the user, as if it had just happened."""
-    told = []
-    for ids, liked, values in ((session.disliked, False, _DISLIKED), (session.liked, True, _LIKED)):
-        for item in ids:
-            tried = (Event(user, item, time, value) for value in values)
-            told += [event for event in tried if domain.likes(event) == liked][:1]
-    return told
+    told = (("dislike", session.disliked), ("like", session.liked))
+    return [Event(user, item, time, kind=kind) for kind, items in told for item in items]
 
 
 class Writer:

@@ -207,7 +207,7 @@ class Creator:
 
     def _liked(self, asked: Asked) -> list[str]:
         """Categories by how many likes the user has of them, most first."""
-        likes = (asked.items[event.item] for event in asked.history if self._rank.domain.likes(event))
+        likes = (asked.items[event.item] for event in asked.history if self._rank.domain.positive(event))
         return [name for name, _ in Counter(name for item in likes for name in item.categories).most_common()]
 
 

@@ -126,7 +126,7 @@ def _drafts(
 ) -> list[Draft]:
     """What a writer is asked: of reviews about the aspect, as it has learned, else what the foundation is asked."""
     domain, history = writer.domain, past.history(user.id)
-    action = next((domain.action(event) for event in reversed(history) if domain.likes(event)), "liked")
+    action = next((domain.action(event) for event in reversed(history) if domain.positive(event)), "liked it")
     prompts = (
         explanations.prompt(item, domain, action, one.evidence["aspect"])
         if one.kind == "review"

@@ -294,7 +294,7 @@ class Recommender(LocalBackend):
 
     def _as_told(self, session: Session, person: User) -> AbstractContextManager[None]:
         """As if the person had just done what the conversation tells."""
-        return self._past.passing(person.id, chatting.events(session, person.id, self._past.time, self._rank.domain))
+        return self._past.passing(person.id, chatting.events(session, person.id, self._past.time))
 
     def _suggest(self, session: Session, person: User) -> list[Ranked]:
         task, key = self._retrieve, f"{person.id}\0"  # what was read of the user without the conversation is kept
@@ -382,7 +382,7 @@ class Recommender(LocalBackend):
         passing = self._passing_rank
         task, domain = passing.task, passing.domain
         items = [Item(f"document {number}", document) for number, document in enumerate(documents)]
-        nobody = Past({}, domain.likes)
+        nobody = Past({}, domain.feedback)
         row = tasks.ask(task, nobody, User("nobody"), items, domain, {})
         searched = Segment(f"The user searched {quote(query)}.", "history")
         row = Row((searched,), row.visible + 1, row.candidates, row.signals, row.answers, row.events)
@@ -438,7 +438,7 @@ class Recommender(LocalBackend):
     def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
         """The ranked items anew, their categories spread as those of the user's likes."""
         domain = self._rank.domain
-        liked = [self._items[event.item] for event in self._past.history(user) if domain.likes(event)]
+        liked = [self._items[event.item] for event in self._past.history(user) if domain.positive(event)]
         items = [*(one.item for one in ranked), *liked]
         numbers = {
             name: number for number, name in enumerate(dict.fromkeys(n for item in items for n in item.categories))

@@ -34,14 +34,14 @@ def lay_out(events: Sequence[Event], items: Mapping[str, Item], domain: Domain, 
     for positions in of_user.values():
         start = sum(position < first for position in positions)
         for begin in range(start, len(positions), QUESTIONS):
-            likes = [position for position in positions[:begin] if domain.likes(events[position])][-LEAD:]
+            likes = [position for position in positions[:begin] if domain.positive(events[position])][-LEAD:]
             rows.append(_row(events, items, domain, likes, positions[begin : begin + QUESTIONS]))
     return rows
 
 
 def _row(events: Sequence[Event], items: Mapping[str, Item], domain: Domain, likes: list[int], asked: list[int]) -> Row:
     titles = {position: items[events[position].item].title for position in (*likes, *asked)}
-    answers = [int(domain.likes(events[position])) for position in asked]
+    answers = [int(domain.positive(events[position])) for position in asked]
     visible = 1 + len(likes) + np.cumsum([0, *answers[:-1]])  # "A user" and the likes so far
     likes = [*likes, *(position for position, answer in zip(asked, answers, strict=True) if answer)][: visible[-1] - 1]
     words = (f"{', ' if number else ' likes '}{titles[position]}" for number, position in enumerate(likes))

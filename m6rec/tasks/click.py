@@ -1,4 +1,4 @@
-"""Ranking by whether the user will click: for logs of impressions, value 1 for a click and 0 for none."""
+"""Ranking by whether the user will click what is shown: as ``like``, in the words of an impression."""
 
 from dataclasses import replace
 
@@ -13,4 +13,4 @@ def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
     return (Segment(f"{sentence(domain.item(item))} Does the user click it?", "candidate"),)
 
 
-TASK = replace(like.TASK, name="click", candidate=candidate, answer=lambda event, domain: int(event.value > 0))
+TASK = replace(like.TASK, name="click", candidate=candidate)

@@ -51,7 +51,7 @@ def _inside(text: str) -> str:
 
 
 def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
-    if not domain.likes(event) or not titled(domain, item):
+    if not domain.positive(event) or not titled(domain, item):
         return ()
     return tuple((prompt(domain), target(name, item.title)) for name in categories(item))
 

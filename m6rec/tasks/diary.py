@@ -44,11 +44,11 @@ def line(item: Item, item_share: float) -> str:
 
 def write(events: Sequence[Event], items: dict[str, Item], domain: Domain, first: int, last: int) -> list[Diary]:
     """Diaries that ask of the events [first, last) of a log, in order of time, each line written at its moment."""
-    past = Past(items, domain.likes)
+    past = Past(items, domain.feedback)
     lines: dict[str, list[tuple[int, str, int]]] = {}
     for position, event in enumerate(events[:last]):
         text = line(items[event.item], past.item_share(event.item))
-        lines.setdefault(event.user, []).append((position, text, int(domain.likes(event))))
+        lines.setdefault(event.user, []).append((position, text, int(domain.positive(event))))
         past.observe(event)
     diaries = []
     for of_user in lines.values():

@@ -85,8 +85,8 @@ def statements(
         opinions: Mined from reviews of the item that were written by others.
     """
     known = dict(zip(STATISTICS, past.statistics(user, [item.id])[0].tolist(), strict=True))
-    events = past.history(user)
-    latest = {event.item: place for place, event in enumerate(events, -len(events))}
+    events = past.timeline(user)  # a place is counted from the end of the context
+    latest = {event.item: place for place, event in enumerate(events, -len(events)) if event.item}
     latest.pop(item.id, None)  # what the user did with the item itself is no reason to like it
     history = [(place, events[place]) for place in sorted(latest.values())]
     sorts = (
@@ -146,7 +146,7 @@ def _of_categories(
     found = []
     for category in item.categories:
         seen = [(place, event) for place, event in history if category in items[event.item].categories]
-        liked = [(place, event) for place, event in seen if domain.likes(event)]
+        liked = [(place, event) for place, event in seen if domain.positive(event)]
         if len(liked) < MIN_OWN or 2 * len(liked) < len(seen):
             continue
         examples = names([_title(items[event.item]) for _, event in liked[: -NUM_EXAMPLES - 1 : -1]])
@@ -181,7 +181,7 @@ def _of_fans(
     items: Mapping[str, Item],
     known: Mapping[str, float],
 ) -> list[Statement]:
-    likes = [(place, event) for place, event in history if domain.likes(event)][-NUM_LIKES:]
+    likes = [(place, event) for place, event in history if domain.positive(event)][-NUM_LIKES:]
     crowds = past.also_liked(item.id, [event.item for _, event in likes], without=user)
     statistics = {
         "like_minded_share": known["item_share"],

@@ -21,12 +21,12 @@ LONGEST_TARGET, LONGEST_REVIEW = 160, 160
 def behaviour(event: Event, item: Item, domain: Domain) -> Segment:
     """Words it as "The movie …. The user liked it, and wrote "…"."; what was written tells what a user cares for."""
     wrote = f", and wrote {quote(event.text, longest=LONGEST_REVIEW)}" if event.text.strip() else ""
-    return Segment(f"{sentence(domain.item(item))} The user {domain.action(event)} it{wrote}.", "history")
+    return Segment(f"{sentence(domain.item(item))} The user {domain.action(event)}{wrote}.", "history")
 
 
 def prompt(item: Item, domain: Domain, action: str, aspect: str) -> str:
-    """Region 2 up to the sentence; ``action`` is what the user did, as the domain words it."""
-    return f"The user now purchases {domain.item(item)}. The user {action} it. About the {aspect}:"
+    """Region 2 up to the sentence; ``action`` is what the user did (``Domain.action``)."""
+    return f"The user now purchases {domain.item(item)}. The user {action}. About the {aspect}:"
 
 
 def texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:

@@ -18,12 +18,18 @@ def facts(user: User, domain: Domain) -> tuple[Segment, ...]:
 
 def behaviour(event: Event, item: Item, domain: Domain) -> Segment:
     """Words it as "The movie …. The user liked it."."""
-    return Segment(f"{sentence(domain.item(item))} The user {domain.action(event)} it.", "history")
+    return Segment(f"{sentence(domain.item(item))} The user {domain.action(event)}.", "history")
 
 
 def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
     """Words it as "The movie …. Does the user like it?"."""
     return (Segment(f"{sentence(domain.item(item))} Does the user like it?", "candidate"),)
+
+
+def answer(event: Event, domain: Domain) -> int | None:
+    """1 for positive feedback, 0 for negative; nothing is asked of an event that is neither."""
+    positive = domain.feedback(event).positive
+    return None if positive is None else int(positive)
 
 
 TASK = Task(
@@ -32,7 +38,7 @@ TASK = Task(
     facts=facts,
     behaviour=behaviour,
     candidate=candidate,
-    answer=lambda event, domain: int(domain.likes(event)),
+    answer=answer,
     num_classes=2,
     options=(" no", " yes"),
     uses_signals=True,

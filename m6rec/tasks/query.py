@@ -41,7 +41,7 @@ def wording(item: Item) -> str:
 
 
 def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
-    said = wording(item if titled(domain, item) else replace(item, title="")) if domain.likes(event) else ""
+    said = wording(item if titled(domain, item) else replace(item, title="")) if domain.positive(event) else ""
     return ((prompt(), f'{said}"'),) if said else ()
 
 

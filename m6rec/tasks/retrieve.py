@@ -14,7 +14,7 @@ def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
 
 def answer(event: Event, domain: Domain) -> int | None:
     """Only liked events are targets; which item it was is the answer."""
-    return 1 if domain.likes(event) else None
+    return 1 if domain.positive(event) else None
 
 
 def ask(time: int) -> tuple[Segment, ...]:

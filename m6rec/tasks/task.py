@@ -160,7 +160,7 @@ def lay_out(
     Returns:
         A row for each user with a question, in order of first appearance, and the past after the last event.
     """
-    past = Past(items, domain.likes)
+    past = Past(items, domain.feedback)
     drafts: dict[str, _Draft] = {}
     numbers = {item: number for number, item in enumerate(items)}
     for position, event in enumerate(events):

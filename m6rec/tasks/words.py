@@ -37,7 +37,7 @@ def words(
             return None
         candidate = task.candidate(item, domain)
         head = _shared([segment.text for segment in (*behaviours, *candidate)])
-        likes = tuple(bool(domain.likes(event)) for event in events)
+        likes = tuple(bool(domain.positive(event)) for event in events)
         kind = likes, _tails(behaviours, head), _tails(candidate, head)
         heads.append((head, kinds.setdefault(kind, len(kinds))))
     facts = None if user is None else [(segment.text, segment.slot) for segment in task.facts(user, domain)]

@@ -6,7 +6,9 @@ what our model reads as sentences and what the LightGBM baseline reads as number
 
 Plain text lacks the collaborative signal (CTRL, RecBench); these shares put it back. All shares are like rates
 in [0, 1], and all shares, values and surprises are shrunk towards a prior so that few observations say little. A value
-is the strength of a behaviour in the log's unit; its surprise is how much more it is than that of the item's others.
+is the strength of an event's feedback (``types.Feedback``), from 0 to 1; its surprise is how much more it is than that
+of the item's others. An event whose feedback is neither positive nor negative is part of the user's history, and of
+what they have seen, and is counted nowhere.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.text.links import MAX_LIKES
-from m6rec.types import Event, Item
+from m6rec.types import Event, Feedback, Item
 
 Floats = NDArray[np.float32]
 
@@ -49,7 +51,7 @@ STATISTICS = (
 """Names and meanings of the columns of ``Past.statistics``, in order."""
 TRACES = (
     "liked",
-    "value",  # strength of the behaviour in the log's unit
+    "value",  # strength of the feedback
     "value_surprise",  # … minus the mean of the item's events before it
     "surprise",  # how much more than expected the user liked it
     "item_share",
@@ -109,22 +111,22 @@ class Past:
     def __init__(
         self,
         items: Mapping[str, Item],
-        likes: Callable[[Event], bool],
+        feedback: Callable[[Event], Feedback],
         popularity: Popularity = Popularity(),
     ) -> None:
         """Starts with nothing observed.
 
         Args:
             items: By id.
-            likes: Tells a liked event from one that is not.
+            feedback: What an event says (``Domain.feedback``).
             popularity: What others did. Nobody is known by it, so nobody is the neighbour of a user.
         """
         self._items = dict(items)
-        self._likes = likes
+        self._feedback = feedback
         self._users: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         self._histories: list[list[Event]] = []
-        # Parallel to the histories, per user: (item row, liked, surprise at the time in spreads of all values).
+        # Of the events that are positive or negative, per user: (item row, liked, surprise then, in spreads of all).
         self._seen: list[list[tuple[int, bool, float]]] = []
         self._viewers: list[_Viewers] = []
         self._categories: dict[str, int] = {}
@@ -142,7 +144,7 @@ class Past:
         self._values_of_user: list[float] = []
         self._value_surprise_of_user: list[float] = []
         self._recent_value_surprise: list[float] = []
-        self._traces: list[list[tuple[float, ...]]] = []
+        self._traces: list[list[tuple[float, ...]]] = []  # parallel to the histories
         self._values_of_item: list[float] = []
         self._neighbours = _Neighbours()
         self._time = 0
@@ -163,24 +165,29 @@ class Past:
         """The mean strength of events so far; 0 before the first."""
         return self._sum_of_values / self._num_events if self._num_events else 0.0
 
-    def history(self, user: str) -> Sequence[Event]:
-        """The user's events so far, oldest first."""
+    def timeline(self, user: str) -> Sequence[Event]:
+        """The user's events so far, oldest first, searches among them."""
         row = self._users.get(user)
         return () if row is None else self._histories[row]
 
+    def history(self, user: str) -> Sequence[Event]:
+        """The user's events with an item so far, oldest first."""
+        timeline = self.timeline(user)
+        return timeline if all(event.item for event in timeline) else [event for event in timeline if event.item]
+
     def seen(self, user: str) -> frozenset[str]:
         """Ids of the items that the user has had to do with."""
-        return frozenset(event.item for event in self.history(user))
+        return frozenset(event.item for event in self.timeline(user) if event.item)
 
     def traces(self, user: str) -> Floats:
-        """The ``TRACES`` of the user's events, oldest first: float32 [len(history), len(TRACES)]."""
+        """The ``TRACES`` of the user's events, oldest first: float32 [len(timeline), len(TRACES)]."""
         row = self._users.get(user)
         traces = [] if row is None else self._traces[row]
         return np.array(traces, np.float32).reshape(len(traces), len(TRACES))
 
     def liked(self, user: str) -> list[str]:
         """Ids of the user's latest likes, as many as ``Links.pulls`` looks at, oldest first."""
-        likes = (event.item for event in reversed(self.history(user)) if self._likes(event))
+        likes = (event.item for event in reversed(self.history(user)) if self._feedback(event).positive)
         return [*islice(likes, MAX_LIKES)][::-1]
 
     @property
@@ -189,9 +196,10 @@ class Past:
         return self._time
 
     @property
-    def values(self) -> list[float]:
-        """The strengths that events had so far, ascending."""
-        return sorted({event.value for events in self._histories for event in events})
+    def values(self) -> list[float | None]:
+        """The values that events with an item had so far, ascending; None, where there is one, comes last."""
+        found = {event.value for events in self._histories for event in events if event.item}
+        return [*sorted(value for value in found if value is not None), *([None] if None in found else [])]
 
     def item_share(self, item: str) -> float:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
@@ -243,18 +251,22 @@ class Past:
 
     def observe(self, event: Event) -> None:
         """Takes in the next event of the log."""
-        user, item = self._user_row(event.user), self._item_row(event.item)
-        liked = bool(self._likes(event))
-        surprise = self._value_surprise(user, item, event.value)
+        user = self._user_row(event.user)
+        self._time = max(self._time, event.time)
+        said = self._feedback(event)
+        if not event.item or said.positive is None:
+            self._note(user, event, said)
+            return
+        item, liked, value = self._item_row(event.item), said.positive, said.strength
+        surprise = self._value_surprise(user, item, value)
         self._neighbours.observe(user, self._viewers[item], liked, surprise)
-        self._take_in(user, item, event, liked, surprise)
-        self._values_of_item[item] += event.value
-        self._sum_of_values += event.value
-        self._spread.add(event.value)
+        self._take_in(user, item, event, said, surprise)
+        self._values_of_item[item] += value
+        self._sum_of_values += value
+        self._spread.add(value)
         self._viewers[item].add(user, liked, surprise)
         if event.text:
             self._reviews[item].append(event)
-        self._time = max(self._time, event.time)
         self._likes_of_item[item] += liked
         self._count_of_item[item] += 1
         self._num_events += 1
@@ -275,20 +287,25 @@ class Past:
             events: What is taken in, oldest first.
         """
         row = self._user_row(user)
-        num_events = len(self._histories[row])
+        num_events, num_judged = len(self._histories[row]), len(self._seen[row])
         categories = {category: [*counts] for category, counts in self._user_categories[row].items()}
         numbers, num_numbered = [kept[row] for kept in self._sums], len(self._numbered[row])
         table = self._neighbours.of(row, self._seen[row], self._viewers).copy()
         try:
             for event in events:
-                item, liked = self._item_row(event.item), bool(self._likes(event))
-                surprise = self._value_surprise(row, item, event.value)
-                self._neighbours.imagine(row, self._viewers[item], liked, surprise)
-                self._take_in(row, item, event, liked, surprise)
+                said = self._feedback(event)
+                if not event.item or said.positive is None:
+                    self._note(row, event, said)
+                    continue
+                item = self._item_row(event.item)
+                surprise = self._value_surprise(row, item, said.strength)
+                self._neighbours.imagine(row, self._viewers[item], said.positive, surprise)
+                self._take_in(row, item, event, said, surprise)
             yield
         finally:
-            for kept in (self._histories[row], self._seen[row], self._traces[row]):
+            for kept in (self._histories[row], self._traces[row]):
                 del kept[num_events:]
+            del self._seen[row][num_judged:]
             del self._numbered[row][num_numbered:]
             self._user_categories[row] = categories
             for kept, number in zip(self._sums, numbers, strict=True):
@@ -354,13 +371,26 @@ class Past:
             self._recent_value_surprise,
         )
 
-    def _take_in(self, user: int, item: int, event: Event, liked: bool, surprise: float) -> None:
+    def _note(self, user: int, event: Event, said: Feedback) -> None:
+        """Takes in an event that is neither for nor against an item, a view or a search: history, and no more."""
+        item = self._rows.get(event.item) if event.item else None
+        share, count = (self.like_rate, 0) if item is None else (self._item_share(item), self._count_of_item[item])
+        trace = (0.5, said.strength, 0.0, 0.0, share, float(np.log1p(count)), self._pause(user, event))
+        self._traces[user].append(trace)
+        self._histories[user].append(event)
+
+    def _pause(self, user: int, event: Event) -> float:
+        history = self._histories[user]
+        return float(np.log1p(max(0, event.time - history[-1].time))) if history else 0.0
+
+    def _take_in(self, user: int, item: int, event: Event, said: Feedback, surprise: float) -> None:
         """Takes the event in as one of the user's, whatever it is to others."""
-        trace = self._trace(user, item, event, liked)
+        liked = bool(said.positive)
+        trace = self._trace(user, item, event, said)
         self._traces[user].append(trace)
         value_surprise = trace[TRACES.index("value_surprise")]
         self._surprise_of_user[user] += liked - self._item_share(item)
-        self._values_of_user[user] += event.value
+        self._values_of_user[user] += said.strength
         self._value_surprise_of_user[user] += value_surprise
         self._recent_value_surprise[user] *= RECENT_MEMORY
         self._recent_value_surprise[user] += (1 - RECENT_MEMORY) * value_surprise
@@ -388,17 +418,16 @@ class Past:
             opinion_U[self._users[without]] = -1
         return opinion_U
 
-    def _trace(self, user: int, item: int, event: Event, liked: bool) -> tuple[float, ...]:
+    def _trace(self, user: int, item: int, event: Event, said: Feedback) -> tuple[float, ...]:
         """The ``TRACES`` of an event that is about to be observed."""
-        history = self._histories[user]
         return (
-            liked,
-            event.value,
-            event.value - self._item_value(item, event.value),
-            self._surprise(user, item, liked),
+            bool(said.positive),
+            said.strength,
+            said.strength - self._item_value(item, said.strength),
+            self._surprise(user, item, bool(said.positive)),
             self._item_share(item),
             float(np.log1p(self._count_of_item[item])),
-            float(np.log1p(max(0, event.time - history[-1].time))) if history else 0.0,
+            self._pause(user, event),
         )
 
     def _user_row(self, user: str) -> int:

@@ -8,9 +8,10 @@ wordings mean few different texts, and each text's state is computed once.
 import datetime
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from m6rec.errors import DataError
+from m6rec.types import Feedback, Value
 
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _MONTHS = (
@@ -126,16 +127,28 @@ def age(years: float) -> str:
     return f"in their {'early' if year < 4 else 'mid' if year < 7 else 'late'} {_DECADES[decade - 2]}"
 
 
-_STARS = ("hated", "disliked", "was lukewarm about", "liked", "loved")
+_STARS = ("hated {}", "disliked {}", "was lukewarm about {}", "liked {}", "loved {}")
 
 
-def stars(value: float) -> str:
-    """What one to five stars say that a user did; half stars and values beyond count as the next within.
+def stars(value: float) -> Feedback:
+    """What one to five stars say; half stars and values beyond are worded as the next within.
 
-    >>> [stars(5), stars(3.5), stars(0)]
-    ['loved', 'was lukewarm about', 'hated']
+    >>> [stars(value).words for value in (5, 3.5, 0)]
+    ['loved {}', 'was lukewarm about {}', 'hated {}']
+    >>> stars(3.5)
+    Feedback(positive=False, strength=0.625, words='was lukewarm about {}')
     """
-    return _STARS[min(max(int(value), 1), 5) - 1]
+    within = min(max(value, 1), 5)
+    return Feedback(value >= 4, (within - 1) / 4, _STARS[int(within) - 1])
+
+
+def choice(yes: str, no: str) -> Callable[[float], Feedback]:
+    """What a value above 0 says, and one of 0 or below.
+
+    >>> choice("clicked", "skipped")(1)
+    Feedback(positive=True, strength=1.0, words='clicked {}')
+    """
+    return lambda value: Feedback(value > 0, float(value > 0), f"{yes if value > 0 else no} {{}}")
 
 
 _PERCENTILES = (
@@ -196,6 +209,18 @@ def capped_count(count: int, *, cap: int = 10, noun: str = "time") -> str:
     if noun == "time" and count < 2:
         return ("never", "once")[count]
     return f"no {noun}s" if count == 0 else _count(count, noun)
+
+
+def cost(amount: Value | None, *, currency: str = "$") -> str:
+    """``price`` of a detail of an item, "" where that is no price.
+
+    >>> [cost(12.5), cost("12.50"), cost("ask us"), cost(None)]
+    ['$10 to $20', '$10 to $20', '', '']
+    """
+    try:
+        return price(float(amount), currency=currency) if amount is not None else ""
+    except (ValueError, DataError):
+        return ""
 
 
 _PRICES = (5, 10, 20, 50, 100, 200, 500, 1_000)

@@ -53,14 +53,14 @@ def test_three_years_give_one_log(tmp_path, year):
     log = load(DOMAIN, reviews, products)
     assert log.events == (Event("U1", "B2", 80, 5, "Best"), Event("U2", "B1", 90, 2, "good\nIt does."))
     assert log.dropped == {"events: an earlier one has the same user, item and time": 1}
-    words = [f"The user {DOMAIN.action(event)} {DOMAIN.item(log.items[event.item])}." for event in log.events]
+    words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events]
     assert words == [
         'The user loved the product of category "Beauty".',
         'The user disliked the product of category "Nails" named "Rock & Roll" by "OPI", under $5.',
     ]
     assert log.items["B1"].categories == ("Nails", "Beauty")
     assert set(log.items) == {"B1", "B2"}
-    assert [DOMAIN.likes(event) for event in log.events] == [True, False]
+    assert [DOMAIN.positive(event) for event in log.events] == [True, False]
 
 
 def test_without_metadata_the_words_name_no_asin(tmp_path):

@@ -52,7 +52,7 @@ def test_ratings_of_known_books_remain_and_the_rest_is_counted(log: Log) -> None
 
 
 def test_words(log: Log) -> None:
-    words = [f"The user {DOMAIN.action(event)} {DOMAIN.item(log.items[event.item])}." for event in log.events]
+    words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events]
     assert words == [
         "The user was lukewarm about the book \"Rites & 'Ways'; a Reader\" by Zoë Ames (2001).",
         'The user read the book "Flesh Tones" by M. J. Rose.',
@@ -62,4 +62,4 @@ def test_words(log: Log) -> None:
         "The user is a reader in their teens from Portugal.",
         "The user is a reader from USA.",
     ]
-    assert [DOMAIN.likes(event) for event in log.events] == [False, True, True]
+    assert [DOMAIN.positive(event) for event in log.events] == [False, True, True]

@@ -36,11 +36,11 @@ def test_each_review_is_the_event_of_a_shopper_of_its_own(log: Log) -> None:
 
 
 def test_words_hold_no_number_of_a_garment(log: Log) -> None:
-    words = [f"The user {DOMAIN.action(event)} {DOMAIN.item(log.items[event.item])}." for event in log.events]
+    words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events]
     assert words == [
         'The user recommended the garment of class "Sleep" (Intimate).',
         'The user recommended the garment of class "Dresses" (General).',
         'The user did not recommend the garment of class "Sleep" (Intimate).',
     ]
     assert DOMAIN.user(log.users["shopper-1"]) == "The user is a shopper in their early sixties."
-    assert [DOMAIN.likes(event) for event in log.events] == [True, True, False]
+    assert [DOMAIN.positive(event) for event in log.events] == [True, True, False]

@@ -44,7 +44,7 @@ def test_load_takes_the_users_files_or_the_assets(tmp_path: Path, monkeypatch: p
     generic: Domain = named("generic")
     (tmp_path / "log.csv").write_text("user,title,time,category\nann,Tea,5,Drinks\nann,Mug,6,\n")
     log = load(generic, tmp_path / "log.csv")
-    words = [f"The user {generic.action(event)} {generic.item(log.items[event.item])}." for event in log.events]
+    words = [f"The user {generic.action(event, generic.item(log.items[event.item]))}." for event in log.events]
     assert words == [
         'The user chose the item of category "Drinks" named "Tea".',
         'The user chose the item named "Mug".',

@@ -34,14 +34,14 @@ def test_impressions_and_earlier_clicks(tmp_path):
         Event("U1", "N2", later, 1),
         Event("U3", "N2", later + 12 * 3_600, 0),
     )
-    words = [f"The user {DOMAIN.action(event)} {DOMAIN.item(log.items[event.item])}." for event in log.events[3:5]]
+    words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events[3:5]]
     assert words == [
         'The user clicked the news article of category "lifestyleroyals" named "The \'Brands\' Queen".',
         'The user skipped the news article of category "football_nfl" named "A win".',
     ]
     assert log.items["N1"].categories == ("lifestyleroyals", "lifestyle")
     assert log.items["N1"].details == {"abstract": "Shop the notebooks."}
-    assert [DOMAIN.likes(event) for event in log.events[3:5]] == [True, False]
+    assert [DOMAIN.positive(event) for event in log.events[3:5]] == [True, False]
 
 
 @pytest.mark.parametrize("line", ["1\tU1\t11/11/2019 9:05:58 AM\tN3\tN1 N2", "1\tU1\t11/11/2019 9:05:58 AM\tN3"])

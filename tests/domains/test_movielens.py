@@ -19,7 +19,7 @@ def test_the_whole_log_splits_eighty_ten_ten(log: Log) -> None:
     assert (len(log.events), len(log.items), len(log.users), log.dropped) == (100_000, 1_682, 943, {})
     split = split_by_time(log)
     assert [len(split.indices(part)) for part in range(3)] == [80_000, 10_000, 10_000]
-    assert sum(DOMAIN.likes(log.events[at]) for at in split.indices(2)) == 5_629
+    assert sum(DOMAIN.positive(log.events[at]) for at in split.indices(2)) == 5_629
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_viewers_in_words(log: Log) -> None:
 )
 def test_stars_in_words(stars: float, action: str, likes: bool) -> None:
     event = Event("u", "i", 0, stars)
-    assert (DOMAIN.action(event), DOMAIN.likes(event)) == (action, likes)
+    assert (DOMAIN.action(event), DOMAIN.positive(event)) == (action, likes)
     assert DOMAIN.item(replace(Item("i", "Alien"), details={"year": 1979})) == 'the movie "Alien" (1979)'
 
 

@@ -29,7 +29,7 @@ def test_reviews_keep_their_order(path):
         Event("A2", "7", 0, 2, "rooms are small"),
         Event("A9", "3", 0, 4, "a nice bar"),
     )
-    words = [f"The user {DOMAIN.action(event)} {DOMAIN.item(log.items[event.item])}." for event in log.events]
+    words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events]
     assert words == ["The user loved the item.", "The user disliked the item.", "The user liked the item."]
 
 

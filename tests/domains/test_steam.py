@@ -29,12 +29,12 @@ def test_reviews_are_signs_of_play(tmp_path):
         Event("7656", "725280", 1_513_468_800, 1, 'It\'s "fine"'),
     )
     assert log.dropped == {"events: an earlier one has the same user, item and time": 1}
-    words = [f"The user {DOMAIN.action(event)} {DOMAIN.item(log.items[event.item])}." for event in log.events]
+    words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events]
     assert words == [
         'The user played the game "Realm" (RPG, free).',
         'The user played the game "Lost Kitty" by "Kotoshiro" (Action and Indie, under $5).',
     ]
-    assert all(DOMAIN.likes(event) for event in log.events)
+    assert all(DOMAIN.positive(event) for event in log.events)
 
 
 def test_without_games_and_with_a_line_that_runs_code(tmp_path):

@@ -26,7 +26,7 @@ def test_reviews_of_places(tmp_path):
         Event("U2", "P2", 1_457_481_600, 1, "No."),
         Event("U1", "P1", 1_531_001_351, 4, "Nice"),
     )
-    words = [f"The user {DOMAIN.action(event)} {DOMAIN.item(log.items[event.item])}." for event in log.events]
+    words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events]
     assert words == [
         'The user hated the place "Garage".',
         'The user liked the place "Zoë\'s" in Tucson (Food, Bagels and Bars).',

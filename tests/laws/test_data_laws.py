@@ -131,9 +131,9 @@ def test_the_future_changes_no_earlier_question(task, shop, future, now):
 
 
 def test_an_events_own_value_changes_only_its_answer(task, shop):
-    now = next(n for n in range(15, 30) if shop.domain.likes(shop.log[n]))
+    now = next(n for n in range(15, 30) if shop.domain.positive(shop.log[n]))
     turned = [*shop.log]
-    dislike = next(v for v in shop.values if not shop.domain.likes(replace(shop.log[now], value=v)))
+    dislike = next(v for v in shop.values if not shop.domain.positive(replace(shop.log[now], value=v)))
     turned[now] = replace(shop.log[now], value=dislike)
     (question, signals, _), found = shop.questions(task, shop.log)[now], shop.questions(task, turned).get(now)
     assert found is None or found[:2] == (question, signals)
@@ -153,7 +153,7 @@ def test_the_future_changes_no_earlier_line_of_a_diary(shop):
 def test_ask_words_a_moment_as_training_does(task, shop):
     """Training lays out whole lives, serving asks at one moment; there is no skew between the two."""
     laid = shop.questions(task, shop.log)
-    past = Past(shop.items, shop.domain.likes)
+    past = Past(shop.items, shop.domain.feedback)
     for position, event in enumerate(shop.log):
         if position in laid:
             candidates = [shop.items[event.item]]

@@ -36,7 +36,7 @@ def recommender():
     foundation = tiny.foundation()
     rank = create(TunedConfig(task="like", domain="generic", foundation="tiny"), foundation)
     retrieve = create(TunedConfig(task="retrieve", domain="generic", foundation="tiny"), foundation, cache=rank.cache)
-    return Recommender(retrieve, rank, LOG, Past(ITEMS, rank.domain.likes).observe_all(EVENTS))
+    return Recommender(retrieve, rank, LOG, Past(ITEMS, rank.domain.feedback).observe_all(EVENTS))
 
 
 def talk(recommender, *texts, user="", **options):

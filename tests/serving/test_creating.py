@@ -42,7 +42,7 @@ def tunings():
 @pytest.fixture
 def make(tunings):
     def made(**options):
-        past = Past(ITEMS, tunings[1].domain.likes).observe_all(EVENTS)
+        past = Past(ITEMS, tunings[1].domain.feedback).observe_all(EVENTS)
         return Recommender(*tunings, LOG, past, **options)
 
     return made
@@ -244,4 +244,4 @@ def test_what_has_no_title_is_not_designed(tunings):
     brief = Brief(user="u0", kind="design")
     asked = creating.Asked(brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS)
     with pytest.raises(ConfigError, match="has a title, so none"):
-        next(creator.create(asked, Past(ITEMS, rank.domain.likes), lambda name: []))
+        next(creator.create(asked, Past(ITEMS, rank.domain.feedback), lambda name: []))

@@ -32,7 +32,7 @@ def recommender():
     foundation = tiny.foundation()
     rank = create(TunedConfig(task="like", domain="generic", foundation="tiny"), foundation)
     retrieve = create(TunedConfig(task="retrieve", domain="generic", foundation="tiny"), foundation, cache=rank.cache)
-    past = Past(ITEMS, rank.domain.likes).observe_all(EVENTS)
+    past = Past(ITEMS, rank.domain.feedback).observe_all(EVENTS)
     return Recommender(retrieve, rank, LOG, past)
 
 
@@ -42,7 +42,7 @@ def worded(recommender):
     foundation = recommender._rank.foundation
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
     writer = create_writer(WriterConfig(task="explain", domain="generic", foundation="tiny", depth=2), foundation)
-    past = Past(ITEMS, recommender._rank.domain.likes).observe_all(EVENTS)
+    past = Past(ITEMS, recommender._rank.domain.feedback).observe_all(EVENTS)
     return Recommender(recommender._retrieve, recommender._rank, LOG, past, writers={"explain": writer})
 
 

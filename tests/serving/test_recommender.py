@@ -33,7 +33,7 @@ def tunings():
 
 
 def observed():
-    return Past(ITEMS, named("movielens").likes).observe_all(EVENTS)
+    return Past(ITEMS, named("movielens").feedback).observe_all(EVENTS)
 
 
 @pytest.fixture

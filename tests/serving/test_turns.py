@@ -38,7 +38,7 @@ def row_of(tuned, past, user, items=tuple(ITEMS)):
 )
 def test_turns_score_as_whole_rows_do(options):
     tuned = tuned_with(**options)
-    turns, past = Turns(tuned), Past(ITEMS, MOVIES.likes)
+    turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback)
     for number, event in enumerate(EVENTS):
         past.observe(event)
         if number % 4:
@@ -57,7 +57,7 @@ def test_vectors_of_users_are_those_of_whole_rows():
     foundation = tiny.foundation(num_layers=4)
     config = TunedConfig(task="retrieve", domain="movielens", foundation="tiny")
     tuned = create(config, foundation)
-    turns, past = Turns(tuned), Past(ITEMS, MOVIES.likes)
+    turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback)
     for event in EVENTS:
         past.observe(event)
         row = ask(tuned.task, past, USERS["u"], [], MOVIES, ITEMS)
@@ -66,7 +66,7 @@ def test_vectors_of_users_are_those_of_whole_rows():
 
 def test_a_context_that_is_not_the_old_one_is_read_anew():
     tuned = tuned_with()
-    turns, past = Turns(tuned), Past(ITEMS, MOVIES.likes).observe_all(EVENTS)
+    turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback).observe_all(EVENTS)
     first = turns.answers([("u", row_of(tuned, past, "u"))])[0]
     changed = {**ITEMS, "i1": Item("i1", "Renamed")}
     row = ask(tuned.task, past, USERS["u"], [ITEMS["i2"]], MOVIES, changed)
@@ -85,7 +85,7 @@ def test_only_what_is_new_is_read_and_memory_is_bounded():
         return answer(turns, *args, **kwargs)
 
     model.answer = spy
-    past = Past(ITEMS, MOVIES.likes).observe_all(EVENTS)
+    past = Past(ITEMS, MOVIES.feedback).observe_all(EVENTS)
     turns = Turns(tuned)
     turns.answers([("u", row_of(tuned, past, "u"))])
     past.observe(Event("u", "i8", 99, 5.0))

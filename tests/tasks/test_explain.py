@@ -21,7 +21,7 @@ MINE = [Event("me", "a", 30, 5.0), Event("me", "y", 31, 1.0), Event("me", "b", 3
 
 
 def past_of(events, items=ITEMS):
-    return Past(items, DOMAIN.likes).observe_all(events)
+    return Past(items, DOMAIN.feedback).observe_all(events)
 
 
 def found_in(past, item="x", items=ITEMS, opinions=()):
@@ -75,7 +75,7 @@ def test_the_future_changes_no_statement(now):
     turned = [*events[:now], *(replace(event, value=6 - event.value, item="x") for event in events[now:])]
 
     def at(log):
-        past, found = Past(ITEMS, DOMAIN.likes), []
+        past, found = Past(ITEMS, DOMAIN.feedback), []
         for number, event in enumerate(log):
             if number == now:
                 found = found_in(past)

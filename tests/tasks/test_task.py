@@ -74,14 +74,14 @@ def test_retrieval_asks_one_question_whatever_the_candidates():
     assert rows[0].answers.tolist() == [0, 2]  # places in the catalogue
     assert rows[0].visible.tolist() == [0, 2]
     assert rows[0].signals.shape == (2, 0)
-    past = Past(ITEMS, GENERIC.likes).observe_all(LOG)
+    past = Past(ITEMS, GENERIC.feedback).observe_all(LOG)
     row = ask(named("retrieve"), past, USERS["u2"], list(ITEMS.values()), GENERIC, ITEMS)
     assert row.candidates == ((later,),)
     assert row.visible.tolist() == [2]
 
 
 def test_several_candidates_share_their_moment():
-    past = Past(ITEMS, GENERIC.likes).observe_all(LOG[:3])
+    past = Past(ITEMS, GENERIC.feedback).observe_all(LOG[:3])
     row = ask(named("like"), past, USERS["u1"], [ITEMS["i3"], ITEMS["i2"]], GENERIC, ITEMS)
     assert row.visible.tolist() == [2, 2]
     assert [block[0].text for block in row.candidates] == [
@@ -96,7 +96,7 @@ def test_several_candidates_share_their_moment():
 def test_facts_come_first():
     movielens = domains.named("movielens")
     user = User("u1", {"age": 24, "gender": "F", "occupation": "artist"})
-    past = Past(ITEMS, movielens.likes).observe_all([Event("u1", "i1", 1, 5)])
+    past = Past(ITEMS, movielens.feedback).observe_all([Event("u1", "i1", 1, 5)])
     row = ask(named("like"), past, user, [ITEMS["i2"]], movielens, ITEMS)
     assert [segment.slot for segment in row.context] == ["user", "history"]
     assert row.context[0].text == movielens.user(user)

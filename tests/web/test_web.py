@@ -193,7 +193,7 @@ def test_threads_change_nothing(phone, folder):
 def test_many_candidates_are_scored_in_parts(context, serve, tmp_path):
     made, folder = pocket.copied(tmp_path / "phone")
     items = [replace(ALL[n % 8], id=f"n{n}") for n in range(300)]
-    module.send(made, items, Past(pocket.ITEMS, pocket.MOVIES.likes), folder / ITEMS)
+    module.send(made, items, Past(pocket.ITEMS, pocket.MOVIES.feedback), folder / ITEMS)
     pocket.reseal(folder)
     here, phone = Device.load(folder), browser.Phone(context, serve(phone=folder).url).load()
     ids = [item.id for item in items]
@@ -293,7 +293,7 @@ def test_a_damaged_parcel_changes_nothing(phone, tmp_path):
     module.send(pocket.tuned(seed=1), ALL, pocket.past(), parcel)
     with pytest.raises(Exception, match=r"are of model tiny-4-1 .* runs tiny-4-0"):
         phone.receive(parcel)
-    few = Past(pocket.ITEMS, pocket.MOVIES.likes).observe_all([Event("u", "i0", 1, 3.0)])
+    few = Past(pocket.ITEMS, pocket.MOVIES.feedback).observe_all([Event("u", "i0", 1, 3.0)])
     module.send(pocket.exported()[0], ALL, few, parcel)
     with pytest.raises(Exception, match=r"doesn't word value [1245], which the history has"):
         phone.receive(parcel)
