@@ -9,8 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.log import Log
+from m6rec.data.read import read
+from m6rec.data.schema import Columns
 from m6rec.domains.domain import Domain
-from m6rec.text.log import Columns, Log, read
 from m6rec.text.verbalise import age, quote
 from m6rec.types import Item, User
 
@@ -48,12 +50,7 @@ def _user(user: User) -> str:
 
 
 DOMAIN = Domain(
-    name="books",
-    noun="book",
-    assets=("book-crossing",),
-    load=_load,
-    item=_item,
-    user=_user,
+    name="books", noun="book", assets=("book-crossing",), load=_load, item=_item, user=_user,
     action=lambda event: next(words for start, words in _ACTIONS if event.value >= start),
     likes=lambda event: event.value == 0 or event.value >= 7,
-)
+)  # fmt: skip

@@ -1,7 +1,7 @@
 """Any log: items with a title and perhaps categories. A value above 0 is a like, 0 a skipped item."""
 
+from m6rec.data.read import read
 from m6rec.domains.domain import Domain
-from m6rec.text.log import read
 from m6rec.text.verbalise import names, quote
 from m6rec.types import Item
 

@@ -1,0 +1,1 @@
+"""From files to a dataset: any table read, checked, sorted, split, searched for leaks and kept."""
