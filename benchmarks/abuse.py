@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.injections import strings, wants
 from benchmarks.setup import Claims, Setup
+from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
 from m6rec.serving.backend import Reason
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.types import Event, Item
 from tests import conversations

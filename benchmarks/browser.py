@@ -27,13 +27,13 @@ import numpy as np
 
 from benchmarks.setup import Claims, rss_mib
 from m6rec.cli import bar
+from m6rec.data.split import TEST
 from m6rec.device import CARD, ITEMS, Device, digest
 from m6rec.domains import prepared
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
-from m6rec.text.log import TEST
 from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.tuned import Tuned

@@ -28,6 +28,7 @@ from benchmarks.joint import QUESTIONS, windows
 from benchmarks.latency import NUM_EVENTS
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE
 from m6rec.evaluate import ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
@@ -36,7 +37,6 @@ from m6rec.report import Row, Table
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask, named, texts
 from m6rec.text.batch import pack, pad, size
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.text.past import Past
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
 from m6rec.tuned import TunedConfig

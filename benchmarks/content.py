@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks.setup import SEEDS, Claims, Setup
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import prepared
 from m6rec.domains.prepared import Prepared
 from m6rec.evaluate import draft_all
@@ -37,7 +38,6 @@ from m6rec.metrics.words import catalogue_validity
 from m6rec.report import Row, Table
 from m6rec.tasks import design, writing
 from m6rec.text.constraints import TitleTrie
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import TrainConfig, tune_texts
 from m6rec.types import Draft
 from m6rec.writer import Writer, WriterConfig, create

@@ -26,12 +26,13 @@ from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import tunings
 from m6rec import zero_shot
+from m6rec.data.log import Log
+from m6rec.data.split import TEST, Split, leave_one_out, split_by_item
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains import domain as domains
 from m6rec.evaluate import ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.report import Table
-from m6rec.text.log import TEST, Log, Split, leave_one_out, split_by_item
 from m6rec.train import TrainConfig
 from m6rec.tuned import TunedConfig
 

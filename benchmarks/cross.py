@@ -25,6 +25,7 @@ from benchmarks.joint import QUESTIONS, windows
 from benchmarks.setup import SEEDS, Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import OURS
 from m6rec.evaluate import ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
@@ -32,7 +33,6 @@ from m6rec.metrics import auc, bootstrap_difference
 from m6rec.report import Row, Table
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Row as Asked
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import TrainConfig, tune
 from m6rec.tuned import TunedConfig
 

@@ -15,11 +15,11 @@ from typing import Any
 from benchmarks.latency import NUM_EVENTS, timed
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.evaluate import ask_all
 from m6rec.metrics import auc
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import TrainConfig, tune
 from m6rec.types import User
 

@@ -25,13 +25,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.data.log import Log
 from m6rec.metrics.conversation import naive_repeat, recall
 from m6rec.report import Row, Table
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message, Session, read
 from m6rec.text import dialogues, links
 from m6rec.text.lexicon import Lexicon, tokens
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned
 from m6rec.types import Event, Item, User

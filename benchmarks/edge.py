@@ -37,6 +37,7 @@ from benchmarks.exits import Study, score
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.device import LOWER, TOKENIZER, UPPER, Device
 from m6rec.domains import prepared
 from m6rec.edge import shrink
@@ -52,7 +53,6 @@ from m6rec.report import Table
 from m6rec.tasks import task as tasks
 from m6rec.tasks.like import TASK
 from m6rec.text.batch import Row
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.train import TrainConfig, tune

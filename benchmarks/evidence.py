@@ -36,13 +36,13 @@ from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
 from benchmarks.within import moments
 from m6rec import baselines
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, fit_links, vector_ranks
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.report import Row, Table
-from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS
 from m6rec.train import TrainConfig
 from m6rec.tuned import Tuned, TunedConfig

@@ -9,11 +9,11 @@ import numpy as np
 
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
+from m6rec.data.split import TEST
 from m6rec.evaluate import ask_all
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
 from m6rec.serving.turns import Turns
-from m6rec.text.log import TEST
 from m6rec.tuned import Tuned
 
 NUM_USERS, NUM_TURNS = 50, 40

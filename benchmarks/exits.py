@@ -31,13 +31,13 @@ from torch import Tensor
 
 from benchmarks.parts import tell
 from benchmarks.setup import Claims
+from m6rec.data.split import TEST, VALID
 from m6rec.edge.card import around
 from m6rec.edge.shrink import at_exit
 from m6rec.foundation.states import States
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.text.batch import Row as Asked
-from m6rec.text.log import TEST, VALID
 from m6rec.tuned import Tuned
 
 SHARES = (0.25, 0.5, 0.75)

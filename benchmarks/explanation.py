@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks import xrec
 from benchmarks.reviews import Reviews
 from benchmarks.setup import SEEDS, AbsentError, Claims, Setup, research
+from m6rec.data.split import TRAIN, VALID, split_by_item, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.foundation import checkpoint
@@ -37,7 +38,6 @@ from m6rec.serving.recommender import Recommender
 from m6rec.tasks import explanations
 from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.tasks.faithfulness import fault
-from m6rec.text.log import TRAIN, VALID, split_by_item, split_by_time
 from m6rec.text.opinions import Statement, agree, mine, sentences
 from m6rec.text.past import Past
 from m6rec.train import TrainConfig, tune_texts

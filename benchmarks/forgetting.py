@@ -20,6 +20,7 @@ from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE
 from m6rec.domains import domain as domains
 from m6rec.evaluate import Questions, ask_all
@@ -29,7 +30,6 @@ from m6rec.foundation.model import Model
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks.task import named
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import tune
 from m6rec.tuned import Tuned, TunedConfig
 

@@ -19,10 +19,10 @@ import numpy as np
 from benchmarks.setup import Claims, Setup
 from m6rec import tuned
 from m6rec.cli import bar
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.evaluate import ask_all
 from m6rec.metrics import auc, bootstrap_difference
 from m6rec.text.batch import Row
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import TrainConfig, tune
 
 NUM_USERS, NUM_JUDGED = 128, 24

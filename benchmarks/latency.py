@@ -34,13 +34,13 @@ import typer
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from benchmarks.setup import Claims, Setup
+from m6rec.data.log import Log
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.model import ModelConfig
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
 from m6rec.text.batch import Row
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned
 from m6rec.types import Event, User

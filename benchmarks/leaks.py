@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from m6rec.data import leakage
+from m6rec.data.split import TRAIN
 from m6rec.domains import prepared
 from m6rec.evaluate import check_future, fit_links
 from m6rec.tasks.task import named
-from m6rec.text import leaks
-from m6rec.text.log import TRAIN
 
 NUM_USERS = 20
 
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     log, part = data.split.log, data.split.part
     held_out = sorted({log.events[at].user for at in np.flatnonzero(part != TRAIN)})
     users = {str(user) for user in np.random.default_rng(0).permutation(held_out)[:NUM_USERS]}
-    for leak in leaks.find(data.split):
+    for leak in leakage.find(data.split):
         print(f"{leak.count} {leak.name} (the first: {leak.example})")
     for task, fit in (("like", None), ("retrieve", fit_links)):
         check_future(named(task), data.split, data.domain, users, fit=fit)

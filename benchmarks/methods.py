@@ -21,13 +21,13 @@ from benchmarks.setup import Claims, Setup
 from benchmarks.watch import POINTS, Watch
 from m6rec import assets, tuned, writer
 from m6rec.cli import bar
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE, RETRIEVE
 from m6rec.evaluate import Questions, ask_all, vector_ranks
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, ndcg, perplexity, ranks
 from m6rec.report import Row, Table
 from m6rec.tasks.task import named
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import History, TrainConfig, tune, tune_texts
 from m6rec.tuned import Tuned, TunedConfig
 from m6rec.writer import Writer, WriterConfig

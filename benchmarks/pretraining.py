@@ -31,6 +31,7 @@ from benchmarks.samples import Cells
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, tuned
 from m6rec.cli import bar
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, ask_all
@@ -43,7 +44,6 @@ from m6rec.report import Row, Table
 from m6rec.tasks.like import behaviour
 from m6rec.tasks.task import named
 from m6rec.text.batch import Row as Asked
-from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.train import TrainConfig, fit, tune
 from m6rec.tuned import Tuned, TunedConfig
 from m6rec.zero_shot import WAYS

@@ -24,12 +24,13 @@ from functools import cached_property
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from m6rec.data.log import Log
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.metrics import words
 from m6rec.tasks import writing
 from m6rec.tasks.writing import TextTask
-from m6rec.text.log import TEST, TRAIN, VALID, Log, Split
 from m6rec.text.opinions import Statement, agree, mine
 from m6rec.types import Draft, Event, Item
 

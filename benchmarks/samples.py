@@ -29,6 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks import sets
 from benchmarks.setup import Claims, Setup, research
 from m6rec import assets, baselines, tuned
+from m6rec.data.split import TEST, TRAIN
 from m6rec.demo import LIKE, OURS
 from m6rec.evaluate import Questions, ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
@@ -37,7 +38,6 @@ from m6rec.report import Row, Table
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Row as Asked
 from m6rec.text.batch import pack, pad, size
-from m6rec.text.log import TEST, TRAIN
 from m6rec.train import TRAINING_TOKENS, fit
 from m6rec.tuned import Tuned, TunedConfig
 

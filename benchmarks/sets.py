@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from m6rec import baselines
+from m6rec.data import leakage
+from m6rec.data.lines import table
+from m6rec.data.read import read
+from m6rec.data.schema import Columns
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import amazon, movielens, prepared
 from m6rec.domains.domain import Domain
 from m6rec.domains.grouplens import title_and_year
 from m6rec.metrics import auc, hit_rate, ndcg, uauc
-from m6rec.text import leaks
-from m6rec.text.lines import table
-from m6rec.text.log import TEST, TRAIN, VALID, Columns, Split, read
 
 Floors = dict[str, dict[str, float]]
 """By method, by metric."""
@@ -93,7 +95,7 @@ def ml1m_collm(folder: Path) -> Set:
     items = rows.unique("iid", keep="first", maintain_order=True).select("iid", *title_and_year())
     log = read(rows.drop("title"), items, columns=Columns(user="uid", item="iid", time="timestamp", value="label"))
     made = Split(log, rows["part"].to_numpy())
-    leaks.check(made, allowed={leaks.SAME_TIME})
+    leakage.check(made, allowed={leakage.SAME_TIME})
     return Set(made, LIKES, rows["not_cold"].to_numpy() == 1)
 
 
@@ -122,7 +124,7 @@ def amazon_sequences(folder: Path) -> Set:
     )
     rows = rows.sort("part", maintain_order=True)
     made = Split(read(rows.select("user", "item"), items, columns=Columns(time=None)), rows["part"].to_numpy())
-    leaks.check(made)
+    leakage.check(made)
     return Set(made, PURCHASES, np.ones(len(rows), np.bool_))
 
 
@@ -221,7 +223,7 @@ def main(folder: Path) -> None:
         log = made.split.log
         sizes = {"events": len(log.events), "users": len(log.users), "items": len(log.items)}
         parts = {name: len(made.split.indices(part)) for name, part in PARTS.items()}
-        found = {leak.name: leak.count for leak in leaks.find(made.split)}
+        found = {leak.name: leak.count for leak in leakage.find(made.split)}
         result[name] = {**sizes, **parts, "leaks": found, "floors": floors(made)}
         print(f"{name}: {json.dumps(result[name], indent=1)}", flush=True)
 

@@ -30,12 +30,12 @@ from transformers import AutoModelForCausalLM, StoppingCriteriaList
 from benchmarks.latency import NUM_EVENTS, timed
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
+from m6rec.data.log import Log
 from m6rec.domains import prepared
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.generate import Engine, Prompt, Sampling
 from m6rec.tasks import explanations, writing
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.types import Draft
 from m6rec.writer import Writer, WriterConfig, create

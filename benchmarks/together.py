@@ -28,6 +28,7 @@ from benchmarks.samples import normed
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, baselines, tuned, writer
 from m6rec.cli import bar
+from m6rec.data.split import TEST, TRAIN, Split, leave_one_out, split_by_item
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, ask_all, draft_all
@@ -38,7 +39,6 @@ from m6rec.report import Row, Table
 from m6rec.tasks import writing
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import pack, pad, size
-from m6rec.text.log import TEST, TRAIN, Split, leave_one_out, split_by_item
 from m6rec.text.past import STATISTICS, TRACES
 from m6rec.train import RETRIEVAL_TOKENS, TRAINING_TOKENS, TrainConfig, fit
 from m6rec.tuned import ItemBlocks, Tuned, TunedConfig

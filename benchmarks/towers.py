@@ -22,6 +22,7 @@ from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import tunings
 from m6rec import assets, tuned
 from m6rec.cli import bar
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE, OURS
 from m6rec.evaluate import Questions, ask_all
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
@@ -31,7 +32,6 @@ from m6rec.tasks import retrieve
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Batch, pack, pad, size
 from m6rec.text.batch import Row as Asked
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
 from m6rec.tuned import ItemBlocks, TunedConfig
 

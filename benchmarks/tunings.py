@@ -8,13 +8,13 @@ from pathlib import Path
 
 from m6rec import assets, tuned
 from m6rec.cli import bar
+from m6rec.data.split import TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, ask_all, check_leaks, fit_links
 from m6rec.foundation.checkpoint import load
 from m6rec.tasks.task import named
 from m6rec.text.batch import Row
 from m6rec.text.links import Links
-from m6rec.text.log import TRAIN, VALID, Split
 from m6rec.train import TrainConfig, tune
 from m6rec.tuned import TunedConfig
 

@@ -20,6 +20,7 @@ from benchmarks.peers import FULL, QUICK, Budget, folder, rankers
 from benchmarks.peers.search import Floats
 from benchmarks.setup import Claims, Setup, research
 from benchmarks.tunings import tunings
+from m6rec.data.split import TEST, VALID, Split
 from m6rec.demo import LIKE, OURS
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import ask_all
@@ -28,7 +29,6 @@ from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
 from m6rec.tasks.task import Task, ask, named
 from m6rec.text.batch import Row as Asked
-from m6rec.text.log import TEST, VALID, Split
 from m6rec.text.past import Past
 from m6rec.tuned import TunedConfig
 

@@ -19,6 +19,7 @@ import typer
 
 from m6rec import assets, report, tuned, zero_shot
 from m6rec.cli import bar, err, guard
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import prepared
 from m6rec.evaluate import Questions, ask_all, check_leaks, fit_links, ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
@@ -26,7 +27,6 @@ from m6rec.foundation.states import StateCache
 from m6rec.report import Claim, Curve, Report, Table
 from m6rec.tasks.task import named, texts
 from m6rec.text.links import Links
-from m6rec.text.log import TEST, TRAIN, VALID
 from m6rec.train import History, TrainConfig, tune
 from m6rec.tuned import Tuned, TunedConfig
 

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec import baselines
+from m6rec.data import leakage
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
 from m6rec.foundation.generate import Sampling
@@ -37,11 +39,9 @@ from m6rec.report import Table
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
-from m6rec.text import leaks
 from m6rec.text.batch import Row
 from m6rec.text.links import MAX_LIKES, NEW_EVERY, Links, sparse_rows
 from m6rec.text.links import fit as link
-from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS, Past
 from m6rec.tuned import Progress
 from m6rec.types import Draft, Event
@@ -115,10 +115,10 @@ def draft_all(task: TextTask, split: Split, domain: Domain) -> dict[int, list[Dr
     """Walks the log once and drafts the texts of every event: by part, each before its event.
 
     Raises:
-        DataError: A part has no draft, or the split leaks (``text.leaks``).
+        DataError: A part has no draft, or the split leaks (``data.leakage``).
     """
     log = split.log
-    leaks.check(split, allowed=leaks.PROTOCOL)
+    leakage.check(split, allowed=leakage.PROTOCOL)
     every = np.ones(len(log.events), np.bool_)
     drafts = writing.lay_out(task, log.events, log.users, log.items, domain, every)
     by_part = {part: [draft for draft in drafts if split.part[draft.event] == part] for part in PARTS}
@@ -141,7 +141,7 @@ def check_leaks(split: Split, questions: Questions) -> None:
     Raises:
         DataError: A question's context reaches its own event or later ones, or an event occurs twice in the log.
     """
-    leaks.check(split, allowed=leaks.PROTOCOL)
+    leakage.check(split, allowed=leakage.PROTOCOL)
     events = split.log.events
     earlier = np.zeros(len(events), np.int64)
     counts: dict[str, int] = {}
@@ -193,7 +193,7 @@ def check_future(
     if not held_out:
         raise DataError(f"none of the {len(users)} users has an event in validation or test; name others")
     chosen = np.linspace(0, len(held_out) - 1, num_moments).astype(np.int64)
-    leaks.fail(leaks.future(log.events, lay, [held_out[at] for at in chosen]))
+    leakage.fail(leakage.future(log.events, lay, [held_out[at] for at in chosen]))
 
 
 def _told(row: Row, number: int) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m6rec.data.split import TEST, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.foundation import likelihood
@@ -24,7 +25,6 @@ from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import ANSWERS, QUESTIONS, Diary, write
-from m6rec.text.log import TEST, VALID, Split
 from m6rec.train import TrainConfig, fit
 from m6rec.tuned import UPPER_LAYERS
 from m6rec.tuning import Tuning, TuningConfig, create

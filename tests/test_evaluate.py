@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from m6rec.data.log import Log
+from m6rec.data.split import TEST, VALID, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError
 from m6rec.evaluate import (
@@ -21,7 +23,6 @@ from m6rec.evaluate import (
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
 from m6rec.text.links import NEW_EVERY, mixed
-from m6rec.text.log import TEST, VALID, Log, split_by_time
 from m6rec.types import Event, Item, User
 from m6rec.writer import WriterConfig, create
 from tests import tiny

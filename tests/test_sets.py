@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.sets import SETS, amazon_sequences, ml1m_collm, ranking_floors, retrieval_floors
+from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.errors import DataError
-from m6rec.text.log import TEST, TRAIN, VALID
 from tests.shared import shared
 
 ROW = {"his": [], "flag": -1.0, "not_cold": 1}

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from m6rec import zero_shot
+from m6rec.data.log import Log
+from m6rec.data.split import split_by_time
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError
 from m6rec.foundation import likelihood
 from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import Diary, write
-from m6rec.text.log import Log, split_by_time
 from m6rec.types import Event, Item, User
 from tests import tiny
 

@@ -19,10 +19,10 @@ from benchmarks import parts, sets
 from benchmarks.peers import FULL, QUICK, Budget, Peer, folder, rankers, retrievers
 from benchmarks.peers.search import RESULTS, told
 from benchmarks.setup import Claims, Setup, research
+from m6rec.data.split import Split
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import ask_all
 from m6rec.tasks.task import named
-from m6rec.text.log import Split
 
 
 def _budget(setup: Setup) -> Budget:

@@ -22,13 +22,13 @@ from scipy.sparse import csr_matrix
 from benchmarks.peers import networks
 from benchmarks.peers.search import Budget, Floats, Peer, Settings, Tell, measured
 from m6rec import baselines
+from m6rec.data import leakage
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import Questions, check_leaks
 from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
-from m6rec.text import leaks
 from m6rec.text.batch import Row as Question
-from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.text.past import STATISTICS
 from m6rec.types import Event, Item
 
@@ -463,7 +463,7 @@ def check_future(split: Split, domain: Domain, data: Asked, num_moments: int = 3
         return {int(n): (c.tobytes(), float(r), h.tobytes()) for n, (c, r, h) in zip(at, told, strict=True)}
 
     moments = held_out[np.linspace(0, len(held_out) - 1, num_moments).astype(np.int64)]
-    leaks.fail(leaks.future(log.events, lay, moments.tolist()))
+    leakage.fail(leakage.future(log.events, lay, moments.tolist()))
 
 
 def table(

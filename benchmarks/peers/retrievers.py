@@ -22,13 +22,13 @@ from benchmarks.peers import networks
 from benchmarks.peers.search import Budget, Floats, Peer, Settings, Tell, measured
 from benchmarks.sets import CoOccurrence
 from m6rec import baselines
+from m6rec.data import leakage
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError, ExtraError
 from m6rec.metrics import hit_rate, mrr, ndcg, ranks
 from m6rec.report import Row, Table
-from m6rec.text import leaks
 from m6rec.text.links import inverse, sparse_rows
-from m6rec.text.log import TEST, TRAIN, VALID, Split
 from m6rec.types import Event, Item
 
 Ints = NDArray[np.int64]
@@ -341,7 +341,7 @@ def retrieval(
     Raises:
         DataError: The split leaks, or a question knows what comes after it.
     """
-    leaks.check(split, allowed=leaks.PROTOCOL)
+    leakage.check(split, allowed=leakage.PROTOCOL)
     check_future(split, domain)
     known, valid, last, test = ask(split, domain, refit=refit)
     num_items = len(known.items)
@@ -381,7 +381,7 @@ def check_future(split: Split, domain: Domain, num_moments: int = 2) -> None:
         return {at: (liked.tobytes(), met.tobytes()) for part in drafts.values() for at, _, liked, met, _ in part}
 
     moments = held_out[np.linspace(0, len(held_out) - 1, num_moments).astype(np.int64)]
-    leaks.fail(leaks.future(split.log.events, lay, moments.tolist()))
+    leakage.fail(leakage.future(split.log.events, lay, moments.tolist()))
 
 
 def tables(

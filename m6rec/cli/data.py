@@ -44,9 +44,9 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Reads, checks and splits a log."""
+    from m6rec.data import leakage
+    from m6rec.data.split import TEST, TRAIN, VALID
     from m6rec.domains import prepared
-    from m6rec.text import leaks
-    from m6rec.text.log import TEST, TRAIN, VALID
 
     made = prepared.prepare(domain, split, out, *(files or []))
     log = made.split.log
@@ -58,6 +58,6 @@ def prepare(
         "validation": len(made.split.indices(VALID)),
         "test": len(made.split.indices(TEST)),
         "dropped": dict(log.dropped),
-        "leaks": {leak.name: leak.count for leak in leaks.find(made.split)},
+        "leaks": {leak.name: leak.count for leak in leakage.find(made.split)},
     }
     say(facts, as_json, "\n".join(f"{name:10} {value}" for name, value in facts.items()))

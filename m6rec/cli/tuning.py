@@ -39,12 +39,12 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Tunes a task on a prepared log; resumes where it was interrupted."""
+    from m6rec.data.split import TRAIN, VALID
     from m6rec.domains import prepared
     from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_links
     from m6rec.foundation.checkpoint import load
     from m6rec.tasks import writing
     from m6rec.tasks.task import named
-    from m6rec.text.log import TRAIN, VALID
     from m6rec.train import TrainConfig, tune_texts
     from m6rec.train import tune as train
     from m6rec.tuned import TunedConfig, create
@@ -143,8 +143,8 @@ def evaluate(
 
 def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
     """What ``evaluate`` says of tasks that score or embed."""
+    from m6rec.data.split import TEST
     from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
-    from m6rec.text.log import TEST
     from m6rec.tuned import load as load_tuned
 
     first = load_tuned(runs[0], foundation, store=assets.home() / "states", exit_after=exit_after)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
 from m6rec.domains.reviews import Record, read_reviews
-from m6rec.text.log import Log
 from m6rec.text.verbalise import cost, quote, stars
 from m6rec.types import Item
 
@@ -55,7 +55,5 @@ def _item(item: Item) -> str:
 
 DOMAIN = Domain(
     name="amazon", noun="product", assets=(), load=_load, item=_item, user=lambda user: "",
-    rating=stars,
-    happened="bought {}",
-    values=(1, 5),
+    rating=stars, happened="bought {}", values=(1, 5),
 )  # fmt: skip

@@ -3,19 +3,18 @@
 A value of 1 to 10 is a rating; 0, a book that was had but not rated, counts as a like.
 """
 
-import math
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.log import Log
+from m6rec.data.read import read
+from m6rec.data.schema import Columns
 from m6rec.domains.domain import Domain
-from m6rec.text.log import Columns, Log, read
 from m6rec.text.verbalise import age, quote
 from m6rec.types import Feedback, Item, User
-
-_DEGREES = ((9, "loved {}"), (7, "liked {}"), (5, "was lukewarm about {}"), (-math.inf, "disliked {}"))
 
 
 def _load(folder: Path) -> Log:
@@ -49,20 +48,12 @@ def _user(user: User) -> str:
 
 
 def _rating(value: float) -> Feedback:
-    if value == 0:
-        return Feedback(True, 0.75, "read {}")
-    words = next(words for start, words in _DEGREES if value >= start)
-    return Feedback(value >= 7, min(max((value - 1) / 9, 0.0), 1.0), words)
+    degrees = ((9, "loved {}"), (7, "liked {}"), (5, "was lukewarm about {}"), (1, "disliked {}"))
+    words = next((words for start, words in degrees if value >= start), "read {}")
+    return Feedback(value == 0 or value >= 7, (value - 1) / 9 if value else 0.75, words)
 
 
 DOMAIN = Domain(
-    name="books",
-    noun="book",
-    assets=("book-crossing",),
-    load=_load,
-    item=_item,
-    user=_user,
-    rating=_rating,
-    happened="read {}",
-    values=(0, 10),
-)
+    name="books", noun="book", assets=("book-crossing",), load=_load, item=_item, user=_user, rating=_rating,
+    happened="read {}", values=(0, 10),
+)  # fmt: skip

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from m6rec import assets
 from m6rec.data.feedback import KINDS, Rule
+from m6rec.data.log import Log
 from m6rec.errors import ConfigError
-from m6rec.text.log import Log
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Feedback, Item, User
 

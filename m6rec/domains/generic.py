@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from m6rec.data.feedback import Rule
+from m6rec.data.read import read
 from m6rec.domains.domain import Domain
-from m6rec.text.log import read
 from m6rec.text.verbalise import age, cost, names, quote
 from m6rec.types import Item, User, Value
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.lines import table
 from m6rec.errors import DataError
-from m6rec.text.lines import table
 
 Tables = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]
 AGES = {

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.lines import table
+from m6rec.data.log import Log, without_repeats
+from m6rec.data.read import read
 from m6rec.domains.domain import Domain
-from m6rec.text.lines import table
-from m6rec.text.log import Log, read, without_repeats
 from m6rec.text.verbalise import choice, quote
 from m6rec.types import Item
 
@@ -29,12 +30,11 @@ def _load(*folders: Path) -> Log:
     behaviours = [rows.with_columns(moment, start=moment.min() - 1) for rows in behaviours]
     # A later file repeats in a user's history what an earlier one showed them.
     first = pl.concat(behaviours).unique("user", keep="first", maintain_order=True)
-    before = first.select("user", time="start", item=pl.col("history").str.split(" "), value=pl.lit("1")).explode(
-        "item"
-    )
+    before = first.select("user", time="start", item=pl.col("history").str.split(" "), value=pl.lit("1"))
+    before = before.explode("item").filter(pl.col("item") != "")
     shown = pl.concat(behaviours).select("user", "time", pl.col("shown").str.split(" ")).explode("shown")
     shown = shown.select("user", "time", item=pl.col("shown").str.head(-2), value=pl.col("shown").str.tail(1))
-    return without_repeats(read(pl.concat([before.filter(pl.col("item") != ""), shown]), news))
+    return without_repeats(read(pl.concat([before, shown]), news))
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
@@ -55,7 +55,5 @@ def _item(item: Item) -> str:
 
 DOMAIN = Domain(
     name="mind", noun="article", assets=(), load=_load, item=_item, user=lambda user: "",
-    rating=choice("clicked", "skipped"),
-    happened="clicked {}",
-    values=(0, 1),
+    rating=choice("clicked", "skipped"), happened="clicked {}", values=(0, 1),
 )  # fmt: skip

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.log import Log
+from m6rec.data.read import read
+from m6rec.data.schema import Columns
 from m6rec.domains.domain import Domain
 from m6rec.domains.grouplens import tables, title_and_year
-from m6rec.text.log import Columns, Log, read
 from m6rec.text.verbalise import age, names, quote, stars
 from m6rec.types import Item, User
 

@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from m6rec.data.log import Log
+from m6rec.data.read import read
+from m6rec.data.schema import Columns
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
-from m6rec.text.log import TEST, TRAIN, VALID, Columns, Log, Split, read
 from m6rec.text.opinions import Statement
 from m6rec.text.verbalise import stars
 
@@ -48,13 +51,9 @@ def _reviews(path: Path) -> pl.DataFrame:
 
 
 DOMAIN = Domain(
-    name="peter",
-    noun="item",
-    assets=(),
+    name="peter", noun="item", assets=(),
     load=lambda path: read(_reviews(path).drop("aspect", "opinion", "score"), columns=_COLUMNS),
     item=lambda item: "the item",
     user=lambda user: "",
-    rating=stars,
-    happened="chose {}",
-    values=(1, 5),
-)
+    rating=stars, happened="chose {}", values=(1, 5),
+)  # fmt: skip

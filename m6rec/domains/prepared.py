@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from m6rec.data import dataset
+from m6rec.data.log import Log
+from m6rec.data.split import Split, leave_one_out, split_by_item, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError
-from m6rec.text import log as logs
-from m6rec.text.log import Log, Split
 
 SPLITS: Mapping[str, Callable[[Log], Split]] = {
-    "time": logs.split_by_time,
-    "leave-one-out": logs.leave_one_out,
-    "item": logs.split_by_item,
+    "time": split_by_time,
+    "leave-one-out": leave_one_out,
+    "item": split_by_item,
 }
 CARD = "prepared.json"
 
@@ -42,7 +43,7 @@ def prepare(name: str, split: str, folder: Path, *files: Path) -> Prepared:
     domain = domains.named(name)
     log = domains.load(domain, *files)
     made = SPLITS[split](log)
-    logs.save(log, folder)
+    dataset.save(log, folder)
     (folder / CARD).write_text(json.dumps({"domain": name, "split": split}) + "\n")
     return Prepared(domain_name=name, domain=domain, split=made)
 
@@ -56,4 +57,4 @@ def load(folder: Path) -> Prepared:
         raise AssetError(
             f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
         ) from error
-    return Prepared(domain_name=name, domain=domains.named(name), split=split(logs.load(folder)))
+    return Prepared(domain_name=name, domain=domains.named(name), split=split(dataset.load(folder)))

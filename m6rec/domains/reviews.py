@@ -7,8 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from m6rec.text.lines import Schema, table
-from m6rec.text.log import LONGEST_TEXT, LONGEST_TITLE, Log, read, without_repeats
+from m6rec.data.lines import Schema, table
+from m6rec.data.log import Log, without_repeats
+from m6rec.data.read import read
+from m6rec.data.schema import LONGEST_TEXT, LONGEST_TITLE
 
 Record = Mapping[str, Any]
 _EVENT: Schema = {"user": pl.String, "item": pl.String, "time": pl.String, "value": pl.Float64, "text": pl.String}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
 from m6rec.domains.reviews import Record, read_reviews
-from m6rec.text.log import Log
 from m6rec.text.verbalise import choice, cost, names, quote
 from m6rec.types import Item
 

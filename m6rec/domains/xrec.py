@@ -9,9 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.log import Log
+from m6rec.data.read import read
+from m6rec.data.schema import Columns
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
-from m6rec.text.log import Columns, Log, read
 from m6rec.text.verbalise import choice, quote
 
 _FIELDS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
+from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
 from m6rec.domains.reviews import Record, read_reviews
-from m6rec.text.log import Log
 from m6rec.text.verbalise import names, quote, stars
 from m6rec.types import Item
 

@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from m6rec.data.log import Log
+from m6rec.data.split import TRAIN, VALID
 from m6rec.domains.domain import Domain
 from m6rec.edge.card import describe
 from m6rec.edge.distillation import distil
@@ -41,7 +43,6 @@ from m6rec.tasks.task import Task
 from m6rec.tasks.task import texts as texts_in
 from m6rec.text import prefixes
 from m6rec.text.batch import Batch, Row, pack, pad, size
-from m6rec.text.log import TRAIN, VALID, Log
 from m6rec.text.past import without_neighbours
 from m6rec.text.vocabulary import trim
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit

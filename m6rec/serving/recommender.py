@@ -15,6 +15,7 @@ from typing import Concatenate, ParamSpec, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.states import StateCache
 from m6rec.serving import chatting, explaining
@@ -47,7 +48,6 @@ from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.text.batch import Row
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.links import fused
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
 from m6rec.text.verbalise import quote

@@ -1,1 +1,1 @@
-"""From files to words: the log of behaviours, the wording of numbers, tokens and batches."""
+"""Words: the wording of numbers, tokens and batches."""

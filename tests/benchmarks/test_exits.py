@@ -19,10 +19,10 @@ from benchmarks.exits import (
     left_after,
     told,
 )
+from m6rec.data.split import TEST, VALID
 from m6rec.edge import shrink
 from m6rec.edge.card import fidelity
 from m6rec.report import Row
-from m6rec.text.log import TEST, VALID
 from tests import pocket
 from tests.edge import test_shrink
 

@@ -12,11 +12,13 @@ from benchmarks.peers import Budget, Peer, rankers, ranking, retrieval, retrieve
 from benchmarks.sets import LIKES, PURCHASES
 from m6rec import baselines
 from m6rec.baselines import EASE
+from m6rec.data.read import read
+from m6rec.data.schema import Columns
+from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out
 from m6rec.errors import DataError
 from m6rec.evaluate import ask_all
 from m6rec.metrics import auc
 from m6rec.tasks.task import named
-from m6rec.text.log import TEST, TRAIN, VALID, Columns, Split, leave_one_out, read
 
 SMALL = Budget(trials=2, seconds=60, passes=2, seeds=(0, 1))
 NUM_USERS, NUM_ITEMS, EACH = 48, 16, 12

@@ -6,8 +6,9 @@ import torch
 
 from benchmarks import pretraining
 from benchmarks.pretraining import ANSWER, BEHAVIOURS, BLANK
+from m6rec.data.read import read
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.movielens import DOMAIN
-from m6rec.text.log import TEST, TRAIN, VALID, Split, read
 from m6rec.train import TrainConfig, fit
 from tests import tiny
 

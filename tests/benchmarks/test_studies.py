@@ -9,9 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.evidence import OURS, by_count
 from benchmarks.latency import flop, upper_products
 from benchmarks.samples import Cells, corrected, correction
+from m6rec.data.read import read
+from m6rec.data.split import TEST, TRAIN, Split
 from m6rec.foundation.model import Turn
 from m6rec.metrics import auc, hit_rate
-from m6rec.text.log import TEST, TRAIN, Split, read
 from tests import tiny
 
 

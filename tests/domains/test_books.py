@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from m6rec.data.log import Log
 from m6rec.domains.books import DOMAIN
-from m6rec.text.log import Log
 from m6rec.types import Event
 
 IMAGES = ";".join(['"http://images"'] * 3)

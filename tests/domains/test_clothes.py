@@ -3,8 +3,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from m6rec.data.log import Log
 from m6rec.domains.clothes import DOMAIN
-from m6rec.text.log import Log
 
 REVIEWS = {
     "Clothing ID": [767, 1080, 767, 5],

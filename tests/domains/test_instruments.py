@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from m6rec.data.schema import LONGEST_TEXT
 from m6rec.domains.instruments import DOMAIN
 from m6rec.errors import DataError
-from m6rec.text.log import LONGEST_TEXT
 from m6rec.types import Event
 from tests.shared import shared
 

@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 
 from m6rec import assets
+from m6rec.data.log import Log
+from m6rec.data.split import split_by_time
 from m6rec.domains import domain as domains
 from m6rec.domains.movielens import DOMAIN
 from m6rec.errors import DataError
-from m6rec.text.log import Log, split_by_time
 from m6rec.types import Event, Item, User
 
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from m6rec import device, tuned
+from m6rec.data.log import Log
+from m6rec.data.split import TRAIN, VALID
 from m6rec.device import Device
 from m6rec.edge import export, shrink
 from m6rec.edge.recipe import Recipe
 from m6rec.errors import ConfigError
 from m6rec.foundation import checkpoint
 from m6rec.foundation.states import StateCache
-from m6rec.text.log import TRAIN, VALID, Log
 from tests import pocket
 
 LOG = Log(tuple(pocket.LOG), pocket.ITEMS, pocket.USERS)

@@ -13,7 +13,7 @@ import m6rec
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(m6rec.__file__).parent
-LIGHT = ("types", "errors", "metrics", "assets", "text", "domains", "tasks", "device")
+LIGHT = ("types", "errors", "metrics", "assets", "data", "text", "domains", "tasks", "device")
 HEAVY = ("torch", "transformers", "tensorboard", "faiss", "m6rec.foundation", "m6rec.tuning")
 
 

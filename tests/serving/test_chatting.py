@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from m6rec.data.log import Log
 from m6rec.serving import chatting
 from m6rec.serving.backend import Chat, Reply
 from m6rec.serving.batching import Batcher, Kind
@@ -8,7 +9,6 @@ from m6rec.serving.recommender import Recommender
 from m6rec.tasks import chat as words
 from m6rec.tasks.chat import Message, Session
 from m6rec.text.lexicon import Lexicon
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.tuned import TunedConfig, create

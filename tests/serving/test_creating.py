@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.serving import creating
@@ -10,7 +11,6 @@ from m6rec.serving.backend import Brief
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.writers import Writers
 from m6rec.tasks import design
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
 from m6rec.tuned import TunedConfig

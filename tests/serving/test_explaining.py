@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.foundation.generate import Engine, Generated
 from m6rec.serving import explaining
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.writers import Writers
 from m6rec.tasks import explain as reasons
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.tuned import TunedConfig, create
 from m6rec.types import Event, Item, User

@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 
+from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, StoreError, UnknownError
 from m6rec.serving.backend import Filters, Request
@@ -11,7 +12,6 @@ from m6rec.serving.histories import LmdbHistories
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.task import ask
 from m6rec.text.links import fit
-from m6rec.text.log import Log
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned, TunedConfig, create
 from m6rec.types import Event, Item, User

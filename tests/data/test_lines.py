@@ -4,9 +4,9 @@ import gzip
 import polars as pl
 import pytest
 
+from m6rec.data import lines
+from m6rec.data.lines import record, table
 from m6rec.errors import DataError
-from m6rec.text import lines
-from m6rec.text.lines import record, table
 
 SCHEMA = {"name": pl.String, "size": pl.Int64}
 

@@ -1,4 +1,4 @@
-"""A log of behaviours: read from any table, validated, sorted, split, saved.
+"""Any table → checked columns → a log.
 
 A log is read from one table of events and, where there are, tables of items and users. Every row is checked;
 what is wrong stops the reading with the row and column named, or is dropped and counted.
@@ -6,34 +6,20 @@ what is wrong stops the reading with the row and column named, or is dropped and
 
 import datetime
 import difflib
-import json
-import shutil
-import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from m6rec.data.log import Log
+from m6rec.data.schema import LONGEST_TEXT, LONGEST_TITLE, Columns
 from m6rec.errors import ConfigError, DataError
 from m6rec.types import Event, Item, User, Value
 
-LONGEST_TITLE = 2_000
-"""Characters in a title, category or id; longer ones are a mistake in the table."""
-LONGEST_TEXT = 20_000
-"""Characters in what a user wrote."""
+_COLUMNS = Columns()
 _LATEST = 32_503_680_000  # the year 3000; milliseconds since 1970 land beyond it
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_CARD = "log.json"
-_REPEATS = "events: an earlier one has the same user, item and time"
-_Schema = dict[str, pl.DataType | type[pl.DataType]]
-_EVENT: _Schema = {"user": pl.String, "item": pl.String, "time": pl.Int64, "value": pl.Float64, "text": pl.String}
-_ITEM: _Schema = {"id": pl.String, "title": pl.String, "categories": pl.List(pl.String), "details": pl.String}
-_USER: _Schema = {"id": pl.String, "details": pl.String}
-TRAIN, VALID, TEST = 0, 1, 2
 
 
 class ArrowTable(Protocol):
@@ -46,77 +32,12 @@ Table = str | Path | pl.DataFrame | pl.LazyFrame | ArrowTable
 """A file (.parquet, .csv, .tsv) or a table in memory (Polars, pandas, pyarrow, a DuckDB relation)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Which columns of the tables hold what.
-
-    Attributes:
-        user: Id of the user (events, users).
-        item: Id of the item (events, items); where events have none, the title is the id.
-        time: Seconds since 1970, or a date and time (UTC if it names no zone); None for a log without time.
-        value: Strength of an event; may be absent, then 1.0.
-        text: What the user wrote; may be absent or empty.
-        title: Title of the item (items, or events where there is no table of items).
-        category: A list, or one string that ``category_separator`` divides; may be absent or empty.
-        category_separator: What divides the categories of an item within a string.
-
-    Further columns of items and users become their details.
-    """
-
-    user: str = "user"
-    item: str = "item"
-    time: str | None = "time"
-    value: str = "value"
-    text: str = "text"
-    title: str = "title"
-    category: str = "category"
-    category_separator: str = "|"
-
-
-@dataclass(frozen=True, repr=False)
-class Log:
-    """Behaviours in the order of time, over items and users.
-
-    Attributes:
-        events: Sorted by time; events of one time keep the order of the file.
-        items: By id, in the order of the table; also those without events.
-        users: By id.
-        dropped: What was left out when reading, by reason.
-    """
-
-    events: tuple[Event, ...]
-    items: Mapping[str, Item]
-    users: Mapping[str, User]
-    dropped: Mapping[str, int] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        counts = f"{len(self.events)} events, {len(self.items)} items, {len(self.users)} users"
-        return f"Log({counts}, {sum(self.dropped.values())} dropped)"
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """A log with each event in the training, validation or test part.
-
-    Attributes:
-        log: The log.
-        part: ``TRAIN``, ``VALID`` or ``TEST`` for each event; uint8, shape (events,).
-    """
-
-    log: Log
-    part: NDArray[np.uint8]
-
-    def indices(self, part: int) -> NDArray[np.int64]:
-        """Positions in ``log.events`` of one part, ascending."""
-        return np.flatnonzero(self.part == part)
-
-
 def read(
     events: Table,
     items: Table | None = None,
     users: Table | None = None,
     *,
-    columns: Columns = Columns(),
+    columns: Columns = _COLUMNS,
     on_error: Literal["raise", "drop"] = "raise",
     require_sorted: bool = False,
 ) -> Log:
@@ -380,134 +301,6 @@ class _Rows:
         key = f"{self.name}: {column} {reason.split(';')[0]}"
         self.dropped[key] = self.dropped.get(key, 0) + found.height
         self.frame = self.frame.filter(~bad)
-
-
-def without_repeats(log: Log) -> Log:
-    """The log with the first event only of each user, item and time; the others are counted in ``dropped``."""
-    first = {(event.user, event.item, event.time): event for event in reversed(log.events)}
-    kept = tuple(event for event in log.events if first[event.user, event.item, event.time] is event)
-    repeats = len(log.events) - len(kept)
-    return replace(log, events=kept, dropped={**log.dropped, _REPEATS: repeats}) if repeats else log
-
-
-def split_by_time(log: Log, *, valid: float = 0.1, test: float = 0.1) -> Split:
-    """Splits at two moments for everyone: the last events are the test part, those before it the validation part.
-
-    The parts are cut by position in the log, so their sizes are exact.
-
-    Raises:
-        ConfigError: The fractions aren't in [0, 1) or sum to 1 or more, or the log has no time.
-    """
-    train_size, test_start = _cuts(len(log.events), valid, test)
-    if log.events and not log.events[-1].time:
-        raise ConfigError("The log has no time to split by; use split_by_item or leave_one_out.")
-    part = np.full(len(log.events), TRAIN, np.uint8)
-    part[train_size:] = VALID
-    part[test_start:] = TEST
-    return Split(log, part)
-
-
-def split_by_item(log: Log, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Split:
-    """Splits at random by item: all events of an item are in one part.
-
-    Args:
-        log: The log.
-        valid: Fraction of the items in the validation part.
-        test: Fraction of the items in the test part.
-        seed: Picks the items.
-
-    Raises:
-        ConfigError: The fractions aren't in [0, 1) or sum to 1 or more.
-    """
-    train_size, test_start = _cuts(len(log.items), valid, test)
-    shuffled = np.random.default_rng(seed).permutation(len(log.items))
-    part_of_item = np.full(len(log.items), TRAIN, np.uint8)
-    part_of_item[shuffled[train_size:]] = VALID
-    part_of_item[shuffled[test_start:]] = TEST
-    part = dict(zip(log.items, part_of_item.tolist(), strict=True))
-    return Split(log, np.array([part[event.item] for event in log.events], np.uint8))
-
-
-def leave_one_out(log: Log) -> Split:
-    """Each user's last event is for the test, the last but one for validation; users of one or two only train."""
-    positions: dict[str, list[int]] = {}
-    for position, event in enumerate(log.events):
-        positions.setdefault(event.user, []).append(position)
-    part = np.full(len(log.events), TRAIN, np.uint8)
-    for own in positions.values():
-        if len(own) >= 3:
-            part[own[-2]], part[own[-1]] = VALID, TEST
-    return Split(log, part)
-
-
-def _cuts(size: int, valid: float, test: float) -> tuple[int, int]:
-    """Where validation and test start among ``size`` things."""
-    if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
-        raise ConfigError(f"valid={valid} and test={test} have to be fractions from 0 that sum to less than 1.")
-    test_start = size - round(size * test)
-    return test_start - round(size * valid), test_start
-
-
-def save(log: Log, folder: str | Path) -> None:
-    """Writes a log to a folder of Parquet files that ``load`` reads back exactly.
-
-    The folder appears, or replaces the log that was there, only when it is complete.
-
-    Raises:
-        DataError: The folder holds something that isn't a log.
-    """
-    folder = Path(folder)
-    if folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} holds something else than a log; give a new folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    fresh.mkdir()
-    try:
-        for name, rows, schema in (
-            ("events", log.events, _EVENT),
-            ("items", log.items.values(), _ITEM),
-            ("users", log.users.values(), _USER),
-        ):
-            columns = {column: [getattr(row, column) for row in rows] for column in schema}
-            if "details" in columns:  # a mapping of its own for each row: JSON keeps its types and order
-                columns["details"] = [json.dumps(dict(details), ensure_ascii=False) for details in columns["details"]]
-            pl.DataFrame(columns, schema=schema).write_parquet(fresh / f"{name}.parquet")
-        (fresh / _CARD).write_text(json.dumps({"dropped": dict(log.dropped)}, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            old = fresh.with_name(fresh.name + ".old")
-            folder.replace(old)
-            fresh.replace(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.replace(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def load(folder: str | Path) -> Log:
-    """Reads a log that ``save`` wrote.
-
-    Raises:
-        DataError: The folder isn't a saved log, or is damaged.
-    """
-    folder = Path(folder)
-    try:
-        card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        events, items, users = (
-            pl.read_parquet(folder / f"{name}.parquet", columns=list(schema))
-            for name, schema in (("events", _EVENT), ("items", _ITEM), ("users", _USER))
-        )
-        return Log(
-            events=tuple(map(Event, *events.to_dict(as_series=False).values())),
-            items={
-                key: Item(key, title, tuple(categories), json.loads(details))
-                for key, title, categories, details in items.iter_rows()
-            },
-            users={key: User(key, json.loads(details)) for key, details in users.iter_rows()},
-            dropped=card["dropped"],
-        )
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{folder} is not a saved log or is damaged ({error}); write it again.") from error
 
 
 def _frame(name: str, table: Table) -> pl.DataFrame:

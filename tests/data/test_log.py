@@ -10,21 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m6rec.data.dataset import load, save
+from m6rec.data.log import Log, without_repeats
+from m6rec.data.read import read
+from m6rec.data.schema import Columns
+from m6rec.data.split import TEST, TRAIN, VALID, leave_one_out, split_by_item, split_by_time
 from m6rec.errors import ConfigError, DataError
-from m6rec.text.log import (
-    TEST,
-    TRAIN,
-    VALID,
-    Columns,
-    Log,
-    leave_one_out,
-    load,
-    read,
-    save,
-    split_by_item,
-    split_by_time,
-    without_repeats,
-)
 from m6rec.types import Event, Item, User
 
 EVENTS = {"user": [1, 2, 1], "item": ["b", "a", "a"], "time": [30, 10, 20], "value": [5, 1, 4.5]}

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from m6rec.data.split import TRAIN, Split
 from m6rec.errors import DataError
-from m6rec.text.log import TRAIN, Split
 from m6rec.types import Event
 
 REPEATED = "repeated events"

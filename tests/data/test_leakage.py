@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m6rec.data import leakage
+from m6rec.data.leakage import FUTURE, KNOWN, LATE, OWN_LATE, PROTOCOL, REPEATED, SAME_TIME, SHARED, check, find, future
+from m6rec.data.log import Log
+from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out, split_by_item, split_by_time
 from m6rec.errors import DataError
-from m6rec.text import leaks
-from m6rec.text.leaks import FUTURE, KNOWN, LATE, OWN_LATE, PROTOCOL, REPEATED, SAME_TIME, SHARED, check, find, future
-from m6rec.text.log import TEST, TRAIN, VALID, Log, Split, leave_one_out, split_by_item, split_by_time
 from m6rec.types import Event, Item, User
 
 
@@ -83,7 +84,7 @@ def test_a_layout_that_sees_what_comes_is_found(layout):
     assert leak.name == FUTURE
     assert leak.count > 0
     with pytest.raises(DataError, match=FUTURE):
-        leaks.fail([leak])
+        leakage.fail([leak])
 
 
 def test_a_layout_of_the_past_and_the_item_asked_about_is_clean():
