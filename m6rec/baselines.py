@@ -310,12 +310,18 @@ def fit_lightgbm(
             for _ in range(trials)
         ],
         fit,
-        lambda classifier: auc(labels_valid, classifier(features_valid)),
+        lambda classifier: auc(labels_valid, classifier(features_valid), undefined=0.5),
     )
 
 
 def fit_mlp(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Classifier:
-    """A two-layer perceptron on numeric features [N, F] (``sklearn.neural_network``).
+    """``fit_mlp_classes`` of two classes: from features to the probability of the second."""
+    network = fit_mlp_classes(features, labels, 2, seed=seed)
+    return lambda table: network(table)[:, 1]
+
+
+def fit_mlp_classes(features: ArrayLike, labels: ArrayLike, num_classes: int, *, seed: int = 0) -> Classifier:
+    """A two-layer perceptron on numeric features [N, F] (``sklearn.neural_network``), to probabilities [N, C].
 
     It is what our own model would be without its language model: as many hidden units as ``tuning.signals`` has.
 
@@ -332,7 +338,13 @@ def fit_mlp(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Classif
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that eight passes are no convergence is meant
         network.fit(np.asarray(features), np.asarray(labels))
-    return lambda table: np.asarray(network.predict_proba(np.asarray(table))[:, 1], dtype=np.float64)
+
+    def probabilities(table: ArrayLike) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = np.zeros((len(np.asarray(table)), num_classes))
+        found[:, np.asarray(network[-1].classes_, np.int64)] = network.predict_proba(np.asarray(table))
+        return found
+
+    return probabilities
 
 
 def _best_of(

@@ -21,7 +21,15 @@ from m6rec import assets, report, tuned, zero_shot
 from m6rec.cli import bar, err, guard
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import prepared
-from m6rec.evaluate import Questions, ask_all, check_leaks, fit_links, ranking_table, retrieval_tables
+from m6rec.evaluate import (
+    Questions,
+    ask_all,
+    check_leaks,
+    fit_links,
+    ranking_table,
+    retrieval_tables,
+    seen_before,
+)
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.foundation.states import StateCache
 from m6rec.report import Claim, Curve, Report, Table
@@ -100,6 +108,7 @@ def demo(
                     items,
                     replace(training, seed=seed),
                     folder=out / name,
+                    seen=seen_before(made.split, made.domain, questions, VALID) if one.task.ask else None,
                     progress=update,
                 )
             results.append((one, history))

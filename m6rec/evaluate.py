@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 
 from m6rec import baselines
 from m6rec.data import leakage
+from m6rec.data.examples import moments, num_known, repeats
+from m6rec.data.negatives import Negatives
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
 from m6rec.foundation.generate import Sampling
 from m6rec.metrics import (
     auc,
+    base_rates,
     bootstrap_difference,
     calibration_error,
+    cross_entropy,
     gauc,
     hit_rate,
     log_loss,
@@ -65,10 +69,12 @@ class Questions:
     Attributes:
         rows: The rows of each part, TRAIN, VALID and TEST.
         past: Everything, for use after the last event.
+        negatives: How negatives were drawn; None where the log has its own.
     """
 
     rows: Mapping[int, list[Row]]
     past: Past
+    negatives: Negatives | None = None
 
     def answers(self, part: int) -> Ints:
         """Classes or item numbers, in the order in which scores come."""
@@ -77,6 +83,10 @@ class Questions:
     def events(self, part: int) -> Ints:
         """Positions in the log, in the same order."""
         return np.concatenate([row.events for row in self.rows[part]])
+
+    def items(self, part: int) -> Ints:
+        """Positions of the candidates in the catalogue, in the same order."""
+        return np.concatenate([row.items for row in self.rows[part]])
 
     def signals(self, part: int) -> NDArray[np.float32]:
         """float32 [Q, len(STATISTICS)], in the same order."""
@@ -102,13 +112,43 @@ def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
     """
     log = split.log
     every = np.ones(len(log.events), np.bool_)
-    rows, past = lay_out(task, log.events, dict(log.users), dict(log.items), domain, every)
+    negatives = negatives_of(task, split, domain)
+    rows, past = lay_out(task, log.events, log.users, log.items, domain, every, negatives)
+    # A service recommends what a user hasn't met, so retrieval is measured on that; it learns from repeats as well.
+    repeated = np.isin(np.arange(len(log.events)), [*repeats(log.events)] if task.readout == "embed" else [])
     by_part: dict[int, list[Row]] = {}
     for part in PARTS:
-        kept = [(row, split.part[row.events] == part) for row in rows]
+        chosen = (split.part == part) & ~(repeated & (part != TRAIN))
+        kept = [(row, chosen[row.events]) for row in rows]
         by_part[part] = [row.only(keep) for row, keep in kept if keep.any()]
     _require_all(task.name, by_part)
-    return Questions(by_part, past)
+    return Questions(by_part, past, negatives)
+
+
+def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
+    """How negatives are drawn for a task in a log: as the task says where the training part has only positive events.
+
+    Raises:
+        DataError: The training part has no positive event.
+    """
+    if task.readout != "score" or task.num_classes != 2:
+        return None
+    events = [split.log.events[at] for at in split.indices(TRAIN)]
+    answers = [task.answer(event, domain) if event.item else None for event in events]
+    found = set(answers)
+    if 1 not in found:
+        raise DataError(
+            f"the training part has no event that {task.name!r} takes as positive, so there is nothing to learn; say "
+            "what is positive (m6rec prepare … --positive 'value>=4', or --implicit)"
+        )
+    if 0 in found:
+        return None
+    shown = {(event.user, event.impression) for event, answer in zip(events, answers, strict=True) if answer == 1}
+    beside = (
+        answer is None and event.impression and (event.user, event.impression) in shown
+        for event, answer in zip(events, answers, strict=True)
+    )
+    return Negatives(source="impression") if any(beside) else task.negatives
 
 
 def draft_all(task: TextTask, split: Split, domain: Domain) -> dict[int, list[Draft]]:
@@ -135,6 +175,11 @@ def _require_all(task: str, by_part: Mapping[int, Sequence[object]]) -> None:
             )
 
 
+def seen_before(split: Split, domain: Domain, questions: Questions, part: int) -> csr_matrix:
+    """What the user of each question has met by then, [questions, items]; retrieval leaves it out."""
+    return _histories(split, domain, questions.events(part))[1]
+
+
 def check_leaks(split: Split, questions: Questions) -> None:
     """Fails where a question could know its answer.
 
@@ -142,12 +187,7 @@ def check_leaks(split: Split, questions: Questions) -> None:
         DataError: A question's context reaches its own event or later ones, or an event occurs twice in the log.
     """
     leakage.check(split, allowed=leakage.PROTOCOL)
-    events = split.log.events
-    earlier = np.zeros(len(events), np.int64)
-    counts: dict[str, int] = {}
-    for position, event in enumerate(events):
-        earlier[position] = counts.get(event.user, 0)
-        counts[event.user] = earlier[position] + 1
+    earlier = np.array(num_known(split.log.events))
     for rows in questions.rows.values():
         for row in rows:
             behaviours = np.array([0, *np.cumsum([segment.slot == "history" for segment in row.context])])
@@ -182,7 +222,7 @@ def check_future(
     def lay(events: Sequence[Event]) -> dict[int, object]:
         cut = Split(replace(log, events=tuple(events)), split.part[: len(events)])
         wanted = np.array([event.user in users for event in events])
-        rows, _ = lay_out(task, events, dict(log.users), dict(log.items), domain, wanted)
+        rows, _ = lay_out(task, events, log.users, log.items, domain, wanted)
         told = {int(row.events[n]): _told(row, n) for row in rows for n in range(len(row.events))}
         if fit is None:
             return dict(told)
@@ -250,14 +290,14 @@ def ranking_table(
         add(name, [signals[:, column[statistic]]], probabilities=False)
     fit = _likes_matrix(split, domain)
     valid, test = (_histories(split, domain, questions.events(part))[0] for part in (VALID, TEST))
-    valid_items, test_items = (_items(split, questions.events(part)) for part in (VALID, TEST))
+    valid_items, test_items = questions.items(VALID), questions.items(TEST)
     for name, factory in _RECOMMENDERS.items():
         if name == "popularity":
             continue
         progress(name)
 
         def judge(model: baselines.Recommender) -> float:
-            return auc(questions.answers(VALID), baselines.pair_scores(model, valid, valid_items))
+            return auc(questions.answers(VALID), baselines.pair_scores(model, valid, valid_items), undefined=0.5)
 
         model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
         add(name, [baselines.pair_scores(model, test, test_items)], probabilities=False)
@@ -286,9 +326,47 @@ def ranking_table(
         f"{len(labels)} test questions of {len(set(users.tolist()))} users. {trials} trials on validation for each "
         "tuned baseline; popularity and the means are kept up to date to the moment of each question. "
         f"Paired bootstrap over users, seeds averaged, against {rival}: {gap.value:+.4f} AUC, "
-        f"95 % [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}."
+        f"95 % [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}. {_of_negatives(questions)}"
     )
     return Table(title="Like-ranking", metric="AUC", rows=tuple(rows), ours=next(iter(ours)), note=note)
+
+
+def class_table(
+    questions: Questions,
+    task: Task,
+    ours: Mapping[str, Sequence[Floats]],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+) -> Table:
+    """A task of any number of classes on the test part.
+
+    Args:
+        questions: Of the task.
+        task: The task.
+        ours: Our methods' test probabilities [Q, C], one array a seed.
+        seeds: For the baseline that draws at random.
+    """
+    labels, known = questions.answers(TEST), questions.answers(TRAIN)
+    grades = np.array(task.grades or ((0.0, 1.0) if task.num_classes == 2 else ()))
+
+    def metrics(p_QC: Floats) -> dict[str, float]:
+        found = {"log loss": cross_entropy(labels, p_QC), "accuracy": float((p_QC.argmax(1) == labels).mean())}
+        if len(grades):
+            found["RMSE"] = float(np.sqrt(((p_QC @ grades - grades[labels]) ** 2).mean()))
+        return found
+
+    rows = [_row(name, [metrics(p_QC) for p_QC in by_seed]) for name, by_seed in ours.items()]
+    rates_C = base_rates(known, task.num_classes)
+    rows.append(_row("base rates", [metrics(np.broadcast_to(rates_C, (len(labels), len(rates_C))))]))
+    if task.uses_signals and len(np.unique(known)) > 1:
+        networks = [baselines.fit_mlp_classes(questions.signals(TRAIN), known, task.num_classes, seed=s) for s in seeds]
+        rows.append(_row("MLP, same statistics", [metrics(network(questions.signals(TEST))) for network in networks]))
+    note = f"{len(labels)} test questions, {task.num_classes} classes. {_of_negatives(questions)}"
+    return Table(title=f"Classes of {task.name}", metric="log loss", rows=tuple(rows), ours=next(iter(ours)), note=note)
+
+
+def _of_negatives(questions: Questions) -> str:
+    return f"Negatives: {questions.negatives.describe()}." if questions.negatives else ""
 
 
 def retrieval_tables(
@@ -335,7 +413,10 @@ def retrieval_tables(
         if not chosen.any():
             continue
         rows = [_row(name, [_retrieval_metrics(r[chosen]) for r in by_seed]) for name, by_seed in found.items()]
-        note = f"{int(chosen.sum())} liked test events, full ranking over {len(split.log.items)} items."
+        note = (
+            f"{int(chosen.sum())} positive test events whose item the user had not met before, full ranking over "
+            f"{len(split.log.items)} items."
+        )
         tables.append(
             Table(title=f"Retrieval, {title}", metric="NDCG@10", rows=tuple(rows), ours=next(iter(ours)), note=note)
         )
@@ -488,17 +569,18 @@ def _users(split: Split, positions: Ints) -> Ints:
     return np.array([numbers.setdefault(split.log.events[p].user, len(numbers)) for p in positions])
 
 
-def _items(split: Split, positions: Ints) -> Ints:
-    numbers = {item: number for number, item in enumerate(split.log.items)}
-    return np.array([numbers[split.log.events[p].item] for p in positions])
-
-
 def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
     """Who liked what in the training part, [users, items]."""
     from scipy.sparse import csr_matrix
 
-    positions = np.array([p for p in split.indices(TRAIN) if domain.positive(split.log.events[p])])
-    users, items = _users(split, positions), _items(split, positions)
+    numbers = {item: number for number, item in enumerate(split.log.items)}
+    liked = [(p, e) for p in split.indices(TRAIN) if (e := split.log.events[p]).item and domain.positive(e)]
+    if not liked:
+        raise DataError(
+            "the training part has no positive event, so nothing can be compared on it; say what is positive "
+            "(m6rec prepare … --positive 'value>=4', or --implicit)"
+        )
+    users, items = _users(split, np.array([p for p, _ in liked])), np.array([numbers[e.item] for _, e in liked])
     shape = (int(users.max()) + 1, len(split.log.items))
     matrix = csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
     matrix.data[:] = 1.0
@@ -506,18 +588,24 @@ def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
 
 
 def _before(split: Split, domain: Domain, positions: Ints) -> Iterator[tuple[int, list[int], list[int]]]:
-    """Just before each of the events, in the order of the log: (its place, items that its user liked, and met)."""
-    numbers = {item: number for number, item in enumerate(split.log.items)}
-    wanted = {int(position): place for place, position in enumerate(positions)}
+    """Just before each of the events, as the log goes: (its place, items that its user liked, and met)."""
+    events, numbers = list(split.log.events), {item: number for number, item in enumerate(split.log.items)}
+    wanted: dict[int, list[int]] = {}
+    for place, position in enumerate(positions.tolist()):
+        wanted.setdefault(position, []).append(place)
     liked: dict[str, list[int]] = {}
     seen: dict[str, list[int]] = {}
-    for position, event in enumerate(split.log.events):
-        place = wanted.get(position)
-        if place is not None:
-            yield place, liked.get(event.user, []), seen.get(event.user, [])
-        if domain.positive(event):
-            liked.setdefault(event.user, []).append(numbers[event.item])
-        seen.setdefault(event.user, []).append(numbers[event.item])
+    for moment in moments(events):
+        for position in moment.asked:
+            user = events[position].user
+            for place in wanted.get(position, ()):
+                yield place, liked.get(user, []), seen.get(user, [])
+        for event in (events[position] for position in moment.observed):
+            if not event.item:
+                continue
+            if domain.positive(event):
+                liked.setdefault(event.user, []).append(numbers[event.item])
+            seen.setdefault(event.user, []).append(numbers[event.item])
 
 
 def _pulls(split: Split, domain: Domain, positions: Ints, links: Links) -> NDArray[np.float32]:

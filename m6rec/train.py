@@ -8,22 +8,26 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from m6rec.errors import AssetError, ConfigError
-from m6rec.metrics import auc, ndcg, perplexity, ranks, uauc
+from m6rec.metrics import auc, base_rates, cross_entropy, ndcg, perplexity, ranks, uauc
 from m6rec.tasks.task import texts
-from m6rec.text.batch import Row, pack, pad, size
+from m6rec.text.batch import Batch, Row, pack, pad, regroup, size
 from m6rec.tuned import ItemBlocks, Tuned
 from m6rec.types import Draft, Item
 from m6rec.writer import Writer
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
@@ -31,6 +35,8 @@ TRAINING_TOKENS = 1_024
 """Padded tokens of one training batch, kept ones of rows: small, for many steps an epoch; a longer life is a batch."""
 RETRIEVAL_TOKENS = 1_200
 """… of one of retrieval, whose users are each other's negatives."""
+MAX_SCORES = 1 << 24
+"""Scores of questions and items that are held at once."""
 AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
 
@@ -40,6 +46,7 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the batches.
+        min_steps: Steps that a small log is trained for at least, by more epochs.
         learning_rate: The peak, after the warm-up; it falls to 2 % of itself along a cosine.
         warmup_steps: Steps of linear rise, at most a tenth of all.
         weight_decay: On matrices only, as usual.
@@ -56,6 +63,7 @@ class TrainConfig:
     """
 
     epochs: int = 3
+    min_steps: int = 0
     learning_rate: float = 2e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
@@ -100,7 +108,7 @@ class History:
 
 def fit(
     module: nn.Module,
-    batches: Sequence[BatchT],
+    batches: Sequence[BatchT] | Callable[[int], Sequence[BatchT]],
     loss: Callable[[BatchT], Tensor],
     config: TrainConfig,
     *,
@@ -113,7 +121,8 @@ def fit(
 
     Args:
         module: A tuning, or several in a ``ModuleList`` to train tasks together.
-        batches: Seen once an epoch, in an order that the seed and the epoch fix.
+        batches: Seen once an epoch, in an order that the seed and the epoch fix; or those of each epoch, by its number
+            from 0, as many in each.
         loss: Mean loss of a batch.
         config: How to train.
         judge: A validation measure, greater is better, of the averaged weights; picks the epoch that is kept.
@@ -129,17 +138,20 @@ def fit(
         ConfigError: The folder holds a checkpoint of another configuration, or the loss is no longer finite.
         AssetError: The checkpoint can't be read.
     """
-    run = _Run(module, config, len(batches), folder)
+    of_epoch = batches if callable(batches) else lambda epoch: batches
+    now = of_epoch(0)
+    run = _Run(module, config, len(now), folder)
     history = run.history
     writer = SummaryWriter(str(folder / "log"), purge_step=len(history.losses)) if folder else None
-    while run.epoch < config.epochs and not run.stopped:
-        order = np.random.default_rng([config.seed, run.epoch]).permutation(len(batches))
+    while run.epoch < run.num_epochs and not run.stopped:
+        now = of_epoch(run.epoch) if run.epoch else now
+        order = np.random.default_rng([config.seed, run.epoch]).permutation(len(now))
         while run.place < len(order):
             schedule(len(history.losses) / run.num_steps)
             numbers = order[run.place : run.place + config.accumulate]
             total = 0.0
             for number in numbers:
-                value = loss(batches[number]) / len(numbers)
+                value = loss(now[number]) / len(numbers)
                 torch.autograd.backward(value)
                 total += value.item()
             if not math.isfinite(total):
@@ -180,7 +192,8 @@ class _Run:
         self.config, self.folder = config, folder
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.per_epoch = math.ceil(num_batches / config.accumulate)
-        self.num_steps = config.epochs * self.per_epoch
+        self.num_epochs = max(config.epochs, math.ceil(config.min_steps / max(1, self.per_epoch)))
+        self.num_steps = self.num_epochs * self.per_epoch
         self.history = History()
         self.epoch = self.place = 0
         self.stopped = False
@@ -321,6 +334,7 @@ def tune(
     config: TrainConfig,
     *,
     folder: Path | None = None,
+    seen: csr_matrix | None = None,
     log_q: bool = False,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
 ) -> History:
@@ -335,6 +349,7 @@ def tune(
         items: The catalogue, in the order of the log's items.
         config: How to train.
         folder: See ``fit``; the tuning is saved there at the end.
+        seen: What each validation question's user has met, [questions, items], which retrieval is validated without.
         log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets. It is not by default:
             what is popular is left to the links.
         progress: See ``fit``.
@@ -342,8 +357,10 @@ def tune(
     Raises:
         ConfigError: Pairs of scores are asked of a task without scores; and see ``fit``.
     """
-    if config.pairwise and tuned.task.readout != "score":
-        raise ConfigError(f"pairwise is {config.pairwise}, but task {tuned.task.name!r} has no scores; leave it 0")
+    if config.pairwise and tuned.task.num_classes != 2:
+        raise ConfigError(
+            f"pairwise is {config.pairwise}, but task {tuned.task.name!r} doesn't tell two classes apart; leave it 0"
+        )
     states = tuned.cache.fetch([*texts(training), *texts(validation)])
     catalogue = None
     if tuned.task.readout == "embed":
@@ -358,17 +375,34 @@ def tune(
         tuned.tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in training])))
     training = tuned.rows(training)
     most = config.batch_tokens or (TRAINING_TOKENS if catalogue is None else RETRIEVAL_TOKENS)
-    groups = pack([size(row, states.length) for row in training], most)
-    batches = [pad([training[number] for number in group], states.places) for group in groups]
+    sizes = [size(row, states.length) for row in training]
+    groups = pack(sizes, most)
+
+    def batches(epoch: int) -> list[Batch]:
+        # Users of a batch are each other's negatives in retrieval, so they are mixed anew for each epoch.
+        of_epoch = groups if catalogue is None or not epoch else regroup(groups, sizes, seed=[config.seed, epoch])
+        return [pad([training[number] for number in group], states.places) for group in of_epoch]
+
+    labels = np.concatenate([row.answers for row in validation])
+    if catalogue is None:
+        users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
+        base_C = base_rates(np.concatenate([row.answers for row in training]), tuned.task.num_classes)
 
     def judge() -> float:
-        labels = np.concatenate([row.answers for row in validation])
         if catalogue is None:
-            scores = tuned.scores(validation)
-            users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
-            within = uauc(labels, scores, users) if config.pairwise else 0.0
-            return (1 - config.pairwise) * auc(labels, scores) + config.pairwise * within
-        return ndcg(ranks(tuned.vectors(validation) @ tuned.item_vectors(items).T, labels), 10)  # links take no part
+            return class_metric(labels, tuned.probabilities(validation), users, base_C, config.pairwise)
+        users_QE, items_IE = tuned.vectors(validation), tuned.item_vectors(items)  # links take no part
+        step = max(1, MAX_SCORES // len(items))
+        chunks = [slice(first, first + step) for first in range(0, len(labels), step)]
+        return ndcg(
+            np.concatenate(
+                [
+                    ranks(users_QE[of] @ items_IE.T, labels[of], None if seen is None else seen[of].toarray() != 0)
+                    for of in chunks
+                ]
+            ),
+            10,
+        )
 
     history = fit(
         tuned.tuning,
@@ -382,6 +416,28 @@ def tune(
     if folder is not None:
         tuned.save(folder)
     return history
+
+
+def class_metric(
+    labels: NDArray[np.int64],
+    probabilities_QC: NDArray[np.float64],
+    users: NDArray[np.int64],
+    base_C: NDArray[np.float64],
+    pairwise: float = 0.0,
+) -> float:
+    """The validation metric of a task with classes; greater is better.
+
+    Of two classes AUC, in the share ``pairwise`` UAUC; minus what the log loss is above that of the base rates, so that
+    an epoch that is worse than knowing nothing isn't kept for its order. Of more, and where validation has one class
+    only, minus the log loss.
+    """
+    loss = cross_entropy(labels, probabilities_QC)
+    if probabilities_QC.shape[1] > 2 or len(np.unique(labels)) < 2:
+        return -loss
+    scores = probabilities_QC[:, 1]
+    within = uauc(labels, scores, users) if pairwise else 0.0
+    worse = max(0.0, loss - cross_entropy(labels, np.broadcast_to(base_C, probabilities_QC.shape)))
+    return (1 - pairwise) * auc(labels, scores) + pairwise * within - (0.0 if pairwise else worse)
 
 
 def tune_texts(

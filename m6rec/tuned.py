@@ -249,8 +249,8 @@ class Tuned:
             loss = F.cross_entropy(logits_QC, answers_Q)
             if not pairwise:
                 return loss
-            score_Q = logits_QC[:, -1] - logits_QC[:, :-1].logsumexp(-1)
-            pairs = pair_loss(score_Q, answers_Q == logits_QC.shape[1] - 1, valid_BC.nonzero()[:, 0])
+            score_Q = logits_QC[:, 1] - logits_QC[:, 0]
+            pairs = pair_loss(score_Q, answers_Q == 1, valid_BC.nonzero()[:, 0])
             return loss.lerp(pairs, pairwise)
         assert items is not None
         targets_I, column_Q = torch.unique(answers_Q, return_inverse=True)
@@ -266,14 +266,35 @@ class Tuned:
         return F.cross_entropy(logits_QI.masked_fill(own_QI, -torch.inf), column_Q)
 
     def scores(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
-        """Probability of the last class ("yes") for every question, row after row.
+        """The expected grade of every question, row after row: of two classes the probability of the second ("yes").
 
         Raises:
-            ConfigError: The task compares vectors and has no scores.
+            ConfigError: The task compares vectors, or its classes have no order.
+        """
+        return self.probabilities(rows, progress) @ self._grades()
+
+    def probabilities(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
+        """Probability of each class, float64 [Q, C], one row for every question.
+
+        Raises:
+            ConfigError: The task compares vectors and has no classes.
         """
         if self.task.readout != "score":
             raise ConfigError(f"task {self.task.name!r} compares vectors; use vectors and item_vectors")
-        return self._answers(self._hidden(rows, progress)).astype(np.float64)
+        with torch.no_grad():
+            logits_QC = self.tuning.score(self._hidden(rows, progress))
+        probabilities_QC: NDArray[np.float64] = logits_QC.softmax(-1).double().cpu().numpy()
+        return probabilities_QC
+
+    def _grades(self) -> NDArray[np.float64]:
+        """What each class is worth, float64 [C]. Raises ConfigError where classes have no order."""
+        grades = self.task.grades or ((0.0, 1.0) if self.task.num_classes == 2 else ())
+        if not grades:
+            raise ConfigError(
+                f"task {self.task.name!r} has {self.task.num_classes} classes without an order, so it scores no item; "
+                "use probabilities, or give the task grades"
+            )
+        return np.array(grades)
 
     def vectors(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the users, float32 [Q, ``width``] of unit length, one for every question, row after row."""
@@ -300,8 +321,8 @@ class Tuned:
     def _answers(self, hidden_QD: Tensor) -> NDArray[np.floating]:
         """What the task makes of the hidden states of questions: scores [Q], or user vectors [Q, E]."""
         if self.task.readout == "score":
-            scores_Q: NDArray[np.float64] = self.tuning.score(hidden_QD).softmax(-1)[:, -1].double().cpu().numpy()
-            return scores_Q
+            probabilities_QC: NDArray[np.float64] = self.tuning.score(hidden_QD).softmax(-1).double().cpu().numpy()
+            return probabilities_QC @ self._grades()
         vectors_QE: NDArray[np.float32] = self.tuning.embed(hidden_QD, "user").cpu().numpy()
         return vectors_QE
 

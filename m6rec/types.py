@@ -43,7 +43,7 @@ class Event:
         user: Id of the user.
         item: Id of the item; "" where there is none, as for a search.
         time: Seconds since 1970 (UTC); 0 in logs without time.
-        value: Strength in the log's own unit: stars, a count, 0 for what was skipped; None: it happened, no more is known.
+        value: Strength in the log's own unit: stars, a count, 0 for a skip; None: it happened.
         text: What the user wrote, such as a review or a search query; may be empty.
         kind: What they did: "view", "click", "cart", "purchase", "rating", "skip", "search", …; "" if unknown.
         impression: Names what was shown together; "" if the log doesn't say.

@@ -92,7 +92,7 @@ def _diary(foundation: Foundation, split: Split, domain: Domain) -> Way:
 
     def measure(tuning: Tuning | None) -> list[float]:
         found = scores(foundation, asked, tuning)
-        return [found[position] for position in range(test, end)]
+        return [found[position] for position in sorted(found)]
 
     return Way(
         measure=measure,
@@ -150,7 +150,8 @@ def table(
     progress("reading")
     made = WAYS[way](foundation, split, domain)
     (test, end), _ = _parts(split)
-    labels = np.array([int(domain.positive(log.events[position])) for position in range(test, end)])
+    said = (domain.feedback(log.events[position]).positive for position in range(test, end))
+    labels = np.array([int(positive) for positive in said if positive is not None])
 
     def measure(tuning: Tuning | None) -> float:
         return auc(labels, np.array(made.measure(tuning)))

@@ -16,12 +16,12 @@ from torch import nn
 from m6rec import train
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
-from m6rec.metrics import auc, perplexity
+from m6rec.metrics import auc, base_rates, cross_entropy, perplexity
 from m6rec.tasks import task as tasks
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
-from m6rec.train import CHECKPOINT, TrainConfig, fit, tune, tune_texts
+from m6rec.train import CHECKPOINT, TrainConfig, class_metric, fit, tune, tune_texts
 from m6rec.tuned import TunedConfig, create, load
 from m6rec.types import Event, Item, Segment, User
 from m6rec.writer import WriterConfig
@@ -33,6 +33,28 @@ ROOT = Path(__file__).parents[1]
 GENERIC = domains.named("generic")
 ITEMS = {str(n): Item(str(n), "ab"[n % 2]) for n in range(8)}
 
+
+def sorts(num_classes, *, graded):
+    """A task whose answer stands in the item's text: one of any number of classes."""
+    return Task(
+        name=f"sorts of {num_classes}",
+        readout="score",
+        facts=lambda user, domain: (),
+        behaviour=lambda event, item, domain: Segment(item.id, "history"),
+        candidate=lambda item, domain: (Segment(f"{'abcdefg'[int(item.id) % num_classes] * 3}", "candidate"),),
+        answer=lambda event, domain: int(event.item) % num_classes,
+        num_classes=num_classes,
+        options=tuple(" abcdefg"[n + 1] for n in range(num_classes)),
+        grades=tuple(n / (num_classes - 1) for n in range(num_classes)) if graded else (),
+    )
+
+
+TWO, THREE, FIVE, THREE_GRADES = (
+    sorts(2, graded=False),
+    sorts(3, graded=False),
+    sorts(5, graded=False),
+    sorts(3, graded=True),
+)
 SIGNED = Task(
     name="signed",
     readout="score",
@@ -95,6 +117,46 @@ def test_a_checkerboard_is_learned(monkeypatch, task, method):
     assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
 
 
+@pytest.mark.parametrize("name", ["TWO", "THREE", "FIVE", "THREE_GRADES"])
+def test_a_task_of_any_number_of_classes_is_learned(monkeypatch, name):
+    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    tuned, history = tune_board(f"tests.test_train:{name}", "option-adapter", epochs=3)
+    rows = board(f"tests.test_train:{name}", 2, 20)
+    labels = np.concatenate([row.answers for row in rows])
+    probabilities = tuned.probabilities(rows)
+    assert probabilities.shape == (len(labels), tuned.task.num_classes)
+    base = base_rates(labels, tuned.task.num_classes)
+    assert cross_entropy(labels, probabilities) < 0.7 * cross_entropy(
+        labels, np.broadcast_to(base, probabilities.shape)
+    )
+    assert len(history.judgements) == 3
+    if tuned.task.grades:
+        assert np.corrcoef(tuned.scores(rows), np.array(tuned.task.grades)[labels])[0, 1] > 0.5
+    elif name != "TWO":
+        with pytest.raises(ConfigError, match="without an order"):
+            tuned.scores(rows)
+
+
+def test_a_validation_of_one_class_is_judged_by_its_loss():
+    labels, certain = np.zeros(4, int), np.tile([0.9, 0.1], (4, 1))
+    users = np.arange(4)
+    assert class_metric(labels, certain, users, np.array([0.5, 0.5])) == pytest.approx(np.log(0.9))
+
+
+def test_an_epoch_worse_than_the_base_rates_is_judged_worse():
+    labels, users, base = np.array([0, 0, 0, 1]), np.arange(4), np.array([0.75, 0.25])
+    fair = np.array([[0.9, 0.1], [0.9, 0.1], [0.8, 0.2], [0.5, 0.5]])
+    wild = np.array([[0.01, 0.99], [0.01, 0.99], [0.01, 0.99], [0.001, 0.999]])
+    assert class_metric(labels, fair, users, base) == 1.0
+    assert class_metric(labels, wild, users, base) < 0
+
+
+def test_a_small_log_is_trained_for_as_many_steps_as_are_asked_for():
+    _, short = tune_board("like", "head", epochs=1, num_users=4)
+    _, long = tune_board("like", "head", epochs=1, num_users=4, min_steps=20)
+    assert len(short.losses) < 20 <= len(long.losses) < 20 + len(short.losses)
+
+
 @pytest.mark.parametrize("task", ["like", "retrieve"])
 def test_batches_hold_as_many_tokens_as_are_asked_for(task):
     steps = [len(tune_board(task, "head", epochs=1, batch_tokens=most)[1].losses) for most in (60, 240, 10_000)]
@@ -111,7 +173,7 @@ def test_a_checkerboard_is_learned_from_pairs_alone(monkeypatch):
 
 
 def test_pairs_are_of_scores():
-    with pytest.raises(ConfigError, match=r"pairwise is 0.5, but task 'retrieve' has no scores; leave it 0"):
+    with pytest.raises(ConfigError, match=r"pairwise is 0.5, but task 'retrieve' doesn't tell two classes apart"):
         tune_board("retrieve", "upper", pairwise=0.5)
     with pytest.raises(ConfigError, match=r"pairwise is 0.5, but task 'habit' has no scores; leave it 0"):
         tune_diaries(pairwise=0.5)

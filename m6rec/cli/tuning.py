@@ -28,6 +28,7 @@ def tune(
     keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
     all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
     epochs: int = 3,
+    min_steps: Annotated[int, typer.Option(help="Steps at least, by more epochs, for small logs.", min=0)] = 100,
     learning_rate: float = 2e-3,
     patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better one; 0 never.")] = 0,
     pairwise: Annotated[
@@ -41,7 +42,7 @@ def tune(
     """Tunes a task on a prepared log; resumes where it was interrupted."""
     from m6rec.data.split import TRAIN, VALID
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_links
+    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_links, seen_before
     from m6rec.foundation.checkpoint import load
     from m6rec.tasks import writing
     from m6rec.tasks.task import named
@@ -52,7 +53,9 @@ def tune(
     from m6rec.writer import create as create_writer
 
     made = prepared.load(data)
-    training = TrainConfig(epochs=epochs, learning_rate=learning_rate, patience=patience, pairwise=pairwise, seed=seed)
+    training = TrainConfig(
+        epochs=epochs, min_steps=min_steps, learning_rate=learning_rate, patience=patience, pairwise=pairwise, seed=seed
+    )
     kind = WriterConfig if writing.writes(task) else TunedConfig
     config = kind(
         task=task,
@@ -87,6 +90,7 @@ def tune(
                 list(made.split.log.items.values()),
                 training,
                 folder=run,
+                seen=seen_before(made.split, made.domain, questions, VALID) if tuned.task.ask else None,
                 progress=update,
             )
         tuning = tuned.tuning
@@ -144,7 +148,7 @@ def evaluate(
 def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
     """What ``evaluate`` says of tasks that score or embed."""
     from m6rec.data.split import TEST
-    from m6rec.evaluate import ask_all, check_leaks, ranking_table, retrieval_tables
+    from m6rec.evaluate import ask_all, check_leaks, class_table, ranking_table, retrieval_tables
     from m6rec.tuned import load as load_tuned
 
     first = load_tuned(runs[0], foundation, store=assets.home() / "states", exit_after=exit_after)
@@ -155,7 +159,10 @@ def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None
     rows, items = questions.rows[TEST], list(made.split.log.items.values())
     with bar("scoring") as update:
         if first.task.readout == "score":
-            scores = [one.scores(rows, update) for one in tuned]
+            probabilities = [one.probabilities(rows, update) for one in tuned]
+            if first.task.num_classes > 2 or len(set(questions.answers(TEST).tolist())) < 2:
+                return [class_table(questions, first.task, {name: probabilities})]
+            scores = [of_seed[:, 1] for of_seed in probabilities]
             return [ranking_table(made.split, questions, made.domain, {name: scores})]
         ours = {name: [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]}
         return [*retrieval_tables(made.split, questions, made.domain, ours, links=first.links)]

@@ -109,9 +109,9 @@ class Rule:
 
     def positive(self, kind: str, value: float | None) -> bool | None:
         """Whether an event of this kind and value is positive, negative (False) or neither (None)."""
-        if kind in (*self.kinds, "like"):
-            return True
         compared = bool(self.test) and value is not None
+        if kind in (*self.kinds, "like") and not (compared and kind == "rating"):
+            return True
         if kind in _NEGATIVE and not compared:
             return False
         if kind in _NEITHER or (self.kinds and kind and not (compared and kind in _JUDGED)):
@@ -124,7 +124,7 @@ class Rule:
         compared = pl.lit(bool(self.test)) & value.is_not_null()
         by_kind = pl.lit(bool(self.kinds)) & (kind != "") & ~(compared & kind.is_in(_JUDGED))
         return (
-            pl.when(kind.is_in((*self.kinds, "like")))
+            pl.when(kind.is_in((*self.kinds, "like")) & ~(compared & (kind == "rating")))
             .then(True)
             .when(kind.is_in(_NEGATIVE) & ~compared)
             .then(False)

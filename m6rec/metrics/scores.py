@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Metric = Callable[[NDArray[np.int64], Floats], float]
 
 
-def auc(labels: ArrayLike, scores: ArrayLike) -> float:
+def auc(labels: ArrayLike, scores: ArrayLike, *, undefined: float | None = None) -> float:
     """Area under the ROC curve: the chance that a positive is scored above a negative.
 
     AUC = (#{positive > negative} + ½ #{positive = negative}) / (#positives · #negatives)
@@ -26,11 +26,18 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     >>> auc([1, 0, 1, 0], [0.9, 0.4, 0.4, 0.1])
     0.875
 
+    Args:
+        labels: 0 or 1.
+        scores: Greater for what is more likely 1.
+        undefined: What is returned where only one class is present; None for an error.
+
     Raises:
         DataError: Lengths differ, a score is NaN, or only one class is present.
     """
     labels_N, scores_N = _checked(labels, scores)
     value = _auc(labels_N, scores_N)
+    if np.isnan(value) and undefined is not None:
+        return undefined
     if np.isnan(value):
         raise DataError(
             f"AUC needs both classes, but all {len(labels_N)} labels are {labels_N[0]}; "
@@ -90,6 +97,37 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
     labels_N, p_N = _checked_probabilities(labels, given)
     p_N = np.clip(p_N, epsilon, 1 - epsilon)
     return float(-np.where(labels_N == 1, np.log(p_N), np.log1p(-p_N)).mean())
+
+
+def base_rates(labels: ArrayLike, num_classes: int) -> Floats:
+    """How often each class occurs, [C], each counted once more than it does, so that none is impossible.
+
+    >>> base_rates([0, 0, 1], 3).round(3).tolist()
+    [0.5, 0.333, 0.167]
+    """
+    counts_C = np.bincount(np.asarray(labels, np.int64), minlength=num_classes) + 1.0
+    rates_C: Floats = counts_C / counts_C.sum()
+    return rates_C
+
+
+def cross_entropy(labels: ArrayLike, probabilities_NC: ArrayLike) -> float:
+    """``log_loss`` for any number of classes: the mean of −ln p of each label's class.
+
+    >>> round(cross_entropy([2, 0], [[0.25, 0.25, 0.5], [0.25, 0.5, 0.25]]), 4)
+    1.0397
+
+    Raises:
+        DataError: A label has no column, or a row is no distribution.
+    """
+    labels_N, p_NC = np.asarray(labels, np.int64), np.asarray(probabilities_NC, np.float64)
+    if p_NC.ndim != 2 or labels_N.shape != p_NC.shape[:1] or not len(labels_N):
+        raise DataError(f"labels have shape {labels_N.shape}, probabilities {p_NC.shape}; give [N] and [N, C]")
+    if labels_N.min() < 0 or labels_N.max() >= p_NC.shape[1]:
+        raise DataError(f"labels go from {labels_N.min()} to {labels_N.max()}, but there are {p_NC.shape[1]} classes")
+    if not (np.all(p_NC >= 0) and np.allclose(p_NC.sum(1), 1, atol=1e-3)):
+        raise DataError("a row of the probabilities is no distribution; each must be 0 or more and sum to 1")
+    p_N = p_NC[np.arange(len(labels_N)), labels_N]
+    return float(-np.log(np.maximum(p_N, np.finfo(np.float32).eps)).mean())
 
 
 def perplexity(nats: ArrayLike, counts: ArrayLike) -> float:

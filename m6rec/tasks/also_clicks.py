@@ -9,9 +9,11 @@ titles alone; ``tasks.diary`` asks for a verdict instead, which lets dislikes an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from m6rec.data.examples import moments
 from m6rec.domains.domain import Domain
 from m6rec.text.batch import Row
 from m6rec.types import Event, Item, Segment
@@ -27,29 +29,45 @@ def candidate(title: str) -> tuple[Segment, ...]:
 
 def lay_out(events: Sequence[Event], items: Mapping[str, Item], domain: Domain, first: int, last: int) -> list[Row]:
     """Rows that ask of the events [first, last) of a log in order of time; a question sees earlier likes only."""
-    of_user: dict[str, list[int]] = {}
-    for position, event in enumerate(events[:last]):
-        of_user.setdefault(event.user, []).append(position)
-    rows = []
-    for positions in of_user.values():
-        start = sum(position < first for position in positions)
-        for begin in range(start, len(positions), QUESTIONS):
-            likes = [position for position in positions[:begin] if domain.positive(events[position])][-LEAD:]
-            rows.append(_row(events, items, domain, likes, positions[begin : begin + QUESTIONS]))
-    return rows
+    events = events[:last]
+    of_user: dict[str, list[_Asked]] = {}
+    likes: dict[str, list[str]] = {}
+    for moment in moments(events):
+        for position in moment.asked:
+            event = events[position]
+            answer = domain.feedback(event).positive if event.item else None
+            if answer is not None and position >= first:
+                asked = _Asked(position, items[event.item].title, int(answer), len(likes.get(event.user, ())))
+                of_user.setdefault(event.user, []).append(asked)
+        for position in moment.observed:
+            event = events[position]
+            if event.item and domain.positive(event):
+                likes.setdefault(event.user, []).append(items[event.item].title)
+    return [
+        _row(likes.get(user, []), asked[begin : begin + QUESTIONS])
+        for user, asked in of_user.items()
+        for begin in range(0, len(asked), QUESTIONS)
+    ]
 
 
-def _row(events: Sequence[Event], items: Mapping[str, Item], domain: Domain, likes: list[int], asked: list[int]) -> Row:
-    titles = {position: items[events[position].item].title for position in (*likes, *asked)}
-    answers = [int(domain.positive(events[position])) for position in asked]
-    visible = 1 + len(likes) + np.cumsum([0, *answers[:-1]])  # "A user" and the likes so far
-    likes = [*likes, *(position for position, answer in zip(asked, answers, strict=True) if answer)][: visible[-1] - 1]
-    words = (f"{', ' if number else ' likes '}{titles[position]}" for number, position in enumerate(likes))
+class _Asked(NamedTuple):
+    position: int
+    title: str
+    answer: int
+    num_likes: int
+    """The user's likes before it."""
+
+
+def _row(likes: Sequence[str], asked: Sequence[_Asked]) -> Row:
+    begin = max(0, asked[0].num_likes - LEAD)
+    words = (
+        f"{', ' if number else ' likes '}{title}" for number, title in enumerate(likes[begin : asked[-1].num_likes])
+    )
     return Row(
         (Segment("A user", "user"), *(Segment(text, "history") for text in words)),
-        visible,
-        tuple(candidate(titles[position]) for position in asked),
+        np.array([1 + one.num_likes - begin for one in asked]),
+        tuple(candidate(one.title) for one in asked),
         np.zeros((len(asked), 0), np.float32),
-        np.array(answers),
-        np.array(asked),
+        np.array([one.answer for one in asked]),
+        np.array([one.position for one in asked]),
     )

@@ -9,9 +9,10 @@ share, which is counted from the past alone, says what a model that never saw th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from m6rec.data.examples import moments
 from m6rec.domains.domain import Domain
 from m6rec.text.past import Past
 from m6rec.text.verbalise import share
@@ -45,16 +46,42 @@ def line(item: Item, item_share: float) -> str:
 def write(events: Sequence[Event], items: dict[str, Item], domain: Domain, first: int, last: int) -> list[Diary]:
     """Diaries that ask of the events [first, last) of a log, in order of time, each line written at its moment."""
     past = Past(items, domain.feedback)
-    lines: dict[str, list[tuple[int, str, int]]] = {}
-    for position, event in enumerate(events[:last]):
-        text = line(items[event.item], past.item_share(event.item))
-        lines.setdefault(event.user, []).append((position, text, int(domain.positive(event))))
-        past.observe(event)
-    diaries = []
-    for of_user in lines.values():
-        start = sum(position < first for position, _, _ in of_user)
-        for begin in range(start, len(of_user), QUESTIONS):
-            lead = max(0, begin - LEAD)
-            part = of_user[lead : begin + QUESTIONS]
-            diaries.append(Diary(tuple((t, a) for _, t, a in part), tuple(p for p, _, _ in part), begin - lead))
-    return diaries
+    lines: dict[str, list[tuple[int, int, str, int]]] = {}
+    events = events[:last]
+    for number, moment in enumerate(moments(events)):
+        for position in moment.asked:
+            event = events[position]
+            answer = domain.feedback(event).positive if event.item else None
+            if answer is not None:
+                text = line(items[event.item], past.item_share(event.item))
+                lines.setdefault(event.user, []).append((number, position, text, int(answer)))
+        past.observe_all(events[position] for position in moment.observed)
+    return [diary for of_user in lines.values() for diary in _diaries(of_user, first)]
+
+
+def _diaries(lines: Sequence[tuple[int, int, str, int]], first: int) -> Iterator[Diary]:
+    """Diaries of one user's lines: (moment, position of the event, text, answer).
+
+    Lines of one moment are asked in a diary each, as none of them knows the answer of another.
+    """
+    begin = 0
+    while begin < len(lines):
+        moment, position, *_ = lines[begin]
+        end = begin + 1
+        while end < len(lines) and lines[end][0] == moment:
+            end += 1
+        lead = lines[max(0, begin - LEAD) : begin]
+        if end - begin > 1:
+            yield from (_diary(lead, [one]) for one in lines[begin:end] if one[1] >= first)
+        elif position >= first:
+            while end < len(lines) and end - begin < QUESTIONS and lines[end][0] != lines[end - 1][0]:
+                if end + 1 < len(lines) and lines[end + 1][0] == lines[end][0]:
+                    break
+                end += 1
+            yield _diary(lead, lines[begin:end])
+        begin = end
+
+
+def _diary(lead: Sequence[tuple[int, int, str, int]], asked: Sequence[tuple[int, int, str, int]]) -> Diary:
+    every = [*lead, *asked]
+    return Diary(tuple((t, a) for _, _, t, a in every), tuple(p for _, p, _, _ in every), len(lead))

@@ -6,7 +6,7 @@ A new task is one file with ``TASK = Task(...)``, used by its path (``shop.tasks
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -14,11 +14,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.data.examples import moments
+from m6rec.data.negatives import Negatives, Sampler
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.text.batch import Row
 from m6rec.text.past import Past
+from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, Segment, User
+
+DRAWN = Negatives()
+"""How negatives are drawn unless a task says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,9 @@ class Task:
         answer: The class of an event; None where the event asks nothing.
         num_classes: How many classes ``answer`` tells apart; 0 for "embed".
         options: A word for each class, whose embeddings the option rows start from.
+        grades: What each class is worth, ascending, where classes are degrees of one thing; the expected grade is then
+            the score. () for classes without order; two classes are worth 0 and 1.
+        negatives: How negatives are drawn for a task of two classes in a log that has none.
         uses_signals: Whether the statistics of user and item, and the traces of the behaviours, go in as vectors.
     """
 
@@ -49,11 +58,21 @@ class Task:
     ask: Callable[[int], tuple[Segment, ...]] | None = None
     num_classes: int = 0
     options: tuple[str, ...] = ()
+    grades: tuple[float, ...] = ()
+    negatives: Negatives = DRAWN
     uses_signals: bool = False
+
+    def __post_init__(self) -> None:
+        for name, given in (("options", self.options), ("grades", self.grades)):
+            if given and len(given) != self.num_classes:
+                raise ConfigError(f"task {self.name!r} has {self.num_classes} classes and {len(given)} {name}")
+        if list(self.grades) != sorted(self.grades):
+            raise ConfigError(f"task {self.name!r} has grades {self.grades}; give them in ascending order")
 
 
 _TASKS = {
     "like": "m6rec.tasks.like:TASK",
+    "rating": "m6rec.tasks.rating:TASK",
     "click": "m6rec.tasks.click:TASK",
     "retrieve": "m6rec.tasks.retrieve:TASK",
 }
@@ -94,8 +113,15 @@ def value_at(path: str) -> object:
 
 def context(task: Task, past: Past, user: User, domain: Domain, items: dict[str, Item]) -> tuple[Segment, ...]:
     """Region 1 of a user now: facts, then every behaviour so far."""
-    behaviours = (_behaviour(task, domain, event, items[event.item]) for event in past.history(user.id))
+    behaviours = (behaviour(task, domain, event, items) for event in past.timeline(user.id))
     return task.facts(user, domain) + tuple(behaviours)
+
+
+def behaviour(task: Task, domain: Domain, event: Event, items: Mapping[str, Item]) -> Segment:
+    """A past event as a segment of the context: a search by its words, another as the task words it."""
+    if not event.item:
+        return Segment(f"The user searched {quote(event.text)}.", "history")
+    return _behaviour(task, domain, event, items[event.item])
 
 
 def ask(
@@ -142,12 +168,13 @@ def _behaviour(task: Task, domain: Domain, event: Event, item: Item) -> Segment:
 def lay_out(
     task: Task,
     events: Sequence[Event],
-    users: dict[str, User],
-    items: dict[str, Item],
+    users: Mapping[str, User],
+    items: Mapping[str, Item],
     domain: Domain,
     wanted: NDArray[np.bool_],
+    negatives: Negatives | None = None,
 ) -> tuple[list[Row], Past]:
-    """Reads a log forward once and asks ``task`` of the wanted events, each just before it happens.
+    """Reads a log forward once and asks ``task`` of the wanted events, each before anything of its moment happens.
 
     Args:
         task: The task.
@@ -156,27 +183,48 @@ def lay_out(
         items: By id; for "embed" an answer is the position of its item here.
         domain: The domain.
         wanted: bool [len(events)], the events to ask of (a part of the split).
+        negatives: How negatives are drawn beside positive events; None for a log that has its own.
 
     Returns:
         A row for each user with a question, in order of first appearance, and the past after the last event.
     """
+    events = list(events)
+    answers = [task.answer(event, domain) if event.item else None for event in events]
+    sampler = None
+    if negatives is not None and negatives.source == "impression":
+        answers = _within_impressions(events, answers)
+    elif negatives is not None:
+        sampler = Sampler(negatives, events, lambda position: answers[position] == 1)
     past = Past(items, domain.feedback)
     drafts: dict[str, _Draft] = {}
     numbers = {item: number for number, item in enumerate(items)}
-    for position, event in enumerate(events):
-        draft = drafts.get(event.user)
-        if draft is None:
-            draft = drafts[event.user] = _Draft(list(task.facts(users[event.user], domain)))
-        answer = task.answer(event, domain) if wanted[position] else None
-        if answer is not None:
-            item = items[event.item]
-            draft.visible.append(len(draft.context))
-            draft.candidates.append(task.ask(past.time) if task.ask else task.candidate(item, domain))
-            draft.signals.append(_none(1)[0] if task.ask else _signals(task, past, event.user, [item.id])[0])
-            draft.answers.append(numbers[event.item] if task.readout == "embed" else answer)
-            draft.events.append(position)
-        draft.context.append(task.behaviour(event, items[event.item], domain))
-        past.observe(event)
+    for moment in moments(events):
+        asked: dict[str, list[tuple[int, str, int]]] = {}
+        for position in moment.asked:
+            answer, event = answers[position] if wanted[position] else None, events[position]
+            if answer is None:
+                continue
+            of_user = asked.setdefault(event.user, [])
+            of_user.append((position, event.item, numbers[event.item] if task.readout == "embed" else answer))
+            if sampler is not None and answer == 1:
+                of_user += [(position, item, 0) for item in sampler.draw(position)]
+        for user, questions in asked.items():
+            draft = _draft(drafts, task, users[user], domain)
+            signals = _signals(task, past, user, [item for _, item, _ in questions]) if not task.ask else None
+            for place, (position, item, answer) in enumerate(questions):
+                draft.visible.append(len(draft.context))
+                draft.candidates.append(task.ask(past.time) if task.ask else task.candidate(items[item], domain))
+                draft.signals.append(_none(1)[0] if signals is None else signals[place])
+                draft.answers.append(answer)
+                draft.events.append(position)
+                draft.items.append(numbers[item])
+        for position in moment.observed:
+            event = events[position]
+            draft = _draft(drafts, task, users[event.user], domain)
+            draft.context.append(behaviour(task, domain, event, items))
+            past.observe(event)
+        if sampler is not None:
+            sampler.observe(moment)
     rows = [
         draft.row(past.traces(user) if task.uses_signals else _none(0))
         for user, draft in drafts.items()
@@ -185,12 +233,27 @@ def lay_out(
     return rows, past
 
 
+def _within_impressions(events: Sequence[Event], answers: Sequence[int | None]) -> list[int | None]:
+    """The answers, with 0 for what was shown in an impression beside something positive and says nothing itself."""
+    fruitful = {(e.user, e.impression) for e, answer in zip(events, answers, strict=True) if e.impression and answer}
+    return [
+        0 if answer is None and event.item and (event.user, event.impression) in fruitful else answer
+        for event, answer in zip(events, answers, strict=True)
+    ]
+
+
 def texts(rows: Sequence[Row]) -> Iterator[str]:
     """Every segment's text, with repetitions."""
     for row in rows:
         yield from (segment.text for segment in row.context)
         for block in row.candidates:
             yield from (segment.text for segment in block)
+
+
+def _draft(drafts: dict[str, _Draft], task: Task, user: User, domain: Domain) -> _Draft:
+    if user.id not in drafts:
+        drafts[user.id] = _Draft([*task.facts(user, domain)])
+    return drafts[user.id]
 
 
 class _Draft:
@@ -203,6 +266,7 @@ class _Draft:
         self.signals: list[NDArray[np.float32]] = []
         self.answers: list[int] = []
         self.events: list[int] = []
+        self.items: list[int] = []
 
     def row(self, traces: NDArray[np.float32]) -> Row:
         whole = Row(
@@ -213,6 +277,7 @@ class _Draft:
             np.array(self.answers),
             np.array(self.events),
             traces,
+            np.array(self.items),
         )
         return whole.only(np.ones(len(self.events), np.bool_))  # nothing after the last question is looked at
 

@@ -9,7 +9,7 @@ from m6rec.types import Event, Item, Segment, User
 
 
 def words(
-    task: Task, domain: Domain, items: Sequence[Item], values: Sequence[float], user: User | None
+    task: Task, domain: Domain, items: Sequence[Item], values: Sequence[float | None], user: User | None
 ) -> dict[str, Any] | None:
     """Words items as candidates and as behaviours of each strength; a text is the head of its item and a tail.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.data.examples import moments
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.tasks.task import names as task_names
@@ -103,7 +104,7 @@ def lay_out(
     domain: Domain,
     wanted: NDArray[np.bool_],
 ) -> list[Draft]:
-    """Reads a log forward once and drafts the texts of the wanted events, each just before it happens.
+    """Reads a log forward once and drafts the texts of the wanted events, each before anything of its moment happens.
 
     Args:
         task: The task.
@@ -118,14 +119,20 @@ def lay_out(
     """
     latest: dict[str, tuple[deque[Event], deque[Segment]]] = {}
     drafts = []
-    for position, event in enumerate(events):
-        item = items[event.item]
-        history, behaviours = latest.setdefault(event.user, (deque(maxlen=LATEST), deque(maxlen=LATEST)))
-        texts = task.texts(event, item, domain) if wanted[position] else ()
-        lead = _led(task, history, domain, items) if texts else ""
-        for prompt, target in texts:
-            words = (*task.facts(users[event.user], domain), *behaviours)
-            drafts.append(Draft(words, lead + prompt, target, position))
-        history.append(event)
-        behaviours.append(task.behaviour(event, item, domain))
-    return drafts
+    events = list(events)
+    for moment in moments(events):
+        for position in moment.asked:
+            event = events[position]
+            texts = task.texts(event, items[event.item], domain) if wanted[position] and event.item else ()
+            history, behaviours = latest.get(event.user, ((), ()))
+            lead = _led(task, history, domain, items) if texts else ""
+            for prompt, target in texts:
+                words = (*task.facts(users[event.user], domain), *behaviours)
+                drafts.append(Draft(words, lead + prompt, target, position))
+        for position in moment.observed:
+            event = events[position]
+            if event.item:
+                history, behaviours = latest.setdefault(event.user, (deque(maxlen=LATEST), deque(maxlen=LATEST)))
+                history.append(event)
+                behaviours.append(task.behaviour(event, items[event.item], domain))
+    return sorted(drafts, key=lambda draft: draft.event)

@@ -27,7 +27,8 @@ class Row:
         candidates: C blocks of segments.
         signals: float32 [C, len(STATISTICS)], or [C, 0] for tasks without.
         answers: int64 [C], classes; for "embed" the number of the item in the catalogue.
-        events: int64 [C], positions in the log.
+        events: int64 [C], positions in the log; of a drawn negative that of the event it was drawn beside.
+        items: int64 [C], the candidates' positions in the catalogue; [0] where no one asks for them.
         traces: float32 [H, len(TRACES)] of the last H segments of the context, which are the behaviours; [0, 0] for
             tasks without.
     """
@@ -39,6 +40,7 @@ class Row:
     answers: NDArray[np.int64]
     events: NDArray[np.int64]
     traces: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    items: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def only(self, keep: NDArray[np.bool_]) -> Row:
         """This row with some of its questions; ``keep`` is bool [C], not all False."""
@@ -53,6 +55,7 @@ class Row:
             self.answers[keep],
             self.events[keep],
             self.traces[: max(0, end - self.num_facts)],
+            self.items[keep] if len(self.items) else self.items,
         )
 
     @property
@@ -185,3 +188,18 @@ def pack(sizes: Sequence[tuple[int, int]], most: int) -> list[list[int]]:
         else:
             groups.append([number])
     return groups
+
+
+def regroup(
+    groups: Sequence[Sequence[int]], sizes: Sequence[tuple[int, int]], *, seed: Sequence[int]
+) -> list[list[int]]:
+    """Other groups of the same lengths, in which a row meets others about as long; see ``pack``.
+
+    A group may have somewhat more padded tokens than before.
+    """
+    jitter = np.random.default_rng(seed).uniform(0.8, 1.2, len(sizes))
+    order = sorted(
+        (number for group in groups for number in group), key=lambda number: sizes[number][0] * jitter[number]
+    )
+    ends = np.cumsum([len(group) for group in groups])
+    return [order[end - len(group) : end] for group, end in zip(groups, ends.tolist(), strict=True)]

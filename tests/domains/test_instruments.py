@@ -32,7 +32,7 @@ def test_reviews_become_events_in_the_order_of_time(tmp_path):
         Event("U1", "B1", 1_363_392_000, 5, "Best"),
         Event("U2", "B1", 1_393_545_600, 2, "good\nIt does.\nReally."),
     )
-    assert [DOMAIN.action(event) for event in log.events] == ["loved", "disliked"]
+    assert [DOMAIN.action(event) for event in log.events] == ["loved it", "disliked it"]
     assert [DOMAIN.positive(event) for event in log.events] == [True, False]
     assert "B1" not in DOMAIN.item(log.items["B1"])
 

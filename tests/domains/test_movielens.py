@@ -68,7 +68,7 @@ def test_viewers_in_words(log: Log) -> None:
 )
 def test_stars_in_words(stars: float, action: str, likes: bool) -> None:
     event = Event("u", "i", 0, stars)
-    assert (DOMAIN.action(event), DOMAIN.positive(event)) == (action, likes)
+    assert (DOMAIN.action(event), DOMAIN.positive(event)) == (f"{action} it", likes)
     assert DOMAIN.item(replace(Item("i", "Alien"), details={"year": 1979})) == 'the movie "Alien" (1979)'
 
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from m6rec.baselines import fit_mlp
 from m6rec.domains import domain as domains
+from m6rec.metrics import auc
 from m6rec.tasks import diary, writing
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import ask, lay_out, texts
@@ -249,3 +251,70 @@ def test_a_draft_holds_the_past_in_order_and_no_id(text_task, shop):
     assert min(min(row) for row in TOKENIZER.encode(texts)) >= len(tiny.SPECIAL)
     if titled or text_task.name == "explain":  # which quotes reviews
         assert any("<|im_end|>" in text for text in texts)
+
+
+def together(shop, seed):
+    """A log in which several events share a second or an impression, of one user or of several."""
+    events = shop.events(40, seed=seed)
+    return [replace(event, time=1_000 + 60 * (n // 4), impression=f"shown-{n // 8}") for n, event in enumerate(events)]
+
+
+def test_events_of_one_second_are_exchangeable(task, shop):
+    """A question may not depend on where in its second its event stands in the file."""
+    # Twice the same user and item in a second would be told apart by their labels alone.
+    log = list({(event.time, event.user, event.item): event for event in together(shop, 3)}.values())
+    before, now = ([event for event in log if event.time == time] for time in (1_000, 1_060))
+    answers = []
+    for events in ([*before, *now], [*before, *now[::-1]]):
+        asked = shop.questions(task, events).items()
+        answers.append({(events[at].user, events[at].item): told[:2] for at, told in asked if events[at].time > 1_000})
+    assert answers[0] == answers[1] != {}
+
+
+def test_no_question_of_an_impression_knows_the_label_of_another(task, shop):
+    log = together(shop, 5)
+    for position in range(8, 16):
+        turned = [*log]
+        turned[position] = replace(log[position], value=other(shop.values, log[position].value))
+        before, after = shop.questions(task, log), shop.questions(task, turned)
+        for at in set(before) & set(after):
+            event = log[at]
+            if event.time <= log[position].time or (event.user, event.impression) == (log[position].user, "shown-1"):
+                assert before[at][:2] == after[at][:2]
+
+
+def test_texts_of_one_moment_do_not_know_each_other(shop):
+    log = together(shop, 5)
+    for name in writing.names():
+        drafts = shop.drafts(writing.named(name), log)
+        known = {}
+        for at in sorted(drafts):
+            event = log[at]
+            size = len(drafts[at][0].context)
+            assert known.setdefault((event.user, event.time), size) == size
+
+
+def test_random_labels_of_impressions_cannot_be_told():
+    """B1: what was clicked of what was shown together is drawn; nothing may score better than a draw."""
+    rng = np.random.default_rng(0)
+    shop = Shop("mind")
+    items = {f"i{n}": Item(f"i{n}", f"Article {n}", ("news",)) for n in range(60)}
+    users = {f"u{n}": User(f"u{n}") for n in range(40)}
+    log = []
+    for impression in range(1_500):
+        clicked, shown = rng.integers(5), rng.choice(60, 5, replace=False)
+        user = f"u{rng.integers(40)}"
+        log += [
+            Event(user, f"i{item}", 1_000 + impression, float(place == clicked), impression=str(impression))
+            for place, item in enumerate(shown)
+        ]
+    rows, _ = lay_out(tasks.named("click"), log, users, items, shop.domain, np.ones(len(log), bool))
+    labels = np.concatenate([row.answers for row in rows])
+    signals = np.concatenate([row.signals for row in rows])
+    assert len(labels) == len(log)
+    aucs = [auc(labels, signals[:, column]) for column in range(signals.shape[1])]
+    assert max(abs(value - 0.5) for value in aucs) < 0.02
+    half = len(labels) // 2
+    order = np.argsort(np.concatenate([row.events for row in rows]))
+    learned = fit_mlp(signals[order[:half]], labels[order[:half]])(signals[order[half:]])
+    assert auc(labels[order[half:]], learned) == pytest.approx(0.5, abs=0.03)

@@ -107,7 +107,10 @@ def test_a_task_can_be_named_by_its_path(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     assert named("my_tasks:MINE") is named("like")
     for path, message in (
-        ("my_tasks:OTHER", "there is no task 'my_tasks:OTHER' that scores or embeds; tasks: like, click, retrieve"),
+        (
+            "my_tasks:OTHER",
+            "there is no task 'my_tasks:OTHER' that scores or embeds; tasks: like, rating, click, retr",
+        ),
         ("my_tasks:NONE", "give package.module:NAME"),
         ("no_tasks:X", "No module named 'no_tasks'"),
         ("lik", "there is no task 'lik'"),

@@ -7,7 +7,7 @@ import pytest
 
 from m6rec.text import past as module
 from m6rec.text.past import STATISTICS, TRACES, Past, Popularity, scale, without_neighbours
-from m6rec.types import Event, Item
+from m6rec.types import Event, Feedback, Item
 
 ITEMS = {
     "x": Item("x", "X", ("crime",), {"year": 2010}),
@@ -27,8 +27,12 @@ def likes(event):
     return event.value > 0
 
 
+def feedback(event):
+    return Feedback(likes(event), event.value, "chose {}")
+
+
 def make(items=ITEMS):
-    return Past(items, likes)
+    return Past(items, feedback)
 
 
 def test_the_most_liked_come_first_and_follow_what_happens():
@@ -296,7 +300,7 @@ def test_reviews_are_those_that_others_wrote():
 
 def test_passing_events_count_for_the_user_alone_and_leave_nothing():
     events = random_log(600, 12, 40)
-    past, plain = (Past(CATALOGUE, likes).observe_all(events[:590]) for _ in range(2))
+    past, plain = (Past(CATALOGUE, feedback).observe_all(events[:590]) for _ in range(2))
     items = list(CATALOGUE)
     new = [Event("u3", "i5", 700, 1), Event("u3", "i7", 700, 0)]
     for user in ("u3", "u4", "nobody"):
@@ -324,7 +328,7 @@ def test_passing_events_count_for_the_user_alone_and_leave_nothing():
 
 def test_passing_events_count_as_observed_ones_do_for_their_user():
     events = random_log(300, 8, 40)
-    past, observed = (Past(CATALOGUE, likes).observe_all(events) for _ in range(2))
+    past, observed = (Past(CATALOGUE, feedback).observe_all(events) for _ in range(2))
     fresh = [item for item in CATALOGUE if item not in past.seen("u1")][:2]
     new = [Event("u1", item, 400, 1) for item in fresh]
     observed.observe_all(new)
@@ -354,8 +358,8 @@ def test_a_past_that_goes_on_from_popularity_lacks_neighbours_alone():
     """One user's events after those of others, who are known by name or only counted."""
     events = random_log(600, 9, 30)
     others, mine = ([event for event in events if (event.user == "u0") == own] for own in (False, True))
-    named = Past(CATALOGUE, likes).observe_all(others)
-    counted = Past(CATALOGUE, likes, named.popularity(CATALOGUE))
+    named = Past(CATALOGUE, feedback).observe_all(others)
+    counted = Past(CATALOGUE, feedback, named.popularity(CATALOGUE))
     for past in (named, counted):
         past.observe_all(mine)
     np.testing.assert_array_equal(counted.traces("u0"), named.traces("u0"))
@@ -381,10 +385,10 @@ def test_values_are_those_that_were_observed():
 def test_statistics_without_neighbours_are_those_of_a_user_whom_nobody_is_compared_with():
     events = random_log(60, 5, 6)
     items = {f"i{n}": Item(f"i{n}", "") for n in range(6)}
-    past = Past(items, likes).observe_all(events)
+    past = Past(items, feedback).observe_all(events)
     mine = [event for event in events if event.user == "u0"]
-    others = Past(items, likes).observe_all(event for event in events if event.user != "u0")
-    alone = Past(items, likes, others.popularity(items)).observe_all(mine)
+    others = Past(items, feedback).observe_all(event for event in events if event.user != "u0")
+    alone = Past(items, feedback, others.popularity(items)).observe_all(mine)
     together = past.statistics("u0", list(items))
     expected = alone.statistics("u0", list(items))
     found = without_neighbours(together)

@@ -1,0 +1,79 @@
+"""When an event is asked about and when it is observed: the point-in-time join of a log with itself.
+
+Nothing that happens at a question's own time is known to it. Events of one second, whoever's, are asked about before
+any of them is observed, and so are all events of an impression: what was shown together was decided on together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from m6rec.types import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in a log between two events.
+
+    Attributes:
+        asked: Positions of the events that are asked about here, ascending.
+        observed: Positions of the events that are observed next.
+    """
+
+    asked: list[int]
+    observed: list[int]
+
+
+def moments(events: Sequence[Event]) -> Iterator[Moment]:
+    """Walks through a log; every event is asked about in one moment and observed in the same or a later one.
+
+    Events without a time (0) are a moment each, in the order of the log, unless an impression holds them together.
+
+    Args:
+        events: In order of time.
+    """
+    impressions: dict[tuple[str, str], list[int]] = {}
+    times: list[int] = []
+    for position, event in enumerate(events):
+        times.append(event.time)
+        if event.impression:
+            impressions.setdefault((event.user, event.impression), []).append(position)
+    together = {position: of for of in impressions.values() for position in of}
+    asked_before: set[int] = set()
+    begin = 0
+    while begin < len(times):
+        end = begin + 1
+        while times[begin] and end < len(times) and times[end] == times[begin]:
+            end += 1
+        observed = list(range(begin, end))
+        asked = {at for position in observed for at in together.get(position, (position,))}
+        if together:
+            asked -= asked_before
+            asked_before |= asked
+        yield Moment(sorted(asked), observed)
+        begin = end
+
+
+def num_known(events: Sequence[Event]) -> list[int]:
+    """Of each event: how many events of its user have been observed when it is asked about."""
+    known = [0] * len(events)
+    so_far: dict[str, int] = {}
+    users = [event.user for event in events]
+    for moment in moments(events):
+        for position in moment.asked:
+            known[position] = so_far.get(users[position], 0)
+        for position in moment.observed:
+            so_far[users[position]] = so_far.get(users[position], 0) + 1
+    return known
+
+
+def repeats(events: Sequence[Event]) -> set[int]:
+    """Positions of the events whose user has met the item before they are asked about."""
+    found: set[int] = set()
+    met: set[tuple[str, str]] = set()
+    pairs = [(event.user, event.item) for event in events]
+    for moment in moments(events):
+        found.update(position for position in moment.asked if pairs[position] in met)
+        met.update(pairs[position] for position in moment.observed)
+    return found

@@ -1,0 +1,66 @@
+from itertools import groupby
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m6rec.data.examples import moments, num_known, repeats
+from m6rec.types import Event
+
+LOGS = st.lists(
+    st.builds(
+        Event,
+        st.sampled_from("uvw"),
+        st.sampled_from("abc"),
+        st.integers(0, 6),
+        impression=st.sampled_from(["", "", "x", "y"]),
+    ),
+    max_size=30,
+).map(lambda events: sorted(events, key=lambda event: event.time))
+
+
+@given(LOGS)
+def test_every_event_is_asked_once_and_observed_once_and_not_before(log):
+    asked, observed = {}, {}
+    for number, moment in enumerate(moments(log)):
+        for position in moment.asked:
+            assert position not in asked
+            asked[position] = number
+        for position in moment.observed:
+            assert position not in observed
+            observed[position] = number
+    assert sorted(asked) == sorted(observed) == list(range(len(log)))
+    assert all(asked[position] <= observed[position] for position in asked)
+
+
+@given(LOGS)
+def test_what_belongs_together_is_asked_before_any_of_it_is_observed(log):
+    asked, observed = {}, {}
+    for number, moment in enumerate(moments(log)):
+        asked |= dict.fromkeys(moment.asked, number)
+        observed |= dict.fromkeys(moment.observed, number)
+    for _, group in groupby((p for p, event in enumerate(log) if event.time), key=lambda p: log[p].time):
+        group = list(group)
+        assert max(asked[p] for p in group) <= min(observed[p] for p in group)
+    shown = {}
+    for position, event in enumerate(log):
+        if event.impression:
+            shown.setdefault((event.user, event.impression), []).append(position)
+    for group in shown.values():
+        assert len({asked[p] for p in group}) == 1
+
+
+@given(LOGS)
+def test_what_is_known_is_what_was_observed(log):
+    known = num_known(log)
+    for position, event in enumerate(log):
+        if not any(other.impression for other in log) and event.time:
+            assert known[position] == sum(o.user == event.user and o.time < event.time for o in log)
+    met = repeats([event for event in log if event.time])
+    assert met <= set(range(len(log)))
+
+
+def test_a_log_without_time_is_asked_event_by_event():
+    log = [Event("u", "a", 0), Event("u", "b", 0), Event("u", "a", 0)]
+    assert [(m.asked, m.observed) for m in moments(log)] == [([0], [0]), ([1], [1]), ([2], [2])]
+    assert num_known(log) == [0, 1, 2]
+    assert repeats(log) == {2}
