@@ -25,6 +25,8 @@ from m6rec.serving.backend import (
     Creation,
     Explanation,
     Filters,
+    Observed,
+    RankRequest,
     Reason,
     Reply,
     Request,
@@ -95,6 +97,8 @@ class Client(Backend):
         answers = []
         for one in requests:
             body = {**asdict(one), "filters": _filters(one.filters), "timings": True}
+            if not one.history:
+                del body["history"]
             found = self._send("POST", "/v1/recommend", body)
             answers.append(Answer(_ranked(found), found["timings_ms"]))
         return answers
@@ -103,13 +107,13 @@ class Client(Backend):
         """The nearest items, scored by the product of the user's and the item's vectors (``types.Ranked``)."""
         return _ranked(self._send("POST", "/v1/retrieve", {"user": user, "count": count, "filters": _filters(filters)}))
 
-    def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
-        """The items by falling probability that the user likes them."""
-        return _ranked(self._send("POST", "/v1/rank", {"user": user, "items": list(items)}))
-
-    def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
+    def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
         """``rank`` of several users, one request each."""
-        return [self.rank(user, items) for user, items in requests]
+        answers = []
+        for one in requests:
+            found = self._send("POST", "/v1/rank", {"user": one.user, "items": list(one.items), "timings": True})
+            answers.append(Answer(_ranked(found), found["timings_ms"]))
+        return answers
 
     def explain(self, user: str, item: str) -> Explanation:
         """Why the user would like the item, by what has happened so far."""
@@ -166,9 +170,13 @@ class Client(Backend):
         rows = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in found["data"]]
         return np.stack(rows).astype(np.float32), found["usage"]["total_tokens"]
 
-    def observe(self, events: Sequence[Event]) -> None:
-        """Takes events in, all or none; on return they are on the service's disk."""
-        self._send("POST", "/v1/events", {"events": [asdict(event) for event in events]})
+    def observe_many(self, writes: Sequence[Sequence[Event]]) -> list[Observed]:
+        """``observe`` for several writes, one request each."""
+        made = []
+        for events in writes:
+            found = self._send("POST", "/v1/events", {"events": [asdict(event) for event in events]})
+            made.append(Observed(found["written"]))
+        return made
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Adds or replaces items, all or none; on return they can be retrieved and ranked."""

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
-from m6rec.serving.backend import NO_FILTERS, Answer, Creation, Explanation, LocalBackend, Reason, Reply
+from m6rec.serving.backend import NO_FILTERS, Answer, Creation, Explanation, LocalBackend, Observed, Reason, Reply
 from m6rec.types import Item, Ranked
 
 
@@ -60,15 +60,12 @@ class FakeBackend(LocalBackend):
         ]
         return self._ordered(kept)[:count]
 
-    def rank(self, user, items):
-        return self.rank_many([(user, items)])[0]
-
     def rank_many(self, requests):
         self.work()
-        for user, items in requests:
-            self.known(user, items)
+        for one in requests:
+            self.known(one.user, one.items)
         self.batches.append(len(requests))
-        return [self._ordered(items) for _, items in requests]
+        return [Answer(self._ordered(one.items), {"rank": 2.5}) for one in requests]
 
     def step(self):
         self.work()
@@ -108,18 +105,21 @@ class FakeBackend(LocalBackend):
             made = [Creation("comedy films", "template", item=item, refused=("it has no end",))]
         return (made * brief.count)[: brief.count]
 
-    def rerank(self, query, documents):
+    def reranking(self, query, documents):
         self.work()
+        yield ""
         scores = np.array([len(set(query) & set(text)) / (1 + len(set(query))) for text in documents])
         return scores, sum(map(len, [query, *documents]))
 
-    def embed(self, texts):
+    def embedding(self, texts):
         self.work()
+        yield ""
         vectors = np.array([np.cos(np.arange(128) * (1 + len(text))) for text in texts], np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), sum(map(len, texts))
 
-    def observe(self, events):
+    def observe_many(self, writes):
         self.work()
+        events = [event for write in writes for event in write]
         for event in events:
             if event.item not in self.items:
                 raise UnknownError(f"there is no item {event.item!r}")
@@ -131,6 +131,7 @@ class FakeBackend(LocalBackend):
             self.histories.append(events)
         self.events.extend(events)
         self.users |= {event.user for event in events}
+        return [Observed(len(write)) for write in writes]
 
     def upsert(self, items):
         self.work()

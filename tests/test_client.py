@@ -10,7 +10,7 @@ import pytest
 
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
-from m6rec.serving.backend import Backend, Chat, Filters, Request
+from m6rec.serving.backend import Backend, Chat, Filters, RankRequest, Request
 from m6rec.serving.settings import make_key
 from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item
@@ -35,9 +35,9 @@ def test_a_client_answers_as_the_backend_does(both):
     )
     assert {"queue", "retrieve", "rank"} == set(client.recommend("u0").timings_ms)
     assert client.retrieve("u1", 5) == backend.retrieve("u1", 5)
-    assert client.rank("u1", ["i5", "i2"]) == backend.rank("u1", ["i5", "i2"])
-    requests = [("u0", ["i1"]), ("u1", ["i3", "i2"])]
-    assert client.rank_many(requests) == backend.rank_many(requests)
+    assert client.rank("u1", ["i5", "i2"]).items == backend.rank("u1", ["i5", "i2"]).items
+    requests = [RankRequest(user="u0", items=("i1",)), RankRequest(user="u1", items=("i3", "i2"))]
+    assert [a.items for a in client.rank_many(requests)] == [a.items for a in backend.rank_many(requests)]
     wanted = [Request(user="u0", count=2, offset=1), Request(user="u1")]
     assert [a.items for a in client.recommend_many(wanted)] == [a.items for a in backend.recommend_many(wanted)]
     assert client.explain("u1", "i3") == backend.explain("u1", "i3")
@@ -96,7 +96,7 @@ def test_a_key_opens_the_door(tmp_path):
         with Client(url) as client, pytest.raises(ConfigError, match="API key"):
             client.rank("u0", ["i1"])
         with Client(url, key=key) as client:
-            assert len(client.rank("u0", ["i1"])) == 1
+            assert len(client.rank("u0", ["i1"]).items) == 1
 
 
 def test_nobody_there_is_told():
@@ -114,7 +114,7 @@ def busy():
             self.rfile.read(int(self.headers["content-length"]))
             times.append(time.monotonic())
             status, after = refusals.pop(0) if len(refusals) > 1 else refusals[0]
-            body = b'{"items": []}' if status == 200 else b"busy"
+            body = b'{"items": [], "timings_ms": {}}' if status == 200 else b"busy"
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             if after:
@@ -138,7 +138,7 @@ def test_it_waits_as_long_as_it_is_asked_and_tries_again(busy):
     url, refusals, times = busy
     refusals += [(429, "1"), (503, "0"), (200, "")]
     with Client(url) as client:
-        assert client.rank("u0", ["i1"]) == []
+        assert client.rank("u0", ["i1"]).items == []
     assert len(times) == 3
     assert 1 <= times[1] - times[0] < 2
     assert times[2] - times[1] < 0.5

@@ -55,7 +55,7 @@ def rank(
 ) -> None:
     """Orders given items by the probability that the user likes them."""
     recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
-    say_ranked(recommender.rank(user, items), as_json)
+    say_ranked(recommender.rank(user, items).items, as_json)
 
 
 @app.command()

@@ -39,10 +39,32 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Recommended items, the best first, and the milliseconds that each stage took."""
+    """Recommended or ranked items.
+
+    Attributes:
+        items: The best first.
+        timings_ms: Milliseconds that each stage took.
+        unknown: Ids in the request that the catalogue doesn't have; the rest was answered without them.
+    """
 
     items: list[Ranked]
     timings_ms: dict[str, float]
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What became of events that were sent.
+
+    Attributes:
+        accepted: Events taken in; they are on disk.
+        repeated: Events whose id was taken in before, so that nothing was left to do.
+        unknown: Ids of items that the catalogue has never had; their events were left out.
+    """
+
+    accepted: int
+    repeated: int = 0
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +169,22 @@ NO_FILTERS = Filters()
 class Request:
     """What ``Backend.recommend`` is asked, as a value; its attributes are the arguments."""
 
-    user: str
+    user: str = ""
     count: int = 10
     offset: int = 0
     filters: Filters = NO_FILTERS
     diversity: float = 0.0
     calibration: float = 0.0
+    history: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankRequest:
+    """What ``Backend.rank`` is asked, as a value; its attributes are the arguments."""
+
+    user: str = ""
+    items: tuple[str, ...]
+    history: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,18 +203,21 @@ class Backend(Protocol):
     """Recommends; recommenders inherit from it.
 
     Every method raises UnknownError for an id that nothing has, DataError for data that can't be read or written down,
-    and StoreError where a store fails.
+    and StoreError where a store fails. A user whom nobody knows, or "", is no error: they are answered with what is
+    generally liked. A ``history`` is what the user did after everything that is known of them; it counts for this one
+    answer and leaves no trace. Its events may lack a user and a time (0).
     """
 
     def recommend(
         self,
-        user: str,
+        user: str = "",
         count: int = 10,
         *,
         offset: int = 0,
         filters: Filters = NO_FILTERS,
         diversity: float = 0.0,
         calibration: float = 0.0,
+        history: Sequence[Event] = (),
     ) -> Answer:
         """The items that the user would like most, ``offset`` of them left out.
 
@@ -190,7 +225,13 @@ class Backend(Protocol):
         one of the two at most.
         """
         request = Request(
-            user=user, count=count, offset=offset, filters=filters, diversity=diversity, calibration=calibration
+            user=user,
+            count=count,
+            offset=offset,
+            filters=filters,
+            diversity=diversity,
+            calibration=calibration,
+            history=tuple(history),
         )
         return self.recommend_many([request])[0]
 
@@ -200,10 +241,11 @@ class Backend(Protocol):
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
         """The nearest items, scored by the product of the user's and the item's vectors (``types.Ranked``)."""
 
-    def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
-        """The items by falling probability that the user likes them."""
+    def rank(self, user: str, items: Sequence[str], *, history: Sequence[Event] = ()) -> Answer:
+        """The items by falling probability that the user likes them; UnknownError where the catalogue has none."""
+        return self.rank_many([RankRequest(user=user, items=tuple(items), history=tuple(history))])[0]
 
-    def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
+    def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
         """``rank`` of several users at once."""
 
     def explain(self, user: str, item: str) -> Explanation:
@@ -246,8 +288,17 @@ class Backend(Protocol):
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """Unit vectors [n, 128] of the texts, and how many tokens were read."""
 
-    def observe(self, events: Sequence[Event]) -> None:
-        """Takes events in, all or none; on return they are on disk."""
+    def observe(self, events: Sequence[Event]) -> Observed:
+        """Takes events in; on return they are on disk and part of their users' histories.
+
+        Those of items that the catalogue has never had are left out and named; UnknownError where no other is left.
+        DataError where an event can't have happened in the domain: its value is out of range, its time to come, or
+        the domain has no words for it; then none is taken in.
+        """
+        return self.observe_many([events])[0]
+
+    def observe_many(self, writes: Sequence[Sequence[Event]]) -> list[Observed]:
+        """``observe`` for several writes at once, which go to disk together; all or none."""
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Adds or replaces items, all or none; on return they are on disk, and can be retrieved and ranked."""
@@ -257,7 +308,10 @@ class Backend(Protocol):
 
 
 class LocalBackend(Backend, Protocol):
-    """A backend in this process, whose texts are written in slices, so that others are answered in between."""
+    """A backend in this process, whose long work is done in slices, so that others are answered in between.
+
+    Any thread may call it. ``upsert`` encodes in slices by itself, and lets the requests of other threads go first.
+    """
 
     def explaining(self, user: str, item: str) -> Writing[Explanation]:
         """``explain`` in slices."""
@@ -267,6 +321,12 @@ class LocalBackend(Backend, Protocol):
 
     def chatting(self, chat: Chat) -> Writing[Reply]:
         """``chat`` in slices."""
+
+    def reranking(self, query: str, documents: Sequence[str]) -> Writing[tuple[NDArray[np.float64], int]]:
+        """``rerank`` in slices."""
+
+    def embedding(self, texts: Sequence[str]) -> Writing[tuple[NDArray[np.float32], int]]:
+        """``embed`` in slices."""
 
     def step(self) -> None:
         """Adds a token to each text in the making."""
@@ -278,6 +338,14 @@ class LocalBackend(Backend, Protocol):
     def fulfil(self, brief: Brief) -> list[Creation]:
         """See ``Backend``."""
         return self._finish(self.creating(brief))
+
+    def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+        """See ``Backend``."""
+        return self._finish(self.reranking(query, documents))
+
+    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """See ``Backend``."""
+        return self._finish(self.embedding(texts))
 
     def stream(self, chat: Chat) -> Iterator[str | Reply]:
         """See ``Backend``."""

@@ -41,7 +41,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m6rec.errors import ConfigError, DataError, M6RecError, StoreError, UnknownError
-from m6rec.serving.backend import Answer, Explanation, LocalBackend, Reply, Writing
+from m6rec.serving.backend import Answer, Explanation, LocalBackend, RankRequest, Reply, Writing
 from m6rec.serving.batching import Batcher, Done, Kind, OverloadedError
 from m6rec.serving.schema import (
     ChatAnswer,
@@ -76,7 +76,7 @@ from m6rec.serving.schema import (
     Written,
 )
 from m6rec.serving.settings import Keys, Settings, is_loopback
-from m6rec.types import Event, Item, Ranked
+from m6rec.types import Item, Ranked
 
 if TYPE_CHECKING:
     from m6rec.foundation.states import CacheStatistics
@@ -209,10 +209,6 @@ class Service:
         def retrieve(bodies: Sequence[RetrieveBody]) -> list[list[Ranked]]:
             return [backend.retrieve(body.user, body.count, filters=body.filters.filters()) for body in bodies]
 
-        def observe(events: Sequence[Sequence[Event]]) -> list[None]:
-            backend.observe([event for some in events for event in some])
-            return [None] * len(events)
-
         def upsert(items: Sequence[Sequence[Item]]) -> list[None]:
             backend.upsert([item for some in items for item in some])
             return [None] * len(items)
@@ -226,7 +222,7 @@ class Service:
         self._embed = Kind[Sequence[str], tuple[NDArray[np.float32], int]](
             "embed", lambda texts: [backend.embed(some) for some in texts]
         )
-        self._observe = Kind("observe", observe, settings.max_batch)
+        self._observe = Kind("observe", backend.observe_many, settings.max_batch)
         self._upsert = Kind("upsert", upsert, settings.max_batch)
         self._delete = Kind[str, int]("delete", lambda ids: [backend.delete([one]) for one in ids])
 
@@ -328,7 +324,7 @@ class Service:
 
     async def rank(self, body: RankBody) -> RankedAnswer:
         """Orders given items by the probability that the user likes them."""
-        done = await self._do(self.model, self._rank, (body.user, body.items))
+        done = await self._do(self.model, self._rank, RankRequest(user=body.user, items=tuple(body.items)))
         return self._ranked(done, "rank", body.timings)
 
     async def explain(self, body: ExplainBody) -> Explanation:

@@ -30,6 +30,8 @@ from m6rec.serving.backend import (
     Explanation,
     Filters,
     LocalBackend,
+    Observed,
+    RankRequest,
     Reply,
     Request,
     Writing,
@@ -188,7 +190,7 @@ class Recommender(LocalBackend):
             found = self._retrieve_many([(one.user, NUM_RETRIEVED, one.filters) for one in requests])
         with _timed(timings, "rank"):
             asked = zip(requests, found, strict=True)
-            ranked = self.rank_many([(one.user, [hit.item.id for hit in hits]) for one, hits in asked])
+            ranked = self._rank_items([(one.user, [hit.item for hit in hits]) for one, hits in asked])
         with _timed(timings, "diversify"):
             pages = [self._page(one, hits) for one, hits in zip(requests, ranked, strict=True)]
         return [Answer(page, dict(timings)) for page in pages]
@@ -231,27 +233,29 @@ class Recommender(LocalBackend):
             answers.append([Ranked(self._live[item], score) for item, score in found])
         return answers
 
-    def rank(self, user: str, items: Sequence[str]) -> list[Ranked]:
-        """See ``Backend``. Raises UnknownError where there is no such user or item."""
-        return self.rank_many([(user, items)])[0]
-
     @_alone
-    def rank_many(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Ranked]]:
+    def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
         """See ``Backend``: one batch of the upper layers, whose rows are the users."""
+        timings: dict[str, float] = {}
+        for one in requests:
+            if one.items and not self._live.keys() & one.items:
+                self._need(one.items, "check the id")
+        with _timed(timings, "rank"):
+            ranked = self._rank_items(
+                [(one.user, [self._live[item] for item in one.items if item in self._live]) for one in requests]
+            )
+        unknown = (tuple(item for item in one.items if item not in self._live) for one in requests)
+        return [Answer(items, dict(timings), left) for items, left in zip(ranked, unknown, strict=True)]
+
+    def _rank_items(self, requests: Sequence[tuple[str, Sequence[Item]]]) -> list[list[Ranked]]:
         rows: list[tuple[str, Row]] = []
-        asked: list[list[Item]] = []
         for user, items in requests:
-            self._need(items, "check the id")
             person = self._user(user)
-            asked.append([self._live[item] for item in items])
             if items:
-                row = tasks.ask(self._rank.task, self._past, person, asked[-1], self._rank.domain, self._items)
+                row = tasks.ask(self._rank.task, self._past, person, items, self._rank.domain, self._items)
                 rows.append((user, row))
         scored = iter(self._ranking.answers(rows))
-        answers = []
-        for candidates in asked:
-            answers.append(_by_score(candidates, next(scored)) if candidates else [])
-        return answers
+        return [_by_score(items, next(scored)) if items else [] for _, items in requests]
 
     def explaining(self, user: str, item: str) -> Writing[Explanation]:
         """See ``LocalBackend``. Raises UnknownError where there is no such user or item."""
@@ -371,8 +375,13 @@ class Recommender(LocalBackend):
 
         return (yield from self._creator.create(asked, self._past, recommended))
 
+    def reranking(self, query: str, documents: Sequence[str]) -> Writing[tuple[NDArray[np.float64], int]]:
+        """See ``LocalBackend``."""
+        yield ""
+        return self._rerank(query, documents)
+
     @_alone
-    def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+    def _rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """See ``Backend``: the ranking task's probabilities for a user of whom one search is known, and no statistics.
 
         A document is read as an item's title, of which the domain words the beginning.
@@ -388,8 +397,13 @@ class Recommender(LocalBackend):
         row = Row((searched,), row.visible + 1, row.candidates, row.signals, row.answers, row.events)
         return passing.scores([row]), _num_tokens(passing, tasks.texts([row]))
 
+    def embedding(self, texts: Sequence[str]) -> Writing[tuple[NDArray[np.float32], int]]:
+        """See ``LocalBackend``."""
+        yield ""
+        return self._embed(texts)
+
     @_alone
-    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+    def _embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """See ``Backend``: the item side of the retrieval task, a text read as an item's title."""
         passing = self._passing_retrieve
         items = [Item(f"text {number}", text) for number, text in enumerate(texts)]
@@ -397,13 +411,15 @@ class Recommender(LocalBackend):
         return passing.item_vectors(items), _num_tokens(passing, words)
 
     @_alone
-    def observe(self, events: Sequence[Event]) -> None:
-        """See ``Backend``. A user who is new is known from here on; UnknownError names an unknown item."""
+    def observe_many(self, writes: Sequence[Sequence[Event]]) -> list[Observed]:
+        """See ``Backend``. A user who is new is known from here on."""
+        events = [event for write in writes for event in write]
         self._need([event.item for event in events], "upsert it first")
         if self._histories is not None:
             self._histories.append(events)
         for event in events:
             self._take_in(event)
+        return [Observed(len(write)) for write in writes]
 
     @_alone
     def upsert(self, items: Sequence[Item]) -> None:

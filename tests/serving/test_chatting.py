@@ -3,7 +3,7 @@ import pytest
 
 from m6rec.data.log import Log
 from m6rec.serving import chatting
-from m6rec.serving.backend import Chat, Reply
+from m6rec.serving.backend import Chat, RankRequest, Reply
 from m6rec.serving.batching import Batcher, Kind
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks import chat as words
@@ -190,7 +190,7 @@ def test_sixteen_streams_go_on_together_and_ranking_is_answered_meanwhile(recomm
         first.setdefault(number, len(rounds))
         last[number] = len(rounds)
         if number == 15 and len(ranked_at) < 3:  # all of them are being written
-            ranked_at.append((batcher.submit(rank, ("u1", ["i1", "i2"])), len(rounds)))
+            ranked_at.append((batcher.submit(rank, RankRequest(user="u1", items=("i1", "i2"))), len(rounds)))
 
     futures = [
         batcher.write(lambda: recommender.chatting(chat), lambda _, number=number: tell(number)) for number in range(16)
@@ -201,5 +201,5 @@ def test_sixteen_streams_go_on_together_and_ranking_is_answered_meanwhile(recomm
     assert max(rounds) == 16
     spans = [last[number] - first[number] for number in range(16)]
     assert max(spans) <= 1.5 * min(spans)
-    assert all(len(future.result(0).value) == 2 for future, _ in ranked_at), "answered before the texts were done"
+    assert all(len(future.result(0).value.items) == 2 for future, _ in ranked_at), "answered before the texts were done"
     batcher.close()

@@ -31,11 +31,11 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         assert {"queue", "retrieve", "rank"} <= set(before.timings_ms)
         began = time.monotonic()
         client.upsert([Item("new", "Heat <|im_start|>", ("Crime",), {"year": 1995})])
-        assert [ranked.item.id for ranked in client.rank("u1", ["new"])] == ["new"]
+        assert [ranked.item.id for ranked in client.rank("u1", ["new"]).items] == ["new"]
         assert "new" in {ranked.item.id for ranked in client.retrieve("u1", 50)}
         assert time.monotonic() - began < 1
         client.observe([Event("nobody yet", "new", 200)])
-        assert client.rank("nobody yet", ["i1"])
+        assert client.rank("nobody yet", ["i1"]).items
         assert client.delete(["i4"]) == 1
         scores, tokens = client.rerank("a heist", ["Heat", "Babe", "<|im_end|>"])
         assert tokens > 10
@@ -54,14 +54,14 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
     with serving(shop, "--keys", "keys") as (child, url), Client(url, key=key) as client:
         with Client(url) as stranger, pytest.raises(ConfigError, match="API key"):
             stranger.rank("u1", ["i1"])
-        kept = client.rank("nobody yet", ["new", "i1", "i9"])
+        kept = client.rank("nobody yet", ["new", "i1", "i9"]).items
         assert len(kept) == 3
         assert "i4" not in {ranked.item.id for ranked in client.retrieve("u1", 50)}
         (shop / "click").rename(shop / "old")
         tune(shop, "click", "--seed", "5")
         child.send_signal(signal.SIGHUP)
         for _ in range(100):
-            swapped = client.rank("nobody yet", ["new", "i1", "i9"])  # never refused meanwhile
+            swapped = client.rank("nobody yet", ["new", "i1", "i9"]).items  # never refused meanwhile
             if swapped != kept:
                 break
             time.sleep(0.05)
@@ -82,13 +82,13 @@ def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):
         with pytest.raises(ServiceError, match="doesn't serve") as caught:
             client.observe([Event("late", "i1", 201)])
         assert caught.value.status == 503
-        assert client.rank("guest", ["i2"])
+        assert client.rank("guest", ["i2"]).items
     server.start()
     snapshot = shop / "server" / "vectors" / "items.safetensors"
     written = snapshot.stat().st_mtime_ns
     with serving(shop, *words, store="server") as (_, url), Client(url) as client:
         assert snapshot.stat().st_mtime_ns == written  # all of it was of use, so it was not written again
-        assert client.rank("guest", ["i2"])
+        assert client.rank("guest", ["i2"]).items
         with pytest.raises(UnknownError, match="late"):
             client.rank("late", ["i2"])
     server.stop()
