@@ -26,6 +26,8 @@ from m6rec.domains import amazon, movielens, prepared
 from m6rec.domains.domain import Domain
 from m6rec.domains.grouplens import title_and_year
 from m6rec.metrics import auc, hit_rate, ndcg, uauc
+from m6rec.text.verbalise import choice
+from m6rec.types import Feedback
 
 Floors = dict[str, dict[str, float]]
 """By method, by metric."""
@@ -35,10 +37,10 @@ LIKES = replace(
     movielens.DOMAIN,
     name="ml1m_collm",
     assets=(),
-    action=lambda event: "liked" if event.value > 0 else "did not like",
-    likes=lambda event: event.value > 0,
+    rating=choice("liked", "did not like"),
+    values=(0, 1),
 )
-PURCHASES = replace(amazon.DOMAIN, assets=(), action=lambda event: "bought", likes=lambda event: True)
+PURCHASES = replace(amazon.DOMAIN, assets=(), rating=lambda value: Feedback(True, 1.0, "bought {}"))
 
 
 PUBLISHED = {

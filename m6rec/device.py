@@ -31,7 +31,7 @@ from m6rec.text.records import item_of, record_of
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, Ranked, User
 
-FORMAT = 1
+FORMAT = 2
 """Of the folder, of a parcel and of the file of a device; another is refused."""
 CARD, TOKENIZER, LOWER, UPPER = "card.json", "tokenizer.json", "lower.onnx", "upper.onnx"
 ITEMS = "items.safetensors"
@@ -425,7 +425,7 @@ def _session(file: Path) -> Any:
 _SCHEMA = """
 CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (id TEXT PRIMARY KEY, item TEXT NOT NULL, popularity TEXT);
-CREATE TABLE events (number INTEGER PRIMARY KEY, item TEXT NOT NULL, time INTEGER NOT NULL, value REAL NOT NULL,
+CREATE TABLE events (number INTEGER PRIMARY KEY, item TEXT NOT NULL, time INTEGER NOT NULL, value REAL,
     text TEXT NOT NULL);
 CREATE TABLE states (text TEXT PRIMARY KEY, numbers BLOB NOT NULL);
 """

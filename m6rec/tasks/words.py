@@ -11,21 +11,21 @@ from m6rec.types import Event, Item, Segment, User
 def words(
     task: Task, domain: Domain, items: Sequence[Item], values: Sequence[float | None], user: User | None
 ) -> dict[str, Any] | None:
-    """Words items as candidates and as behaviours of each strength; a text is the head of its item and a tail.
+    """Words items as candidates and as behaviours of each value; a text is the head of its item and a tail.
 
-    Tails differ little between items, so that an item costs little more than its own words. Those of an item, and which
-    strengths are likes, are its kind.
+    Tails differ little between items, so that an item costs little more than its own words. Those of an item, and what
+    its values say, are its kind.
 
     Args:
         task: Of ranking.
         domain: Its words.
         items: The items.
-        values: The strengths of behaviours to be worded.
+        values: The values of events to be worded; None for one that has none.
         user: Whose facts are worded; None for none.
 
     Returns:
         ``signals`` (whether the task uses them), ``values``, ``facts`` ([text, slot] each; None without a user),
-        ``kinds`` (``likes`` and ``behaviours`` by value, and ``candidate``; [tail, slot] each) and ``items`` ([head,
+        ``kinds`` (``likes``, ``strengths`` and ``behaviours`` by value, and ``candidate``; [tail, slot] each) and ``items`` ([head,
         number of its kind], in their order). None for a task whose words depend on an event's time or text.
     """
     kinds: dict[tuple[Any, ...], int] = {}
@@ -37,15 +37,16 @@ def words(
             return None
         candidate = task.candidate(item, domain)
         head = _shared([segment.text for segment in (*behaviours, *candidate)])
-        likes = tuple(bool(domain.positive(event)) for event in events)
-        kind = likes, _tails(behaviours, head), _tails(candidate, head)
+        said = [domain.feedback(event) for event in events]
+        likes, strengths = tuple(one.positive is True for one in said), tuple(one.strength for one in said)
+        kind = likes, strengths, _tails(behaviours, head), _tails(candidate, head)
         heads.append((head, kinds.setdefault(kind, len(kinds))))
     facts = None if user is None else [(segment.text, segment.slot) for segment in task.facts(user, domain)]
     return {
         "signals": task.uses_signals,
         "values": list(values),
         "facts": facts,
-        "kinds": [dict(zip(("likes", "behaviours", "candidate"), kind, strict=True)) for kind in kinds],
+        "kinds": [dict(zip(("likes", "strengths", "behaviours", "candidate"), kind, strict=True)) for kind in kinds],
         "items": heads,
     }
 

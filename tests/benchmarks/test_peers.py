@@ -109,7 +109,9 @@ def test_a_user_without_training_likes_is_a_stranger(likes):
         replace(e, user="u0") if n == 570 else e for n, e in enumerate(split.log.events) if n > 570 or e.user != "u0"
     )
     short = Split(replace(split.log, events=events), split.part[-len(events) :])
-    _, _, known, test = retrievers.ask(short, replace(LIKES, likes=lambda event: True), refit=False)
+    _, _, known, test = retrievers.ask(
+        short, replace(LIKES, rating=lambda value: Feedback(True, 1.0, "liked {}")), refit=False
+    )
     strangers = test.users < 0
     assert strangers.any()
     for peer in WITHOUT_PACKAGE:

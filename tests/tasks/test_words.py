@@ -27,6 +27,9 @@ def test_joined_pieces_are_what_the_task_says():
         facts = task.facts(pocket.USERS["u1"], pocket.MOVIES)
         assert worded["facts"] == [(segment.text, segment.slot) for segment in facts] != []
         assert [kind["likes"] for kind in worded["kinds"]] == [(False, False, True)]
+        assert [kind["strengths"] for kind in worded["kinds"]] == [
+            tuple(pocket.MOVIES.feedback(event).strength for event in events)
+        ]
         assert worded["signals"]
 
 

@@ -116,14 +116,14 @@ export class Device {
      */
     observe(...events: Event[]): Promise<void> {
         return this.next(async () => {
-            const likes = events.map((event) => {
+            const said = events.map((event) => {
                 if (!Number.isSafeInteger(event.time)) {
                     throw new DataError(`${event.time} is no time; give whole seconds since 1970`);
                 }
-                return valued(this.need(event.item), event.value).liked;
+                return valued(this.need(event.item), event.value);
             });
             await this.store.append(events);
-            events.forEach((event, number) => this.past.observe(event, likes[number]!));
+            events.forEach((event, number) => this.past.observe(event, said[number]!.liked, said[number]!.strength));
         });
     }
 
@@ -142,7 +142,7 @@ export class Device {
     }
 
     /** The values that an event with the item can have. */
-    values(item: string): readonly number[] {
+    values(item: string): readonly (number | null)[] {
         return this.need(item).kind.values;
     }
 
@@ -244,7 +244,10 @@ export class Device {
         this.facts = facts;
         this.usesSignals = uses_signals;
         this.past = new Past(items, total);
-        for (const event of events) this.past.observe(event, valued(this.need(event.item), event.value).liked);
+        for (const event of events) {
+            const { liked, strength } = valued(this.need(event.item), event.value);
+            this.past.observe(event, liked, strength);
+        }
     }
 
     private need(item: string): Known {
@@ -261,14 +264,14 @@ export class Device {
     }
 }
 
-/** How an item is worded as a behaviour of some strength, and whether that is a like. */
-function valued({ item, head, kind }: Known, value: number): { liked: boolean; segment: Segment } {
+/** How an item is worded as a behaviour of some value, whether that is a like, and how strong it is. */
+function valued({ item, head, kind }: Known, value: number | null): { liked: boolean; strength: number; segment: Segment } {
     const place = kind.values.indexOf(value);
     const behaviour = kind.behaviours[place];
     if (!behaviour) {
         throw new DataError(`value ${value} of item '${item.id}' isn't worded; give one of ${kind.values.join(", ")}`);
     }
-    return { liked: kind.likes[place]!, segment: [head + behaviour[0], behaviour[1]] };
+    return { liked: kind.likes[place]!, strength: kind.strengths[place]!, segment: [head + behaviour[0], behaviour[1]] };
 }
 
 async function session(

@@ -3,7 +3,7 @@
 import { AssetError, message } from "./errors.js";
 
 /** Of the folder, of a parcel and of the database; another is refused. */
-export const FORMAT = 1;
+export const FORMAT = 2;
 export const CARD = "card.json";
 export const TOKENIZER = "tokenizer.json";
 export const LOWER = "lower.onnx";

@@ -17,7 +17,7 @@ export interface Parcel {
 
 interface Words {
     readonly signals: boolean;
-    readonly values: readonly number[];
+    readonly values: readonly (number | null)[];
     readonly facts: readonly Segment[] | null;
     readonly kinds: readonly Omit<Kind, "values">[];
     readonly items: readonly (readonly [head: string, kind: number])[];

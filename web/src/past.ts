@@ -50,18 +50,18 @@ export class Past {
         for (const { item, count } of items.values()) if (count) this.counts.set(item.id, [...count]);
     }
 
-    /** Takes in the user's next event. */
-    observe(event: Event, liked: boolean): void {
+    /** Takes in the user's next event, and what it says. */
+    observe(event: Event, liked: boolean, strength: number): void {
         const like = Number(liked);
         const count = this.count(event.item);
         const share = this.itemShare(event.item);
         const surprise = like - share - this.surprise / (this.events.length + USER_PRIOR);
         const last = this.events.at(-1);
-        const valueSurprise = event.value - this.itemValue(event.item, event.value);
+        const valueSurprise = strength - this.itemValue(event.item, strength);
         const pause = last ? Math.log1p(Math.max(0, event.time - last.time)) : 0;
-        this.traces.push(like, event.value, valueSurprise, surprise, share, Math.log1p(count[0]), pause);
+        this.traces.push(like, strength, valueSurprise, surprise, share, Math.log1p(count[0]), pause);
         this.surprise += like - share;
-        this.values += event.value;
+        this.values += strength;
         this.valueSurprise += valueSurprise;
         this.recentValueSurprise = RECENT_MEMORY * this.recentValueSurprise + (1 - RECENT_MEMORY) * valueSurprise;
         const number = scale(this.items.get(event.item)?.item);
@@ -73,8 +73,8 @@ export class Past {
         }
         this.events.push(event);
         this.likes += like;
-        this.counts.set(event.item, [count[0] + 1, count[1] + like, count[2] + event.value]);
-        this.total = [this.total[0] + 1, this.total[1] + like, this.total[2] + event.value];
+        this.counts.set(event.item, [count[0] + 1, count[1] + like, count[2] + strength]);
+        this.total = [this.total[0] + 1, this.total[1] + like, this.total[2] + strength];
     }
 
     /** `NUM_STATISTICS` numbers of the user with each item. */

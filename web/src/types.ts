@@ -8,11 +8,11 @@ export interface Item {
     readonly details: Readonly<Record<string, string | number>>;
 }
 
-/** One behaviour of the user: `time` in seconds since 1970, `value` in the unit of the server's log. */
+/** One behaviour of the user: `time` in seconds since 1970, `value` in the unit of the server's log, null where it just happened. */
 export interface Event {
     readonly item: string;
     readonly time: number;
-    readonly value: number;
+    readonly value: number | null;
 }
 
 /** An item and the probability that the user likes it. */
@@ -24,13 +24,15 @@ export interface Ranked {
 /** A text and what it is, one of `SLOTS`. */
 export type Segment = readonly [text: string, slot: string];
 
-/** [events, liked events, sum of their values] */
+/** [events, liked events, sum of the strengths of their feedback] */
 export type Count = readonly [events: number, likes: number, values: number];
 
-/** How items of one kind are worded: tails that follow the item's own head, and which values are likes. */
+/** How items of one kind are worded: tails that follow the item's own head, and what each value says. */
 export interface Kind {
-    readonly values: readonly number[];
+    readonly values: readonly (number | null)[];
     readonly likes: readonly boolean[];
+    /** How much the user seems to want the item, from 0 to 1. */
+    readonly strengths: readonly number[];
     readonly behaviours: readonly Segment[];
     readonly candidate: readonly Segment[];
 }
