@@ -59,6 +59,7 @@ class Card:
         m6rec: The version that wrote it.
         task: A name of ``tasks.task.named``.
         domain: A name of ``domains.domain.named``.
+        rule: What counts as positive, likewise.
         foundation: What was tuned, by the name that the user gave.
         model: Its digest.
         tuning: The digest of the tuning.
@@ -76,6 +77,7 @@ class Card:
     m6rec: str
     task: str
     domain: str
+    rule: dict[str, Any] | None
     foundation: str
     model: str
     tuning: str
@@ -115,7 +117,7 @@ class Device:
     def __init__(self, folder: Path, card: Card, store: _Store, user: User) -> None:
         self.card = card
         self._folder, self._store, self._user = folder, store, user
-        self._task, self._domain = tasks.named(card.task), domains.named(card.domain)
+        self._task, self._domain = tasks.named(card.task), domains.named(card.domain, card.rule)
         self._tokenizer = Tokenizer.open(folder) if TOKENIZER in card.files else None
         self._upper = _upper(folder)
         self._remember()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +55,7 @@ class TunedConfig:
     Attributes:
         task: A name of ``tasks.task.named``.
         domain: A name of ``domains.domain.named``.
+        rule: What the log counts as positive, likewise.
         foundation: What ``foundation.checkpoint.load`` was given.
         method: A tuning method.
         depth: Layers that run ahead of time; None for all but the last ``UPPER_LAYERS``.
@@ -71,6 +72,7 @@ class TunedConfig:
     keep: int = 1
     all_layers: bool = False
     bidirectional: bool = False
+    rule: Mapping[str, Any] | None = None
 
 
 class Tuned:
@@ -107,7 +109,7 @@ class Tuned:
             raise ConfigError(f"no exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
         self._end = cache.config.depth + (upper if exit_after is None else exit_after)
         self.task: Task = tasks.named(config.task)
-        self.domain: Domain = domains.named(config.domain)
+        self.domain: Domain = domains.named(config.domain, config.rule)
 
     @property
     def width(self) -> int:

@@ -8,7 +8,7 @@ a text in one pass, ``write`` one after another (``foundation.generate``); both 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class WriterConfig:
     Attributes:
         task: A name of ``tasks.writing.named``.
         domain: A name of ``domains.domain.named``.
+        rule: What the log counts as positive, likewise.
         foundation: What ``foundation.checkpoint.load`` was given.
         method: A tuning method. The one that learns review sentences best (design/006).
         depth: Layers that run ahead of time; None for all but the last ``UPPER_LAYERS``.
@@ -70,6 +71,7 @@ class WriterConfig:
     depth: int | None = None
     keep: int = 1
     all_layers: bool = False
+    rule: Mapping[str, Any] | None = None
 
 
 class Writer:
@@ -86,7 +88,7 @@ class Writer:
     def __init__(self, config: WriterConfig, foundation: Foundation, tuning: Tuning, cache: StateCache) -> None:
         self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
         self.task: TextTask = writing.named(config.task)
-        self.domain: Domain = domains.named(config.domain)
+        self.domain: Domain = domains.named(config.domain, config.rule)
         self._kept: dict[tuple[str, str], Tensor] = {}
         self._kept_bytes = 0
 

@@ -60,6 +60,7 @@ def tune(
     config = kind(
         task=task,
         domain=made.domain_name,
+        rule=None if made.domain.rule is None else made.domain.rule.to_json(),
         foundation=foundation,
         method=method or kind.method,
         depth=depth,

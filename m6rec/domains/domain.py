@@ -6,9 +6,10 @@ A new domain is one file with ``DOMAIN = Domain(...)``, used by its path (``shop
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from m6rec import assets
 from m6rec.data.feedback import KINDS, Rule
@@ -87,8 +88,12 @@ def names() -> tuple[str, ...]:
     return tuple(_DOMAINS)
 
 
-def named(name: str) -> Domain:
+def named(name: str, rule: Mapping[str, Any] | None = None) -> Domain:
     """The domain of a name, or of a path ``package.module:NAME``.
+
+    Args:
+        name: The name or path.
+        rule: What a log of it counts as positive (``Rule.to_json``); None for what the domain says.
 
     Raises:
         ConfigError: There is no such domain; the message lists the names and the closest one.
@@ -107,7 +112,11 @@ def named(name: str) -> Domain:
         raise ConfigError(f"Domain {name!r} can't be imported ({error}); give package.module:NAME.") from error
     if not isinstance(domain, Domain):
         raise ConfigError(f"{name!r} is a {type(domain).__name__}, not a Domain.")
-    return domain
+    if rule is None:
+        return domain
+    given = Rule.from_json(rule)
+    # The generic domain knows no scale of its own, so its words follow the rule too.
+    return replace(domain, rule=given, rating=given.rating if domain.name == "generic" else domain.rating)
 
 
 def titled(domain: Domain, item: Item) -> bool:

@@ -111,6 +111,7 @@ def export(
             m6rec=version("m6rec"),
             task=tuned.config.task,
             domain=tuned.config.domain,
+            rule=None if tuned.domain.rule is None else tuned.domain.rule.to_json(),
             foundation=Path(source).name,
             model=model.id,
             tuning=tuned.tuning.digest(),

@@ -80,6 +80,7 @@ class Writers:
             fresh = WriterConfig(
                 task="explain",
                 domain=config.domain,
+                rule=config.rule,
                 foundation=config.foundation,
                 method="adapter",
                 depth=states.depth,

@@ -25,8 +25,9 @@ def words(
 
     Returns:
         ``signals`` (whether the task uses them), ``values``, ``facts`` ([text, slot] each; None without a user),
-        ``kinds`` (``likes``, ``strengths`` and ``behaviours`` by value, and ``candidate``; [tail, slot] each) and ``items`` ([head,
-        number of its kind], in their order). None for a task whose words depend on an event's time or text.
+        ``kinds`` (``likes``, ``strengths`` and ``behaviours`` by value, and ``candidate``; [tail, slot] each) and
+        ``items`` ([head, number of its kind], in their order). None for a task whose
+        words depend on an event's time or text.
     """
     kinds: dict[tuple[Any, ...], int] = {}
     heads = []

@@ -19,6 +19,7 @@ from m6rec.errors import DataError
 from m6rec.evaluate import ask_all
 from m6rec.metrics import auc
 from m6rec.tasks.task import named
+from m6rec.types import Feedback
 
 SMALL = Budget(trials=2, seconds=60, passes=2, seeds=(0, 1))
 NUM_USERS, NUM_ITEMS, EACH = 48, 16, 12

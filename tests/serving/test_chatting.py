@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from m6rec.data.feedback import Rule
 from m6rec.data.log import Log
+from m6rec.domains import domain as domains
 from m6rec.serving import chatting
 from m6rec.serving.backend import Chat, RankRequest, Reply
 from m6rec.serving.batching import Batcher, Kind
@@ -137,12 +141,17 @@ def test_a_reply_that_nobody_waits_for_is_given_up(recommender):
 
 
 def test_disliked_items_are_told_before_liked_ones():
-    from m6rec.domains.domain import named
+    told = chatting.events(Session(liked=("a",), disliked=("b",)), "u", 7)
+    assert [event.item for event in told] == ["b", "a"]
 
-    session = Session(liked=("a",), disliked=("b",))
-    for domain, values in (("movielens", [2.0, 4.0]), ("generic", [0.0, 1.0])):
-        told = chatting.events(session, "u", 7, named(domain))
-        assert [(event.item, event.value) for event in told] == [("b", values[0]), ("a", values[1])]
+
+@pytest.mark.parametrize("name", domains.names())
+def test_what_is_liked_in_a_conversation_is_positive_in_every_domain(name):
+    domain = domains.named(name)
+    liked, disliked = (chatting.events(Session(**{what: ("a",)}), "u", 7)[0] for what in ("liked", "disliked"))
+    for rule in (None, Rule(test=">=", number=7), Rule(kinds=("purchase",)), Rule()):
+        ruled = replace(domain, rule=rule)
+        assert (ruled.positive(liked), ruled.feedback(disliked).positive) == (True, False)
 
 
 def writer(**options):
