@@ -162,7 +162,7 @@ def test_a_truncated_or_changed_file_is_refused(tmp_path, name):
 CARDS = {
     "cut off": (lambda card: json.dumps(card)[:-9], AssetError, "is not the card"),
     "a list": (lambda card: "[]", AssetError, "is not the card"),
-    "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 1"),
+    "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 2"),
     "with a field more": (lambda card: json.dumps({**card, "colour": "red"}), AssetError, "colour"),
     "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list upper.onnx"),
     "without a width": (lambda card: json.dumps({**card, "width": None}), AssetError, "a size is no whole number"),
@@ -226,7 +226,7 @@ def test_a_damaged_parcel_changes_nothing(parcel, store):
         parcel.write_bytes(part)
         with pytest.raises(AssetError, match="not a readable parcel"):
             here.receive(parcel)
-    parcel.write_bytes(whole.replace(rb"\"format\": 1", rb"\"format\": 7"))
+    parcel.write_bytes(whole.replace(rb"\"format\": 2", rb"\"format\": 7"))
     with pytest.raises(AssetError, match="format 7"):
         here.receive(parcel)
     assert not here.items
@@ -287,7 +287,7 @@ BROKEN = {
     "without its new file": lambda newer: (newer / ADAPTERS).unlink(),
     "cut off": lambda newer: (newer / ADAPTERS).write_bytes((newer / ADAPTERS).read_bytes()[:-1]),
     "without a card": lambda newer: (newer / CARD).unlink(),
-    "of a later format": lambda newer: (newer / CARD).write_text('{"format": 2}'),
+    "of a later format": lambda newer: (newer / CARD).write_text('{"format": 3}'),
 }
 
 

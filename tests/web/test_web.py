@@ -221,7 +221,7 @@ CARDS = {
     "a list": (lambda card: "[]", "is not the card of a device folder"),
     "of a later format": (
         lambda card: json.dumps({**card, "format": 99}),
-        "has format 99, .* reads format 1",
+        "has format 99, .* reads format 2",
     ),
     "without a graph": (lambda card: json.dumps({**card, "files": {}}), "doesn't list upper.onnx"),
     "without a width": (lambda card: json.dumps({**card, "width": None}), "a size is no whole number"),
@@ -287,7 +287,7 @@ def test_a_damaged_parcel_changes_nothing(phone, tmp_path):
         parcel.write_bytes(part)
         with pytest.raises(Exception, match=r"AssetError: the parcel is not a readable parcel"):
             phone.receive(parcel)
-    parcel.write_bytes(content.replace(rb"\"format\": 1", rb"\"format\": 7"))
+    parcel.write_bytes(content.replace(rb"\"format\": 2", rb"\"format\": 7"))
     with pytest.raises(Exception, match=r"has format 7"):
         phone.receive(parcel)
     module.send(pocket.tuned(seed=1), ALL, pocket.past(), parcel)
