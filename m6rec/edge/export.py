@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from m6rec import assets, device
 from m6rec.device import ADAPTERS, CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
 from m6rec.errors import ConfigError, ExtraError
-from m6rec.foundation.checkpoint import new_folder
+from m6rec.files import new_folder
 from m6rec.foundation.model import Dense
 from m6rec.tasks.words import words
 from m6rec.text.past import STATISTICS, TRACES, Past
