@@ -93,6 +93,7 @@ class Tuned:
         tuning: The trained parameters.
         cache: Where states come from.
         links: The collaborative signal of a retrieval task; None without.
+        end: The layer before which it is left.
 
     Args:
         exit_after: Upper layers that run; those above are left out and the readouts read what is there.
@@ -117,7 +118,7 @@ class Tuned:
         upper = foundation.model.config.num_layers - cache.config.depth
         if exit_after is not None and not 1 <= exit_after <= upper:
             raise ConfigError(f"no exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
-        self._end = cache.config.depth + (upper if exit_after is None else exit_after)
+        self.end = cache.config.depth + (upper if exit_after is None else exit_after)
         self.task: Task = tasks.named(config.task)
         self.domain: Domain = domains.named(config.domain)
 
@@ -130,7 +131,7 @@ class Tuned:
         """A short digest of what makes ``item_vectors``: foundation, split, tuning; and of which items have links."""
         model = self.foundation.model
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self._end}|{self.tuning.digest()}".encode())
+        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.end}|{self.tuning.digest()}".encode())
         if self.links is not None:
             digest.update(json.dumps(self.links.numbers).encode())
         return digest.hexdigest()
@@ -185,7 +186,7 @@ class Tuned:
             blocks_BCMD,
             _tensor(batch.visible_BC, device) + num_prompts,
             self.cache.config.depth,
-            end=self._end,
+            end=self.end,
             length_B=length_B,
             delta=mixture,
         )
@@ -243,7 +244,7 @@ class Tuned:
                     fresh_ND = torch.cat([mixture.prompts_BPD[0], fresh_ND])
                 turns.append(Turn(known, fresh_ND, blocks_1CMD[0]))
                 last.append(_tensor(batch.last_BC[0], model.device))
-            read, kept = model.answer(turns, self.cache.config.depth, end=self._end, delta=mixture)
+            read, kept = model.answer(turns, self.cache.config.depth, end=self.end, delta=mixture)
             pairs = zip(read, last, strict=True)
             normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
         answers = self._answers(normed_QD)
