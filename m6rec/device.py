@@ -23,8 +23,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from m6rec.domains import domain as domains
-from m6rec.errors import AssetError, DataError, ExtraError, StoreError, UnknownError
+from m6rec.domains.domain import Domain
+from m6rec.errors import AssetError, ConfigError, DataError, ExtraError, StoreError, UnknownError
+from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
+from m6rec.tasks.task import Task
 from m6rec.text.batch import Row, pad
 from m6rec.text.past import STATISTICS, Past, Popularity
 from m6rec.text.records import item_of, record_of
@@ -63,6 +66,8 @@ class Card:
         foundation: What was tuned, by the name that the user gave.
         model: Its digest.
         tuning: The digest of the tuning.
+        wording: The digest of what the task says (``tasks.probe``), which the device has to say likewise.
+        features: That of the features; "" where there are none.
         licence: Of the foundation, as far as it is known.
         dtype: Of the large weights, "float32", "float16", "int8" or "int4".
         opset: Of the graphs.
@@ -81,6 +86,8 @@ class Card:
     foundation: str
     model: str
     tuning: str
+    wording: str
+    features: str
     licence: str
     dtype: str
     opset: int
@@ -118,6 +125,7 @@ class Device:
         self.card = card
         self._folder, self._store, self._user = folder, store, user
         self._task, self._domain = tasks.named(card.task), domains.named(card.domain, card.rule)
+        _require_same(folder, card, self._task, self._domain)
         self._tokenizer = Tokenizer.open(folder) if TOKENIZER in card.files else None
         self._upper = _upper(folder)
         self._remember()
@@ -134,7 +142,7 @@ class Device:
 
         Raises:
             AssetError: The folder is no device folder, of another format, or damaged.
-            ConfigError: It needs a task or a domain that isn't installed here.
+            ConfigError: It needs a task or a domain that isn't installed here, or of other words or features.
             StoreError: The file is no store of a device, or can't be read.
         """
         card = verify(folder)
@@ -393,6 +401,17 @@ def _inputs(moment: Row, states_TD: Floats, places: Mapping[str, tuple[int, int]
         "asked_positions": count + last_C,
         "signals": batch.signals_BCF[0],
     }
+
+
+def _require_same(folder: Path, card: Card, task: Task, domain: Domain) -> None:
+    """Raises ConfigError where the model of a folder was tuned with other words or features than are here."""
+    here = {"wording": probe.wording(task, domain), "features": probe.features() if task.uses_signals else ""}
+    for part, known in here.items():
+        if (tuned := getattr(card, part)) != known:
+            raise ConfigError(
+                f"{folder} was tuned with another {part} of task {card.task!r} and domain {card.domain!r} (there "
+                f"{tuned}, here {known}); use the m6rec that exported it, or tune and export it again with this one"
+            )
 
 
 def _upper(folder: Path) -> Any:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from m6rec.errors import AssetError, ConfigError
+from m6rec.fingerprint import begin, changed, digest
 from m6rec.metrics import auc, base_rates, cross_entropy, ndcg, perplexity, ranks, uauc
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Batch, Row, pack, pad, regroup, size
-from m6rec.tuned import ItemBlocks, Tuned
+from m6rec.tuned import CONFIG, ItemBlocks, Tuned
 from m6rec.types import Draft, Item
 from m6rec.writer import Writer
 
@@ -348,7 +349,7 @@ def tune(
         validation: Rows of the validation part.
         items: The catalogue, in the order of the log's items.
         config: How to train.
-        folder: See ``fit``; the tuning is saved there at the end.
+        folder: See ``fit``; the tuning is saved there at the end. It takes no other run, see ``fingerprint.begin``.
         seen: What each validation question's user has met, [questions, items], which retrieval is validated without.
         log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets. It is not by default:
             what is popular is left to the links.
@@ -361,6 +362,7 @@ def tune(
         raise ConfigError(
             f"pairwise is {config.pairwise}, but task {tuned.task.name!r} doesn't tell two classes apart; leave it 0"
         )
+    _begin(tuned, config, [training, validation, items, log_q], folder)
     states = tuned.cache.fetch([*texts(training), *texts(validation)])
     catalogue = None
     if tuned.task.readout == "embed":
@@ -413,8 +415,7 @@ def tune(
         folder=folder,
         progress=progress,
     )
-    if folder is not None:
-        tuned.save(folder)
+    _end(tuned, folder)
     return history
 
 
@@ -440,6 +441,19 @@ def class_metric(
     return (1 - pairwise) * auc(labels, scores) + pairwise * within - (0.0 if pairwise else worse)
 
 
+def _begin(task: Tuned | Writer, config: TrainConfig, examples: object, folder: Path | None) -> None:
+    """Binds a run's folder to what is about to be trained. Raises ConfigError where it holds another run."""
+    if folder is not None:
+        made = replace(task.fingerprint(), training=changed(config), examples=digest(examples))
+        begin(folder, made, results=(CHECKPOINT, CONFIG))
+
+
+def _end(task: Tuned | Writer, folder: Path | None) -> None:
+    """Saves what was trained, unless an earlier call did."""
+    if folder is not None and not (folder / CONFIG).exists():
+        task.save(folder)
+
+
 def tune_texts(
     writer: Writer,
     training: Sequence[Draft],
@@ -456,7 +470,7 @@ def tune_texts(
         training: Drafts of the training part.
         validation: Drafts of the validation part; a judgement is minus their perplexity.
         config: How to train.
-        folder: See ``fit``; the tuning is saved there at the end.
+        folder: See ``tune``.
         progress: See ``fit``.
 
     Raises:
@@ -464,6 +478,7 @@ def tune_texts(
     """
     if config.pairwise:
         raise ConfigError(f"pairwise is {config.pairwise}, but task {writer.task.name!r} has no scores; leave it 0")
+    _begin(writer, config, [training, validation], folder)
     groups = writer.batches(training, config.batch_tokens or TRAINING_TOKENS)
     batches = [[training[number] for number in group] for group in groups]
     history = fit(
@@ -475,6 +490,5 @@ def tune_texts(
         folder=folder,
         progress=progress,
     )
-    if folder is not None:
-        writer.save(folder)
+    _end(writer, folder)
     return history

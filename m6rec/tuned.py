@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,15 +19,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m6rec import files
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError
+from m6rec.fingerprint import Fingerprint, changed
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Known, Model, Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.foundation.stores import Store
+from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
+from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Batch, Row, pack, pad, size
 from m6rec.text.links import FILE, Links
 from m6rec.text.links import load as load_links
@@ -37,6 +41,8 @@ from m6rec.tuning import create as create_tuning
 from m6rec.tuning import load as load_tuning
 from m6rec.types import Item
 
+CONFIG = "config.json"
+"""The last file of a run to be written: where it is, the run is finished."""
 TEMPERATURE = 0.07
 EMBED_WIDTH = 128
 UPPER_LAYERS = 1
@@ -57,6 +63,8 @@ class TunedConfig:
         domain: A name of ``domains.domain.named``.
         rule: What the log counts as positive, likewise.
         foundation: What ``foundation.checkpoint.load`` was given.
+        data: Digest of the prepared dataset (``fingerprint.of_dataset``); "" where examples are made in memory.
+        split: How the dataset is split; likewise.
         method: A tuning method.
         depth: Layers that run ahead of time; None for all but the last ``UPPER_LAYERS``.
         keep: Kept tokens of a segment; 0 keeps all.
@@ -67,6 +75,8 @@ class TunedConfig:
     task: str
     domain: str
     foundation: str
+    data: str = ""
+    split: str = ""
     method: str = "option-adapter"
     depth: int | None = None
     keep: int = 1
@@ -85,9 +95,11 @@ class Tuned:
         tuning: The trained parameters.
         cache: Where states come from.
         links: The collaborative signal of a retrieval task; None without.
+        end: The layer before which it is left.
 
     Args:
         exit_after: Upper layers that run; those above are left out and the readouts read what is there.
+        seed: That of the initial values; None where they were loaded.
 
     Raises:
         ConfigError: There are not so many upper layers.
@@ -101,13 +113,14 @@ class Tuned:
         cache: StateCache,
         links: Links | None = None,
         exit_after: int | None = None,
+        seed: int | None = None,
     ) -> None:
         self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
-        self.links = links
+        self.links, self.exit_after, self.seed = links, exit_after, seed
         upper = foundation.model.config.num_layers - cache.config.depth
         if exit_after is not None and not 1 <= exit_after <= upper:
             raise ConfigError(f"no exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
-        self._end = cache.config.depth + (upper if exit_after is None else exit_after)
+        self.end = cache.config.depth + (upper if exit_after is None else exit_after)
         self.task: Task = tasks.named(config.task)
         self.domain: Domain = domains.named(config.domain, config.rule)
 
@@ -120,17 +133,25 @@ class Tuned:
         """A short digest of what makes ``item_vectors``: foundation, split, tuning; and of which items have links."""
         model = self.foundation.model
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self._end}|{self.tuning.digest()}".encode())
+        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.end}|{self.tuning.digest()}".encode())
         if self.links is not None:
             digest.update(json.dumps(self.links.numbers).encode())
         return digest.hexdigest()
 
+    def fingerprint(self) -> Fingerprint:
+        """What it is made from, but for the training."""
+        return fingerprint_of(self.config, self.task, self.domain, self.foundation, self.seed)
+
+    def with_cache(self, cache: StateCache) -> Tuned:
+        """The same task, whose states come from another cache."""
+        return Tuned(self.config, self.foundation, self.tuning, cache, self.links, self.exit_after, self.seed)
+
     def save(self, folder: Path) -> None:
-        """Writes the tuning, its links and its configuration."""
+        """Writes the tuning, its links, what it is made from, and at last its configuration."""
         self.tuning.save(folder)
         if self.links is not None:
             self.links.save(folder)
-        save_config(self.config, folder)
+        save_config(self.config, self.fingerprint(), folder)
 
     def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows as ``read`` takes them: one for each moment where region 1 sees all of itself."""
@@ -167,7 +188,7 @@ class Tuned:
             blocks_BCMD,
             _tensor(batch.visible_BC, device) + num_prompts,
             self.cache.config.depth,
-            end=self._end,
+            end=self.end,
             length_B=length_B,
             delta=mixture,
         )
@@ -225,7 +246,7 @@ class Tuned:
                     fresh_ND = torch.cat([mixture.prompts_BPD[0], fresh_ND])
                 turns.append(Turn(known, fresh_ND, blocks_1CMD[0]))
                 last.append(_tensor(batch.last_BC[0], model.device))
-            read, kept = model.answer(turns, self.cache.config.depth, end=self._end, delta=mixture)
+            read, kept = model.answer(turns, self.cache.config.depth, end=self.end, delta=mixture)
             pairs = zip(read, last, strict=True)
             normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
         answers = self._answers(normed_QD)
@@ -445,7 +466,7 @@ def create(
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links)
+    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, seed=seed)
 
 
 def load(
@@ -467,18 +488,15 @@ def load(
 
     Raises:
         AssetError: The folder is not a run.
-        ConfigError: It was tuned on another foundation or by other statistics, or has fewer upper layers.
+        ConfigError: It was tuned on another foundation, with other words or features, or has fewer upper layers.
     """
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
-    if (known := tuning.config.num_signals) not in (0, len(STATISTICS)):
-        raise ConfigError(
-            f"{folder} was tuned on {known} statistics, but this m6rec has {len(STATISTICS)}; "
-            f"tune it again in a new folder: m6rec tune {config.task} --run FOLDER"
-        )
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     links = load_links(folder) if (folder / FILE).exists() else None
-    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, exit_after)
+    tuned = Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, exit_after)
+    require_saved(folder, tuned.fingerprint())
+    return tuned
 
 
 def states_config(depth: int | None, keep: int, upper_layers: int, model: Model) -> StatesConfig:
@@ -503,6 +521,37 @@ def cache_of(
     return StateCache(foundation, states, store) if shared is None or shared.config != states else shared
 
 
+def fingerprint_of(
+    config: Any, task: Task | TextTask, domain: Domain, foundation: Foundation, seed: int | None
+) -> Fingerprint:
+    """What a task is made from: its configuration, the words and features of this code, and the foundation."""
+    described = dict.fromkeys(("task", "domain", "foundation", "data", "split"), "")
+    initial = "" if seed is None else f" seed {seed}"
+    return Fingerprint(
+        data=config.data,
+        split=config.split,
+        domain=config.domain,
+        task=config.task,
+        wording=probe.wording(task, domain),
+        features=probe.features() if isinstance(task, Task) and task.uses_signals else "",
+        foundation=foundation.model.id,
+        tuning=changed(replace(config, **described)) + initial,
+    )
+
+
+def require_saved(folder: Path, here: Fingerprint) -> None:
+    """Raises ConfigError where a saved run has other words, features or foundation than it would be used with."""
+    saved = Fingerprint.load(folder)
+    if saved is None:
+        raise ConfigError(f"{folder} was tuned by an earlier m6rec, which kept no fingerprint; tune it in a new folder")
+    saved.require(
+        here,
+        what=f"the run in {folder}",
+        parts=("wording", "features", "foundation"),
+        remedy=f"use the m6rec and foundation it was tuned with, or tune it again: m6rec tune {here.task} --run FOLDER",
+    )
+
+
 def read_config(folder: Path) -> TunedConfig:
     """The configuration of a saved run. Raises AssetError where the folder is not one."""
     return config_at(folder, TunedConfig)
@@ -511,7 +560,7 @@ def read_config(folder: Path) -> TunedConfig:
 def config_at(folder: Path, kind: Callable[..., ConfigT]) -> ConfigT:
     """The configuration of this kind that was saved with a run. Raises AssetError where the folder holds none."""
     try:
-        return kind(**json.loads((folder / "config.json").read_text()))
+        return kind(**json.loads((folder / CONFIG).read_text()))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise AssetError(
             f"{folder} holds no tuned task ({error}); make one with `m6rec tune --run {folder}`"
@@ -523,9 +572,11 @@ def run_of(folder: Path) -> tuple[str, str]:
     return config_at(folder, lambda **values: (str(values["task"]), str(values["foundation"])))
 
 
-def save_config(config: Any, folder: Path) -> None:
-    """Writes what ``config_at`` reads."""
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+def save_config(config: Any, fingerprint: Fingerprint, folder: Path) -> None:
+    """Writes what ``config_at`` reads, and the fingerprint where a training hasn't begun with its own."""
+    if Fingerprint.load(folder) is None:
+        fingerprint.save(folder)
+    files.write(folder / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
 
 
 def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:

@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
+from m6rec.fingerprint import Fingerprint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.foundation.likelihood import log_probabilities
@@ -32,7 +33,16 @@ from m6rec.tasks import writing
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import flat, pack
 from m6rec.text.constraints import Constraint
-from m6rec.tuned import Progress, cache_of, config_at, first_layer, save_config, states_config
+from m6rec.tuned import (
+    Progress,
+    cache_of,
+    config_at,
+    fingerprint_of,
+    first_layer,
+    require_saved,
+    save_config,
+    states_config,
+)
 from m6rec.tuning import Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
 from m6rec.tuning import load as load_tuning
@@ -58,6 +68,8 @@ class WriterConfig:
         domain: A name of ``domains.domain.named``.
         rule: What the log counts as positive, likewise.
         foundation: What ``foundation.checkpoint.load`` was given.
+        data: Digest of the prepared dataset (``fingerprint.of_dataset``); "" where drafts are made in memory.
+        split: How the dataset is split; likewise.
         method: A tuning method. The one that learns review sentences best (design/006).
         depth: Layers that run ahead of time; None for all but the last ``UPPER_LAYERS``.
         keep: Kept tokens of a segment of the context; 0 keeps all.
@@ -67,6 +79,8 @@ class WriterConfig:
     task: str
     domain: str
     foundation: str
+    data: str = ""
+    split: str = ""
     method: str = "lora"
     depth: int | None = None
     keep: int = 1
@@ -83,10 +97,19 @@ class Writer:
         domain: The domain.
         tuning: The trained parameters.
         cache: Where states of contexts come from.
+        seed: That of the initial values; None where they were loaded.
     """
 
-    def __init__(self, config: WriterConfig, foundation: Foundation, tuning: Tuning, cache: StateCache) -> None:
+    def __init__(
+        self,
+        config: WriterConfig,
+        foundation: Foundation,
+        tuning: Tuning,
+        cache: StateCache,
+        seed: int | None = None,
+    ) -> None:
         self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
+        self.seed = seed
         self.task: TextTask = writing.named(config.task)
         self.domain: Domain = domains.named(config.domain, config.rule)
         self._kept: dict[tuple[str, str], Tensor] = {}
@@ -98,10 +121,14 @@ class Writer:
         whole = f"{model.id}|{model.dtype}|{self.cache.config}|{self.tuning.digest()}"
         return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
+    def fingerprint(self) -> Fingerprint:
+        """What it is made from, but for the training."""
+        return fingerprint_of(self.config, self.task, self.domain, self.foundation, self.seed)
+
     def save(self, folder: Path) -> None:
-        """Writes the tuning and its configuration."""
+        """Writes the tuning, what it is made from, and at last its configuration."""
         self.tuning.save(folder)
-        save_config(self.config, folder)
+        save_config(self.config, self.fingerprint(), folder)
 
     def loss(self, drafts: Sequence[Draft]) -> Tensor:
         """Mean surprise, in nats, of the tokens of the targets and of their ends; differentiable.
@@ -266,7 +293,7 @@ def create(
     tuning = create_tuning(
         TuningConfig(method=config.method, first_layer=first, num_classes=0), foundation.model, seed=seed
     )
-    return Writer(config, foundation, tuning, cache_of(states, foundation, cache, store))
+    return Writer(config, foundation, tuning, cache_of(states, foundation, cache, store), seed)
 
 
 def untuned(writer: Writer) -> Writer:
@@ -288,11 +315,14 @@ def load(
 
     Raises:
         AssetError: The folder is not a run.
-        ConfigError: It was tuned on another foundation.
+        ConfigError: It was tuned on another foundation, or with other words.
     """
     config = read_config(folder)
+    tuning = load_tuning(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
-    return Writer(config, foundation, load_tuning(folder, foundation.model), cache_of(states, foundation, cache, store))
+    writer = Writer(config, foundation, tuning, cache_of(states, foundation, cache, store))
+    require_saved(folder, writer.fingerprint())
+    return writer
 
 
 def read_config(folder: Path) -> WriterConfig:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m6rec.data.split import TEST, VALID, Split
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.foundation import likelihood
@@ -142,7 +142,7 @@ def table(
     """Test AUC without training, and after ``SHOTS`` examples from the end of the time before the test part.
 
     Raises:
-        ConfigError: ``way`` is none of ``WAYS``.
+        ConfigError: ``way`` is none of ``WAYS``, or the split is not one by time.
     """
     if way not in WAYS:
         raise ConfigError(f"there is no way {way!r} to ask; choose one of {', '.join(WAYS)}")
@@ -170,9 +170,19 @@ def table(
 
 
 def _parts(split: Split) -> tuple[tuple[int, int], tuple[int, int]]:
-    """([first, last) of the test events, … of those that few-shot examples are drawn from)."""
-    valid, test = int(split.indices(VALID)[0]), int(split.indices(TEST)[0])
-    return (test, len(split.log.events)), (max(0, valid - NUM_SHOWN), valid)
+    """([first, last) of the test events, … of those that few-shot examples are drawn from).
+
+    Raises:
+        ConfigError: The parts don't follow one another in the log, so that such a range holds events of another part.
+    """
+    train, valid, test = (split.indices(part) for part in (TRAIN, VALID, TEST))
+    if not (len(train) and len(valid) and len(test)) or train[-1] > valid[0] or valid[-1] > test[0]:
+        raise ConfigError(
+            f"zero-shot asks of the end of a log, after its training and validation events, but in this split "
+            f"({len(train)} training, {len(valid)} validation, {len(test)} test events) a part is empty or they "
+            "alternate; prepare the log with --split time"
+        )
+    return (int(test[0]), len(split.log.events)), (max(0, int(valid[0]) - NUM_SHOWN), int(valid[0]))
 
 
 def _adapters(foundation: Foundation, seed: int) -> Tuning:

@@ -287,15 +287,6 @@ def test_a_digest_tells_what_makes_vectors_of_items():
     assert len({one.digest() for one in (plain, *others)}) == 5
 
 
-def test_a_run_of_other_statistics_is_refused(tmp_path, monkeypatch):
-    make().save(tmp_path)
-    monkeypatch.setattr(module, "STATISTICS", module.STATISTICS[:12])
-    with pytest.raises(
-        ConfigError, match=r"tuned on 19 statistics, but this m6rec has 12; tune it again in a new folder"
-    ):
-        load(tmp_path, FOUNDATION)
-
-
 def test_errors(tmp_path):
     with pytest.raises(ConfigError, match="all_layers with depth 2: training can't read cached states"):
         make(all_layers=True)

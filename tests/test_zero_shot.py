@@ -6,7 +6,7 @@ import torch
 
 from m6rec import zero_shot
 from m6rec.data.log import Log
-from m6rec.data.split import split_by_time
+from m6rec.data.split import leave_one_out, split_by_item, split_by_time
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError
 from m6rec.foundation import likelihood
@@ -80,6 +80,16 @@ def test_a_table_measures_zero_and_few_shot(foundation, way, monkeypatch):
 def test_an_unknown_way_is_named(foundation):
     with pytest.raises(ConfigError, match="'asking' to ask; choose one of diary, also-clicks"):
         zero_shot.table(foundation, split_by_time(make_log(200)), named("movielens"), way="asking")
+
+
+@pytest.mark.parametrize("way", zero_shot.WAYS)
+@pytest.mark.parametrize("split", [leave_one_out, split_by_item, lambda log: split_by_time(log, test=0.0)])
+def test_a_split_that_mixes_the_parts_is_refused(foundation, split, way):
+    """Else events of the training part are measured as test events."""
+    log = make_log(200)
+    log = replace(log, events=tuple(event for event in log.events if event.user != "u0" or event.time < 100))
+    with pytest.raises(ConfigError, match=r"in this split \(\d+ training, .* prepare the log with --split time"):
+        zero_shot.table(foundation, split(log), named("movielens"), way=way)
 
 
 def test_the_papers_way_scores_each_event_by_its_title(foundation):

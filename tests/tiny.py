@@ -29,8 +29,10 @@ def fast_tokenizer() -> tokenizers.Tokenizer:
     return fast
 
 
-def model(*, num_layers: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> Model:
-    """A random Llama of width 32 with two query heads a key head."""
+def model(
+    *, num_layers: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32, blocks: tuple[int, ...] = ()
+) -> Model:
+    """A random Llama of width 32 with two query heads a key head; ``blocks`` says which weights the layers share."""
     rope = RopeConfig(theta=1e4)
     config = ModelConfig(
         family="llama",
@@ -47,11 +49,12 @@ def model(*, num_layers: int = 4, seed: int = 0, dtype: torch.dtype = torch.floa
         local_rope=rope,
         windows=(None,) * num_layers,
         attention_scale=8**-0.5,
+        blocks=blocks,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = Model(config)
-    made.id = f"tiny-{num_layers}-{seed}"
+    made.id = f"tiny-{num_layers}-{seed}" + "".join(map(str, blocks))
     return made.to(dtype)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from m6rec import assets, device
 from m6rec.device import ADAPTERS, CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
 from m6rec.errors import ConfigError, ExtraError
-from m6rec.foundation.checkpoint import new_folder
+from m6rec.files import new_folder
 from m6rec.foundation.model import Dense
 from m6rec.tasks.words import words
 from m6rec.text.past import STATISTICS, TRACES, Past
@@ -105,7 +105,7 @@ def export(
             assert past is not None, "items come with what happened to them"
             send(tuned, items, past, partial / device.ITEMS, states=states, behaviours=not lower)
         progress(3, STEPS)
-        source = tuned.foundation.source
+        source, made_from = tuned.foundation.source, tuned.fingerprint()
         card = Card(
             format=FORMAT,
             m6rec=version("m6rec"),
@@ -115,6 +115,8 @@ def export(
             foundation=Path(source).name,
             model=model.id,
             tuning=tuned.tuning.digest(),
+            wording=made_from.wording,
+            features=made_from.features,
             licence=assets.describe(source).licence if source in assets.names() else "that of the foundation",
             dtype=dtype,
             opset=OPSET,
@@ -210,7 +212,7 @@ class _Upper(nn.Module):
     def __init__(self, tuned: Tuned) -> None:
         super().__init__()
         self.model, self.tuning = tuned.foundation.model, tuned.tuning
-        self.depth, self.bidirectional = tuned.cache.config.depth, tuned.config.bidirectional
+        self.depth, self.end, self.bidirectional = tuned.cache.config.depth, tuned.end, tuned.config.bidirectional
 
     def forward(
         self,
@@ -241,11 +243,11 @@ class _Upper(nn.Module):
         if self.bidirectional:
             seen_LL = seen_LL | ((owner_L == 0) & (owner_L == 0)[:, None])
         mask_1LL = (seen_LL & ((owner_L == 0) | (owner_L == owner_L[:, None])))[None]
-        positions_1L, last = position_L[None], model.config.num_layers - 1
+        positions_1L, last = position_L[None], self.end - 1
         attention = Dense(positions_1L, mask_1LL)
         hidden_1LD = model.run(hidden_1LD, positions_1L, attention, first=self.depth, last=last, delta=tuning)
         attention = Dense(positions_1L, mask_1LL[:, skip:], skip)
-        hidden_1CD = model.run(hidden_1LD, positions_1L, attention, first=last, delta=tuning)
+        hidden_1CD = model.run(hidden_1LD, positions_1L, attention, first=last, last=self.end, delta=tuning)
         return tuning.score(model.finish(hidden_1CD)[0]).softmax(-1)[:, -1]
 
     def example(self) -> dict[str, Tensor]:

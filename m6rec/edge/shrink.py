@@ -123,7 +123,8 @@ def at_exit(tuned: Tuned, num_layers: int) -> Tuned:
     model.requires_grad_(False)
     model.id = f"{foundation.model.id}@{num_layers}"
     left = Foundation(model, foundation.tokenizer, foundation.source)
-    return Tuned(tuned.config, left, tuned.tuning, StateCache(left, tuned.cache.config))
+    cache = StateCache(left, tuned.cache.config)
+    return Tuned(tuned.config, left, tuned.tuning, cache, tuned.links, tuned.exit_after, tuned.seed)
 
 
 def texts_of(task: Task, domain: Domain, log: Log, recipe: Recipe) -> tuple[list[str], list[str]]:

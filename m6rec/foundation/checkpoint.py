@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import glob
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from m6rec import assets
+from m6rec import assets, files
 from m6rec.errors import AssetError, ConfigError
+from m6rec.files import new_folder
+from m6rec.fingerprint import changed, digest, of_file
 from m6rec.foundation.model import Model, ModelConfig
 from m6rec.text.tokenizer import Tokenizer
 
@@ -69,8 +70,9 @@ def load(
     except RuntimeError as error:
         raise AssetError(f"the weights in {folder} don't have the shapes of its config.json: {error}") from error
     model.requires_grad_(False)
-    model.id = _digest(folder)
-    return Foundation(model.to(device=device, dtype=DTYPES[dtype]), Tokenizer.open(folder), source)
+    tokenizer = Tokenizer.open(folder)
+    model.id = _id(folder, config)
+    return Foundation(model.to(device=device, dtype=DTYPES[dtype]), tokenizer, source)
 
 
 def locate(source: str, *, accept_licence: bool = False) -> Path:
@@ -205,30 +207,39 @@ def _matters(name: str) -> bool:
     return name.startswith("model.layers.") and not name.endswith("rotary_emb.inv_freq")
 
 
-def _digest(folder: Path) -> str:
-    """A digest of all weights, remembered beside them where the folder can be written."""
-    files = sorted(folder.glob("*.safetensors"))
-    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    note = folder / ".m6rec-digest.json"
+def _id(folder: Path, config: ModelConfig) -> str:
+    """The digest of all that determines a state: weights, tokenizer.json, and what is read of config.json."""
+    weights = _digest(sorted(folder.glob("*.safetensors")), folder / ".m6rec-digest.json")
+    return digest([weights, of_file(folder / "tokenizer.json"), changed(config)])
+
+
+def _digest(large: Sequence[Path], note: Path) -> str:
+    """The digest of large files, remembered in a note where that can be written, until one of them changes."""
+    stats = [file.stat() for file in large]
+    # The time of the last change of an inode can't be set, so a file that is put in the place of another is seen.
+    stamp = [
+        [file.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        for file, stat in zip(large, stats, strict=True)
+    ]
     try:
         known = json.loads(note.read_text())
         if known["stamp"] == stamp:
             return str(known["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    digest = hashlib.blake2b(digest_size=8)
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    if os.access(folder, os.W_OK):
-        note.write_text(json.dumps({"stamp": stamp, "digest": digest.hexdigest()}))
-    return digest.hexdigest()
+    found = digest([of_file(file) for file in large])
+    if os.access(note.parent, os.W_OK):
+        files.write(note, json.dumps({"stamp": stamp, "digest": found}))
+    return found
 
 
 def _converted(gguf: Path) -> Path:
-    """The safetensors folder of a GGUF file, dequantised once to bf16-exact fp32 and kept beside it."""
-    folder = gguf.with_suffix(".safetensors.d")
+    """The safetensors folder of a GGUF file, dequantised once to bf16-exact fp32 and kept beside it.
+
+    Its name has the digest of the file, so one that is replaced is converted anew; the conversion of the old one goes.
+    """
+    source = of_file(gguf)
+    folder = gguf.with_name(f"{gguf.stem}.{source}.safetensors.d")
     if folder.is_dir():
         return folder
     import transformers
@@ -245,26 +256,14 @@ def _converted(gguf: Path) -> Path:
     raw = {name: value for name, value in theirs.config.to_dict().items() if name != "quantization_config"}
     tied = bool(raw.get("tie_word_embeddings"))
     tensors = {n: t.contiguous() for n, t in theirs.state_dict().items() if not (tied and n == "lm_head.weight")}
-    with new_folder(folder) as partial:
-        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-        (partial / "config.json").write_text(json.dumps(raw, indent=1, default=str))
-        tokenizer.backend_tokenizer.save(str(partial / "tokenizer.json"))
+    try:
+        with new_folder(folder) as partial:
+            save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+            (partial / "config.json").write_text(json.dumps(raw, indent=1, default=str))
+            tokenizer.backend_tokenizer.save(str(partial / "tokenizer.json"))
+    except ConfigError:  # another process has converted the same file meanwhile
+        return folder
+    for old in gguf.parent.glob(f"{glob.escape(gguf.stem)}.{'[0-9a-f]' * len(source)}.safetensors.d"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
     return folder
-
-
-class new_folder:  # noqa: N801 - reads as a function
-    """A temporary sibling that takes its final name only when the block ends well."""
-
-    def __init__(self, final: Path) -> None:
-        self._final = final
-
-    def __enter__(self) -> Path:
-        self._final.parent.mkdir(parents=True, exist_ok=True)
-        self._partial = Path(tempfile.mkdtemp(prefix=f".{self._final.name}-", dir=self._final.parent))
-        return self._partial
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None and not self._final.exists():
-            os.replace(self._partial, self._final)
-        else:
-            shutil.rmtree(self._partial, ignore_errors=True)

@@ -593,6 +593,25 @@ class Model(nn.Module):
             self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
         self.requires_grad_(False)
 
+    def block(self, layer: int) -> Block:
+        """The weights that a layer runs."""
+        block = self.layers[self.config.block(layer)]
+        assert isinstance(block, Block)
+        return block
+
+    def unshared(self) -> Model:
+        """The same model, of the same weights, where each layer has a block of its own."""
+        with torch.device("meta"):
+            unshared = Model(replace(self.config, blocks=()))
+        rest = {name: weight for name, weight in self.state_dict().items() if not name.startswith("layers.")}
+        blocks = {
+            f"layers.{layer}.{name}": weight
+            for layer in range(self.config.num_layers)
+            for name, weight in self.block(layer).state_dict().items()
+        }
+        unshared.load_state_dict({**rest, **blocks}, assign=True)
+        return unshared
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -661,8 +680,7 @@ class Model(nn.Module):
                 angle_BLK = positions_BL[..., None].float() * _frequencies(rope, c.head_width, self.device)
                 angle_BLK = torch.cat([angle_BLK, angle_BLK], -1)
                 rotations[rope] = angle_BLK.cos().to(self.dtype), angle_BLK.sin().to(self.dtype)
-            block = self.layers[c.block(layer)]
-            assert isinstance(block, Block)
+            block = self.block(layer)
             chosen: Layer = block if delta is None else delta.block(layer, block)
             hidden_BLD = chosen(layer, hidden_BLD, rotations[rope], attention, delta)
         return hidden_BLD

@@ -8,6 +8,7 @@ fails, is computed anew, and costs only time. Computed states go through bytes a
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ class CacheStatistics:
 
 
 class StateCache:
-    """States of segments under one foundation and one split. One thread at a time may fetch.
+    """States of segments under one foundation and one split. Any thread may fetch; what two compute at once is equal.
 
     Args:
         foundation: The model and its tokenizer.
@@ -119,6 +120,7 @@ class StateCache:
             raise ConfigError(f"depth is {config.depth}, but the foundation has {layers} layers; give 0 to {layers}")
         self.foundation, self.config = foundation, config
         self.hits = self.misses = self.tokens = self.computed_tokens = 0
+        self._counting = threading.Lock()
         self._delta = delta
         self._memory = Memory[str, bytes](memory_bytes)
         model = foundation.model
@@ -150,8 +152,9 @@ class StateCache:
         unique = list(dict.fromkeys(texts))
         known = self._known(unique)
         missing = [text for text in unique if text not in known]
-        self.hits += len(known)
-        self.misses += len(missing)
+        with self._counting:
+            self.hits += len(known)
+            self.misses += len(missing)
         known |= self._compute(missing, progress)
         coder = self._coder
         counts = [len(known[text]) // coder.token_bytes for text in unique]
@@ -195,7 +198,8 @@ class StateCache:
             raise ConfigError(f"the text {empty!r} has no token, so it has no state; leave empty segments out")
         # Longest first, so that rows of a batch are alike in length and memory peaks at the start.
         trees = sorted(prefixes.grow(ids), key=lambda tree: -len(tree.ids))
-        self.tokens += sum(map(len, ids))
+        with self._counting:
+            self.tokens += sum(map(len, ids))
         begun, most = 0, BATCH_TOKENS * self.foundation.model.at_once
         computed: dict[str, bytes] = {}
         fresh: dict[bytes, bytes] = {}
@@ -220,7 +224,8 @@ class StateCache:
         hidden_BLD = model.lower(
             ids_BL, self.config.depth, positions_BL=positions_BL, mask_BLL=mask_BLL, delta=self._delta
         ).cpu()
-        self.computed_tokens += sum(len(tree.ids) for tree in trees)
+        with self._counting:
+            self.computed_tokens += sum(len(tree.ids) for tree in trees)
         for hidden_LD, tree in zip(hidden_BLD, trees, strict=True):
             for number, path in tree.paths.items():
                 yield number, hidden_LD[path[-keep:] if keep else path]

@@ -377,6 +377,8 @@ def transaction(environment: Any, *, write: bool = False) -> Iterator[Any]:
     Raises:
         StoreError: It can't be read, or not be written, as when the disk is full.
     """
+    if environment is None:
+        raise StoreError("the store is closed; open it again")
     try:
         with environment.begin(write=write) as begun:
             yield begun

@@ -13,12 +13,16 @@ from m6rec.tuning.change import Change
 
 
 class Blocks(Change):
-    """fp32 copies of the blocks from ``first_layer`` on; embeddings and final norm stay the foundation's."""
+    """fp32 copies of the blocks of the layers from ``first_layer`` on, one for each also where layers share a block.
+
+    Embeddings and final norm stay the foundation's.
+    """
 
     def __init__(self, model: Model, first_layer: int) -> None:
         super().__init__()
         self.first_layer = first_layer
-        self.layers = copy.deepcopy(model.layers[first_layer:]).float().requires_grad_(True)
+        layers = range(first_layer, model.config.num_layers)
+        self.layers = nn.ModuleList(copy.deepcopy(model.block(layer)) for layer in layers).float().requires_grad_(True)
 
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``Delta``."""

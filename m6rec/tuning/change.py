@@ -24,7 +24,7 @@ class Change(nn.Module):
         return y_BLD
 
     def merged(self, model: Model) -> dict[str, Tensor]:
-        """The weights of ``model`` that differ under this change, by their names in its state dict.
+        """The weights that differ under this change, by their names in the state dict of ``model.unshared()``.
 
         Raises:
             ConfigError: No weights of that shape do what the change does.

@@ -26,14 +26,17 @@ class LowRank(nn.Module):
 
 
 class LoRA(Change):
-    """W ← W + (alpha / rank)·B A for every linear map of the layers from ``first_layer`` on."""
+    """W ← W + (alpha / rank)·B A for every linear map of the layers from ``first_layer`` on.
+
+    Layers that share their weights have updates of their own.
+    """
 
     def __init__(self, model: Model, first_layer: int, rank: int, alpha: float, generator: Generator) -> None:
         super().__init__()
         self.first_layer, self.scale = first_layer, alpha / rank
         self.layers = nn.ModuleList(
-            nn.ModuleDict({name: LowRank(_linear(block, name), rank, generator) for name in LINEARS})
-            for block in model.layers[first_layer:]
+            nn.ModuleDict({name: LowRank(_linear(model.block(layer), name), rank, generator) for name in LINEARS})
+            for layer in range(first_layer, model.config.num_layers)
         )
 
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
@@ -47,7 +50,7 @@ class LoRA(Change):
         """See ``Change``."""
         weights = {}
         for layer in range(self.first_layer, model.config.num_layers):
-            block = model.layers[layer]
+            block = model.block(layer)
             for name in LINEARS:
                 part, frozen_OI = self._at(layer, name), _linear(block, name).weight
                 update_OI = self.scale * (part.a_IR @ part.b_RO).T
@@ -62,8 +65,7 @@ class LoRA(Change):
         return part
 
 
-def _linear(block: nn.Module, name: str) -> nn.Linear:
-    assert isinstance(block, Block)
+def _linear(block: Block, name: str) -> nn.Linear:
     linear = getattr(block, f"{name}_proj")
     assert isinstance(linear, nn.Linear)
     return linear

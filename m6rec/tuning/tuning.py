@@ -248,9 +248,8 @@ class Tuning(nn.Module):
             changed = self.change.merged(model)
         except ConfigError as error:
             raise ConfigError(f"method {self.config.method!r} can't be merged: {error}") from None
-        with torch.device("meta"):
-            merged = Model(model.config)
-        merged.load_state_dict({**model.state_dict(), **{n: w.detach() for n, w in changed.items()}}, assign=True)
+        merged = model.unshared()
+        merged.load_state_dict({**merged.state_dict(), **{n: w.detach() for n, w in changed.items()}}, assign=True)
         merged.id = f"{model.id}+{self.digest()}"
         return merged.requires_grad_(False)
 

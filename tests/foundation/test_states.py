@@ -1,4 +1,6 @@
 import hashlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import lmdb
 import pytest
@@ -264,6 +266,24 @@ def test_caches_of_one_process_share_a_store(tmp_path):
     one.fetch(TEXTS[:2])
     two.fetch(TEXTS)
     assert (two.hits, two.misses) == (2, 2)
+
+
+def test_any_thread_may_fetch(tmp_path):
+    """As while a service reads its catalogue by a new tuning and answers by the old one."""
+    texts = [f"{word} {n}" for n in range(30) for word in ("the sea", "he came", "boots")]
+    expected = tokens(open_cache(), texts)
+    cache = open_cache(tmp_path, memory_bytes=20_000)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda n: tokens(cache, texts[n % 7 :: 1 + n % 3]), range(64)))
+    finally:
+        sys.setswitchinterval(interval)
+    for some in found:
+        for text, states in some.items():  # batches of other shapes differ in the last bits
+            torch.testing.assert_close(states, expected[text], rtol=1e-4, atol=1e-5)
+    assert cache.hits + cache.misses == sum(map(len, found))
 
 
 def test_keys_do_not_depend_on_the_process(tmp_path):

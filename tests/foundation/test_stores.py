@@ -98,6 +98,17 @@ def test_a_folder_is_shared_within_a_process_and_between_processes(tmp_path):
     assert two.get([b"one", b"four"]) == [VALUES[b"one"], VALUES[b"two"]]
 
 
+def test_a_closed_store_says_so(tmp_path):
+    store = stores.LmdbStore(tmp_path)
+    store.put({b"key": b"value"})
+    store.close()
+    store.close()
+    for use in (lambda: store.get([b"key"]), lambda: store.put({b"key": b"value"})):
+        with pytest.raises(StoreError, match="the store is closed; open it again"):
+            use()
+    assert stores.Forgiving(store).get([b"key"]) == [None]
+
+
 def test_a_folder_that_is_no_store(tmp_path):
     (tmp_path / "data.mdb").write_bytes(b"no database" * 1000)
     with pytest.raises(AssetError, match=r"can't be opened \(.*\); delete the folder"):

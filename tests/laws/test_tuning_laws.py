@@ -45,9 +45,9 @@ def alone(model, made, rows=slice(None)):
     return upper(model, made, made.prompts_PD.expand(batch, -1, -1), made.slots_SD.expand(batch, -1, -1), rows)
 
 
-@pytest.fixture
-def model():
-    return tiny.model()
+@pytest.fixture(params=[(), (0, 1, 1, 1)], ids=["own blocks", "shared blocks"])
+def model(request):
+    return tiny.model(blocks=request.param)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

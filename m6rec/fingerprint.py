@@ -1,0 +1,183 @@
+"""What a run, a store, a cache or a device folder was made from, so that none is used with something else.
+
+A ``Fingerprint`` has named parts, so a refusal says which of them differs. No part depends on where files lie. It is
+kept as ``fingerprint.json`` beside what it identifies, from before the first result is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m6rec import files
+from m6rec.errors import AssetError, ConfigError
+
+FILE = "fingerprint.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """The parts of an identity; "" where one is not known or plays no role.
+
+    Attributes:
+        data: Digest of the events, items and users of a prepared dataset (``of_dataset``).
+        split: How they are split into training, validation and test.
+        domain: Name of the domain.
+        task: Name of the task.
+        wording: Digest of what task and domain say of a probe, and of the labels they give it.
+        features: Digest of the features' names, and of their values for a probe.
+        foundation: Digest of weights, tokenizer.json and config.json (``Model.id``).
+        tuning: Method, sizes and the seed of the initial weights, where they differ from the defaults.
+        training: How it is trained, likewise.
+        examples: Digest of the training and validation examples.
+    """
+
+    data: str = ""
+    split: str = ""
+    domain: str = ""
+    task: str = ""
+    wording: str = ""
+    features: str = ""
+    foundation: str = ""
+    tuning: str = ""
+    training: str = ""
+    examples: str = ""
+
+    def require(self, given: Fingerprint, *, what: str, remedy: str, parts: Sequence[str] = ()) -> None:
+        """Compares what is there with what is given.
+
+        Args:
+            given: What it would be used with.
+            what: What this is the fingerprint of, such as "the run runs/like".
+            remedy: What to do about a difference.
+            parts: The parts to compare, where known on both sides; by default all, known or not.
+
+        Raises:
+            ConfigError: Some part differs; the message names each, with both values.
+        """
+        pairs = {name: (getattr(self, name), getattr(given, name)) for name in parts or _PARTS}
+        different = [
+            f"{name} (there {was or 'unknown'}, here {now or 'unknown'})"
+            for name, (was, now) in pairs.items()
+            if was != now and (not parts or (was and now))
+        ]
+        if different:
+            raise ConfigError(f"{what} is of another {', another '.join(different)}; {remedy}")
+
+    def save(self, folder: Path) -> None:
+        """Writes it into a folder, which is made if need be; atomic."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(folder / FILE, json.dumps({name: part for name, part in asdict(self).items() if part}, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Fingerprint | None:
+        """The fingerprint of a folder; None where it has none.
+
+        Raises:
+            AssetError: It can't be read.
+        """
+        try:
+            return cls(**{str(name): str(part) for name, part in json.loads((folder / FILE).read_text()).items()})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise AssetError(f"{folder / FILE} can't be read ({error}); give another folder") from error
+
+
+_PARTS = tuple(field.name for field in fields(Fingerprint))
+
+
+def begin(folder: Path, fingerprint: Fingerprint, *, results: Sequence[str]) -> None:
+    """Makes a folder one of this fingerprint, before anything else is written into it, or goes on with what it began.
+
+    Args:
+        folder: Made if need be.
+        fingerprint: What is begun.
+        results: Names of files that are never there before a fingerprint is.
+
+    Raises:
+        ConfigError: The folder holds results of another fingerprint, or of none.
+    """
+    remedy = "go on with what it was begun with, give another folder, or remove it to start anew"
+    if (begun := Fingerprint.load(folder)) is not None:
+        begun.require(fingerprint, what=f"the run in {folder}", remedy=remedy)
+    elif any((folder / name).exists() for name in results):
+        raise ConfigError(f"{folder} holds a run of an earlier m6rec, without {FILE}; give another folder")
+    else:
+        fingerprint.save(folder)
+
+
+def of_dataset(folder: Path) -> str:
+    """The digest of a prepared dataset: of the contents of its tables, by their names.
+
+    Raises:
+        AssetError: The folder holds no tables.
+    """
+    tables = sorted(folder.glob("*.parquet"))
+    if not tables:
+        raise AssetError(f"{folder} holds no prepared dataset; make one with `m6rec prepare … --out {folder}`")
+    return digest([(table.name, of_file(table)) for table in tables])
+
+
+def of_file(file: Path) -> str:
+    """The digest of a file's contents."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def changed(config: Any) -> str:
+    """The fields of a dataclass that differ from their defaults, as JSON; "" where none does.
+
+    So a field that a later version adds doesn't make another thing of what was made before.
+    """
+    values = _changed(config)
+    return json.dumps(values, sort_keys=True, default=_changed) if values else ""
+
+
+def _changed(config: Any) -> dict[str, Any]:
+    given = {field: getattr(config, field.name) for field in fields(config)}
+    return {field.name: value for field, value in given.items() if field.default is MISSING or value != field.default}
+
+
+def digest(value: object) -> str:
+    """The digest of plain values, arrays, dataclasses, and sequences and mappings of these.
+
+    >>> digest(["a", "b"]) == digest(("a", "b")), digest(["ab"]) == digest(["a", "b"])
+    (True, False)
+
+    Raises:
+        TypeError: A value is of another kind.
+    """
+    state = hashlib.blake2b(digest_size=8)
+    _feed(state, value)
+    return state.hexdigest()
+
+
+def _feed(state: Any, value: object) -> None:
+    """Adds a value, preceded by its kind and size, so that no two values are the same bytes."""
+    if isinstance(value, str):
+        data = value.encode(errors="surrogatepass")
+        state.update(b"s%d:" % len(data) + data)
+    elif value is None or isinstance(value, bool | int | float):
+        state.update(f"{type(value).__name__}{value!r};".encode())
+    elif isinstance(value, bytes):
+        state.update(b"b%d:" % len(value) + value)
+    elif isinstance(value, np.ndarray):
+        state.update(f"a{value.dtype.str}{value.shape};".encode())
+        state.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, Mapping):
+        _feed(state, sorted(value.items(), key=lambda pair: str(pair[0])))
+    elif isinstance(value, Sequence):
+        state.update(b"l%d:" % len(value))
+        for one in value:
+            _feed(state, one)
+    elif is_dataclass(value) and not isinstance(value, type):
+        _feed(state, [getattr(value, field.name) for field in fields(value)])
+    else:
+        raise TypeError(f"a {type(value).__name__} has no digest; give plain values, arrays or dataclasses of them")
