@@ -15,6 +15,7 @@ from m6rec.fingerprint import digest
 from m6rec.tasks.task import Task
 from m6rec.tasks.writing import TextTask
 from m6rec.text.past import STATISTICS, TRACES, Past
+from m6rec.text.verbalise import stars
 from m6rec.types import Event, Item, User, Value
 
 _DETAILS: dict[str, Value] = {
@@ -55,7 +56,7 @@ def wording(task: Task | TextTask, domain: Domain) -> str:
         words += [_said(task.texts, event, _BY_ID[event.item], domain) for event in _EVENTS]
         words += [_said(task.lead, _EVENTS[:count], _BY_ID, domain) for count in (0, 9) if task.lead]
     else:
-        words += [task.readout, task.num_classes, task.options]
+        words += [task.readout, task.num_classes, task.options, task.grades, repr(task.negatives)]
         words += [_said(task.candidate, item, domain) for item in _ITEMS]
         words += [_said(task.answer, event, domain) for event in _EVENTS]
         words += [_said(task.ask, time) for time in (0, _EVENTS[-1].time) if task.ask]
@@ -65,7 +66,7 @@ def wording(task: Task | TextTask, domain: Domain) -> str:
 @cache
 def features() -> str:
     """The digest of the features' names, and of their values, to four digits, for the made-up log."""
-    past = Past(_BY_ID, lambda event: event.value >= 4).observe_all(_EVENTS)
+    past = Past(_BY_ID, lambda event: stars(event.value or 0)).observe_all(_EVENTS)
     tables = [table for user in _USERS for table in (past.statistics(user.id, list(_BY_ID)), past.traces(user.id))]
     return digest([STATISTICS, TRACES, [f"{value:.4g}" for table in tables for value in table.ravel().tolist()]])
 
