@@ -69,6 +69,8 @@ CORRELATION_PRIOR, SURPRISE_PRIOR = 10.0, 0.1
 RECENT_MEMORY = 0.85
 MAX_NEAR = 200
 """Latest events of a user whose items' numbers are compared."""
+MAX_RANKED = 1_000
+"""Events of an item from which on its popularity is as high as any."""
 NEIGHBOUR_BYTES = 256 << 20
 """Memory for the neighbours of active users; those of others are counted anew when they come back."""
 
@@ -148,12 +150,15 @@ class Past:
         self._values_of_item: list[float] = []
         self._neighbours = _Neighbours()
         self._time = 0
+        self._items_by_count = np.zeros(MAX_RANKED + 1, np.int64)  # met 1, 2, … times, the last for as many and more
+        self._num_met = 0
         self._by_likes: tuple[int, list[str]] = -1, []
         self._num_events, self._num_likes, self._sum_of_values = popularity.total
         self._spread = _Spread()
         for item, count in popularity.items.items():
             row = self._item_row(item)
             self._count_of_item[row], self._likes_of_item[row], self._values_of_item[row] = count
+            self._recount(0, count[0])
 
     @property
     def like_rate(self) -> float:
@@ -200,6 +205,20 @@ class Past:
         """The values that events with an item had so far, ascending; None, where there is one, comes last."""
         found = {event.value for events in self._histories for event in events if event.item}
         return [*sorted(value for value in found if value is not None), *([None] if None in found else [])]
+
+    def categories(self, item: str) -> Sequence[str]:
+        """The categories of an item; () where it isn't known."""
+        known = self._items.get(item)
+        return known.categories if known else ()
+
+    def popularity_rank(self, item: str) -> float:
+        """The share of the items met so far that were met less often than this one; 0 before the first event.
+
+        Items met ``MAX_RANKED`` times or more are alike.
+        """
+        row = self._rows.get(item)
+        count = 0 if row is None else min(self._count_of_item[row], MAX_RANKED)
+        return int(self._items_by_count[:count].sum()) / self._num_met if count else 0.0
 
     def item_share(self, item: str) -> float:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
@@ -268,6 +287,7 @@ class Past:
         if event.text:
             self._reviews[item].append(event)
         self._likes_of_item[item] += liked
+        self._recount(self._count_of_item[item], self._count_of_item[item] + 1)
         self._count_of_item[item] += 1
         self._num_events += 1
         self._num_likes += liked
@@ -370,6 +390,12 @@ class Past:
             self._value_surprise_of_user,
             self._recent_value_surprise,
         )
+
+    def _recount(self, before: int, after: int) -> None:
+        """An item that was met ``before`` times has been met ``after`` times."""
+        self._num_met += not before
+        self._items_by_count[min(before, MAX_RANKED)] -= before > 0
+        self._items_by_count[min(after, MAX_RANKED)] += after > 0
 
     def _note(self, user: int, event: Event, said: Feedback) -> None:
         """Takes in an event that is neither for nor against an item, a view or a search: history, and no more."""
