@@ -43,11 +43,11 @@ web: # the page, and what its tests need; see scripts/browser.sh
 	scripts/browser.sh
 
 redis: # a server that machines can share states through; see scripts/redis.sh
-	@echo "m6rec serve --states redis://127.0.0.1:$(or $(PORT),6379)/0 (it may forget; for --histories: make redis-durable)"
+	@echo "m6rec serve --states redis://127.0.0.1:$(or $(PORT),6379)/0 (it may forget; for --journal: make redis-durable)"
 	scripts/redis.sh $(or $(PORT),6379) runs/redis
 
 redis-durable: # a server that keeps events
-	@echo "m6rec serve --histories redis://127.0.0.1:$(or $(PORT),6380)/0"
+	@echo "m6rec serve --journal redis://127.0.0.1:$(or $(PORT),6380)/0"
 	scripts/redis.sh --durable $(or $(PORT),6380) runs/redis-durable
 
 $(READY): pyproject.toml

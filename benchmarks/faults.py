@@ -21,7 +21,7 @@ from redis import Redis
 from benchmarks.setup import Claims, Setup
 from m6rec.client import Client
 from m6rec.domains import prepared
-from m6rec.serving.histories import LmdbHistories
+from m6rec.serving.journal import FileJournal
 from m6rec.types import Event, Item
 from tests import malformed, running
 from tests.redis_server import Server
@@ -55,7 +55,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def _kept(shop: Path, store: str) -> set[tuple[str, int]]:
     """(user, time) of the events in the journal."""
-    journal = LmdbHistories(shop / store / "histories")
+    journal = FileJournal(shop / store / "histories")
     kept = {(event.user, event.time) for event in journal.replay()}
     journal.close()
     return kept

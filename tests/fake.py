@@ -18,10 +18,10 @@ class FakeBackend(LocalBackend):
         batches: Sizes of the batches that were ranked together.
     """
 
-    def __init__(self, histories=None):
+    def __init__(self, journal=None):
         self.items = {f"i{n}": Item(f"i{n}", f"Film {n}", (("Comedy", "Drama")[n % 2],), {"n": n}) for n in range(20)}
         self.users = {"u0", "u1", "u2"}
-        self.events, self.histories = [], histories
+        self.events, self.journal = [], journal
         self.batches = []
         self.broken = False
         self.go, self.begun = threading.Event(), threading.Semaphore(0)
@@ -127,9 +127,8 @@ class FakeBackend(LocalBackend):
                 raise DataError("the event can't be written down")
             if event.text == "disk full":
                 raise StoreError("no space left on the disk")
-        if self.histories is not None:
-            self.histories.append(events)
-        self.events.extend(events)
+        new = self.journal.append(events) if self.journal is not None else [True] * len(events)
+        self.events.extend(event for event, is_new in zip(events, new, strict=True) if is_new)
         self.users |= {event.user for event in events}
         return [Observed(len(write)) for write in writes]
 

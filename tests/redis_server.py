@@ -17,6 +17,9 @@ class Server:
     Args:
         folder: Where its files are.
         durable: Whether it keeps what it has taken.
+
+    Attributes:
+        url: Of its one database.
     """
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
@@ -24,11 +27,11 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder, self._kind = folder, ["--durable"] if durable else []
+        self.folder, self._kind = folder, ["--durable"] if durable else []
 
     def start(self, *options: str) -> "Server":
         """Starts it and waits until it answers; skips the test where no server can be had."""
-        folder = self._folder
+        folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "log"
         with log.open("w") as output:

@@ -27,7 +27,7 @@ def serve(
     store: Annotated[
         Path, typer.Option(help="Folder that keeps the events and items which come in, and vectors.")
     ] = Path("runs/demo/store"),
-    histories: Annotated[
+    journal: Annotated[
         str, typer.Option(help="Where events are kept instead: a folder, or the redis:// URL of a durable server.")
     ] = "",
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
@@ -53,7 +53,7 @@ def serve(
     import torch
 
     from m6rec.serving.catalogue import Catalogue
-    from m6rec.serving.histories import LmdbHistories, RedisHistories
+    from m6rec.serving.journal import open_journal
     from m6rec.serving.memory import keep_freed_memory
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
@@ -81,9 +81,7 @@ def serve(
         ranking,
         log,
         Past(log.items, made.domain.feedback).observe_all(log.events),
-        histories=RedisHistories(histories)
-        if "://" in histories
-        else LmdbHistories(Path(histories or store / "histories")),
+        journal=open_journal(journal or store / "histories"),
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
         writers=text_writers(rank, ranking, states),

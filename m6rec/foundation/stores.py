@@ -322,7 +322,7 @@ def open_environment(folder: Path, *, durable: bool, map_bytes: int = MAP_BYTES)
                 environment = lmdb.open(str(path), map_size=map_bytes, max_dbs=2, metasync=durable)
                 if durable:
                     for changed in (path, path.parent):
-                        _sync(changed)
+                        sync_folder(changed)
             except (lmdb.Error, OSError) as error:
                 raise StoreError(f"the store at {folder} can't be opened ({error})") from error
             _environments[path] = environment
@@ -336,8 +336,8 @@ def _reserve(lock: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, LOCK_BYTES)
 
 
-def _sync(folder: Path) -> None:
-    """Puts the names of a folder's files on disk; LMDB does so with their contents only."""
+def sync_folder(folder: Path) -> None:
+    """Puts the names of a folder's files on disk; LMDB and SQLite do so with their contents only."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

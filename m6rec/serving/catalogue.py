@@ -1,34 +1,38 @@
-"""The items that can be recommended, kept on disk: what was put in or taken out is there, or gone, after a crash."""
+"""The items that can be recommended and the users that were told of, on disk: what was changed is so after a crash."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from m6rec.foundation.stores import MAP_BYTES, open_environment, transaction
-from m6rec.serving.records import next_number, number_key, pack, unpack
+from m6rec.serving.records import Database, lmdb_records, pack, remove_lmdb, unpack
 from m6rec.text.records import item_of, record_of
-from m6rec.types import Item
+from m6rec.types import Item, User
 
 
 class Catalogue:
-    """Items by id, in the order in which they first came. Any thread may use it, and several processes at once.
+    """Items by id, in the order in which they first came, and users. Any thread may use it, and several processes.
 
     Args:
         folder: Where they are kept; made if need be.
-        map_bytes: How large it can grow.
 
     Raises:
         StoreError: The folder can't be made, or doesn't hold a catalogue.
     """
 
-    def __init__(self, folder: Path, *, map_bytes: int = MAP_BYTES) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._environment = open_environment(folder, durable=True, map_bytes=map_bytes)
-        with transaction(self._environment, write=True) as writing:
-            self._places = self._environment.open_db(b"places", writing)  # digest of an id → its number
-            self._items = self._environment.open_db(b"items", writing)  # number → item
+        self._database = Database(folder / "catalogue.sqlite", _TABLES, version=1)
+        old = lmdb_records(folder, b"items")
+        if old:
+            self.upsert([item_of(unpack(key, stored, folder)) for key, stored in old])
+        remove_lmdb(folder)
+
+    @property
+    def initialised(self) -> bool:
+        """Whether items were ever put in; then having none means that all were deleted."""
+        with self._database.transaction() as reading:
+            return bool(reading.execute("SELECT EXISTS (SELECT 1 FROM initialised)").fetchone()[0])
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Adds the items, all or none; one whose id is known takes the place of the old. On return they are on disk.
@@ -37,18 +41,13 @@ class Catalogue:
             DataError: An item can't be written down; nothing is changed.
             StoreError: The disk is full or fails; nothing is changed, and later calls may succeed.
         """
-        if not items:
-            return
-        with transaction(self._environment, write=True) as writing:
-            fresh = next_number(writing.cursor(self._items))
+        with self._database.transaction(write=True) as writing:
+            writing.execute("INSERT OR IGNORE INTO initialised VALUES (1)")
             for item in items:
-                digest = _digest(item.id)
-                key = writing.get(digest, db=self._places)
-                if key is None:
-                    key = number_key(fresh)
-                    fresh += 1
-                    writing.put(digest, key, db=self._places)
-                writing.put(key, pack(key, record_of(item), f"the item {item.id!r}"), db=self._items)
+                key = _key(item.id)
+                record = pack(key, record_of(item), f"the item {item.id!r}")
+                writing.execute("DELETE FROM item WHERE id = ? AND NOT live", (key,))  # it comes back as the latest
+                writing.execute(_PUT_ITEM, (key, record))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Takes items out, all or none; on return that is on disk.
@@ -59,14 +58,10 @@ class Catalogue:
         Raises:
             StoreError: The disk is full or fails; nothing is changed, and later calls may succeed.
         """
-        deleted = 0
-        with transaction(self._environment, write=True) as writing:
-            for digest in map(_digest, ids):
-                key = writing.pop(digest, db=self._places)
-                if key is not None:
-                    writing.delete(key, db=self._items)
-                    deleted += 1
-        return deleted
+        with self._database.transaction(write=True) as writing:
+            return sum(
+                writing.execute("UPDATE item SET live = 0 WHERE id = ? AND live", (_key(one),)).rowcount for one in ids
+            )
 
     def items(self) -> dict[str, Item]:
         """All items by id.
@@ -74,16 +69,69 @@ class Catalogue:
         Raises:
             StoreError: A record is damaged or of a later version.
         """
-        with transaction(self._environment) as reading:
-            items = [item_of(unpack(key, stored, self._folder)) for key, stored in reading.cursor(self._items)]
+        return self._items(live=True)
+
+    def deleted(self) -> dict[str, Item]:
+        """The items that were taken out, by id: events that name them stay. Raises StoreError likewise."""
+        return self._items(live=False)
+
+    def _items(self, *, live: bool) -> dict[str, Item]:
+        with self._database.transaction() as reading:
+            rows = reading.execute("SELECT id, record FROM item WHERE live = ? ORDER BY number", (live,)).fetchall()
+        items = [item_of(unpack(key, record, self._folder)) for key, record in rows]
         return {item.id: item for item in items}
+
+    def put_user(self, user: User) -> None:
+        """Adds a user, or replaces what was told of one; on return that is on disk.
+
+        Raises:
+            DataError: The user can't be written down; nothing is changed.
+            StoreError: The disk is full or fails; nothing is changed, and later calls may succeed.
+        """
+        key = _key(user.id)
+        record = pack(key, {"id": user.id, "details": dict(user.details)}, f"the user {user.id!r}")
+        with self._database.transaction(write=True) as writing:
+            writing.execute(_PUT_USER, (key, record))
+
+    def users(self) -> dict[str, User]:
+        """All users by id.
+
+        Raises:
+            StoreError: A record is damaged or of a later version.
+        """
+        with self._database.transaction() as reading:
+            rows = reading.execute("SELECT id, record FROM user ORDER BY number").fetchall()
+        users = [User(**unpack(key, record, self._folder)) for key, record in rows]
+        return {user.id: user for user in users}
+
+    def forget(self, user: str) -> bool:
+        """Erases what was told of a user; on return no file of the catalogue holds a byte of it.
+
+        Returns:
+            Whether there was anything.
+
+        Raises:
+            StoreError: It couldn't be done to the end; call it again.
+        """
+        with self._database.transaction(write=True) as writing:
+            erased = writing.execute("DELETE FROM user WHERE id = ?", (_key(user),)).rowcount
+        self._database.compact()
+        return bool(erased)
 
     def close(self) -> None:
         """Lets go of the files."""
-        self._environment = None
+        self._database.close()
 
 
-def _digest(item: str) -> bytes:
-    return hashlib.blake2b(
-        item.encode(errors="surrogatepass"), digest_size=16
-    ).digest()  # an id may outgrow LMDB's keys
+_TABLES = """
+CREATE TABLE item (number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, record BLOB NOT NULL,
+    live INTEGER NOT NULL DEFAULT 1);
+CREATE TABLE user (number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, record BLOB NOT NULL);
+CREATE TABLE initialised (yes INTEGER PRIMARY KEY)
+"""
+_PUT_ITEM = "INSERT INTO item (id, record) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
+_PUT_USER = "INSERT INTO user (id, record) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
+
+
+def _key(name: str) -> bytes:
+    return name.encode(errors="surrogatepass")

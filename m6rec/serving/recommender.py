@@ -39,8 +39,8 @@ from m6rec.serving.backend import (
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.creating import Asked, Creator
 from m6rec.serving.diversity import calibrated, mmr
-from m6rec.serving.histories import Histories
 from m6rec.serving.item_index import ItemIndex
+from m6rec.serving.journal import FileJournal, Journal, later
 from m6rec.serving.settings import MAX_CREATED
 from m6rec.serving.turns import Turns
 from m6rec.serving.writers import Writers
@@ -88,7 +88,7 @@ class Recommender(LocalBackend):
         rank: The ranking task, which orders them.
         log: The items and users to start with.
         past: Everything observed in the log.
-        histories: The journal of later events, which is read in here; None keeps them in memory only.
+        journal: The journal of later events, which is read in here; None keeps them in memory only.
         catalogue: The items on disk, which replace those of the log if there are any; None keeps them in memory only.
         vectors: A folder that keeps the items' vectors over a restart; None reads every item anew.
         writers: Tuned tasks of texts by their names; the foundation writes what none of them does.
@@ -105,7 +105,7 @@ class Recommender(LocalBackend):
         log: Log,
         past: Past,
         *,
-        histories: Histories | None = None,
+        journal: Journal | None = None,
         catalogue: Catalogue | None = None,
         vectors: Path | None = None,
         writers: Mapping[str, Writer] = NO_WRITERS,
@@ -115,19 +115,20 @@ class Recommender(LocalBackend):
         self._blocked = blocked or Blocklist()
         self._vectors = vectors
         self._writers: list[Writers] = []  # the last ones write what begins
-        self._past, self._histories, self._catalogue = past, histories, catalogue
+        self._past, self._journal, self._catalogue = past, journal or FileJournal(None), catalogue
         self._users = dict(log.users)
         self._items = dict(log.items)  # deleted ones too: histories still name them
         self._live = dict(log.items)  # those that may be recommended
         if catalogue is not None:
-            kept = catalogue.items()
-            if kept:
-                self._live = kept
-                self._items |= kept
-                past.know(kept.values())
+            if catalogue.initialised:
+                self._live = catalogue.items()
+                known = catalogue.deleted() | self._live
+                self._items |= known
+                past.know(known.values())
             else:
                 catalogue.upsert(list(log.items.values()))
-        for event in histories.replay() if histories is not None else ():
+            self._users |= catalogue.users()
+        for event in later(self._journal, log.events):
             if event.item in self._items:
                 self._take_in(event)
         self._lexicon = Lexicon(self._live.values())
@@ -415,11 +416,13 @@ class Recommender(LocalBackend):
         """See ``Backend``. A user who is new is known from here on."""
         events = [event for write in writes for event in write]
         self._need([event.item for event in events], "upsert it first")
-        if self._histories is not None:
-            self._histories.append(events)
-        for event in events:
-            self._take_in(event)
-        return [Observed(len(write)) for write in writes]
+        new = self._journal.append(events)
+        for event, is_new in zip(events, new, strict=True):
+            if is_new:
+                self._take_in(event)
+        left = iter(new)
+        accepted = [sum(next(left) for _ in write) for write in writes]
+        return [Observed(count, len(write) - count) for count, write in zip(accepted, writes, strict=True)]
 
     @_alone
     def upsert(self, items: Sequence[Item]) -> None:

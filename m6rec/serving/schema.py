@@ -161,10 +161,13 @@ class EventBody(BaseModel):
     time: Annotated[int, Field(ge=0, le=_LAST_SECOND, description="Seconds since 1970 (UTC)."), WHOLE]
     value: Annotated[float, Field(ge=-_SAFE, le=_SAFE, description="Stars, 1 for a click, 0 for a skip.")] = 1.0
     text: Annotated[Loose, Field(description="What the user wrote, such as a review.")] = ""
+    id: Annotated[
+        str, StringConstraints(max_length=MAX_ID_CHARS), Field(description="Of a write; sent again, it counts once.")
+    ] = ""
 
     def event(self) -> Event:
         """The same as a noun of the system."""
-        return Event(self.user, self.item, self.time, self.value, self.text)
+        return Event(self.user, self.item, self.time, self.value, self.text, id=self.id)
 
 
 class EventsBody(BaseModel):

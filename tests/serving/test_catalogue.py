@@ -1,3 +1,5 @@
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from types import MappingProxyType
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 
 from m6rec.errors import DataError, StoreError
 from m6rec.serving.catalogue import Catalogue
-from m6rec.types import Item
+from m6rec.serving.records import pack
+from m6rec.text.records import record_of
+from m6rec.types import Item, User
 
 ITEMS = [Item(f"i{n}", f"Film {n}", ("drama", "war")[: n % 3], {"year": 1990 + n, "by": "Ann"}) for n in range(6)]
 REAL = st.floats(allow_nan=False, allow_infinity=False)
@@ -100,7 +104,9 @@ def test_a_process_that_dies_leaves_what_was_acknowledged(tmp_path):
 import os, signal, sys
 from pathlib import Path
 from m6rec.serving.catalogue import Catalogue
-from m6rec.types import Item
+from m6rec.serving.records import pack
+from m6rec.text.records import record_of
+from m6rec.types import Item, User
 
 catalogue = Catalogue(Path(sys.argv[1]))
 catalogue.upsert([Item("a", "A"), Item("b", "B")])
@@ -112,30 +118,72 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert kept(tmp_path) == [Item("b", "BB")]
 
 
-def test_the_size_limit_is_told_and_survived(tmp_path):
-    catalogue = Catalogue(tmp_path, map_bytes=1 << 16)
-    catalogue.upsert(ITEMS[:1])
-    with pytest.raises(StoreError, match="is the disk full"):
-        catalogue.upsert([Item(f"more {n}", "Film") for n in range(5000)])
-    catalogue.upsert(ITEMS[1:2])
-    assert catalogue.delete(["i0"]) == 1
-    assert list(catalogue.items().values()) == ITEMS[1:2]
-
-
 def test_a_commit_waits_for_the_disk(catalogue):
-    flags = catalogue._environment.flags()
-    assert flags["sync"]
-    assert flags["metasync"]
+    with catalogue._database.transaction() as reading:
+        assert reading.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_damage_is_told(tmp_path):
     catalogue = Catalogue(tmp_path)
     catalogue.upsert(ITEMS)
     catalogue.close()
-    with lmdb.open(str(tmp_path), max_dbs=2) as environment:
-        items = environment.open_db(b"items", create=False)
-        with environment.begin(write=True, db=items) as writing:
-            key, stored = next(iter(writing.cursor()))
-            writing.put(key, stored.replace(b"Film", b"Flim"))
-    with pytest.raises(StoreError, match=r"record 0000000000000000 in .* is damaged; restore it from a backup"):
+    with contextlib.closing(sqlite3.connect(tmp_path / "catalogue.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE item SET record = substr(record, 1, 30) WHERE number = 1")
+    with pytest.raises(StoreError, match=r"record 6930 in .* is damaged; restore it from a backup"):
         kept(tmp_path)
+
+
+def test_deleted_items_can_still_be_named(catalogue):
+    catalogue.upsert(ITEMS[:3])
+    catalogue.delete(["i1"])
+    assert list(catalogue.items()) == ["i0", "i2"]
+    assert catalogue.deleted() == {"i1": ITEMS[1]}
+    catalogue.upsert([ITEMS[1]])
+    assert list(catalogue.items()) == ["i0", "i2", "i1"]
+    assert catalogue.deleted() == {}
+
+
+def test_an_empty_catalogue_is_not_a_new_one(tmp_path):
+    catalogue = Catalogue(tmp_path)
+    assert not catalogue.initialised
+    catalogue.upsert(ITEMS[:1])
+    catalogue.delete(["i0"])
+    catalogue.close()
+    assert Catalogue(tmp_path).initialised
+    fresh = Catalogue(tmp_path / "fresh")
+    fresh.upsert([])
+    assert fresh.initialised
+
+
+def test_users_are_kept_and_erased_to_the_last_byte(tmp_path):
+    catalogue = Catalogue(tmp_path)
+    ada, bob = User("ada@example.org", {"age": 36, "motto": "Poetical science"}), User("bob", {"age": 7})
+    catalogue.put_user(User("ada@example.org", {"age": 35}))
+    for user in (bob, ada):
+        catalogue.put_user(user)
+    catalogue.close()
+    catalogue = Catalogue(tmp_path)
+    assert catalogue.users() == {"ada@example.org": ada, "bob": bob}
+    assert catalogue.forget("ada@example.org")
+    assert not catalogue.forget("ada@example.org")
+    for file in tmp_path.iterdir():
+        assert b"ada@" not in file.read_bytes()
+        assert b"Poetical" not in file.read_bytes()
+    assert catalogue.users() == {"bob": bob}
+    with pytest.raises(DataError, match="the user 'bob' can't be stored"):
+        catalogue.put_user(User("bob", {"age": float("nan")}))
+
+
+def test_a_catalogue_of_an_earlier_version_is_read_on(tmp_path):
+    with lmdb.open(str(tmp_path), max_dbs=2) as environment:
+        environment.open_db(b"places")
+        with environment.begin(write=True, db=environment.open_db(b"items")) as writing:
+            for number, item in enumerate(ITEMS[:2]):
+                key = number.to_bytes(8, "big")
+                writing.put(key, pack(key, record_of(item), "an item"))
+    for _ in range(2):
+        catalogue = Catalogue(tmp_path)
+        assert list(catalogue.items().values()) == ITEMS[:2]
+        assert catalogue.initialised
+        catalogue.close()
+    assert not (tmp_path / "data.mdb").exists()

@@ -22,8 +22,8 @@ import schemathesis
 from fastapi.testclient import TestClient
 
 from m6rec.errors import AssetError
-from m6rec.serving.histories import LmdbHistories
 from m6rec.serving.http import create_app
+from m6rec.serving.journal import FileJournal
 from m6rec.serving.settings import Settings, make_key
 from tests import malformed, running
 from tests.fake import FakeBackend
@@ -669,11 +669,11 @@ def depth(http) -> float:
 
 SERVE = """
 from pathlib import Path
-from m6rec.serving.histories import LmdbHistories
+from m6rec.serving.journal import FileJournal
 from m6rec.serving.http import log_to_stderr, serve
 from m6rec.serving.settings import Settings
 from tests.fake import FakeBackend
-backend = FakeBackend({histories})
+backend = FakeBackend({journal})
 {more}
 log_to_stderr()
 serve(backend, Settings(port=0, drain_s={drain_s}){reload})
@@ -696,7 +696,7 @@ def let_go():
     backend.go.set()
 threading.Thread(target=let_go, daemon=True).start()
 """
-    code = SERVE.format(histories=None, more=more, drain_s=0.5, reload="")
+    code = SERVE.format(journal=None, more=more, drain_s=0.5, reload="")
     with process(code) as (child, url, logged), running.http(url) as http, ThreadPoolExecutor(2) as pool:
         held = pool.submit(http.post, "/v1/rank", json=RANK)
         until(lambda: 'kind="rank"' in http.get("/metrics").text)
@@ -716,7 +716,7 @@ threading.Thread(target=let_go, daemon=True).start()
 
 def test_sighup_swaps_while_requests_go_on():
     more = "import time\ndef reload():\n    time.sleep(0.2)\n    backend.users.add('v1')"
-    code = SERVE.format(histories=None, more=more, drain_s=0, reload=", reload=reload")
+    code = SERVE.format(journal=None, more=more, drain_s=0, reload=", reload=reload")
     with process(code) as (child, url, _), running.http(url) as http:
         child.send_signal(signal.SIGHUP)
         statuses = set()
@@ -732,7 +732,7 @@ def test_sighup_swaps_while_requests_go_on():
 
 
 def test_killed_while_events_are_posted_it_keeps_all_that_it_acknowledged(tmp_path):
-    code = SERVE.format(histories=f"LmdbHistories(Path({str(tmp_path)!r}))", more="", drain_s=0, reload="")
+    code = SERVE.format(journal=f"FileJournal(Path({str(tmp_path)!r}))", more="", drain_s=0, reload="")
     acknowledged = []
 
     def post(http, writer):
@@ -755,9 +755,9 @@ def test_killed_while_events_are_posted_it_keeps_all_that_it_acknowledged(tmp_pa
             child.kill()
             for writer in writers:
                 writer.join(20)
-    histories = LmdbHistories(tmp_path)
-    kept = [(event.user, event.time) for event in histories.replay()]
-    histories.close()
+    journal = FileJournal(tmp_path)
+    kept = [(event.user, event.time) for event in journal.replay()]
+    journal.close()
     assert len(acknowledged) > 40
     assert set(acknowledged) <= set(kept)
     assert len(set(kept)) == len(kept)

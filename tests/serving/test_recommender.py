@@ -8,7 +8,7 @@ from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, StoreError, UnknownError
 from m6rec.serving.backend import Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
-from m6rec.serving.histories import LmdbHistories
+from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.task import ask
 from m6rec.text.links import fit
@@ -164,8 +164,8 @@ def test_a_deleted_item_is_gone_but_its_events_stay(recommender):
 def test_what_was_acknowledged_is_there_after_a_restart(tunings, tmp_path):
     def start():
         stores = {
-            "histories": LmdbHistories(tmp_path / "events", map_bytes=1 << 24),
-            "catalogue": Catalogue(tmp_path / "items", map_bytes=1 << 24),
+            "journal": FileJournal(tmp_path / "events"),
+            "catalogue": Catalogue(tmp_path / "items"),
         }
         return Recommender(*tunings, LOG, observed(), **stores)
 
@@ -221,7 +221,7 @@ def test_a_failing_journal_changes_nothing(tunings):
         def append(self, events):
             raise StoreError("full")
 
-    recommender = Recommender(*tunings, LOG, observed(), histories=Full())
+    recommender = Recommender(*tunings, LOG, observed(), journal=Full())
     before = ids(recommender.recommend("u0", 10).items)
     with pytest.raises(StoreError, match="full"):
         recommender.observe([Event("u0", before[0], 99, 5.0)])

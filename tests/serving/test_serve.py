@@ -75,7 +75,7 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
 
 def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):
     server = Server(tmp_path / "redis", durable=True).start()
-    words = ("--histories", server.url)
+    words = ("--journal", server.url)
     with serving(shop, *words, store="server") as (_, url), Client(url, retries=0) as client:
         client.observe([Event("guest", "i1", 200)])
         server.stop()

@@ -1,0 +1,288 @@
+"""What users did, as a journal: an event is acknowledged when it is on disk, counts once, and can be erased.
+
+Which events are the same is told by their ids. An event without an id is the same as any of equal content: user, item,
+time, kind, value and text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from m6rec.errors import DataError
+from m6rec.serving.records import Database, lmdb_records, pack, remove_lmdb, unpack
+from m6rec.types import Event
+
+DIGEST_BYTES = 16
+READ_AT_ONCE = 1_000
+
+
+class Journal(Protocol):
+    """Events of all users, in the order of their acknowledgement. Any thread may use it, and several processes at once.
+
+    Those who use one journal at the same time see each other's events at the next ``replay``.
+    """
+
+    def append(self, events: Sequence[Event]) -> list[bool]:
+        """Keeps the events that are new, all or none; on return they are on disk. One write, however many there are.
+
+        Returns:
+            Which are new. Others are here already, or are of a user who was forgotten and not readmitted.
+
+        Raises:
+            DataError: An event can't be written down, or its id belongs to another event; no event is kept.
+            StoreError: The disk or the server is full or fails. The events are kept all or none; where it isn't known
+                which, the same events may be appended again and count once.
+        """
+
+    def replay(self) -> Iterator[Event]:
+        """All events acknowledged before the first is asked for, the oldest first.
+
+        Raises:
+            StoreError: A record is damaged or of a later version.
+        """
+
+    def forget(self, user: str) -> bool:
+        """Erases a user's events; on return no file of the journal holds a byte of them. Later ones are not kept.
+
+        Returns:
+            Whether there were any.
+
+        Raises:
+            StoreError: It couldn't be done to the end; call it again.
+        """
+
+    def readmit(self, user: str) -> None:
+        """Keeps events of a user again who had been forgotten. Raises StoreError."""
+
+    def forgotten(self, users: Iterable[str]) -> set[str]:
+        """Those of the users who have been forgotten. Raises StoreError."""
+
+    def compact(self, log: Iterable[Event] = ()) -> int:
+        """Writes the journal anew without the events that a log holds; what they were stays known, by digests.
+
+        Returns:
+            How many events were dropped.
+
+        Raises:
+            StoreError: It couldn't be done; nothing is lost.
+        """
+
+    def close(self) -> None:
+        """Lets go of files and connections."""
+
+
+def open_journal(where: str | Path) -> Journal:
+    """The journal in a folder, or at the ``redis://`` URL of a durable server.
+
+    Raises:
+        ConfigError: The URL is none.
+        ExtraError: The client library of the server is not installed.
+        StoreError: It can't be opened, or the server can lose events.
+    """
+    if "://" not in str(where):
+        return FileJournal(Path(where))
+    from m6rec.serving.redis_journal import RedisJournal
+
+    return RedisJournal(str(where))
+
+
+def later(journal: Journal, log: Iterable[Event]) -> Iterator[Event]:
+    """The events of a journal that a log doesn't hold, the oldest first."""
+    events = list(journal.replay())
+    return (event for event, is_held in zip(events, held(events, log), strict=True) if not is_held)
+
+
+def held(events: Sequence[Event], log: Iterable[Event]) -> list[bool]:
+    """Of each event whether a log holds it.
+
+    >>> view = Event("u", "i", 7, kind="view")
+    >>> held([view, Event("u", "i", 7, kind="cart")], [view])
+    [True, False]
+    """
+    users = {event.user for event in events}
+    ids, contents, nameless = set(), set(), set()
+    for event in log:
+        if event.user in users:
+            content = content_of(event)
+            contents.add(content)
+            if event.id:
+                ids.add(event.id)
+            else:
+                nameless.add(content)
+    return [
+        event.id in ids or content_of(event) in nameless if event.id else content_of(event) in contents
+        for event in events
+    ]
+
+
+def content_of(event: Event) -> bytes:
+    """What an event without an id is known by: the same bytes for equal content."""
+    value = None if event.value is None else float(event.value) + 0.0  # 5 is 5.0, and -0.0 is 0.0
+    return json.dumps([event.user, event.item, event.time, event.kind, value, event.text]).encode()
+
+
+class Keys(NamedTuple):
+    """What an event is known by: digests of its user, of its id (None where it has none) and of its content."""
+
+    user: bytes
+    name: bytes | None
+    content: bytes
+
+
+class Digests:
+    """Digests that don't tell what they are of to whom lacks the journal's key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def user(self, user: str) -> bytes:
+        return self._digest(b"user", user.encode(errors="surrogatepass"))
+
+    def of(self, event: Event) -> Keys:
+        name = self._digest(b"id", event.id.encode(errors="surrogatepass")) if event.id else None
+        return Keys(self.user(event.user), name, self._digest(b"content", content_of(event)))
+
+    def _digest(self, kind: bytes, of: bytes) -> bytes:
+        return hashlib.blake2b(of, digest_size=DIGEST_BYTES, key=self._key, person=kind).digest()
+
+
+def seal_event(content: bytes, event: Event) -> bytes:
+    return pack(content, asdict(event), f"the event of user {event.user!r} with item {event.item!r}")
+
+
+def open_event(key: bytes, stored: bytes, where: object) -> Event:
+    record = unpack(key, stored, where)
+    context = record.pop("context", ())
+    return Event(**record, context=tuple((name, value) for name, value in context))
+
+
+def check_same(event: Event, content: bytes, known: bytes) -> None:
+    """Raises DataError where the id of an event is known as another's."""
+    if content != known:
+        raise DataError(
+            f"the id {event.id!r} of the event of user {event.user!r} with item {event.item!r} belongs to another "
+            "event; give each event an id of its own, and the same one only when it is sent again"
+        )
+
+
+class FileJournal:
+    """A journal in a folder, without a server.
+
+    Args:
+        folder: Where it is kept; made if need be. None keeps it in memory.
+
+    Raises:
+        StoreError: The folder can't be made, or doesn't hold a journal.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._where: object = folder or "memory"
+        self._database = Database(folder and folder / "journal.sqlite", _TABLES, version=1)
+        with self._database.transaction(write=True) as writing:
+            writing.execute("INSERT OR IGNORE INTO secret VALUES (0, ?)", (secrets.token_bytes(32),))
+            self._digests = Digests(writing.execute("SELECT key FROM secret").fetchone()[0])
+        if folder is not None:
+            self.append([open_event(key, stored, folder) for key, stored in lmdb_records(folder)])
+            remove_lmdb(folder)
+
+    def append(self, events: Sequence[Event]) -> list[bool]:
+        """See ``Journal``."""
+        if not events:
+            return []
+        with self._database.transaction(write=True) as writing:
+            return [self._put(writing, event) for event in events]
+
+    def _put(self, writing: Any, event: Event) -> bool:
+        """Whether the event is new."""
+        keys = self._digests.of(event)
+        sealed = seal_event(keys.content, event)
+        if writing.execute("SELECT 1 FROM forgotten WHERE user = ?", (keys.user,)).fetchone():
+            return False
+        if keys.name is None:
+            known = writing.execute("SELECT content FROM event WHERE content = ? LIMIT 1", (keys.content,)).fetchone()
+        else:
+            known = writing.execute("SELECT content FROM event WHERE name = ?", (keys.name,)).fetchone()
+            if known is not None:
+                check_same(event, keys.content, known[0])
+        if known is None:
+            writing.execute("INSERT INTO event (user, name, content, sealed) VALUES (?, ?, ?, ?)", (*keys, sealed))
+        return known is None
+
+    def replay(self) -> Iterator[Event]:
+        """See ``Journal``."""
+        return (event for _, event in self._numbered())
+
+    def _numbered(self) -> Iterator[tuple[int, Event]]:
+        number, last = 0, None
+        while True:
+            with self._database.transaction() as reading:
+                if last is None:
+                    last = reading.execute("SELECT coalesce(max(number), 0) FROM event").fetchone()[0]
+                rows = reading.execute(_NEXT, (number, last, READ_AT_ONCE)).fetchall()
+            if not rows:
+                return
+            for number, content, sealed in rows:
+                yield number, open_event(content, sealed, self._where)
+
+    def forget(self, user: str) -> bool:
+        """See ``Journal``."""
+        digest = (self._digests.user(user),)
+        with self._database.transaction(write=True) as writing:
+            erased = writing.execute("DELETE FROM event WHERE user = ?", digest).rowcount
+            writing.execute("INSERT OR IGNORE INTO forgotten VALUES (?)", digest)
+        self._database.compact()
+        return bool(erased)
+
+    def readmit(self, user: str) -> None:
+        """See ``Journal``."""
+        with self._database.transaction(write=True) as writing:
+            writing.execute("DELETE FROM forgotten WHERE user = ?", (self._digests.user(user),))
+
+    def forgotten(self, users: Iterable[str]) -> set[str]:
+        """See ``Journal``."""
+        with self._database.transaction() as reading:
+            digests = {row[0] for row in reading.execute("SELECT user FROM forgotten")}
+        return {user for user in users if self._digests.user(user) in digests} if digests else set()
+
+    def compact(self, log: Iterable[Event] = ()) -> int:
+        """See ``Journal``."""
+        numbered = list(self._numbered())
+        dropped = [
+            (number,)
+            for (number, _), is_held in zip(numbered, held([event for _, event in numbered], log), strict=True)
+            if is_held
+        ]
+        with self._database.transaction(write=True) as writing:
+            writing.executemany("UPDATE event SET sealed = NULL WHERE number = ?", dropped)
+        self._database.compact()
+        return len(dropped)
+
+    def close(self) -> None:
+        """See ``Journal``."""
+        self._database.close()
+
+
+# ``sealed`` is NULL where a prepared log holds the event; ``name`` where it has no id.
+_TABLES = """
+CREATE TABLE event (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    user BLOB NOT NULL,
+    name BLOB UNIQUE,
+    content BLOB NOT NULL,
+    sealed BLOB
+);
+CREATE INDEX event_user ON event (user);
+CREATE INDEX event_content ON event (content);
+CREATE TABLE forgotten (user BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE secret (number INTEGER PRIMARY KEY, key BLOB NOT NULL)
+"""
+_NEXT = """
+SELECT number, content, sealed FROM event
+WHERE number > ? AND number <= ? AND sealed IS NOT NULL ORDER BY number LIMIT ?
+"""
