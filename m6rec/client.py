@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -31,14 +33,16 @@ from m6rec.serving.backend import (
     Reply,
     Request,
 )
-from m6rec.types import Event, Item, Ranked
+from m6rec.types import Event, Item, Ranked, User
 
 try:
     import httpx
 except ImportError as error:
     raise ExtraError("the client", "serving") from error
 
-RETRIED = (429, 503)  # with these the service promises that nothing was done
+RETRIED = (429, 503)  # with these the service can't answer now
+LOST = (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)  # the answer may have been on its way
+FIRST_WAIT_S = 0.1  # before the second try of a write whose answer was lost; doubles from try to try
 
 
 class ServiceError(M6RecError):
@@ -63,7 +67,8 @@ class Client(Backend):
         url: Where ``m6rec serve`` listens.
         key: API key, where the service asks for one.
         timeout_s: How long to wait for one answer.
-        retries: How often to try again when the service is overloaded or can't answer now.
+        retries: How often to try again when the service is overloaded or can't answer now, or when the answer to a
+            write is lost: all writes may be sent again.
         max_wait_s: The longest wait before another try, whatever the service asks for.
     """
 
@@ -171,11 +176,15 @@ class Client(Backend):
         return np.stack(rows).astype(np.float32), found["usage"]["total_tokens"]
 
     def observe_many(self, writes: Sequence[Sequence[Event]]) -> list[Observed]:
-        """``observe`` for several writes, one request each."""
+        """``observe`` for several writes, one request each.
+
+        Events get an id where they have none, so that they count once, however often they have to be sent. Give them
+        ids where you may call again with the same after a ServiceError, as it isn't known then whether they were taken.
+        """
         made = []
         for events in writes:
-            found = self._send("POST", "/v1/events", {"events": [asdict(event) for event in events]})
-            made.append(Observed(found["written"]))
+            found = self._write("POST", "/v1/events", {"events": [_body(event) for event in events]})
+            made.append(Observed(found["accepted"], found["repeated"], tuple(found["unknown"])))
         return made
 
     def upsert(self, items: Sequence[Item]) -> None:
@@ -183,22 +192,40 @@ class Client(Backend):
         bodies = [
             {**asdict(item), "categories": list(item.categories), "details": dict(item.details)} for item in items
         ]
-        self._send("POST", "/v1/items", {"items": bodies})
+        self._write("POST", "/v1/items", {"items": bodies})
 
     def delete(self, ids: Sequence[str]) -> int:
         """Takes items out, one request each; returns how many were there."""
         deleted = 0
         for one in ids:
             try:
-                self._send("DELETE", f"/v1/items/{quote(one, safe='')}")
+                self._write("DELETE", f"/v1/items/{quote(one, safe='')}")
                 deleted += 1
             except UnknownError:
                 pass
         return deleted
 
+    def put_user(self, user: User) -> None:
+        """Tells of a user, or anew of one; one who was forgotten is known again."""
+        self._write("PUT", f"/v1/users/{quote(user.id, safe='')}", {"details": dict(user.details)})
+
+    def get_user(self, user: str) -> tuple[User, list[Event]]:
+        """What is known of a user, and what they did, oldest first."""
+        found = self._send("GET", f"/v1/users/{quote(user, safe='')}")
+        return User(found["id"], found["details"]), [_event(one) for one in found["events"]]
+
+    def forget(self, user: str) -> bool:
+        """Erases a user and what they did; returns whether there was anything."""
+        erased: bool = self._write("DELETE", f"/v1/users/{quote(user, safe='')}")["erased"]
+        return erased
+
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The answer as JSON."""
         return self._ask(method, path, body).json()
+
+    def _write(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The answer as JSON to what may be sent again."""
+        return self._ask(method, path, body, again=True).json()
 
     @contextmanager
     def _open(self, path: str, body: Mapping[str, Any]) -> Iterator[httpx.Response]:
@@ -211,8 +238,14 @@ class Client(Backend):
         finally:
             response.close()
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, *, whole: bool = True) -> httpx.Response:
-        """The answer, read to its end if it is wanted whole; tries again where the service asks for it."""
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None, *, whole: bool = True, again: bool = False
+    ) -> httpx.Response:
+        """The answer, read to its end if it is wanted whole; tries again where the service asks for it.
+
+        ``again`` tells that it may also be sent again where no answer comes, as then it isn't known what was done.
+        """
+        wait_s = FIRST_WAIT_S
         for left in range(self._retries, -1, -1):
             try:
                 response = self._http.send(self._http.build_request(method, path, json=body), stream=True)
@@ -221,13 +254,30 @@ class Client(Backend):
                 if response.is_success:
                     return response
             except httpx.HTTPError as error:
-                raise ServiceError(f"{self._http.base_url} doesn't answer ({error!r}); is `m6rec serve` up?") from error
+                if not (left and again and isinstance(error, LOST)):
+                    raise ServiceError(
+                        f"{self._http.base_url} doesn't answer ({error!r}); is `m6rec serve` up?"
+                    ) from error
+                time.sleep(min(wait_s * random.uniform(0.5, 1), self._max_wait_s))  # not all clients at once
+                wait_s *= 2
+                continue
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"the request can't be written as JSON ({error})") from error
             if response.status_code not in RETRIED or not left:
                 break
             time.sleep(min(_seconds(response.headers.get("retry-after")), self._max_wait_s))
         raise _error(response)
+
+
+def _event(found: Mapping[str, Any]) -> Event:
+    return Event(**{**found, "context": tuple(sorted(found.get("context", {}).items()))})
+
+
+def _body(event: Event) -> dict[str, Any]:
+    """An event as it is sent: with an id, and without fields that say nothing."""
+    told = {field.name: getattr(event, field.name) for field in fields(event)}
+    told |= {"id": event.id or uuid.uuid4().hex, "context": dict(event.context)}
+    return {name: value for name, value in told.items() if value not in ("", None, {})}
 
 
 def _filters(filters: Filters) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
 from m6rec.serving.backend import NO_FILTERS, Answer, Creation, Explanation, LocalBackend, Observed, Reason, Reply
-from m6rec.types import Item, Ranked
+from m6rec.types import Item, Ranked, User
 
 
 class FakeBackend(LocalBackend):
@@ -21,6 +21,7 @@ class FakeBackend(LocalBackend):
     def __init__(self, journal=None):
         self.items = {f"i{n}": Item(f"i{n}", f"Film {n}", (("Comedy", "Drama")[n % 2],), {"n": n}) for n in range(20)}
         self.users = {"u0", "u1", "u2"}
+        self.told = {}
         self.events, self.journal = [], journal
         self.batches = []
         self.broken = False
@@ -130,11 +131,35 @@ class FakeBackend(LocalBackend):
         new = self.journal.append(events) if self.journal is not None else [True] * len(events)
         self.events.extend(event for event, is_new in zip(events, new, strict=True) if is_new)
         self.users |= {event.user for event in events}
-        return [Observed(len(write)) for write in writes]
+        left = iter(new)
+        accepted = [sum(next(left) for _ in write) for write in writes]
+        return [Observed(count, len(write) - count) for count, write in zip(accepted, writes, strict=True)]
 
     def upsert(self, items):
         self.work()
         self.items |= {item.id: item for item in items}
+
+    def put_user(self, user):
+        self.work()
+        self.users.add(user.id)
+        self.told[user.id] = user
+        if self.journal is not None:
+            self.journal.readmit(user.id)
+
+    def get_user(self, user):
+        self.work()
+        self.known(user)
+        return self.told.get(user, User(user)), [event for event in self.events if event.user == user]
+
+    def forget(self, user):
+        self.work()
+        if self.journal is not None:
+            self.journal.forget(user)
+        self.told.pop(user, None)
+        self.events = [event for event in self.events if event.user != user]
+        known = user in self.users
+        self.users.discard(user)
+        return known
 
     def delete(self, ids):
         self.work()

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
-from m6rec.serving.backend import Backend, Chat, Filters, RankRequest, Request
+from m6rec.serving.backend import Backend, Chat, Filters, Observed, RankRequest, Request
+from m6rec.serving.journal import FileJournal
 from m6rec.serving.settings import make_key
 from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item
-from tests import running
+from tests import lossy, running
 from tests.fake import FakeBackend
 
 
@@ -69,7 +71,7 @@ def test_what_a_client_writes_is_there(both):
     client.upsert([item])
     client.observe([event])
     assert backend.items["n/1 ?"] == item
-    assert backend.events[-1] == event
+    assert replace(backend.events[-1], id="") == event
     assert client.delete(["n/1 ?", "never"]) == 1
     assert "n/1 ?" not in backend.items
 
@@ -152,6 +154,43 @@ def test_it_gives_up_and_never_waits_longer_than_its_bound(busy):
     assert caught.value.status == 429
     assert len(times) == 3
     assert times[2] - times[0] < 1
+
+
+def test_a_lost_answer_is_no_second_event(tmp_path):
+    """Whether the request or its answer gets lost, the event counts once, and twice where it happened twice."""
+    journal = FileJournal(tmp_path)
+    backend = FakeBackend(journal)
+    with running.service(backend) as url, lossy.proxy(url, ["answer", "request", "answer", "none"]) as cut:
+        event = Event("u0", "i1", 7, 4.5)
+        with Client(cut, max_wait_s=0.05) as client:
+            assert client.observe([event]) == Observed(0, repeated=1)
+            assert client.observe([event]) == Observed(1)
+            assert [replace(kept, id="") for kept in journal.replay()] == [event] * 2
+            assert backend.events == list(journal.replay())
+
+
+@pytest.mark.parametrize("lost", ["answer", "request"])
+def test_all_writes_are_sent_again(lost):
+    backend = FakeBackend()
+    losses = [lost, "none"] * 5
+    with running.service(backend) as url, lossy.proxy(url, losses) as cut, Client(cut, max_wait_s=0.05) as client:
+        client.upsert([Item("new", "New")])
+        assert backend.items["new"] == Item("new", "New")
+        client.delete(["new"])
+        assert "new" not in backend.items
+        client.observe([Event("u0", "i1", 7)])
+
+
+READ, WRITE = (lambda client: client.rank("u0", ["i1"])), (lambda client: client.observe([Event("u0", "i1", 7)]))
+
+
+@pytest.mark.parametrize(("losses", "ask"), [(["answer", "none"], READ), (["answer"], WRITE)])
+def test_what_reads_is_not_sent_again_and_an_end_is_told(losses, ask):
+    with running.service(FakeBackend()) as url, lossy.proxy(url, losses) as cut:
+        client = Client(cut, max_wait_s=0.01)
+        with pytest.raises(ServiceError, match="doesn't answer"):
+            ask(client)
+        client.close()
 
 
 def test_a_404_of_somebody_else_is_no_unknown_id(busy):

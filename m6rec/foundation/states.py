@@ -162,6 +162,14 @@ class StateCache:
             dict(zip(unique, zip(starts, counts, strict=False), strict=True)),
         )
 
+    def forget(self, texts: Iterable[str]) -> None:
+        """Drops the states of texts, from memory and from the store. Raises StoreError where the store fails."""
+        unique = list(dict.fromkeys(texts))
+        for text in unique:
+            self._memory.drop(text)
+        if self._store is not None:
+            self._store.delete([self._key(text) for text in unique])
+
     def _key(self, text: str) -> bytes:
         return hashlib.blake2b(self._scope + text.encode(), digest_size=16).digest()
 

@@ -41,6 +41,9 @@ class Store(Protocol):
     def put(self, values: Mapping[bytes, bytes]) -> None:
         """Writes the values. Raises StoreError."""
 
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """Deletes the values of keys, where they have one. Raises StoreError."""
+
     def close(self) -> None:
         """Lets go of files and connections."""
 
@@ -68,6 +71,12 @@ class LmdbStore:
         with transaction(self._environment, write=True) as writing:
             for key, value in values.items():
                 writing.put(key, seal(key, value))
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """See ``Store``."""
+        with transaction(self._environment, write=True) as writing:
+            for key in keys:
+                writing.delete(key)
 
     def close(self) -> None:
         """See ``Store``."""
@@ -104,6 +113,12 @@ class RedisStore:
         with served():
             for chunk in _chunks(values):
                 self._client.mset({_PREFIX + key: seal(key, values[key]) for key in chunk})
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """See ``Store``."""
+        with served():
+            for chunk in _chunks(keys):
+                self._client.delete(*(_PREFIX + key for key in chunk))
 
     def close(self) -> None:
         """See ``Store``."""
@@ -150,7 +165,7 @@ def served() -> Iterator[None]:
 
 
 class Forgiving:
-    """A store that never fails: what can't be read is absent, and what can't be written is dropped.
+    """A store whose reads and writes never fail: what can't be read is absent, what can't be written is dropped.
 
     After a failure the store is left alone for ``FIRST_WAIT_S``, after the next in a row for twice as long, and so on
     up to ``LONGEST_WAIT_S``: a store that is gone costs few requests a timeout, and most nothing. Reads and writes wait
@@ -178,6 +193,10 @@ class Forgiving:
         if values and self._writes.is_over():
             with self._forgive(self._writes, "written"):
                 self._store.put(values)
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """See ``Store``: what is to be gone must not stay in silence."""
+        self._store.delete(keys)
 
     def close(self) -> None:
         """See ``Store``."""
@@ -274,6 +293,12 @@ class Memory(Generic[K, V]):
             while self.bytes > self._budget:
                 _, (_, dropped, _) = self._entries.popitem(last=False)
                 self.bytes -= dropped
+
+    def drop(self, key: K) -> None:
+        """Lets go of a value, if it is here."""
+        with self._lock:
+            _, dropped, _ = self._entries.pop(key, (None, 0, 0.0))
+            self.bytes -= dropped
 
     def oldest_s(self) -> float:
         """Seconds since the last use of the value that would be dropped next; 0 if there is none."""

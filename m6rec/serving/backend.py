@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from m6rec.tasks.chat import Intent, Message
 from m6rec.tasks.explain import Kind
-from m6rec.types import Event, Item, Ranked
+from m6rec.types import Event, Item, Ranked, User
 
 R = TypeVar("R")
 Writing = Generator[str, None, R]
@@ -305,6 +305,19 @@ class Backend(Protocol):
 
     def delete(self, ids: Sequence[str]) -> int:
         """Takes items out; returns how many were there."""
+
+    def put_user(self, user: User) -> None:
+        """Tells of a user, or anew of one; on return that is on disk. One who was forgotten is known again."""
+
+    def get_user(self, user: str) -> tuple[User, list[Event]]:
+        """What is known of a user, and what they did, oldest first."""
+
+    def forget(self, user: str) -> bool:
+        """Erases a user and what they did; on return no file that is written to holds a byte of it.
+
+        What is sent of them later is not kept, until ``put_user`` tells of them again. Returns whether there was
+        anything.
+        """
 
 
 class LocalBackend(Backend, Protocol):

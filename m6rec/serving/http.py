@@ -41,7 +41,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m6rec.errors import ConfigError, DataError, M6RecError, StoreError, UnknownError
-from m6rec.serving.backend import Answer, Explanation, LocalBackend, RankRequest, Reply, Writing
+from m6rec.serving.backend import Answer, Explanation, LocalBackend, Observed, RankRequest, Reply, Writing
 from m6rec.serving.batching import Batcher, Done, Kind, OverloadedError
 from m6rec.serving.schema import (
     ChatAnswer,
@@ -405,10 +405,9 @@ class Service:
         """
         return CreateAnswer(texts=await self._written("create", lambda: self._backend.creating(body.brief())))
 
-    async def events(self, body: EventsBody) -> Written:
+    async def events(self, body: EventsBody) -> Observed:
         """Keeps events; 201 means that they are on disk and part of the user's history."""
-        await self._do(self.disk, self._observe, [event.event() for event in body.events])
-        return Written(written=len(body.events))
+        return (await self._do(self.disk, self._observe, [event.event() for event in body.events])).value
 
     async def items(self, body: ItemsBody) -> Written:
         """Adds items or replaces them; they can be retrieved and ranked when the answer comes."""

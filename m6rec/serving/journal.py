@@ -142,9 +142,11 @@ class Digests:
         self._key = key
 
     def user(self, user: str) -> bytes:
+        """That of a user's id."""
         return self._digest(b"user", user.encode(errors="surrogatepass"))
 
     def of(self, event: Event) -> Keys:
+        """Those of an event."""
         name = self._digest(b"id", event.id.encode(errors="surrogatepass")) if event.id else None
         return Keys(self.user(event.user), name, self._digest(b"content", content_of(event)))
 
@@ -153,10 +155,12 @@ class Digests:
 
 
 def seal_event(content: bytes, event: Event) -> bytes:
+    """An event as it is stored under the digest of its content. Raises DataError where it can't be written down."""
     return pack(content, asdict(event), f"the event of user {event.user!r} with item {event.item!r}")
 
 
 def open_event(key: bytes, stored: bytes, where: object) -> Event:
+    """What ``seal_event`` was given. Raises StoreError where it is damaged or of another version."""
     record = unpack(key, stored, where)
     context = record.pop("context", ())
     return Event(**record, context=tuple((name, value) for name, value in context))

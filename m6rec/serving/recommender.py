@@ -128,6 +128,7 @@ class Recommender(LocalBackend):
             else:
                 catalogue.upsert(list(log.items.values()))
             self._users |= catalogue.users()
+        self._events = list(log.events)  # all that ``past`` has observed, in its order
         for event in later(self._journal, log.events):
             if event.item in self._items:
                 self._take_in(event)
@@ -454,6 +455,36 @@ class Recommender(LocalBackend):
         self._creator.forget_catalogue()
         return self._index.remove(ids)
 
+    @_alone
+    def put_user(self, user: User) -> None:
+        """See ``Backend``."""
+        if self._catalogue is not None:
+            self._catalogue.put_user(user)
+        self._journal.readmit(user.id)
+        self._users[user.id] = user
+
+    @_alone
+    def get_user(self, user: str) -> tuple[User, list[Event]]:
+        """See ``Backend``. Raises UnknownError where there is no such user."""
+        return self._user(user), list(self._past.history(user))
+
+    @_alone
+    def forget(self, user: str) -> bool:
+        """See ``Backend``. Counts and likenesses in which the user had a part are made anew without them."""
+        erased = self._journal.forget(user)
+        if self._catalogue is not None:
+            erased |= self._catalogue.forget(user)
+        if user not in self._users:
+            return erased
+        for tuned in (self._retrieve, self._rank):
+            row = tasks.ask(tuned.task, self._past, self._users[user], [], tuned.domain, self._items)
+            tuned.cache.forget(segment.text for segment in row.context)
+        self._retrieval, self._ranking = Turns(self._retrieve), Turns(self._rank)  # others were read beside this user
+        del self._users[user]
+        self._events = [event for event in self._events if event.user != user]
+        self._past = Past(self._items, self._rank.domain.likes).observe_all(self._events)
+        return True
+
     def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
         """The ranked items anew, their categories spread as those of the user's likes."""
         domain = self._rank.domain
@@ -472,6 +503,7 @@ class Recommender(LocalBackend):
         return [ranked[place] for place in order]
 
     def _take_in(self, event: Event) -> None:
+        self._events.append(event)
         self._users.setdefault(event.user, User(event.user))
         self._past.observe(event)
 

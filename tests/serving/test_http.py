@@ -121,7 +121,7 @@ def test_an_event_brings_a_user_into_being(http, backend):
     unknown = {"user": "u77", "items": ["i1"]}
     assert "u77" in problem(http.post("/v1/rank", json=unknown), 404)["message"]
     answer = http.post("/v1/events", json={"events": [{"user": "u77", "item": "i1", "time": 5, "value": 4}]})
-    assert (answer.status_code, answer.json()) == (201, {"written": 1})
+    assert (answer.status_code, answer.json()) == (201, {"accepted": 1, "repeated": 0, "unknown": []})
     assert ids(http.post("/v1/rank", json=unknown)) == ["i1"]
     assert backend.events[-1].value == 4
 
