@@ -482,7 +482,7 @@ class Recommender(LocalBackend):
         self._retrieval, self._ranking = Turns(self._retrieve), Turns(self._rank)  # others were read beside this user
         del self._users[user]
         self._events = [event for event in self._events if event.user != user]
-        self._past = Past(self._items, self._rank.domain.likes).observe_all(self._events)
+        self._past = Past(self._items, self._rank.domain.feedback).observe_all(self._events)
         return True
 
     def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
