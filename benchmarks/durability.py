@@ -64,7 +64,7 @@ def serve(store: Path, journal: str, port: int, most_bytes: int) -> None:
     import torch
 
     from m6rec.domains.domain import named
-    from m6rec.serving import http
+    from m6rec.serving.api import server
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
     from m6rec.text.past import Past
@@ -83,7 +83,7 @@ def serve(store: Path, journal: str, port: int, most_bytes: int) -> None:
     backend = Recommender(
         retrieve, rank, log, past, journal=open_journal(journal), catalogue=Catalogue(store / "catalogue")
     )
-    http.serve(backend, Settings(port=port))
+    server.serve(backend, Settings(port=port))
 
 
 def _log() -> Any:
@@ -104,7 +104,9 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         self._where = (store, journal, self.port)
         self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload([__name__, "m6rec.serving.http", "m6rec.serving.recommender", "tests.tiny"])
+        self._processes.set_forkserver_preload(
+            [__name__, "m6rec.serving.api.server", "m6rec.serving.recommender", "tests.tiny"]
+        )
 
     def start(self, most_bytes: int = 0) -> bool:
         """Starts it; returns whether it answers."""
