@@ -2,13 +2,13 @@
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 
 @contextmanager
-def proxy(url: str, losses: Sequence[str]) -> Iterator[str]:
+def proxy(url: str, losses: Iterable[str]) -> Iterator[str]:
     """Passes connections on to a service; yields its own URL.
 
     Args:
@@ -17,7 +17,7 @@ def proxy(url: str, losses: Sequence[str]) -> Iterator[str]:
             does what it was asked, its answer is cut) or "none"; the last one for ever.
     """
     host = urlsplit(url)
-    left = list(losses)
+    left, loss = iter(losses), "none"
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def pass_on(client: socket.socket, loss: str) -> None:
@@ -31,10 +31,11 @@ def proxy(url: str, losses: Sequence[str]) -> Iterator[str]:
                 client.sendall(answer[: len(answer) // 2] if loss == "answer" else answer)
 
         def accept() -> None:
+            nonlocal loss
             with suppress(OSError):
                 while True:
                     client, _ = listener.accept()
-                    loss = left.pop(0) if len(left) > 1 else left[0]
+                    loss = next(left, loss)
                     threading.Thread(target=pass_on, args=(client, loss), daemon=True).start()
 
         thread = threading.Thread(target=accept, daemon=True)

@@ -1,0 +1,301 @@
+"""What is acknowledged outlives every fault, once: kills, lost answers, full disks and a stopped Redis.
+
+``make bench-durability`` makes a thousand random trials, with ``QUICK=1`` forty. A trial is the real client, the real
+service as a process of its own with a tiny model, and the real journal. While two threads write events and items through a
+proxy that loses requests and answers, the fault strikes once or twice. At the end the service tells what it knows of each
+user, and the journal and the catalogue what they hold.
+
+- lost answers: the proxy loses a third of all requests or answers;
+- kill: the service is killed (SIGKILL) and started again;
+- full disk: no file of the service can grow by more than some KiB, until it is killed and has a larger disk;
+- Redis: the journal's server is killed and started again, sometimes with the service.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from benchmarks import parts
+from benchmarks.setup import Claims, Setup
+from m6rec.client import Client, ServiceError
+from m6rec.errors import UnknownError
+from m6rec.serving.catalogue import Catalogue
+from m6rec.serving.journal import Journal, open_journal
+from m6rec.types import Event, Item
+from tests import lossy
+from tests.redis_server import Server
+
+KINDS = ("lost answers", "kill", "full disk", "Redis")
+TRIALS, QUICK_TRIALS = 1_000, 40
+BATCHES, LONGEST_BATCH = 4, 4
+"""Calls of a thread in a trial, and events in one."""
+LOSS = {"lost answers": 0.35, "kill": 0.1, "full disk": 0.1, "Redis": 0.1}
+"""How often the proxy loses a request or an answer."""
+GROWTH_BYTES = 48 << 10
+"""How much a file of the service may grow at most on a disk that becomes full."""
+TITLE = "What is acknowledged outlives every fault, once"
+
+
+def serve(store: Path, journal: str, port: int, most_bytes: int) -> None:
+    """The service of a trial, in a process of its own.
+
+    Args:
+        store: Its folder.
+        journal: The journal's folder or URL.
+        port: Where it listens.
+        most_bytes: No file of it can grow beyond; 0 sets no bound.
+    """
+    import torch
+
+    from m6rec.domains.domain import named
+    from m6rec.serving.api import server
+    from m6rec.serving.recommender import Recommender
+    from m6rec.serving.settings import Settings
+    from m6rec.text.past import Past
+    from m6rec.tuned import TunedConfig, create
+    from tests import tiny
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does, but for a process that is forked
+    log, domain = _log(), named("movielens")
+    foundation = tiny.foundation(num_layers=2)
+    rank = create(TunedConfig(task="like", domain="movielens", foundation="tiny"), foundation)
+    retrieve = create(TunedConfig(task="retrieve", domain="movielens", foundation="tiny"), foundation, cache=rank.cache)
+    past = Past(log.items, domain.feedback).observe_all(log.events)
+    if most_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    backend = Recommender(
+        retrieve, rank, log, past, journal=open_journal(journal), catalogue=Catalogue(store / "catalogue")
+    )
+    server.serve(backend, Settings(port=port))
+
+
+def _log() -> Any:
+    from m6rec.data.log import Log
+    from m6rec.types import User
+
+    items = {f"i{n}": Item(f"i{n}", f"Film {n}") for n in range(6)}
+    return Log(events=(Event("u", "i0", 1, 5.0),), items=items, users={"u": User("u")})
+
+
+class Service:
+    """A service that can be killed and started again at the same address."""
+
+    def __init__(self, store: Path, journal: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._where = (store, journal, self.port)
+        self._processes = multiprocessing.get_context("forkserver")
+        self._processes.set_forkserver_preload(
+            [__name__, "m6rec.serving.api.server", "m6rec.serving.recommender", "tests.tiny"]
+        )
+
+    def start(self, most_bytes: int = 0) -> bool:
+        """Starts it; returns whether it answers."""
+        self._process = self._processes.Process(target=serve, args=(*self._where, most_bytes), daemon=True)
+        self._process.start()
+        until = time.monotonic() + 30
+        while self._process.is_alive() and time.monotonic() < until:
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}/readyz", timeout=5).is_success:
+                    return True
+            time.sleep(0.01)
+        return False
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+        self._process.join()
+
+
+@dataclass
+class Told:
+    """What a thread has written.
+
+    Attributes:
+        user: Whose events they are.
+        acknowledged: Of each event, by time, how often it happened and the service said that it is kept.
+        unsure: … and how often nobody said so.
+        items: Ids of items that the service said are in the catalogue.
+    """
+
+    user: str
+    acknowledged: Counter[int] = field(default_factory=Counter)
+    unsure: Counter[int] = field(default_factory=Counter)
+    items: set[str] = field(default_factory=set)
+
+
+def _write(told: Told, url: str, rng: random.Random) -> None:
+    """Some calls of a client that doesn't give up easily."""
+    with Client(url, timeout_s=10, retries=40, max_wait_s=0.1) as client:
+        for number in range(BATCHES):
+            times = [10 * number + place for place in range(rng.randint(1, LONGEST_BATCH))]
+            times += times[: rng.randint(0, 1)]  # what happened twice in a second counts twice
+            text = "Long words. " * rng.choice([0, 1, 300])
+            try:
+                client.observe([Event(told.user, f"i{rng.randrange(6)}", time, 5.0, text) for time in times])
+                told.acknowledged.update(times)
+            except ServiceError:
+                told.unsure.update(times)
+            if number == 1:
+                item = f"of {told.user}"
+                with suppress(ServiceError):
+                    client.upsert([Item(item, "A new film")])
+                    told.items.add(item)
+            time.sleep(rng.uniform(0, 0.02))
+
+
+def _losses(rng: random.Random, rate: float) -> Iterator[str]:
+    while True:
+        yield rng.choice(["request", "answer"]) if rng.random() < rate else "none"
+
+
+@contextmanager
+def _striking(kind: str, service: Service, redis: Server, store: Path, rng: random.Random) -> Iterator[Counter[str]]:
+    """The faults of a trial, while the block runs; counts what was done."""
+    done: Counter[str] = Counter()
+    wait = lambda: time.sleep(rng.uniform(0.005, 0.12))  # noqa: E731 - a word for what is said thrice
+
+    def strike() -> None:
+        for _ in range(rng.randint(1, 2)):
+            wait()
+            if kind == "Redis":
+                redis.stop()
+                wait()
+                redis.start()
+                done["Redis restarts"] += 1
+            if kind in ("kill", "full disk") or (kind == "Redis" and rng.random() < 0.3):
+                service.kill()
+                wait()
+                done["restarts"] += 1
+                done["failed restarts"] += not service.start()
+
+    striker = threading.Thread(target=strike)
+    if kind != "lost answers":
+        striker.start()
+    try:
+        yield done
+    finally:
+        if kind != "lost answers":
+            striker.join()
+
+
+def trial(number: int, kind: str, store: Path, redis: Server, seed: int) -> Counter[str]:
+    """One trial; counts what went on and what was wrong."""
+    rng = random.Random(f"{seed} {number}")
+    journal = redis.url if kind == "Redis" else str(store / "histories")
+    service = Service(store, journal)
+    size = max((file.stat().st_size for file in store.rglob("*") if file.is_file()), default=0)
+    small = kind == "full disk"
+    counts: Counter[str] = Counter(trials=1)
+    counts["failed restarts"] += not service.start(max(size, 1 << 17) + rng.randrange(GROWTH_BYTES) if small else 0)
+    writers = [Told(f"{kind} {number} {name}") for name in "ab"]
+    try:
+        with lossy.proxy(service.url, _losses(rng, LOSS[kind])) as url:
+            with _striking(kind, service, redis, store, rng) as done:
+                threads = [
+                    threading.Thread(target=_write, args=(told, url, random.Random(f"{seed} {told.user}")))
+                    for told in writers
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+            counts += done
+        with Client(service.url) as client:
+            known = {told.user: _known(client, told.user) for told in writers}
+    finally:
+        service.kill()
+    kept = open_journal(journal)
+    catalogue = Catalogue(store / "catalogue")
+    for told in writers:
+        counts += _judge(told, known[told.user], kept)
+        counts["items lost"] += len(told.items - catalogue.items().keys())
+    kept.close()
+    catalogue.close()
+    return counts
+
+
+def _known(client: Client, user: str) -> list[Event]:
+    try:
+        return client.get_user(user)[1]
+    except UnknownError:
+        return []
+
+
+def _judge(told: Told, known: list[Event], journal: Journal) -> Counter[str]:
+    """What was lost or doubled of one thread's events."""
+    kept = [event for event in journal.replay() if event.user == told.user]
+    times = Counter(event.time for event in kept)
+    lost = told.acknowledged - times
+    extra = times - told.acknowledged
+    return Counter(
+        {
+            "acknowledged": told.acknowledged.total(),
+            "unsure": told.unsure.total(),
+            "lost": lost.total(),
+            "doubled": (extra - told.unsure).total(),
+            "in one of memory and journal": (Counter(event.time for event in known) - times).total()
+            + (told.acknowledged - Counter(event.time for event in known)).total(),
+        }
+    )
+
+
+def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """See the module."""
+    counts = {kind: Counter[str]() for kind in KINDS}
+    rng, began = random.Random(0), time.monotonic()
+    num_trials = QUICK_TRIALS if setup.quick else TRIALS
+    with TemporaryDirectory() as name:
+        redis = Server(Path(name) / "redis", durable=True).start()
+        try:
+            for number in range(num_trials):
+                kind = KINDS[number % len(KINDS)] if setup.quick else rng.choice(KINDS)
+                # A store serves some trials, so that what it holds at the beginning differs.
+                store = Path(name) / f"store {kind} {sum(c['trials'] for c in counts.values()) // 40}"
+                store.mkdir(exist_ok=True)
+                counts[kind] += trial(number, kind, store, redis, seed=0)
+                if number % 50 == 49:
+                    parts.tell(f"{number + 1} of {num_trials} trials, {time.monotonic() - began:.0f} s")
+        finally:
+            redis.stop()
+    whole = sum(counts.values(), Counter[str]())
+    claims: Claims = [
+        ("random trials through the client", whole["trials"], ">=", num_trials),
+        ("acknowledged events lost", whole["lost"], "<=", 0),
+        ("events that count twice", whole["doubled"], "<=", 0),
+        ("events that the service and its journal don't both know", whole["in one of memory and journal"], "<=", 0),
+        ("acknowledged items lost", whole["items lost"], "<=", 0),
+        ("restarts that did not answer", whole["failed restarts"], "<=", 0),
+    ]
+    results = {kind: dict(counts[kind]) for kind in KINDS}
+    return {"results": results, "seconds": time.monotonic() - began}, claims
+
+
+def main() -> None:
+    """Measures and writes the results."""
+    nowhere = Path()
+    setup = Setup(run=nowhere, retrieve=nowhere, data=nowhere, quick=bool(os.environ.get("QUICK")))
+    parts.measure("durability", TITLE, {"trials": measure}, setup)
+
+
+if __name__ == "__main__":
+    main()
