@@ -465,7 +465,7 @@ def test_damage_on_the_server_is_told(server):
 def test_an_event_counts_once_however_often_it_is_written(reopen):
     """By its id, or where it has none by its content."""
     journal = reopen()
-    view, cart = Event("u", "i", 7, kind="view"), Event("u", "i", 7, kind="cart")
+    view, cart = Event("u", "i", 7, 1.0, kind="view"), Event("u", "i", 7, kind="cart")
     assert journal.append([view, cart, view]) == [True, True, False]
     assert journal.append([view] * 6) == [False] * 6
     twice = [replace(view, id="a"), replace(view, id="b")]  # two clicks within one second
