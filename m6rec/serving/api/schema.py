@@ -13,16 +13,19 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from m6rec.serving.api.fields import WHOLE, Details, Id, MaybeId, Number, Text, Time, Title, example, fault
-from m6rec.serving.backend import Filters
+from m6rec.serving.backend import Brief, Creation, CreationKind, Filters, RankRequest, Request
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
     MAX_COUNT,
+    MAX_CREATED,
     MAX_FIELDS,
+    MAX_HISTORY,
     MAX_ID_CHARS,
     MAX_NAME_CHARS,
+    MAX_OFFSET,
     MAX_WRITES,
 )
-from m6rec.types import Event, Item, User
+from m6rec.types import Event, Item, Ranked, User
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), WHOLE]
 UserId = Annotated[
@@ -87,6 +90,111 @@ class HistoryEventBody(BaseModel):
             context=tuple(sorted(self.context.items())),
             id=key,
         )
+
+
+History = Annotated[
+    list[HistoryEventBody],
+    Field(
+        max_length=MAX_HISTORY,
+        description="What the user did after all that is known of them. It counts for this answer and is not kept.",
+    ),
+]
+
+
+class RecommendBody(BaseModel):
+    """Asks for recommended items."""
+
+    model_config = example(user="196", count=5, history=[{"item": "50", "kind": "view"}])
+
+    user: UserId = ""
+    history: History = []
+    count: Count = 10
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="How many of the best to leave out."), WHOLE] = 0
+    filters: FiltersBody = FiltersBody()
+    diversity: Annotated[float, Field(ge=0, le=1, description="0 orders by score alone.")] = 0.0
+    calibration: Annotated[
+        float, Field(ge=0, le=1, description="Spreads categories as the user's are; not together with diversity.")
+    ] = 0.0
+    timings: Annotated[bool, Field(description="Tell what each stage took.")] = False
+
+    def request(self) -> Request:
+        """The same as a value of the recommender."""
+        return Request(
+            user=self.user,
+            count=self.count,
+            offset=self.offset,
+            filters=self.filters.filters(),
+            diversity=self.diversity,
+            calibration=self.calibration,
+            history=tuple(one.event(self.user) for one in self.history),
+        )
+
+
+class RetrieveBody(BaseModel):
+    """Asks for candidates."""
+
+    model_config = example(user="196", count=20)
+
+    user: UserId = ""
+    count: Annotated[int, Field(ge=1, le=MAX_CANDIDATES), WHOLE] = 100
+    filters: FiltersBody = FiltersBody()
+    timings: bool = False
+
+
+class RankBody(BaseModel):
+    """Asks to order items."""
+
+    model_config = example(user="196", items=["50", "172", "100"])
+
+    user: UserId = ""
+    items: Annotated[list[Id], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    history: History = []
+    timings: bool = False
+
+    def request(self) -> RankRequest:
+        """The same as a value of the recommender."""
+        history = tuple(one.event(self.user) for one in self.history)
+        return RankRequest(user=self.user, items=tuple(self.items), history=history)
+
+
+class ExplainBody(BaseModel):
+    """Asks why a user would like an item."""
+
+    model_config = example(user="196", item="50")
+
+    user: Id
+    item: Id
+
+
+class CreateBody(BaseModel):
+    """Asks for texts that are made for a user."""
+
+    model_config = example(user="196", kind="design", category="Comedy", count=3, catalogue=True)
+
+    user: Id
+    kind: Annotated[CreationKind, Field(description="A product's title, a search query, or copy for an item.")]
+    item: Annotated[Id | None, Field(description="What a headline is about; for headlines only.")] = None
+    category: Annotated[Id | None, Field(description="Of a design; the model chooses where none is given.")] = None
+    count: Annotated[int, Field(ge=1, le=MAX_CREATED, description="Texts at most."), WHOLE] = 1
+    catalogue: Annotated[bool, Field(description="Let a design be an item of the catalogue, new to the user.")] = False
+
+    def brief(self) -> Brief:
+        """The same as a value of the recommender."""
+        return Brief(**self.model_dump())
+
+
+class CreateAnswer(BaseModel):
+    """The texts, the best first."""
+
+    texts: list[Creation]
+
+
+class RankedAnswer(BaseModel):
+    """Items, the best first; the score is a probability for ranking, a product of vectors for retrieval."""
+
+    items: list[Ranked]
+    unknown: Annotated[list[str], Field(description="Ids in the request that the catalogue doesn't have.")] = []
+    timings_ms: dict[str, float] | None = None
 
 
 class EventBody(HistoryEventBody):
