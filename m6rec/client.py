@@ -101,11 +101,8 @@ class Client(Backend):
         """See ``Backend``; one request to the service each."""
         answers = []
         for one in requests:
-            body = {**asdict(one), "filters": _filters(one.filters), "timings": True}
-            if not one.history:
-                del body["history"]
-            found = self._send("POST", "/v1/recommend", body)
-            answers.append(Answer(_ranked(found), found["timings_ms"]))
+            body = {**asdict(one), "filters": _filters(one.filters), "history": _history(one.history), "timings": True}
+            answers.append(_answer(self._send("POST", "/v1/recommend", body)))
         return answers
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
@@ -116,8 +113,9 @@ class Client(Backend):
         """``rank`` of several users, one request each."""
         answers = []
         for one in requests:
-            found = self._send("POST", "/v1/rank", {"user": one.user, "items": list(one.items), "timings": True})
-            answers.append(Answer(_ranked(found), found["timings_ms"]))
+            history = _history(one.history)
+            body = {"user": one.user, "items": list(one.items), "history": history, "timings": True}
+            answers.append(_answer(self._send("POST", "/v1/rank", body)))
         return answers
 
     def explain(self, user: str, item: str) -> Explanation:
@@ -278,6 +276,15 @@ def _body(event: Event) -> dict[str, Any]:
     told = {field.name: getattr(event, field.name) for field in fields(event)}
     told |= {"id": event.id or uuid.uuid4().hex, "context": dict(event.context)}
     return {name: value for name, value in told.items() if value not in ("", None, {})}
+
+
+def _history(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Events that come with a request: they are its user's, and need no id."""
+    return [{name: value for name, value in _body(event).items() if name not in ("user", "id")} for event in events]
+
+
+def _answer(found: Mapping[str, Any]) -> Answer:
+    return Answer(_ranked(found), found["timings_ms"], tuple(found["unknown"]))
 
 
 def _filters(filters: Filters) -> dict[str, Any]:

@@ -13,6 +13,7 @@ class FakeBackend(LocalBackend):
     """Twenty films of two categories and three users; scores fall with an item's place.
 
     Attributes:
+        asked: The requests that were ranked last.
         go: Work waits until it is set.
         begun: Released each time work begins.
         batches: Sizes of the batches that were ranked together.
@@ -23,7 +24,7 @@ class FakeBackend(LocalBackend):
         self.users = {"u0", "u1", "u2"}
         self.told = {}
         self.events, self.journal = [], journal
-        self.batches = []
+        self.batches, self.asked = [], []
         self.broken = False
         self.go, self.begun = threading.Event(), threading.Semaphore(0)
         self.go.set()
@@ -52,7 +53,6 @@ class FakeBackend(LocalBackend):
 
     def retrieve(self, user, count=100, *, filters=NO_FILTERS):
         self.work()
-        self.known(user)
         kept = [
             item.id
             for item in self.items.values()
@@ -63,10 +63,17 @@ class FakeBackend(LocalBackend):
 
     def rank_many(self, requests):
         self.work()
+        self.asked = requests
+        answers = []
         for one in requests:
-            self.known(one.user, one.items)
+            unknown = tuple(item for item in one.items if item not in self.items)
+            if len(unknown) == len(one.items):
+                raise UnknownError(f"there is no item {unknown[0]!r}")
+            answers.append(
+                Answer(self._ordered([item for item in one.items if item in self.items]), {"rank": 2.5}, unknown)
+            )
         self.batches.append(len(requests))
-        return [Answer(self._ordered(one.items), {"rank": 2.5}) for one in requests]
+        return answers
 
     def step(self):
         self.work()
@@ -120,20 +127,24 @@ class FakeBackend(LocalBackend):
 
     def observe_many(self, writes):
         self.work()
-        events = [event for write in writes for event in write]
-        for event in events:
-            if event.item not in self.items:
-                raise UnknownError(f"there is no item {event.item!r}")
-            if event.text == "unwritable":
-                raise DataError("the event can't be written down")
-            if event.text == "disk full":
-                raise StoreError("no space left on the disk")
-        new = self.journal.append(events) if self.journal is not None else [True] * len(events)
-        self.events.extend(event for event, is_new in zip(events, new, strict=True) if is_new)
-        self.users |= {event.user for event in events}
-        left = iter(new)
-        accepted = [sum(next(left) for _ in write) for write in writes]
-        return [Observed(count, len(write) - count) for count, write in zip(accepted, writes, strict=True)]
+        made = []
+        for events in writes:
+            known = [event for event in events if event.item in self.items or not event.item]
+            for event in known:
+                if event.text == "unwritable":
+                    raise DataError("the event can't be written down")
+                if event.text == "disk full":
+                    raise StoreError("no space left on the disk")
+            unknown = tuple({event.item for event in events if event not in known})
+            if not known:
+                raise UnknownError(f"there is no item {unknown[0]!r}")
+            ids = {event.id for event in self.events if event.id}
+            is_new = self.journal.append(known) if self.journal is not None else [one.id not in ids for one in known]
+            new = [event for event, fresh in zip(known, is_new, strict=True) if fresh]
+            self.events.extend(new)
+            self.users |= {event.user for event in new}
+            made.append(Observed(len(new), len(known) - len(new), unknown))
+        return made
 
     def upsert(self, items):
         self.work()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from m6rec.serving.http import Server, bind, create_app
+from m6rec.serving.api.app import create_app
+from m6rec.serving.api.server import Server, bind
 from m6rec.serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]

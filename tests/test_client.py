@@ -40,6 +40,13 @@ def test_a_client_answers_as_the_backend_does(both):
     assert client.rank("u1", ["i5", "i2"]).items == backend.rank("u1", ["i5", "i2"]).items
     requests = [RankRequest(user="u0", items=("i1",)), RankRequest(user="u1", items=("i3", "i2"))]
     assert [a.items for a in client.rank_many(requests)] == [a.items for a in backend.rank_many(requests)]
+    done = (
+        Event("u9", "i3", 7, None, kind="view", context=(("device", "phone"), ("hour", 9))),
+        Event("u9", "i4", 0, 2.0),
+    )
+    assert client.rank("u9", ["i5", "i99"], history=done).unknown == ("i99",)
+    assert backend.asked == [RankRequest(user="u9", items=("i5", "i99"), history=done)]
+    assert client.recommend("u9", 2, history=done).items == backend.recommend("u9", 2, history=done).items
     wanted = [Request(user="u0", count=2, offset=1), Request(user="u1")]
     assert [a.items for a in client.recommend_many(wanted)] == [a.items for a in backend.recommend_many(wanted)]
     assert client.explain("u1", "i3") == backend.explain("u1", "i3")
@@ -85,7 +92,7 @@ def test_it_has_the_methods_of_a_backend():
 def test_refusals_are_the_errors_of_the_house(both):
     client, _ = both
     with pytest.raises(UnknownError, match=r"nobody.*request [0-9a-f]{32}"):
-        client.recommend("nobody")
+        client.explain("nobody", "i1")
     with pytest.raises(ConfigError, match="count"):
         client.recommend("u0", 0)
     with pytest.raises(ConfigError, match="JSON"):
@@ -116,7 +123,7 @@ def busy():
             self.rfile.read(int(self.headers["content-length"]))
             times.append(time.monotonic())
             status, after = refusals.pop(0) if len(refusals) > 1 else refusals[0]
-            body = b'{"items": [], "timings_ms": {}}' if status == 200 else b"busy"
+            body = b'{"items": [], "timings_ms": {}, "unknown": []}' if status == 200 else b"busy"
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             if after:

@@ -47,7 +47,7 @@ def serve(
 ) -> None:
     """Serves recommendations over HTTP until SIGTERM; SIGHUP loads what was tuned meanwhile."""
     try:
-        from m6rec.serving import http
+        from m6rec.serving.api import server
     except ImportError as error:
         raise ExtraError("m6rec serve", "serving") from error
     import torch
@@ -69,7 +69,7 @@ def serve(
         max_batch=batch,
         deadline_s=deadline,
     )
-    http.log_to_stderr()
+    server.log_to_stderr()
     keep_freed_memory()
     # One core is left to the event loop, so that a busy service still answers and refuses.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
@@ -95,7 +95,7 @@ def serve(
         )
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
-    http.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
+    server.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
     recommender.save()
 
 

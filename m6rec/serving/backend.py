@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -325,6 +326,11 @@ class LocalBackend(Backend, Protocol):
 
     Any thread may call it. ``upsert`` encodes in slices by itself, and lets the requests of other threads go first.
     """
+
+    @property
+    def turn(self) -> AbstractContextManager[Any]:
+        """Held while the model answers; a request that waits for it has not begun, and can still be given up."""
+        return nullcontext()
 
     def explaining(self, user: str, item: str) -> Writing[Explanation]:
         """``explain`` in slices."""

@@ -1,7 +1,8 @@
 """Continuous micro-batching: while one batch runs, requests wait; the next batch is what waits by then.
 
-Nobody waits for a batch to fill. An idle service answers at once, a busy one in larger batches. Texts take long, so
-they are written in slices: after each batch one text more begins, or else all of them go on by one slice.
+Nobody waits for a batch to fill. An idle service answers at once, a busy one in larger batches. Texts and long
+encodings are done in slices: after each batch one more begins, or else all of them go on by one slice; where these take
+long together, another batch goes between them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +20,9 @@ from m6rec.errors import ConfigError, DataError, M6RecError, UnknownError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+ROUND_S = 0.02
+"""How long slices may go on before waiting requests are answered between them; a token of sixteen texts takes less."""
 
 
 class OverloadedError(M6RecError):
@@ -78,6 +83,7 @@ class Batcher:
     Args:
         max_queue: How many pieces may wait; so many texts may wait besides.
         max_texts: How many texts are written together.
+        turn: Held while work is done. What waits for it waits in the queue, and can still be cancelled.
         step: Done between two slices, for all texts together.
         measure: Told the kind's name and the size of every batch; that of a round of slices is "write".
     """
@@ -87,10 +93,12 @@ class Batcher:
         *,
         max_queue: int,
         max_texts: int = 1,
+        turn: AbstractContextManager[Any] | None = None,
         step: Callable[[], None] = lambda: None,
         measure: Callable[[str, int], None] = lambda kind, size: None,
     ) -> None:
         self._max_queue, self._max_texts, self._step, self._measure = max_queue, max_texts, step, measure
+        self._turn = turn or nullcontext()
         self._waiting: deque[_Job] = deque()
         self._texts_waiting: deque[_Text] = deque()
         self._texts: list[_Text] = []
@@ -179,15 +187,23 @@ class Batcher:
 
     def _work(self) -> None:
         while self._wait():
+            self._run_batch()
+            with self._turn:
+                text = self._next_text()
+                # While others begin, those that have begun wait: a first slice reads and ranks, and is the longest.
+                if text and _goes_on(text):
+                    self._texts.append(text)
+            if not text and self._texts:
+                self._write_on()
+
+    def _run_batch(self) -> None:
+        """Does the next batch, if anything waits."""
+        if not self._waiting:
+            return
+        with self._turn:
             if jobs := self._take():
                 self._measure(jobs[0].kind.name, len(jobs))
                 _run(jobs)
-            if text := self._next_text():
-                # While others begin, those that have begun wait: a first slice reads and ranks, and is the longest.
-                if _goes_on(text):
-                    self._texts.append(text)
-            elif self._texts:
-                self._write_on()
 
     def _wait(self) -> bool:
         """Waits for something to do; False when the queue is closed and done."""
@@ -218,13 +234,24 @@ class Batcher:
     def _write_on(self) -> None:
         """The step that all texts wait for, and the next slice of each."""
         self._measure("write", len(self._texts))
+        began = time.perf_counter()
         try:
-            self._step()
+            with self._turn:
+                self._step()
         except BaseException as error:
             for text in self._texts:
                 _end(text, error)
             self._texts = []
-        self._texts = [text for text in self._texts if _goes_on(text)]
+        going = []
+        for text in self._texts:
+            with self._turn:
+                goes_on = _goes_on(text)
+            if goes_on:
+                going.append(text)
+            if time.perf_counter() - began > ROUND_S:
+                self._run_batch()
+                began = time.perf_counter()
+        self._texts = going
 
 
 def _goes_on(text: _Text) -> bool:

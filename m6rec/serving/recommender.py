@@ -165,6 +165,11 @@ class Recommender(LocalBackend):
                 for one in (retrieve, rank)
             )
 
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """See ``LocalBackend``."""
+        return self._lock
+
     @_alone
     def save(self) -> None:
         """Writes what the next start would have to read again; what it must not lose is on disk already."""

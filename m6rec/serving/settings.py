@@ -15,17 +15,22 @@ from m6rec.errors import ConfigError
 from m6rec.serving.backend import NUM_RETRIEVED
 
 # What one request may hold. These are part of the contract: the OpenAPI states them.
-MAX_ID_CHARS = 200
-MAX_TEXT_CHARS = 4_000
+MAX_ID_CHARS = 200  # also of a category
+MAX_TITLE_CHARS = 2_000
+MAX_TEXT_CHARS = 20_000  # that a user wrote, or of a detail of an item
+MAX_NAME_CHARS = 64  # of a detail, of what a context holds, of the kind of an event
+MAX_FIELDS = 32  # categories, details, names of a context
+MAX_QUERY_CHARS = 4_000  # of a query, a document, a text to embed or a message: what is longer is read up to here
 MAX_CANDIDATES = 1_000  # items to rank, documents to rerank, ids to leave out
 MAX_COUNT, MAX_OFFSET = NUM_RETRIEVED, NUM_RETRIEVED - 1
 MAX_WRITES = 1_000  # events or items
-MAX_TEXTS = 256  # texts to embed
+MAX_HISTORY = 1_000  # events that come with a request
+MAX_TEXTS = 2_048  # texts to embed
 MAX_CREATED = 10  # texts to create
-MAX_FIELDS = 32  # categories or details of an item
-MAX_MESSAGES = 64  # of a conversation
-MAX_STOPS = 4  # stop strings of a reply
+MAX_MESSAGES = 64  # of a conversation that are read, the latest
+MAX_STOPS = 16  # stop strings of a reply
 MAX_REPLY_TOKENS = 512
+MAX_KEY_CHARS = 128  # of an Idempotency-Key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class Settings:
     port: int = 8300
     keys: Path | None = None
     insecure: bool = False
-    max_body_bytes: int = 1 << 18
+    max_body_bytes: int = 1 << 20
     max_concurrent: int = 256
     max_queue: int = 16
     max_batch: int = 8

@@ -1,0 +1,227 @@
+"""The service's own routes; those of other services' clients are in ``client_routes``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Header, Path, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from m6rec.errors import M6RecError, UnknownError
+from m6rec.serving.api.fields import Id
+from m6rec.serving.api.metrics import Measurements
+from m6rec.serving.api.problems import ReloadError
+from m6rec.serving.api.schema import (
+    CreateAnswer,
+    CreateBody,
+    EventsBody,
+    ExplainBody,
+    Forgotten,
+    ItemsBody,
+    RankBody,
+    RankedAnswer,
+    RecommendBody,
+    RetrieveBody,
+    State,
+    UserAnswer,
+    UserBody,
+    Written,
+)
+from m6rec.serving.api.work import Work
+from m6rec.serving.backend import Answer, Explanation, LocalBackend, Observed
+from m6rec.serving.batching import Done, Kind
+from m6rec.serving.settings import MAX_KEY_CHARS, Keys, Settings
+from m6rec.types import Item, Ranked, User
+
+if TYPE_CHECKING:
+    from m6rec.foundation.states import CacheStatistics
+
+IdInPath = Annotated[Id, Path(alias="id")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=MAX_KEY_CHARS,
+        description="Names this write: sent again, it counts once. It stands in for the ids of events that have none.",
+    ),
+]
+
+
+class Service:
+    """The routes, and what they share.
+
+    Args:
+        backend: What is served.
+        settings: How.
+        reload: Loads new tunings into the backend while it serves; M6RecError where it can't.
+        statistics: Of the cache of states.
+    """
+
+    def __init__(
+        self,
+        backend: LocalBackend,
+        settings: Settings,
+        reload: Callable[[], None] | None = None,
+        statistics: Callable[[], CacheStatistics] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.keys = Keys.load(settings.keys) if settings.keys else None
+        self.draining_since: float | None = None
+        self._reload, self._reloading = reload, asyncio.Lock()
+        self.measurements = Measurements()
+        if statistics:
+            self.measurements.measure_cache(statistics)
+        self.work = Work(backend, settings, self.measurements)
+        self._backend = backend
+
+        def recommend(bodies: Sequence[RecommendBody]) -> list[Answer]:
+            return backend.recommend_many([body.request() for body in bodies])
+
+        def retrieve(bodies: Sequence[RetrieveBody]) -> list[list[Ranked]]:
+            return [backend.retrieve(body.user, body.count, filters=body.filters.filters()) for body in bodies]
+
+        def rank(bodies: Sequence[RankBody]) -> list[Answer]:
+            return backend.rank_many([body.request() for body in bodies])
+
+        def upsert(items: Sequence[Sequence[Item]]) -> list[None]:
+            backend.upsert([item for some in items for item in some])
+            return [None] * len(items)
+
+        def put_user(users: Sequence[User]) -> list[None]:
+            for user in users:
+                backend.put_user(user)
+            return [None] * len(users)
+
+        def get_user(ids: Sequence[str]) -> list[UserAnswer]:
+            return [UserAnswer.of(*backend.get_user(one)) for one in ids]
+
+        self._recommend = Kind("recommend", recommend, settings.max_batch)
+        self._retrieve = Kind("retrieve", retrieve)
+        self._rank = Kind("rank", rank, settings.max_batch)
+        self._observe = Kind("observe", backend.observe_many, settings.max_batch)
+        self._upsert = Kind("upsert", upsert, settings.max_batch)
+        self._delete = Kind[str, int]("delete", lambda ids: [backend.delete([one]) for one in ids])
+        self._put_user, self._get_user = Kind("put_user", put_user), Kind("get_user", get_user)
+        self._forget = Kind[str, bool]("forget", lambda ids: [backend.forget(one) for one in ids])
+
+    def drain(self) -> None:
+        """Turns ``/readyz`` to 503; requests are still answered."""
+        self.draining_since = self.draining_since or time.monotonic()
+
+    def _ranked(self, done: Done[list[Ranked]] | Done[Answer], kind: str, timings: bool) -> RankedAnswer:
+        answer = done.value if isinstance(done.value, Answer) else Answer(done.value, {kind: done.run_ms})
+        stages_ms = {"queue": done.queue_ms, **answer.timings_ms}
+        for stage, ms in stages_ms.items():
+            self.measurements.stage_s.labels(stage).observe(ms / 1e3)
+        told = stages_ms if timings else None
+        return RankedAnswer(items=answer.items, unknown=list(answer.unknown), timings_ms=told)
+
+    async def recommend(self, body: RecommendBody) -> RankedAnswer:
+        """The items that the user would like most: retrieved, filtered, ranked, diversified, paged.
+
+        A user whom nobody knows gets what is generally liked, and what goes with the ``history`` if there is one.
+        """
+        return self._ranked(await self.work.do(self.work.model, self._recommend, body), "recommend", body.timings)
+
+    async def retrieve(self, body: RetrieveBody) -> RankedAnswer:
+        """The nearest items in the space of the retrieval task.
+
+        ``score`` is the product of the user's and the item's vectors. It is no probability, and it need not fall: one
+        place in ten goes to a new item, of which only the text is known.
+        """
+        return self._ranked(await self.work.do(self.work.model, self._retrieve, body), "retrieve", body.timings)
+
+    async def rank(self, body: RankBody) -> RankedAnswer:
+        """Orders given items by the probability that the user likes them; names those that the catalogue lacks."""
+        return self._ranked(await self.work.do(self.work.model, self._rank, body), "rank", body.timings)
+
+    async def explain(self, body: ExplainBody) -> Explanation:
+        """Why the user would like the item: statements with their evidence, the most decisive first.
+
+        The model words each, and a gate checks its words against the evidence; those that fail it are replaced by a
+        template. ``worded_by`` tells which happened, and ``reason`` why. There may be nothing to say.
+        """
+        return await self.work.written("explain", lambda: self._backend.explaining(body.user, body.item))
+
+    async def create(self, body: CreateBody) -> CreateAnswer:
+        """Texts made for the user: a product that they would like, a query that they would type, copy for an item.
+
+        What is too long, indecent or personal is not shown: the next text stands in for it, and where none is left, a
+        template. ``worded_by`` tells which happened, and ``refused`` why. There may be fewer texts than asked for.
+        """
+        return CreateAnswer(texts=await self.work.written("create", lambda: self._backend.creating(body.brief())))
+
+    async def events(self, body: EventsBody, key: IdempotencyKey = None) -> Observed:
+        """Keeps events; 201 means that they are on disk and part of their users' histories.
+
+        An event whose id was accepted before is ``repeated`` and counts once, so that a write whose answer was lost can
+        be sent again. Items that the catalogue has never had are named in ``unknown``, and their events left out.
+        """
+        return (await self.work.do(self.work.events, self._observe, body.named(key))).value
+
+    async def items(self, body: ItemsBody) -> Written:
+        """Adds items or replaces them; they can be retrieved and ranked when the answer comes."""
+        await self.work.do(self.work.items, self._upsert, [item.item() for item in body.items])
+        return Written(written=len(body.items))
+
+    async def delete(self, item: IdInPath) -> Written:
+        """Takes an item out of the catalogue."""
+        if not (await self.work.do(self.work.items, self._delete, item)).value:
+            raise UnknownError(f"there is no item {item!r} in the catalogue; check the id")
+        return Written(written=1)
+
+    async def put_user(self, user: IdInPath, body: UserBody) -> State:
+        """Keeps what is known of a user besides the events; what was told before is replaced."""
+        await self.work.do(self.work.events, self._put_user, User(user, body.details))
+        return State(status="kept")
+
+    async def get_user(self, user: IdInPath) -> UserAnswer:
+        """All that is kept of a user."""
+        return (await self.work.do(self.work.events, self._get_user, user)).value
+
+    async def forget(self, user: IdInPath) -> Forgotten:
+        """Erases a user: on return no file of the service holds anything of them. ``erased`` is false if none did."""
+        return Forgotten(erased=(await self.work.do(self.work.events, self._forget, user)).value)
+
+    async def reload(self) -> State:
+        """Serves the tunings that lie in the run folders now, and the keys in their file; needs a key."""
+        if self.keys is None:
+            raise HTTPException(403, "the service has no keys, so nobody may reload it over HTTP; send it SIGHUP")
+        await self.swap()
+        return State(status="reloaded")
+
+    async def swap(self) -> None:
+        """Reads keys and tunings again; requests go on meanwhile, and on the old ones where that fails.
+
+        Raises:
+            ReloadError: The new ones can't be served.
+        """
+        async with self._reloading:
+            try:
+                keys = Keys.load(self.settings.keys) if self.settings.keys else None
+                if self._reload:
+                    await asyncio.to_thread(self._reload)
+            except M6RecError as error:
+                raise ReloadError(f"the old tunings stay: {error}") from error
+            self.keys = keys
+
+    async def healthz(self) -> State:
+        """200 while the process is of use; else restart it."""
+        if not self.work.alive:
+            raise HTTPException(503, "a worker has died; restart the service")
+        return State(status="ok")
+
+    async def readyz(self) -> State:
+        """200 while requests should be sent here."""
+        if self.draining_since is not None:
+            raise HTTPException(503, "the service is stopping")
+        return await self.healthz()
+
+    async def metrics(self) -> Response:
+        """Measurements for Prometheus."""
+        return Response(generate_latest(self.measurements.registry), media_type=CONTENT_TYPE_LATEST)
