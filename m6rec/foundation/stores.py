@@ -329,6 +329,36 @@ def open_environment(folder: Path, *, durable: bool, map_bytes: int = MAP_BYTES)
     return environment
 
 
+def snapshot(folder: Path, copy: Path) -> bool:
+    """Copies the LMDB environment of a folder as it is now, whoever writes to it; nothing is written there.
+
+    Args:
+        folder: The environment.
+        copy: A new folder.
+
+    Returns:
+        Whether there is one; without, nothing is made.
+
+    Raises:
+        StoreError: It can't be read or copied.
+    """
+    path = folder.resolve()
+    if not (path / "data.mdb").is_file():
+        return False
+    with _opening:
+        environment: Any = _environments.get(path)
+    try:
+        copy.mkdir(parents=True)
+        if environment is not None:
+            environment.copy(str(copy))
+        else:
+            with lmdb.open(str(path), map_size=MAP_BYTES, readonly=True) as opened:
+                opened.copy(str(copy))
+    except (lmdb.Error, OSError) as error:
+        raise StoreError(f"the store at {folder} can't be read ({error})") from error
+    return True
+
+
 def _reserve(lock: Path) -> None:
     """Takes the disk space of a lock file, which LMDB maps and writes to: on a full disk that kills the process."""
     if hasattr(os, "posix_fallocate"):
