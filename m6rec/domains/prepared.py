@@ -13,6 +13,8 @@ from m6rec.data.split import Split, leave_one_out, split_by_item, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError
+from m6rec.files import write
+from m6rec.fingerprint import Fingerprint, of_dataset
 
 SPLITS: Mapping[str, Callable[[Log], Split]] = {
     "time": split_by_time,
@@ -44,17 +46,30 @@ def prepare(name: str, split: str, folder: Path, *files: Path) -> Prepared:
     log = domains.load(domain, *files)
     made = SPLITS[split](log)
     dataset.save(log, folder)
-    (folder / CARD).write_text(json.dumps({"domain": name, "split": split}) + "\n")
+    write(folder / CARD, json.dumps({"domain": name, "split": split}) + "\n")
     return Prepared(domain_name=name, domain=domain, split=made)
 
 
 def load(folder: Path) -> Prepared:
     """Reads what ``prepare`` kept. Raises AssetError where the folder holds nothing prepared."""
+    card = _card(folder)
+    name, split = card["domain"], SPLITS[card["split"]]
+    return Prepared(domain_name=name, domain=domains.named(name), split=split(dataset.load(folder)))
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """The parts data, split and domain of what ``prepare`` kept. Raises AssetError where it kept nothing."""
+    card = _card(folder)
+    return Fingerprint(data=of_dataset(folder), split=card["split"], domain=card["domain"])
+
+
+def _card(folder: Path) -> dict[str, str]:
     try:
         card = json.loads((folder / CARD).read_text())
-        name, split = str(card["domain"]), SPLITS[card["split"]]
-    except (OSError, ValueError, KeyError) as error:
+        if card["split"] not in SPLITS:
+            raise ValueError(f"its split {card['split']!r} is unknown")
+        return {"domain": str(card["domain"]), "split": str(card["split"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise AssetError(
             f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
         ) from error
-    return Prepared(domain_name=name, domain=domains.named(name), split=split(dataset.load(folder)))
