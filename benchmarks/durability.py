@@ -3,10 +3,12 @@
 ``make bench-durability`` makes a thousand random trials, with ``QUICK=1`` forty. A trial is the real client, the real
 service as a process of its own with a tiny model, and the real journal. While two threads write events and items
 through a proxy that loses requests and answers, the fault strikes once or twice. At the end the service tells what it
-knows of each user, and the journal and the catalogue what they hold. - lost answers: the proxy loses a third of all
-requests or answers; - kill: the service is killed (SIGKILL) and started again; - full disk: no file of the service
-can grow by more than some KiB, until it is killed and has a larger disk; - Redis: the journal's server is killed and
-started again, sometimes with the service.
+knows of each user, and the journal and the catalogue what they hold.
+
+- lost answers: the proxy loses a third of all requests or answers;
+- kill: the service is killed (SIGKILL) and started again;
+- full disk: no file of the service can grow by more than some KiB, until it is killed and has a larger disk;
+- Redis: the journal's server is killed and started again, sometimes with the service.
 """
 
 from __future__ import annotations

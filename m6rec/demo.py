@@ -11,33 +11,20 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from m6rec import assets, report, tuned, zero_shot
+from m6rec import report, zero_shot
 from m6rec.cli import bar, err, guard
-from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import prepared
-from m6rec.evaluate import (
-    Questions,
-    ask_all,
-    check_leaks,
-    fit_links,
-    ranking_table,
-    retrieval_tables,
-    seen_before,
-)
 from m6rec.foundation.checkpoint import DEFAULT, load
-from m6rec.foundation.states import StateCache
 from m6rec.project import Project
+from m6rec.quickstart import Plan, tune_all
 from m6rec.report import Claim, Curve, Report, Table
-from m6rec.tasks.task import named, texts
-from m6rec.text.links import Links
-from m6rec.train import History, TrainConfig, tune
-from m6rec.tuned import Tuned, TunedConfig
+from m6rec.train import History, TrainConfig
+from m6rec.tuned import Tuned
 
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
@@ -81,73 +68,49 @@ def demo(
     project.report.mkdir(exist_ok=True)
     seconds = Seconds(project.report / "seconds.json")
     with seconds.stage("data"):
-        made = prepared.prepare("movielens", "time", project.data)
+        log = prepared.prepare("movielens", "time", project.data)
     dataset = prepared.fingerprint(project.data)
     with seconds.stage("foundation"):
         model = load(foundation)
-    config = TunedConfig(task="like", domain="movielens", foundation=foundation, data=dataset.data, split=dataset.split)
-    first = tuned.create(config, model, assets.home() / "states")
-    with seconds.stage("questions"):
-        likes = ask_all(first.task, made.split, made.domain)
-        check_leaks(made.split, likes)
-        with bar("fitting links") as update:
-            links = fit_links(made.split, made.domain, progress=update)
-        targets = ask_all(named("retrieve"), made.split, made.domain)
-    rate = _states(first.cache, [likes, targets], project.report / "states.json", seconds)
-    items = list(made.split.log.items.values())
 
-    def tuned_seeds(
-        config: TunedConfig, questions: Questions, training: TrainConfig, count: int, links: Links | None = None
-    ) -> list[tuple[Tuned, History]]:
-        results = []
-        for seed in SEEDS[:count]:
-            name = f"{config.task}-{seed}"
-            one = tuned.create(config, model, cache=first.cache, links=links, seed=seed)
-            with seconds.stage(f"tuning {name}"), bar(f"tuning {name}") as update:
-                history = tune(
-                    one,
-                    questions.rows[TRAIN],
-                    questions.rows[VALID],
-                    items,
-                    replace(training, seed=seed),
-                    folder=project.run(name),
-                    seen=seen_before(made.split, made.domain, questions, VALID) if one.task.ask else None,
-                    progress=update,
-                )
-            results.append((one, history))
-        return results
+    @contextmanager
+    def stage(name: str) -> Iterator[Any]:
+        with seconds.stage(name), bar(name) as update:
+            yield update
 
-    ranked = tuned_seeds(config, likes, LIKE, seeds)
-    retrieved = tuned_seeds(replace(config, task="retrieve"), targets, RETRIEVE, 1, links)
-    project.serve(ranking=f"like-{SEEDS[0]}", retrieval=f"retrieve-{SEEDS[0]}")
-    with seconds.stage("ranking report"):
-        scores = [one.scores(likes.rows[TEST]) for one, _ in ranked]
-        ranking = ranking_table(made.split, likes, made.domain, {OURS: scores}, progress=_tell)
-    with seconds.stage("retrieval report"):
-        vectors = [(one.vectors(targets.rows[TEST]), one.item_vectors(items)) for one, _ in retrieved]
-        ours = {OURS: vectors}
-        retrieving = retrieval_tables(made.split, targets, made.domain, ours, links=links, progress=_tell)
+    chosen = Plan(ranking_training=LIKE, retrieval_training=RETRIEVE, ranking_seeds=SEEDS[:seeds])
+    made = tune_all(project, log, dataset, model, chosen, stage)
+    assert made.ranking is not None, "MovieLens can be ranked on"
     with seconds.stage("zero-shot and few-shot"):
-        shots = zero_shot.table(model, made.split, made.domain, seeds=(0,), progress=_tell)
+        shots = zero_shot.table(model, log.split, log.domain, seeds=(0,), progress=_tell)
     tuning_seconds = [seconds.stages[f"tuning like-{seed}"] for seed in SEEDS[:seeds]]
+    rate = _states_rate(made.num_tokens, seconds.stages["states"], project.report / "states.json")
     result = Report(
         title="m6rec on MovieLens-100k, time split",
-        tables=(ranking, *retrieving, shots),
+        tables=(*made.tables, shots),
         claims=_claims(
-            ranking, retrieving, shots, ranked[0][0], rate, max(tuning_seconds), sum(seconds.stages.values())
+            made.ranking,
+            made.retrieving,
+            shots,
+            made.ranked[0][0],
+            rate,
+            max(tuning_seconds),
+            sum(seconds.stages.values()),
         ),
         curves=(
             Curve(
                 title="Training loss of like-ranking",
                 x="step",
                 y="loss, mean of 20 steps",
-                series={f"seed {seed}": _smooth(history) for seed, (_, history) in zip(SEEDS, ranked, strict=False)},
+                series={
+                    f"seed {seed}": _smooth(history) for seed, (_, history) in zip(SEEDS, made.ranked, strict=False)
+                },
             ),
         ),
         facts={
             **report.facts(),
             "seeds": ", ".join(map(str, SEEDS[:seeds])),
-            "trained parameters of like": ranked[0][0].tuning.num_trainable(),
+            "trained parameters of like": made.ranked[0][0].tuning.num_trainable(),
             **{f"seconds of {name}": round(spent, 1) for name, spent in seconds.stages.items()},
         },
     )
@@ -160,15 +123,10 @@ def _tell(name: str) -> None:
     err.print(f"  {name}", highlight=False)
 
 
-def _states(cache: StateCache, asked: Sequence[Questions], note: Path, seconds: Seconds) -> float:
-    """Builds the states of every segment of the log; returns tokens a second, measured when they were built."""
-    wanted = [text for questions in asked for rows in questions.rows.values() for text in texts(rows)]
-    with seconds.stage("states"), bar("states of segments") as update:
-        start = time.perf_counter()
-        cache.fetch(wanted, update)
-        spent = time.perf_counter() - start
-    if cache.tokens and not note.is_file():
-        note.write_text(json.dumps({"tokens": cache.tokens, "seconds": spent}))
+def _states_rate(num_tokens: int, seconds: float, note: Path) -> float:
+    """Tokens a second of building the states, measured when they were built."""
+    if num_tokens and not note.is_file():
+        note.write_text(json.dumps({"tokens": num_tokens, "seconds": seconds}))
     built = json.loads(note.read_text()) if note.is_file() else {"tokens": 0, "seconds": 1.0}
     return float(built["tokens"] / built["seconds"])
 

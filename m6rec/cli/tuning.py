@@ -172,7 +172,8 @@ def evaluate(
 def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
     """What ``evaluate`` says of tasks that score or embed."""
     from m6rec.data.split import TEST
-    from m6rec.evaluate import ask_all, check_leaks, class_table, ranking_table, retrieval_tables
+    from m6rec.evaluate import ask_all, check_leaks, retrieval_tables
+    from m6rec.quickstart import ranking_report
     from m6rec.tuned import load as load_tuned
 
     first = load_tuned(runs[0], foundation, store=assets.home() / "states", exit_after=exit_after)
@@ -183,11 +184,7 @@ def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None
     rows, items = questions.rows[TEST], list(made.split.log.items.values())
     with bar("scoring") as update:
         if first.task.readout == "score":
-            probabilities = [one.probabilities(rows, update) for one in tuned]
-            if first.task.num_classes > 2 or len(set(questions.answers(TEST).tolist())) < 2:
-                return [class_table(questions, first.task, {name: probabilities})]
-            scores = [of_seed[:, 1] for of_seed in probabilities]
-            return [ranking_table(made.split, questions, made.domain, {name: scores})]
+            return [ranking_report(made, questions, {name: tuned}, update)]
         ours = {name: [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]}
         return [*retrieval_tables(made.split, questions, made.domain, ours, links=first.links)]
 

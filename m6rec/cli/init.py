@@ -1,0 +1,98 @@
+"""From a log to a recommender that can be served, in one command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from m6rec.cli.app import Device, Dtype, Foundation, Json, app, bar, err, say
+from m6rec.cli.data import Columns, Files, Implicit, OnError, Positive, Repeats, Source, SplitName, TimeFormat, read_log
+from m6rec.foundation.checkpoint import DEFAULT
+
+
+@app.command()
+def init(
+    source: Source,
+    files: Files = None,
+    *,
+    project: Annotated[
+        Path | None, typer.Option(help="Folder for everything, named after the log by default; again to resume.")
+    ] = None,
+    split: SplitName = None,
+    columns: Columns = "",
+    positive: Positive = None,
+    implicit: Implicit = False,
+    repeats: Repeats = "keep",
+    on_error: OnError = None,
+    time_format: TimeFormat = None,
+    seeds: Annotated[int, typer.Option(help="Runs of the ranking task, for a spread beside its figures.", min=1)] = 1,
+    foundation: Foundation = DEFAULT,
+    device: Device = "cpu",
+    dtype: Dtype = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Makes a recommender of a log: prepares it, tunes ranking and retrieval, measures them, says how to serve it."""
+    from dataclasses import replace
+
+    from m6rec import report
+    from m6rec.domains import prepared
+    from m6rec.foundation.checkpoint import load
+    from m6rec.project import Project
+    from m6rec.quickstart import plan, tune_all
+
+    made, facts, words = read_log(
+        source,
+        files,
+        split=split,
+        columns=columns,
+        positive=positive,
+        implicit=implicit,
+        repeats=repeats,
+        on_error=on_error,
+        time_format=time_format,
+    )
+    home = Project.create(project or Path(Path(source).name.partition(".")[0] or "project"))
+    dataset = prepared.keep(made, home.data)
+    if not as_json:
+        err.print(words, markup=False, highlight=False, soft_wrap=True)
+    model = load(foundation, dtype=dtype, device=device)
+    chosen = replace(plan(made), ranking_seeds=range(seeds))
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Any]:
+        err.print(f"· {name}", highlight=False)
+        with bar(name) as update:
+            yield update
+
+    outcome = tune_all(home, made, dataset, model, chosen, stage)
+    result = report.Report(
+        title=f"{home.folder.name}: {made.domain.noun}s ranked and retrieved",
+        tables=outcome.tables,
+        facts={
+            **report.facts(),
+            **chosen.describe(),
+            **{f"not tuned: {of}": why for of, why in outcome.impossible.items()},
+        },
+    )
+    report.write(result, home.report)
+    serve = f"m6rec serve --project {home.folder}"
+    if as_json:
+        tables = {table.title: {row.method: dict(row.metrics) for row in table.rows} for table in outcome.tables}
+        say({"project": str(home.folder), "data": facts, "tables": tables, "not tuned": dict(outcome.impossible),
+             "serve": serve}, True, "")  # fmt: skip
+        return
+    Console().print(report.to_table(result))
+    for task, why in outcome.impossible.items():
+        err.print(f"{task} was not tuned: {why}", markup=False, highlight=False, soft_wrap=True)
+    user = next(iter(made.split.log.users))
+    lines = [
+        f"Report: {home.report / 'report.html'}",
+        f"Try it: m6rec recommend --project {home.folder} --user {user}",
+        f"Serve it: {serve}",
+    ]
+    say({}, False, "\n".join(lines))

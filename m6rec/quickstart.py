@@ -1,0 +1,230 @@
+"""From a prepared log to tuned runs and a report, with settings chosen for the log: what ``m6rec init`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from m6rec import assets, tuned
+from m6rec.data.split import TEST, TRAIN, VALID
+from m6rec.domains.prepared import Prepared
+from m6rec.errors import DataError
+from m6rec.evaluate import (
+    Questions,
+    ask_all,
+    check_leaks,
+    class_table,
+    fit_links,
+    ranking_table,
+    retrieval_tables,
+    seen_before,
+)
+from m6rec.fingerprint import Fingerprint
+from m6rec.foundation.checkpoint import Foundation
+from m6rec.foundation.states import StateCache
+from m6rec.project import Project
+from m6rec.report import Table
+from m6rec.tasks.task import named, texts
+from m6rec.text.links import Links
+from m6rec.train import History, TrainConfig, tune
+from m6rec.tuned import Tuned, TunedConfig
+
+SMALL_EVENTS = 20_000
+"""Training events below which more epochs are made, and stopped early."""
+
+Stage = Callable[[str], AbstractContextManager[Any]]
+"""Begins a stage of the work by its name; the block gets ``update(done, total, loss)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is tuned, and how.
+
+    Attributes:
+        ranking: The ranking task.
+        ranking_training: How it is trained.
+        retrieval_training: How retrieval is.
+        ranking_seeds: One run each.
+        retrieval_seeds: Likewise.
+    """
+
+    ranking: str = "like"
+    ranking_training: TrainConfig = TrainConfig(epochs=4)  # noqa: RUF009 - frozen
+    retrieval_training: TrainConfig = TrainConfig(epochs=2)  # noqa: RUF009
+    ranking_seeds: Sequence[int] = (0,)
+    retrieval_seeds: Sequence[int] = (0,)
+
+    def describe(self) -> dict[str, str]:
+        """The choices in words."""
+        return {
+            "ranking task": self.ranking,
+            "epochs": f"{self.ranking_training.epochs} of ranking, {self.retrieval_training.epochs} of retrieval",
+            "steps at least": f"{self.ranking_training.min_steps}, {self.retrieval_training.min_steps}",
+        }
+
+
+def plan(made: Prepared) -> Plan:
+    """Chooses for a log: ``like`` where values are judged and ``click`` where events count; more epochs for few events."""
+    rule = made.domain.rule
+    chosen = Plan(ranking="click" if rule is not None and (rule.kinds or not rule.test) else "like")
+    if len(made.split.indices(TRAIN)) >= SMALL_EVENTS:
+        return chosen
+    return replace(
+        chosen,
+        ranking_training=replace(chosen.ranking_training, min_steps=120, patience=3),
+        retrieval_training=replace(chosen.retrieval_training, min_steps=60, patience=3),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        ranked: The ranking runs and how their training went, one a seed; empty where the log can't be ranked on.
+        retrieved: Likewise.
+        ranking: The table of ranking.
+        retrieving: Those of retrieval.
+        impossible: Why a task was not tuned, by its name.
+        num_tokens: Tokens whose states were computed for it.
+    """
+
+    ranked: list[tuple[Tuned, History]] = field(default_factory=list)
+    retrieved: list[tuple[Tuned, History]] = field(default_factory=list)
+    ranking: Table | None = None
+    retrieving: tuple[Table, ...] = ()
+    impossible: Mapping[str, str] = field(default_factory=dict)
+    num_tokens: int = 0
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables."""
+        return (*([self.ranking] if self.ranking else ()), *self.retrieving)
+
+
+def tune_all(
+    project: Project, made: Prepared, dataset: Fingerprint, model: Foundation, chosen: Plan, stage: Stage
+) -> Outcome:
+    """Tunes ranking and retrieval in a project and measures them beside the classical baselines.
+
+    What an earlier call finished is not done again.
+
+    Args:
+        project: Where the runs go.
+        made: The prepared log.
+        dataset: Its fingerprint.
+        model: The foundation.
+        chosen: What to tune.
+        stage: Told of each stage.
+
+    Raises:
+        DataError: Neither task can be tuned on the log.
+        ConfigError: A run in the project is of something else.
+    """
+    config = TunedConfig(
+        task=chosen.ranking,
+        domain=made.domain_name,
+        rule=None if made.domain.rule is None else made.domain.rule.to_json(),
+        foundation=model.source,
+        data=dataset.data,
+        split=dataset.split,
+    )
+    impossible: dict[str, str] = {}
+    asked: dict[str, Questions] = {}
+    with stage("questions"):
+        for task in (chosen.ranking, "retrieve"):
+            try:
+                asked[task] = ask_all(named(task), made.split, made.domain)
+                check_leaks(made.split, asked[task])
+            except DataError as error:
+                impossible[task] = str(error)
+    if not asked:
+        raise DataError(f"nothing can be tuned on this log: {'; '.join(dict.fromkeys(impossible.values()))}")
+    cache = tuned.create(config, model, assets.home() / "states").cache
+    with stage("states") as update:
+        cache.fetch((text for one in asked.values() for rows in one.rows.values() for text in texts(rows)), update)
+    num_tokens = cache.tokens
+    links = None
+    if "retrieve" in asked:
+        with stage("item-item links") as update:
+            links = fit_links(made.split, made.domain, progress=update)
+    ranked = _tune(project, made, config, model, cache, asked.get(chosen.ranking), None, chosen.ranking_training,
+                   chosen.ranking_seeds, stage)  # fmt: skip
+    retrieved = _tune(project, made, replace(config, task="retrieve"), model, cache, asked.get("retrieve"), links,
+                      chosen.retrieval_training, chosen.retrieval_seeds, stage)  # fmt: skip
+    project.serve(
+        ranking=f"{chosen.ranking}-{chosen.ranking_seeds[0]}" if ranked else "",
+        retrieval=f"retrieve-{chosen.retrieval_seeds[0]}" if retrieved else "",
+    )
+    ours = f"m6rec, {config.method}"
+    ranking, retrieving = None, ()
+    if ranked:
+        with stage("measuring ranking") as update:
+            ranking = ranking_report(made, asked[chosen.ranking], {ours: [one for one, _ in ranked]}, update)
+    if retrieved:
+        with stage("measuring retrieval"):
+            rows, items = asked["retrieve"].rows[TEST], list(made.split.log.items.values())
+            vectors = {ours: [(one.vectors(rows), one.item_vectors(items)) for one, _ in retrieved]}
+            retrieving = retrieval_tables(made.split, asked["retrieve"], made.domain, vectors, links=links)
+    return Outcome(
+        ranked=ranked,
+        retrieved=retrieved,
+        ranking=ranking,
+        retrieving=retrieving,
+        impossible=impossible,
+        num_tokens=num_tokens,
+    )
+
+
+def ranking_report(
+    made: Prepared,
+    questions: Questions,
+    ours: Mapping[str, Sequence[Tuned]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Table:
+    """The table of a ranking task on the test part, whatever its number of classes."""
+    first = next(iter(ours.values()))[0]
+    rows = questions.rows[TEST]
+    probabilities = {name: [one.probabilities(rows, progress) for one in by_seed] for name, by_seed in ours.items()}
+    if first.task.num_classes > 2 or len(set(questions.answers(TEST).tolist())) < 2:
+        return class_table(questions, first.task, probabilities)
+    scores = {name: [of_seed[:, 1] for of_seed in by_seed] for name, by_seed in probabilities.items()}
+    return ranking_table(made.split, questions, made.domain, scores)
+
+
+def _tune(
+    project: Project,
+    made: Prepared,
+    config: TunedConfig,
+    model: Foundation,
+    cache: StateCache,
+    questions: Questions | None,
+    links: Links | None,
+    training: TrainConfig,
+    seeds: Sequence[int],
+    stage: Stage,
+) -> list[tuple[Tuned, History]]:
+    """A run of a task for each seed."""
+    results: list[tuple[Tuned, History]] = []
+    if questions is None:
+        return results
+    items = list(made.split.log.items.values())
+    seen = seen_before(made.split, made.domain, questions, VALID) if named(config.task).readout == "embed" else None
+    for seed in seeds:
+        name = f"{config.task}-{seed}"
+        one = tuned.create(config, model, cache=cache, links=links, seed=seed)
+        with stage(f"tuning {name}") as update:
+            history = tune(
+                one,
+                questions.rows[TRAIN],
+                questions.rows[VALID],
+                items,
+                replace(training, seed=seed),
+                folder=project.run(name),
+                seen=seen,
+                progress=update,
+            )
+        results.append((one, history))
+    return results
