@@ -7,16 +7,29 @@ from collections.abc import Iterator
 
 import httpx
 
+HISTORY = [{"item": "i3", "time": 1, "value": 2.0, "kind": "view", "impression": "p", "context": {"hour": 9}}]
+EVENT = {**HISTORY[0], "user": "u0", "item": "i1", "text": "fine", "id": "e"}
+CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "tool", "content": [{"type": "text", "text": "x"}]}]}
+CHAT |= {
+    "user": "u0",
+    "max_tokens": 9,
+    "stop": ["x"],
+    "n": 1,
+    "seed": 1,
+    "top_p": 0.5,
+    "response_format": {"type": "text"},
+}
 BODIES = {
     "/v1/recommend": {"user": "u0", "count": 3, "offset": 0, "calibration": 0.5, "filters": {"exclude": ["i1"]}},
     "/v1/retrieve": {"user": "u0", "count": 3},
-    "/v1/rank": {"user": "u0", "items": ["i1", "i2"]},
+    "/v1/rank": {"user": "u0", "items": ["i1", "i2"], "history": HISTORY},
     "/v1/explain": {"user": "u0", "item": "i1"},
     "/v1/create": {"user": "u0", "kind": "design", "category": "Drama", "count": 2, "catalogue": True},
-    "/v1/events": {"events": [{"user": "u0", "item": "i1", "time": 1, "value": 1.0, "text": "fine"}]},
-    "/v1/items": {"items": [{"id": "i1", "title": "Film 1", "categories": ["Drama"], "details": {"n": 1}}]},
+    "/v1/events": {"events": [EVENT]},
+    "/v1/items": {"items": [{"id": "i1", "title": "Film 1", "categories": ["Drama"], "details": {"n": [1, "a"]}}]},
     "/v1/rerank": {"query": "snow", "documents": ["boots", {"text": "sandals"}], "top_n": 1},
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9, "stop": ["x"], "n": 1},
+    "/v2/rerank": {"query": "snow", "documents": [{"title": "boots", "n": [1]}], "rank_fields": ["title"], "top_k": 1},
+    "/v1/chat/completions": CHAT,
     "/v1/embeddings": {"input": ["boots"], "encoding_format": "float", "dimensions": 128},
 }
 WRONG = (

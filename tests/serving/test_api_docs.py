@@ -1,0 +1,81 @@
+"""What docs/api.md says is so."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from m6rec.serving import settings
+from tests import running
+from tests.fake import FakeBackend
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "api.md").read_text()
+CONTRACT = json.loads((ROOT / "tests" / "golden" / "openapi.json").read_text())
+CURLS = re.findall(r"^curl (?:.*\\\n)*.*", TEXT, re.MULTILINE)
+PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def url():
+    backend = FakeBackend()
+    backend.users.add("196")
+    backend.items |= dict.fromkeys(("50", "172", "2001"), backend.items["i1"])
+    with running.service(backend) as where:
+        yield where
+
+
+def test_every_command_works(url):
+    assert len(CURLS) >= 10
+    for command in CURLS:
+        local = command.replace("http://127.0.0.1:8300", url).replace("curl ", "curl -sS --fail-with-body ", 1)
+        done = subprocess.run(["bash", "-c", local], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.split()[1])
+def test_every_program_works(url, program):
+    pytest.importorskip(program.split()[1])
+    local = program.replace("http://127.0.0.1:8300", url)
+    done = subprocess.run([sys.executable, "-c", local], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_every_path_is_in_the_contract_and_every_path_of_the_contract_is_told():
+    operation = {"/metrics", "/healthz", "/readyz"}
+    told = set(
+        re.findall(r"(?<![\w.:])/(?:v\d/[\w/{}]+|rerank|metrics|healthz|readyz)", TEXT.replace("8300/", "8300 /"))
+    )
+    told = {path for path in told if not path.startswith("/v1/users/196")}
+    assert told == set(CONTRACT["paths"]) | operation
+
+
+def test_every_field_is_in_the_contract():
+    names = {name for schema in CONTRACT["components"]["schemas"].values() for name in schema.get("properties", {})}
+    section = "\n".join(re.findall(r"## (?:Recommend|Write|Users and erasure)\n.*?(?=\n## )", TEXT, re.DOTALL))
+    fields = set(re.findall(r"`([a-z_]+)`", section)) | set(re.findall(r'"([a-z_]+)":', section))
+    own = {"year", "device", "age", "city", "search"}  # names of details and contexts, and a kind
+    assert fields - own <= names
+    assert {"history", "unknown", "accepted", "repeated", "kind", "impression", "context", "details"} <= fields
+
+
+def test_the_limits_are_those_of_the_service():
+    said = TEXT.split("## Limits", 1)[1].split("## Errors", 1)[0].replace(",", "")
+    rows = [[int(number) for number in re.findall(r"\d+", row)] for row in said.splitlines() if row.startswith("| ")][
+        1:
+    ]
+    assert rows == [
+        [settings.MAX_ID_CHARS],
+        [settings.MAX_TITLE_CHARS, settings.MAX_TEXT_CHARS],
+        [settings.MAX_NAME_CHARS, settings.MAX_FIELDS],
+        [settings.MAX_WRITES],
+        [settings.MAX_TEXTS],
+        [settings.Settings().max_body_bytes >> 20],
+    ]
+    assert settings.MAX_WRITES == settings.MAX_CANDIDATES == settings.MAX_HISTORY
+    assert f"{settings.MAX_QUERY_CHARS:,} characters" in TEXT
+    assert f"{settings.MAX_MESSAGES} messages" in TEXT

@@ -1,0 +1,121 @@
+"""A service of a real recommender that everybody uses at once."""
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from m6rec.client import Client
+from m6rec.serving.backend import Chat
+from m6rec.serving.catalogue import Catalogue
+from m6rec.serving.journal import FileJournal
+from m6rec.serving.recommender import Recommender
+from m6rec.tasks.chat import Message
+from m6rec.types import Event, Item, User
+from tests import running
+from tests.serving.test_recommender import ITEMS, LOG, observed, tunings  # noqa: F401
+
+TIMES = 12
+WRITERS = [f"w{number}" for number in range(3)]
+
+
+@pytest.fixture
+def switching():
+    """Threads take turns a hundred times as often as they would, so that what can go wrong between two lines does."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(5e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def made(tunings, folder):  # noqa: F811
+    return Recommender(
+        *tunings,
+        LOG,
+        observed(),
+        journal=FileJournal(folder / "journal"),
+        catalogue=Catalogue(folder / "catalogue"),
+        vectors=folder / "vectors",
+    )
+
+
+def scores(recommender, users, items):
+    return {
+        user: {one.item.id: (one.item.title, one.score) for one in recommender.rank(user, items).items}
+        for user in users
+    }
+
+
+def test_all_at_once_is_as_one_after_another(tunings, tmp_path, switching):  # noqa: F811
+    recommender = made(tunings, tmp_path)
+    start = threading.Barrier(len(WRITERS) + 6)
+
+    def observe(client, user):
+        for number in range(TIMES):
+            event = Event(user, f"i{number % 6}", 100 + number, float(1 + number % 5), id=f"{user}-{number}")
+            client.observe([event, *([Event("shared", "i7", 200 + number, 4.0, id=f"{user}+{number}")])])
+            assert client.observe([event]).repeated == 1
+
+    def upsert(client):
+        for number in range(TIMES):
+            client.upsert([Item(f"n{number % 4}", f"New {number}", ("War",)), Item(f"d{number}", "Short-lived")])
+            assert client.delete([f"d{number}"]) == 1
+
+    def put(client):
+        for number in range(TIMES):
+            client.put_user(User("told", {"age": number}))
+            client.observe([Event("gone", "i3", 300 + number, 5.0)])
+            assert client.forget("gone")
+            client.put_user(User("gone", {}))
+
+    def rank(client):
+        for number in range(TIMES):
+            found = client.rank(WRITERS[number % 3], [*ITEMS, f"n{number % 4}"])
+            assert len(found.items) >= len(ITEMS)
+            assert len(client.retrieve("shared", 5)) == 5
+
+    def recommend(client):
+        history = [Event("", "i2", 0, 5.0)]
+        for number in range(TIMES):
+            found = client.recommend(f"stranger {number}", 4, history=history).items
+            assert len({one.item.id for one in found}) == 4
+            client.explain("u1", "i2")
+
+    def write(client):
+        for number in range(TIMES // 3):
+            scores, _ = client.rerank("a film", [f"Film {number}.{place}" for place in range(30)])
+            assert len(scores) == 30
+            client.embed([f"text {number}.{place}" for place in range(30)])
+            client.chat(Chat(messages=[Message("user", "I liked Film 3. Something like it?")], user=f"guest {number}"))
+
+    def swap(_):
+        for _ in range(3):
+            recommender.swap(*tunings)
+
+    def begun(work, client, *args):
+        start.wait(20)
+        work(client, *args)
+
+    with (
+        running.service(recommender, max_queue=64, deadline_s=30.0) as url,
+        Client(url, timeout_s=60) as client,
+        ThreadPoolExecutor(start.parties) as pool,
+    ):
+        work = [pool.submit(begun, observe, client, user) for user in WRITERS]
+        work += [pool.submit(begun, one, client) for one in (upsert, put, rank, recommend, write, swap)]
+        for one in work:
+            one.result(120)
+        for user in WRITERS:
+            assert [event.id for event in client.get_user(user)[1]] == [f"{user}-{number}" for number in range(TIMES)]
+        shared = {event.id for event in client.get_user("shared")[1]}
+        assert shared == {f"{user}+{number}" for user in WRITERS for number in range(TIMES)}
+        assert client.get_user("told")[0].details == {"age": TIMES - 1}
+        assert client.get_user("gone")[1] == []
+    items = [*ITEMS, *(f"n{number}" for number in range(4))]
+    users = [*WRITERS, "shared", "told", "gone", "u0", "u1", "u2", "nobody"]
+    before, after = scores(recommender, users, items), scores(made(tunings, tmp_path), users, items)
+    for user in users:
+        assert before[user].keys() == after[user].keys() == set(items)
+        for item, (title, score) in before[user].items():
+            assert after[user][item] == (title, pytest.approx(score, rel=1e-4)), (user, item)
