@@ -121,7 +121,7 @@ class StateCache:
         self.foundation, self.config = foundation, config
         self.hits = self.misses = self.tokens = self.computed_tokens = 0
         self._counting = threading.Lock()
-        self._delta = delta
+        self._delta, self._tuning_id = delta, tuning_id
         self._memory = Memory[str, bytes](memory_bytes)
         model = foundation.model
         self._coder = _Coder(model.config.width, model.dtype, config.quantised)
@@ -130,6 +130,12 @@ class StateCache:
         if isinstance(store, Path):
             store = LmdbStore(store / hashlib.blake2b(self._scope, digest_size=8).hexdigest())
         self._store = Forgiving(store) if store is not None else None
+
+    def apart(self, memory_bytes: int) -> StateCache:
+        """A cache of the same states in memory only, which this one and its store see nothing of."""
+        return StateCache(
+            self.foundation, self.config, delta=self._delta, tuning_id=self._tuning_id, memory_bytes=memory_bytes
+        )
 
     def statistics(self) -> CacheStatistics:
         """Where the cache stands; any thread may ask."""

@@ -122,10 +122,16 @@ class Creator:
         liked = given or next((name for name in self._liked(asked) if name in names), names[0])
         if not asked.brief.catalogue:
             return [Creation(f"Untitled {noun}", "template", liked, None, refused)]
-        stand_ins = (one for one in recommended(given) if self._wrong_name(one.title) is None)
+        stand_ins = [one for one in recommended(given) if self._wrong_name(one.title) is None]
+        if not stand_ins:
+            of = f" of category {given!r}" if given else ""
+            raise UnknownError(
+                f"there is no {noun}{of} left that the user has not met and that may be named; ask for another "
+                "category, or without the catalogue"
+            )
         return [
             Creation(one.title, "template", given or design.categories(one)[0], one.id, refused)
-            for one, _ in zip(stand_ins, range(asked.brief.count), strict=False)
+            for one in stand_ins[: asked.brief.count]
         ]
 
     def _named(

@@ -1,13 +1,13 @@
-"""From a user to recommended items: retrieve, filter, rank, diversify, page; and everything that changes as it goes."""
+"""A recommender in this process: what is asked of it, and everything that changes as it goes."""
 
 from __future__ import annotations
 
+import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import wraps
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar, get_args
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.data.log import Log
-from m6rec.errors import ConfigError, UnknownError
-from m6rec.foundation.states import StateCache
-from m6rec.serving import chatting, explaining
+from m6rec.errors import ConfigError, DataError, UnknownError
+from m6rec.serving import chatting, explaining, pipeline
+from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
     NO_FILTERS,
     NUM_RETRIEVED,
@@ -38,23 +38,22 @@ from m6rec.serving.backend import (
 )
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.creating import Asked, Creator
-from m6rec.serving.diversity import calibrated, mmr
+from m6rec.serving.documents import Documents
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal, Journal, later
+from m6rec.serving.pipeline import Models, State
 from m6rec.serving.settings import MAX_CREATED
-from m6rec.serving.turns import Turns
+from m6rec.serving.turn_taking import FairLock, slices
+from m6rec.serving.turns import MEMORY_BYTES, Turns
 from m6rec.serving.writers import Writers
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session, read
 from m6rec.tasks.explain import NUM_STATEMENTS
-from m6rec.text.batch import Row
 from m6rec.text.lexicon import Lexicon
-from m6rec.text.links import fused
 from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
-from m6rec.text.verbalise import quote
 from m6rec.tuned import Tuned
-from m6rec.types import Event, Item, Ranked, Segment, User
+from m6rec.types import Event, Item, Ranked, User
 from m6rec.writer import Writer
 
 NO_WRITERS: Mapping[str, Writer] = MappingProxyType({})
@@ -63,10 +62,31 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-QUERY_WEIGHT = 1.0
-"""What the words of a conversation weigh in its retrieval, beside what is read of the user."""
-NUM_POPULAR = 50
-"""Much-liked items that may be named beside what is retrieved, as a conversation tells little of who speaks."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one user, one stranger and one cache may take.
+
+    Attributes:
+        latest_events: Behaviours of a user that are read, the latest. Each costs some 25 µs of every request and a
+            token of every pass, so that without a limit one user of 9 000 events holds everyone up for a quarter of a
+            second; few people have as many as this.
+        context_bytes: Memory for users' keys and values, of each of the two tasks.
+        document_bytes: Memory for the states of texts that are ranked or embedded by the way.
+    """
+
+    latest_events: int = 1_000
+    context_bytes: int = MEMORY_BYTES
+    document_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        if self.latest_events < 1 or self.context_bytes < 0 or self.document_bytes < 0:
+            raise ConfigError(f"{self}: at least one event must be read, and no budget can be below 0 bytes")
+
+
+LIMITS = Limits()
 
 
 def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concatenate[Recommender, P], R]:
@@ -81,18 +101,22 @@ def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concate
 class Recommender(LocalBackend):
     """A ``LocalBackend``: two tuned tasks, a catalogue, and what has happened so far.
 
-    Any thread may call it; one lock makes calls wait for each other, as they share the processor anyway.
+    Any thread may call it. Whoever answers holds one lock, which goes to whoever asked first, so that an answer sees
+    one state. Whoever writes holds it for a slice of an encoding or while memory is changed, and never while a disk is
+    waited for. Writers of one kind wait for each other, so that memory changes in the order of the disk.
 
     Args:
         retrieve: The retrieval task, which fetches ``NUM_RETRIEVED`` candidates.
         rank: The ranking task, which orders them.
         log: The items and users to start with.
-        past: Everything observed in the log.
+        past: Everything observed in the log. Whom the journal has forgotten, it is made anew without.
         journal: The journal of later events, which is read in here; None keeps them in memory only.
-        catalogue: The items on disk, which replace those of the log if there are any; None keeps them in memory only.
+        catalogue: The items on disk, which come before those of the log; an item of the log that it has never had is
+            added. None keeps them in memory only.
         vectors: A folder that keeps the items' vectors over a restart; None reads every item anew.
         writers: Tuned tasks of texts by their names; the foundation writes what none of them does.
         blocked: What no text that is created may hold, besides the built-in words.
+        limits: What answers may take.
 
     Raises:
         ConfigError: A writer is not of the task of its name.
@@ -110,31 +134,54 @@ class Recommender(LocalBackend):
         vectors: Path | None = None,
         writers: Mapping[str, Writer] = NO_WRITERS,
         blocked: Blocklist | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
-        self._lock = threading.RLock()
+        self._lock = FairLock()
+        # Held by whoever writes, taken in this order and before the lock above.
+        self._catalogue_lock, self._journal_lock = threading.RLock(), threading.RLock()
         self._blocked = blocked or Blocklist()
+        self._limits = limits
         self._vectors = vectors
         self._writers: list[Writers] = []  # the last ones write what begins
-        self._past, self._journal, self._catalogue = past, journal or FileJournal(None), catalogue
-        self._users = dict(log.users)
-        self._items = dict(log.items)  # deleted ones too: histories still name them
-        self._live = dict(log.items)  # those that may be recommended
+        self._journal, self._catalogue = journal or FileJournal(None), catalogue
+        if forgotten := self._journal.forgotten({*log.users, *(event.user for event in log.events)}):
+            events = tuple(event for event in log.events if event.user not in forgotten)
+            users = {user.id: user for user in log.users.values() if user.id not in forgotten}
+            log, past = replace(log, events=events, users=users), Past(log.items, rank.domain.feedback)
+            past.observe_all(events)
+        items, live, users = dict(log.items), dict(log.items), dict(log.users)
         if catalogue is not None:
-            if catalogue.initialised:
-                self._live = catalogue.items()
-                known = catalogue.deleted() | self._live
-                self._items |= known
-                past.know(known.values())
-            else:
-                catalogue.upsert(list(log.items.values()))
-            self._users |= catalogue.users()
+            live, deleted = catalogue.items(), catalogue.deleted()
+            new = [item for item in log.items.values() if item.id not in live and item.id not in deleted]
+            if new or not catalogue.initialised:
+                catalogue.upsert(new)
+            live |= {item.id: item for item in new}
+            items |= deleted | live
+            users |= catalogue.users()
+            past.know(items.values())
+        self._state = State(
+            items=items, live=live, users=users, past=past, lexicon=Lexicon(live.values()), latest=limits.latest_events
+        )
         self._events = list(log.events)  # all that ``past`` has observed, in its order
-        for event in later(self._journal, log.events):
-            if event.item in self._items:
-                self._take_in(event)
-        self._lexicon = Lexicon(self._live.values())
+        self._replay(log, Admission(rank.domain, (retrieve.task, rank.task)))
         self.swap(retrieve, rank, writers)
         self.save()
+
+    def _replay(self, log: Log, admission: Admission) -> None:
+        """Takes in what the journal holds. An event that can't be read any more is left in the journal and told of."""
+        unread: list[str] = []
+        for event in later(self._journal, log.events):
+            item = self._state.items.get(event.item)
+            try:
+                if event.item and item is None:
+                    raise UnknownError(f"the text of item {event.item!r} was deleted by an earlier version")
+                admission.event(event, item)
+            except (DataError, UnknownError) as error:
+                unread.append(str(error))
+            else:
+                self._take_in(event)
+        if unread:
+            _log.warning("%d events of the journal can't be read, so they don't count: %s, …", len(unread), unread[0])
 
     def swap(
         self,
@@ -143,27 +190,46 @@ class Recommender(LocalBackend):
         writers: Mapping[str, Writer] = NO_WRITERS,
     ) -> None:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
+        state, index = self._state, ItemIndex(retrieve)
         with self._lock:
-            known = dict(self._live)
-        index = ItemIndex(retrieve)
+            known = dict(state.live)
         if self._vectors is not None:
             index.restore(self._vectors, known)
-        missing = [item for item in known.values() if item.id not in index]
-        index.put(missing, retrieve.item_vectors(missing))
-        with self._lock:
-            fresh = [item for item in self._live.values() if known.get(item.id) is not item]
-            index.remove([item for item in known if item not in self._live])
-            index.put(fresh, retrieve.item_vectors(fresh))
-            self._retrieve, self._rank, self._index = retrieve, rank, index
-            self._retrieval, self._ranking = Turns(retrieve), Turns(rank)
-            # What the old writers have begun is finished by them.
-            self._writers = [*(one for one in self._writers if one.active), Writers(rank, writers)]
-            self._creator = Creator(rank, self._writers[-1], self._blocked)
-            # Texts of strangers must not fill the cache on disk.
-            self._passing_retrieve, self._passing_rank = (
-                Tuned(one.config, one.foundation, one.tuning, StateCache(one.foundation, one.cache.config))
-                for one in (retrieve, rank)
-            )
+        self._read_into(index, retrieve, [item for item in known.values() if item.id not in index])
+        with self._catalogue_lock:
+            self._read_into(index, retrieve, [one for one in state.live.values() if known.get(one.id) is not one])
+            index.remove([item for item in known if item not in state.live])
+            with self._lock:
+                # What the old writers have begun is finished by them.
+                self._writers = [*(one for one in self._writers if one.active), Writers(rank, writers)]
+                state.models = Models(
+                    retrieve=retrieve,
+                    rank=rank,
+                    index=index,
+                    retrieval=Turns(retrieve, self._limits.context_bytes),
+                    ranking=Turns(rank, self._limits.context_bytes),
+                    documents=Documents(retrieve, rank, self._limits.document_bytes),
+                    writers=self._writers[-1],
+                    creator=Creator(rank, self._writers[-1], self._blocked),
+                    admission=Admission(rank.domain, (retrieve.task, rank.task)),
+                )
+
+    def _read_into(self, index: ItemIndex, retrieve: Tuned, items: Sequence[Item]) -> None:
+        """Puts items into an index that nobody searches yet; others are answered in between."""
+        for some, vectors in self._encoded(items, retrieve.item_vectors):
+            index.put(some, vectors)
+
+    def _encoded(
+        self, items: Sequence[Item], read: Callable[[Sequence[Item]], R]
+    ) -> Iterator[tuple[Sequence[Item], R]]:
+        """What is read of the items, a few at a time; others go between."""
+        reading = slices(items, lambda some: (some, read(some)))
+        while True:
+            with self._lock:
+                made = next(reading, None)
+            if made is None:
+                return
+            yield made
 
     @property
     def turn(self) -> AbstractContextManager[object]:
@@ -174,165 +240,66 @@ class Recommender(LocalBackend):
     def save(self) -> None:
         """Writes what the next start would have to read again; what it must not lose is on disk already."""
         if self._vectors is not None:
-            self._index.save(self._vectors, self._live)
+            self._state.models.index.save(self._vectors, self._state.live)
 
     @property
     def width(self) -> int:
         """Numbers of an item's vector."""
-        return self._retrieve.width
+        return self._state.models.retrieve.width
 
     @_alone
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
-        """See ``Backend``: two batches of the upper layers, one of retrieval and one of ranking.
-
-        Raises:
-            UnknownError: There is no such user.
-            ConfigError: A page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or
-                both are wanted.
-        """
-        for request in requests:
-            _check(request)
-        timings: dict[str, float] = {}
-        with _timed(timings, "retrieve"):
-            found = self._retrieve_many([(one.user, NUM_RETRIEVED, one.filters) for one in requests])
-        with _timed(timings, "rank"):
-            asked = zip(requests, found, strict=True)
-            ranked = self._rank_items([(one.user, [hit.item for hit in hits]) for one, hits in asked])
-        with _timed(timings, "diversify"):
-            pages = [self._page(one, hits) for one, hits in zip(requests, ranked, strict=True)]
-        return [Answer(page, dict(timings)) for page in pages]
-
-    def _page(self, request: Request, ranked: list[Ranked]) -> list[Ranked]:
-        """The places that the request wants, in the order that it wants."""
-        end = request.offset + request.count
-        if request.diversity and ranked:
-            scores = np.array([one.score for one in ranked])
-            vectors = self._index.vectors([one.item.id for one in ranked])
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            ranked = [ranked[place] for place in mmr(scores, vectors, request.diversity, end)]
-        elif request.calibration and ranked:
-            ranked = self._calibrated(request.user, ranked, request.calibration, end)
-        return ranked[request.offset : end]
-
-    def retrieve(self, user: str, count: int = NUM_RETRIEVED, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
-        """See ``Backend``."""
-        return self._retrieve_many([(user, count, filters)])[0]
+        """See ``pipeline.recommend``."""
+        return pipeline.recommend(self._state, requests)
 
     @_alone
-    def _retrieve_many(self, requests: Sequence[tuple[str, int, Filters]]) -> list[list[Ranked]]:
-        """``retrieve`` of several users, whose vectors are one batch."""
-        task = self._retrieve
-        rows = [
-            (user, tasks.ask(task.task, self._past, self._user(user), [], task.domain, self._items))
-            for user, _, _ in requests
-        ]
-        answers = []
-        for (user, count, filters), vectors_1E in zip(requests, self._retrieval.answers(rows), strict=True):
-            without = set(filters.exclude)
-            if not filters.seen:
-                without |= self._past.seen(user)
-            only = None
-            if filters.categories:
-                wanted = set(filters.categories)
-                only = {item.id for item in self._live.values() if wanted & set(item.categories)}
-            liked = self._past.liked(user)
-            found = self._index.search(vectors_1E[0].astype(np.float32), count, only, without, liked)
-            answers.append([Ranked(self._live[item], score) for item, score in found])
-        return answers
+    def retrieve(self, user: str, count: int = NUM_RETRIEVED, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
+        """See ``Backend``."""
+        return pipeline.retrieve(self._state, [(Request(user=user, filters=filters), count)])[0]
 
     @_alone
     def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
-        """See ``Backend``: one batch of the upper layers, whose rows are the users."""
-        timings: dict[str, float] = {}
-        for one in requests:
-            if one.items and not self._live.keys() & one.items:
-                self._need(one.items, "check the id")
-        with _timed(timings, "rank"):
-            ranked = self._rank_items(
-                [(one.user, [self._live[item] for item in one.items if item in self._live]) for one in requests]
-            )
-        unknown = (tuple(item for item in one.items if item not in self._live) for one in requests)
-        return [Answer(items, dict(timings), left) for items, left in zip(ranked, unknown, strict=True)]
-
-    def _rank_items(self, requests: Sequence[tuple[str, Sequence[Item]]]) -> list[list[Ranked]]:
-        rows: list[tuple[str, Row]] = []
-        for user, items in requests:
-            person = self._user(user)
-            if items:
-                row = tasks.ask(self._rank.task, self._past, person, items, self._rank.domain, self._items)
-                rows.append((user, row))
-        scored = iter(self._ranking.answers(rows))
-        return [_by_score(items, next(scored)) if items else [] for _, items in requests]
+        """See ``pipeline.rank``."""
+        return pipeline.rank(self._state, requests)
 
     def explaining(self, user: str, item: str) -> Writing[Explanation]:
-        """See ``LocalBackend``. Raises UnknownError where there is no such user or item."""
+        """See ``LocalBackend``. Raises UnknownError where there is no such item."""
         return self._in_slices(self._explaining(user, item))
 
     def _explaining(self, user: str, item: str) -> Writing[Explanation]:
-        self._need([item], "check the id")
-        writers = self._writers[-1]
-        plan = explaining.plan(self._rank, writers, self._past, self._user(user), self._live[item], self._items)
-        return (yield from explaining.word(writers, plan))
+        state = self._state
+        state.need([item], "check the id")
+        models = state.models
+        plan = explaining.plan(models.rank, models.writers, state.past, state.user(user), state.live[item], state.items)
+        return (yield from explaining.word(models.writers, plan))
 
     def chatting(self, chat: Chat) -> Writing[Reply]:
         """See ``LocalBackend``."""
         return self._in_slices(self._chatting(chat))
 
     def _chatting(self, chat: Chat) -> Writing[Reply]:
-        session, rank, writers = read(chat.messages, self._lexicon), self._rank, self._writers[-1]
-        person = self._users.get(chat.user, User(chat.user))
+        state, models = self._state, self._state.models
+        session, rank, writers = read(chat.messages, state.lexicon), models.rank, models.writers
         items: list[Ranked] = []
-        about = self._live.get(session.about[0]) if session.intent == "explain" else None
+        about = state.live.get(session.about[0]) if session.intent == "explain" else None
         explained = None
-        with self._as_told(session, person):
+        with pipeline.as_told(state, session, chat.user):
             if session.intent in ("recommend", "feedback"):
-                items = self._suggest(session, person)[: chatting.NUM_OFFERED]
+                items = pipeline.suggest(state, session, chat.user)[: chatting.NUM_OFFERED]
             why = about or (items[0].item if items else None)
             if why is not None:
-                count = NUM_STATEMENTS if about else 1
-                plan = explaining.plan(rank, writers, self._past, person, why, self._items, count)
+                count, person = NUM_STATEMENTS if about else 1, state.user(chat.user)
+                plan = explaining.plan(rank, writers, state.past, person, why, state.items, count)
                 explained = explaining.word(writers, plan, explaining.wording(chat.temperature, chat.top_p, chat.seed))
         writer = chatting.Writer(chat, rank.foundation.tokenizer)
         said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
-        return (yield from chatting.reply(writer, session, items, about, explained, self._lexicon, rank.domain, said))
+        return (yield from chatting.reply(writer, session, items, about, explained, state.lexicon, rank.domain, said))
 
     @_alone
     def suggest(self, session: Session, user: str = "") -> list[Ranked]:
         """Items that a conversation may name next, the best first; none that came up in it."""
-        person = self._users.get(user, User(user))
-        with self._as_told(session, person):
-            return self._suggest(session, person)
-
-    def _as_told(self, session: Session, person: User) -> AbstractContextManager[None]:
-        """As if the person had just done what the conversation tells."""
-        return self._past.passing(person.id, chatting.events(session, person.id, self._past.time))
-
-    def _suggest(self, session: Session, person: User) -> list[Ranked]:
-        task, key = self._retrieve, f"{person.id}\0"  # what was read of the user without the conversation is kept
-        row = tasks.ask(task.task, self._past, person, [], task.domain, self._items)
-        vector_E = self._retrieval.answers([(key, row)])[0][0].astype(np.float32)
-        if session.query:
-            vector_E += QUERY_WEIGHT * self._passing_retrieve.item_vectors([Item("query", session.query)])[0]
-        only = None
-        if session.constrained:
-            only = {item.id for item in self._live.values() if session.allows(item, self._lexicon)}
-        without = session.named | self._past.seen(person.id)
-        # All that has come up tells what the conversation is about, the liked last, as they weigh most.
-        before = [item for item in self._past.liked(person.id) if item not in session.named]
-        named = (*session.shown, *session.seen, *session.liked)
-        pulling = [*before, *(item for item in named if item not in session.disliked)]
-        near = [item for item, _ in self._index.search(vector_E, NUM_RETRIEVED, only, without, pulling)]
-        allowed = self._live.keys() - without if only is None else only - without
-        popular = list(islice((item for item in self._past.most_liked() if item in allowed), NUM_POPULAR))
-        found = [self._live[item] for item in dict.fromkeys([*near, *popular])]
-        if not found:
-            return []
-        rank = self._rank
-        scores = self._ranking.answers(
-            [(key, tasks.ask(rank.task, self._past, person, found, rank.domain, self._items))]
-        )[0]
-        ranked = {one.item.id: one for one in _by_score(found, scores)}
-        return [ranked[item] for item in fused([near, popular, [*ranked]])]
+        with pipeline.as_told(self._state, session, user):
+            return pipeline.suggest(self._state, session, user)
 
     @_alone
     def step(self) -> None:
@@ -341,7 +308,7 @@ class Recommender(LocalBackend):
             writers.step()
 
     def _in_slices(self, writing: Writing[T]) -> Writing[T]:
-        """The same text, alone at each slice."""
+        """The same work, alone at each slice."""
         try:
             while True:
                 with self._lock:
@@ -359,193 +326,168 @@ class Recommender(LocalBackend):
         """See ``LocalBackend``.
 
         Raises:
-            UnknownError: There is no such user, item or category.
+            UnknownError: There is no such item or category, or nothing is left to be named.
             ConfigError: A number is out of range, or what is given does not go with the kind.
         """
         return self._in_slices(self._creating(brief))
 
     def _creating(self, brief: Brief) -> Writing[list[Creation]]:
+        state = self._state
         _check_brief(brief)
         if brief.item is not None:
-            self._need([brief.item], "check the id")
+            state.need([brief.item], "check the id")
         asked = Asked(
             brief=brief,
-            user=self._user(brief.user),
-            history=self._past.history(brief.user),
-            items=self._items,
-            live=self._live,
+            user=state.user(brief.user),
+            history=state.past.history(brief.user),
+            items=state.items,
+            live=state.live,
         )
 
         def recommended(name: str) -> list[Item]:
             filters = Filters(categories=(name,) if name else ())
             return [one.item for one in self.retrieve(brief.user, filters=filters)]
 
-        return (yield from self._creator.create(asked, self._past, recommended))
+        return (yield from state.models.creator.create(asked, state.past, recommended))
 
     def reranking(self, query: str, documents: Sequence[str]) -> Writing[tuple[NDArray[np.float64], int]]:
-        """See ``LocalBackend``."""
-        yield ""
-        return self._rerank(query, documents)
+        """See ``LocalBackend``. A document is read as an item's title, of which the domain words the beginning."""
+        return self._in_slices(self._reranking(query, documents))
 
-    @_alone
-    def _rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
-        """See ``Backend``: the ranking task's probabilities for a user of whom one search is known, and no statistics.
-
-        A document is read as an item's title, of which the domain words the beginning.
-        """
+    def _reranking(self, query: str, documents: Sequence[str]) -> Writing[tuple[NDArray[np.float64], int]]:
         if not documents:
             return np.zeros(0), 0
-        passing = self._passing_rank
-        task, domain = passing.task, passing.domain
-        items = [Item(f"document {number}", document) for number, document in enumerate(documents)]
-        nobody = Past({}, domain.feedback)
-        row = tasks.ask(task, nobody, User("nobody"), items, domain, {})
-        searched = Segment(f"The user searched {quote(query)}.", "history")
-        row = Row((searched,), row.visible + 1, row.candidates, row.signals, row.answers, row.events)
-        return passing.scores([row]), _num_tokens(passing, tasks.texts([row]))
+        scores, counts = [], []
+        for some, num_tokens in self._state.models.documents.rerank(query, documents):
+            scores.append(some)
+            counts.append(num_tokens)
+            yield ""
+        return np.concatenate(scores), sum(counts)
 
     def embedding(self, texts: Sequence[str]) -> Writing[tuple[NDArray[np.float32], int]]:
-        """See ``LocalBackend``."""
-        yield ""
-        return self._embed(texts)
+        """See ``LocalBackend``. A text is read as an item's title."""
+        return self._in_slices(self._embedding(texts))
 
-    @_alone
-    def _embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """See ``Backend``: the item side of the retrieval task, a text read as an item's title."""
-        passing = self._passing_retrieve
-        items = [Item(f"text {number}", text) for number, text in enumerate(texts)]
-        words = [segment.text for item in items for segment in passing.task.candidate(item, passing.domain)]
-        return passing.item_vectors(items), _num_tokens(passing, words)
+    def _embedding(self, texts: Sequence[str]) -> Writing[tuple[NDArray[np.float32], int]]:
+        vectors, counts = [np.zeros((0, self.width), np.float32)], []
+        for some, num_tokens in self._state.models.documents.embed(texts):
+            vectors.append(some)
+            counts.append(num_tokens)
+            yield ""
+        return np.concatenate(vectors), sum(counts)
 
-    @_alone
     def observe_many(self, writes: Sequence[Sequence[Event]]) -> list[Observed]:
         """See ``Backend``. A user who is new is known from here on."""
-        events = [event for write in writes for event in write]
-        self._need([event.item for event in events], "upsert it first")
-        new = self._journal.append(events)
-        for event, is_new in zip(events, new, strict=True):
-            if is_new:
-                self._take_in(event)
-        left = iter(new)
-        accepted = [sum(next(left) for _ in write) for write in writes]
-        return [Observed(count, len(write) - count) for count, write in zip(accepted, writes, strict=True)]
+        with self._journal_lock:
+            with self._lock:
+                admitted = [self._admitted(write) for write in writes]
+            fresh = self._journal.append([event for events, _ in admitted for event in events])
+            with self._lock:
+                left = iter(fresh)
+                made = []
+                for events, unknown in admitted:
+                    new = [event for event in events if next(left)]
+                    for event in new:
+                        self._take_in(event)
+                    made.append(Observed(len(new), len(events) - len(new), unknown))
+            return made
 
-    @_alone
+    def _admitted(self, events: Sequence[Event]) -> tuple[list[Event], tuple[str, ...]]:
+        """(those that may be kept, the unknown items of the others). Raises as ``Backend.observe``."""
+        state = self._state
+        known = [event for event in events if not event.item or event.item in state.live]
+        for event in known:
+            state.models.admission.event(event, state.live.get(event.item))
+        unknown = tuple(dict.fromkeys(one.item for one in events if one.item and one.item not in state.live))
+        if unknown and not known:
+            state.need(unknown, "upsert it first")
+        return known, unknown
+
     def upsert(self, items: Sequence[Item]) -> None:
         """See ``Backend``."""
         if not items:
             return
-        vectors = self._retrieve.item_vectors(items)  # first, as a text that can't be read must change nothing
-        self._rank.cache.fetch(
-            segment.text for item in items for segment in self._rank.task.candidate(item, self._rank.domain)
-        )
-        if self._catalogue is not None:
-            self._catalogue.upsert(items)
-        self._past.know(items)
-        fresh = {item.id: item for item in items}
-        self._live |= fresh
-        self._creator.forget_catalogue()
-        self._items |= fresh
-        self._lexicon.put(items)
-        self._index.put(items, vectors)
+        with self._catalogue_lock:
+            state, models = self._state, self._state.models
+            for item in items:
+                models.admission.item(item)
 
-    @_alone
+            def read(some: Sequence[Item]) -> NDArray[np.float32]:
+                rank = models.rank
+                rank.cache.fetch(segment.text for item in some for segment in rank.task.candidate(item, rank.domain))
+                return models.retrieve.item_vectors(some)
+
+            # First, as a text that can't be read must change nothing.
+            vectors = np.concatenate([some for _, some in self._encoded(items, read)])
+            if self._catalogue is not None:
+                self._catalogue.upsert(items)
+            fresh = {item.id: item for item in items}
+            with self._lock:
+                state.past.know(items)
+                state.live |= fresh
+                state.items |= fresh
+                state.lexicon.put(items)
+                models.creator.forget_catalogue()
+                models.index.put(items, vectors)
+
     def delete(self, ids: Sequence[str]) -> int:
         """See ``Backend``. Histories go on naming what was deleted."""
-        if self._catalogue is not None:
-            self._catalogue.delete(ids)
-        for item in ids:
-            self._live.pop(item, None)
-        self._lexicon.remove(ids)
-        self._creator.forget_catalogue()
-        return self._index.remove(ids)
+        with self._catalogue_lock:
+            if self._catalogue is not None:
+                self._catalogue.delete(ids)
+            state = self._state
+            with self._lock:
+                for item in ids:
+                    state.live.pop(item, None)
+                state.lexicon.remove(ids)
+                state.models.creator.forget_catalogue()
+                return state.models.index.remove(ids)
 
-    @_alone
     def put_user(self, user: User) -> None:
         """See ``Backend``."""
-        if self._catalogue is not None:
-            self._catalogue.put_user(user)
-        self._journal.readmit(user.id)
-        self._users[user.id] = user
+        with self._catalogue_lock, self._journal_lock:
+            self._state.models.admission.user(user)
+            if self._catalogue is not None:
+                self._catalogue.put_user(user)
+            self._journal.readmit(user.id)
+            with self._lock:
+                self._state.users[user.id] = user
 
     @_alone
     def get_user(self, user: str) -> tuple[User, list[Event]]:
         """See ``Backend``. Raises UnknownError where there is no such user."""
-        return self._user(user), list(self._past.history(user))
+        users = self._state.users
+        if user not in users:
+            raise UnknownError(f"there is no user {user!r} among the {len(users)} known; check the id")
+        return users[user], list(self._state.past.timeline(user))
 
-    @_alone
     def forget(self, user: str) -> bool:
         """See ``Backend``. Counts and likenesses in which the user had a part are made anew without them."""
-        erased = self._journal.forget(user)
-        if self._catalogue is not None:
-            erased |= self._catalogue.forget(user)
-        if user not in self._users:
-            return erased
-        for tuned in (self._retrieve, self._rank):
-            row = tasks.ask(tuned.task, self._past, self._users[user], [], tuned.domain, self._items)
-            tuned.cache.forget(segment.text for segment in row.context)
-        self._retrieval, self._ranking = Turns(self._retrieve), Turns(self._rank)  # others were read beside this user
-        del self._users[user]
-        self._events = [event for event in self._events if event.user != user]
-        self._past = Past(self._items, self._rank.domain.feedback).observe_all(self._events)
+        with self._catalogue_lock, self._journal_lock:
+            state, models = self._state, self._state.models
+            erased = self._journal.forget(user)
+            if self._catalogue is not None:
+                erased |= self._catalogue.forget(user)
+            if user not in state.users:
+                return erased
+            with self._lock:
+                for tuned in (models.retrieve, models.rank):
+                    words = tasks.context(tuned.task, state.past, state.users[user], tuned.domain, state.items)
+                    tuned.cache.forget(segment.text for segment in words)
+            self._events = [event for event in self._events if event.user != user]
+            past = Past(state.items, models.rank.domain.feedback).observe_all(self._events)
+            with self._lock:
+                state.past = past
+                del state.users[user]
+                # What was kept of the others was read beside this user.
+                retrieval, ranking = (Turns(one, self._limits.context_bytes) for one in (models.retrieve, models.rank))
+                state.models = replace(models, retrieval=retrieval, ranking=ranking)
         return True
-
-    def _calibrated(self, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
-        """The ranked items anew, their categories spread as those of the user's likes."""
-        domain = self._rank.domain
-        liked = [self._items[event.item] for event in self._past.history(user) if domain.positive(event)]
-        items = [*(one.item for one in ranked), *liked]
-        numbers = {
-            name: number for number, name in enumerate(dict.fromkeys(n for item in items for n in item.categories))
-        }
-        shares = np.zeros((len(items), len(numbers)))
-        for row, item in zip(shares, items, strict=True):
-            for name in item.categories:
-                row[numbers[name]] += 1 / len(item.categories)
-        wanted_G = shares[len(ranked) :].sum(0)
-        scores = np.array([one.score for one in ranked])
-        order = calibrated(scores, shares[: len(ranked)], wanted_G / max(wanted_G.sum(), 1e-12), calibration, count)
-        return [ranked[place] for place in order]
 
     def _take_in(self, event: Event) -> None:
         self._events.append(event)
-        self._users.setdefault(event.user, User(event.user))
-        self._past.observe(event)
-
-    def _need(self, items: Sequence[str], advice: str) -> None:
-        """Raises UnknownError where an item isn't in the catalogue."""
-        unknown = next((item for item in items if item not in self._live), None)
-        if unknown is not None:
-            raise UnknownError(f"there is no item {unknown!r} in the catalogue of {len(self._live)}; {advice}")
-
-    def _user(self, user: str) -> User:
-        if user not in self._users:
-            raise UnknownError(f"there is no user {user!r} among the {len(self._users)} known; check the id")
-        return self._users[user]
-
-
-def _num_tokens(tuned: Tuned, texts: Iterable[str]) -> int:
-    return sum(map(len, tuned.foundation.tokenizer.encode(list(texts))))
-
-
-def _by_score(items: Sequence[Item], scores: NDArray[np.floating]) -> list[Ranked]:
-    """The items, the best first; those of one score stay in their order."""
-    return [Ranked(items[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
-
-
-def _check(request: Request) -> None:
-    """Raises ConfigError where a number is out of range."""
-    count, offset = request.count, request.offset
-    if count < 1 or offset < 0 or offset + count > NUM_RETRIEVED:
-        raise ConfigError(
-            f"count is {count} and offset {offset}; count must be at least 1, offset at least 0, and both together "
-            f"at most {NUM_RETRIEVED}"
-        )
-    for name, wish in (("diversity", request.diversity), ("calibration", request.calibration)):
-        if not 0 <= wish <= 1:
-            raise ConfigError(f"{name} is {wish}; it must be 0 (by score alone) to 1")
-    if request.diversity and request.calibration:
-        raise ConfigError(f"diversity is {request.diversity} and calibration {request.calibration}; give one of them")
+        self._state.users.setdefault(event.user, User(event.user))
+        self._state.past.observe(event)
 
 
 def _check_brief(brief: Brief) -> None:
@@ -563,10 +505,3 @@ def _check_brief(brief: Brief) -> None:
         raise ConfigError(
             f"a {kind} takes neither category ({brief.category!r}) nor catalogue ({brief.catalogue}); a design does"
         )
-
-
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[stage] = 1_000 * (time.perf_counter() - start)

@@ -12,7 +12,6 @@ from m6rec.foundation.model import Known
 from m6rec.foundation.stores import Memory
 from m6rec.text.batch import Row
 from m6rec.tuned import Tuned
-from m6rec.types import Segment
 
 MEMORY_BYTES = 256 << 20
 """Of keys and values in memory: SmolLM2-135M takes 1.5 KB an event, so some thousand users with a hundred each."""
@@ -28,7 +27,7 @@ class Turns:
 
     def __init__(self, tuned: Tuned, memory_bytes: int = MEMORY_BYTES) -> None:
         self._tuned = tuned
-        self._memory = Memory[str, tuple[tuple[Segment, ...], Known]](memory_bytes)
+        self._memory = Memory[str, tuple[Row, Known]](memory_bytes)
 
     def answers(self, asked: Sequence[tuple[str, Row]]) -> list[NDArray[np.floating]]:
         """Of each (user, row), all in one pass: probabilities of the candidates, or the user's vector [1, E].
@@ -44,15 +43,19 @@ class Turns:
         answers, kept = self._tuned.answer(turns)
         for (user, row), known in zip(asked, kept, strict=True):
             num_bytes = sum(part.numel() * part.element_size() for pair in known for part in pair)
-            self._memory.put(user, (row.context, known), num_bytes)
+            read = replace(row, candidates=(), signals=row.signals[:0])  # what the keys and values are of
+            self._memory.put(user, (read, known), num_bytes)
         return answers
 
     def _known(self, user: str, row: Row) -> tuple[Known, int]:
         """What is at hand for the user, and how many segments of the row's context it covers."""
-        context, known = self._memory.get(user) or ((), ())
-        if known and row.context[: len(context)] == context:
-            return known, len(context)
-        return (), 0
+        before, known = self._memory.get(user) or (None, ())
+        if before is None or not known or row.context[: len(before.context)] != before.context:
+            return (), 0
+        # The numbers that are added to the behaviours make keys and values too, and a conversation may imagine others.
+        if len(before.traces) and not np.array_equal(row.traces[: len(before.traces)], before.traces):
+            return (), 0
+        return known, len(before.context)
 
 
 def _rest(row: Row, num_read: int) -> Row:

@@ -114,10 +114,25 @@ def value_at(path: str) -> object:
         raise ConfigError(f"task {path!r} can't be imported ({error}); give package.module:NAME") from error
 
 
-def context(task: Task, past: Past, user: User, domain: Domain, items: dict[str, Item]) -> tuple[Segment, ...]:
-    """Region 1 of a user now: facts, then every behaviour so far."""
-    behaviours = (behaviour(task, domain, event, items) for event in past.timeline(user.id))
+def context(
+    task: Task, past: Past, user: User, domain: Domain, items: dict[str, Item], first: int = 0
+) -> tuple[Segment, ...]:
+    """Region 1 of a user now: facts, then every behaviour so far from the ``first`` on."""
+    behaviours = (behaviour(task, domain, event, items) for event in past.timeline(user.id)[first:])
     return task.facts(user, domain) + tuple(behaviours)
+
+
+def window(count: int, latest: int) -> int:
+    """The first of ``count`` behaviours that is read where at most the ``latest`` are.
+
+    It moves by a quarter of them at once, so that in between a context only grows at its end, and its keys and values
+    are kept.
+
+    >>> [window(count, 100) for count in (100, 101, 125, 126)]
+    [0, 25, 25, 50]
+    """
+    step = max(1, latest // 4)
+    return -(-max(0, count - latest) // step) * step
 
 
 def behaviour(task: Task, domain: Domain, event: Event, items: Mapping[str, Item]) -> Segment:
@@ -135,14 +150,17 @@ def ask(
     domain: Domain,
     items: dict[str, Item],
     situation: Situation | None = None,
+    latest: int | None = None,
 ) -> Row:
     """Asks about several items at one moment. ``past`` ends before it, so the future is out of reach.
 
     Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone; other
-    questions are asked in ``situation``, by default at that time too.
+    questions are asked in ``situation``, by default at that time too. Where ``latest`` is given, no more behaviours
+    than those are read (``window``).
     """
     now = situation or Situation(past.time)
-    words = context(task, past, user, domain, items)
+    first = 0 if latest is None else window(len(past.timeline(user.id)), latest)
+    words = context(task, past, user, domain, items, first)
     if task.ask:
         blocks: tuple[tuple[Segment, ...], ...] = (task.ask(past.time),)
     else:
@@ -157,7 +175,7 @@ def ask(
         _signals(task, past, user.id, [item.id for item in candidates]) if not task.ask else _none(1),
         nothing,
         nothing,
-        past.traces(user.id) if task.uses_signals else _none(0),
+        past.traces(user.id)[first:] if task.uses_signals else _none(0),
     )
 
 

@@ -73,18 +73,18 @@ def test_feedback_turns_the_next_recommendation(recommender):
 
 
 def test_a_conversation_leaves_no_trace(recommender):
-    before = recommender._past.history("u3"), recommender._past.statistics("u3", list(ITEMS))
+    before = recommender._state.past.history("u3"), recommender._state.past.statistics("u3", list(ITEMS))
     items = recommender.recommend("u3", 5).items
     talk(recommender, 'I loved "The Drama of Number 4" and "The Horror of Number 6". More?', user="u3")
     talk(recommender, "I loved The Western of Number 7")
-    assert recommender._past.history("u3") == before[0]
-    np.testing.assert_array_equal(recommender._past.statistics("u3", list(ITEMS)), before[1])
+    assert recommender._state.past.history("u3") == before[0]
+    np.testing.assert_array_equal(recommender._state.past.statistics("u3", list(ITEMS)), before[1])
     assert [one.item.id for one in recommender.recommend("u3", 5).items] == [one.item.id for one in items]
-    assert "" not in recommender._users
+    assert "" not in recommender._state.users
 
 
 def test_the_much_liked_may_be_named_to_anybody_but_not_what_was_rejected(recommender):
-    most = recommender._past.most_liked()[:20]
+    most = recommender._state.past.most_liked()[:20]
     assert set(most) <= {one.item.id for one in recommender.suggest(Session())}
     rejected = Session(shown=tuple(most), disliked=tuple(most[:10]))
     assert not {one.item.id for one in recommender.suggest(rejected)}.intersection(most)
@@ -182,7 +182,7 @@ def test_orders_in_messages_titles_and_reviews_are_only_text(recommender):
     for number, text in enumerate(texts[::9]):
         recommender.upsert([Item("bad", text, ("Comedy",), {"year": 1999})])
         recommender.observe([Event("u8", "bad", 999 + number, 1.0, text)])
-        own = {event.item for event in recommender._past.history("u1")} | {"bad"}
+        own = {event.item for event in recommender._state.past.history("u1")} | {"bad"}
         for messages in ((text,), ("Something funny?", text, "Why?"), (f'Why "{text}"?',)):
             reply = talk(recommender, *messages, user="u1")
             assert conversations.keeps_form(reply, own), (messages, reply)

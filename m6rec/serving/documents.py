@@ -1,0 +1,99 @@
+"""Texts of strangers, ranked and embedded as if each were an item's title. No cache that others share takes them in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.domains.domain import Domain, titled
+from m6rec.serving.turn_taking import slices
+from m6rec.tasks import task as tasks
+from m6rec.text.batch import Row
+from m6rec.text.past import Past
+from m6rec.text.verbalise import quote
+from m6rec.tuned import Tuned
+from m6rec.types import Item, Segment, Situation, User
+
+_DOCUMENT = Item("document", "document")
+
+
+class Documents:
+    """Reads texts by the tasks that are served.
+
+    Args:
+        retrieve: The retrieval task.
+        rank: The ranking task.
+        memory_bytes: What the states of such texts may take in memory.
+    """
+
+    def __init__(self, retrieve: Tuned, rank: Tuned, memory_bytes: int) -> None:
+        self.width = retrieve.width
+        self._retrieve, self._rank = (_apart(one, memory_bytes // 2) for one in (retrieve, rank))
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of the texts [n, E]: the item side of the retrieval task."""
+        return self._retrieve.item_vectors([Item("text", text) for text in texts])
+
+    def embed(self, texts: Sequence[str]) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """``vectors`` of the texts and how many tokens were read, in slices."""
+        retrieve = self._retrieve
+
+        def read(some: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+            words = [
+                segment.text
+                for text in some
+                for segment in retrieve.task.candidate(Item("text", text), retrieve.domain)
+            ]
+            return self.vectors(some), _num_tokens(retrieve, words)
+
+        return slices(texts, read)
+
+    def rerank(self, query: str, documents: Sequence[str]) -> Iterator[tuple[NDArray[np.float64], int]]:
+        """Scores of the documents and how many tokens were read, in slices; the first has only the query's tokens.
+
+        They are the ranking task's probabilities for a user of whom one search is known, and no statistics.
+        """
+        rank = self._rank
+        task, domain = rank.task, rank.domain
+        nobody = Past({}, domain.feedback)
+        one = tasks.ask(task, nobody, User(""), [_DOCUMENT], domain, {})
+        context = (*one.context, Segment(f"The user searched {quote(query)}.", "history"))
+        yield np.zeros(0), _num_tokens(rank, [segment.text for segment in context])
+
+        cross = task.cross(nobody, User(""), _DOCUMENT, Situation(), domain) if task.cross else ()
+
+        def score(some: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+            blocks = tuple(cross + task.candidate(Item("document", text), domain) for text in some)
+            nothing = np.full(len(some), -1)
+            visible = np.full(len(some), len(context))
+            row = Row(context, visible, blocks, np.repeat(one.signals, len(some), 0), nothing, nothing)
+            words = [segment.text for block in blocks for segment in block]
+            return rank.scores([row]), _num_tokens(rank, words)
+
+        yield from slices(documents, score)
+
+
+def _apart(tuned: Tuned, memory_bytes: int) -> Tuned:
+    """The same task in all but its cache, where texts of strangers would fill memory and disk."""
+    apart = copy(tuned)
+    apart.cache = tuned.cache.apart(memory_bytes)
+    apart.domain = _wording_titles(tuned.domain)
+    return apart
+
+
+def _wording_titles(domain: Domain) -> Domain:
+    """The domain, or one with words for a title where it has none: by them alone, documents differ."""
+    try:
+        if titled(domain, _DOCUMENT):
+            return domain
+    except Exception:  # a domain's own code may need more than a title
+        pass
+    return replace(domain, item=lambda item: f"the {domain.noun} named {quote(item.title)}")
+
+
+def _num_tokens(tuned: Tuned, texts: Sequence[str]) -> int:
+    return sum(map(len, tuned.foundation.tokenizer.encode(list(texts))))

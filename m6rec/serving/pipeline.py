@@ -1,0 +1,299 @@
+"""From a request to recommended items: retrieve, filter, rank, diversify, page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m6rec.errors import ConfigError, UnknownError
+from m6rec.serving import chatting
+from m6rec.serving.admission import Admission
+from m6rec.serving.backend import NUM_RETRIEVED, Answer, Filters, RankRequest, Request
+from m6rec.serving.creating import Creator
+from m6rec.serving.diversity import calibrated, mmr
+from m6rec.serving.documents import Documents
+from m6rec.serving.item_index import ItemIndex
+from m6rec.serving.turns import Turns
+from m6rec.serving.writers import Writers
+from m6rec.tasks import task as tasks
+from m6rec.tasks.chat import Session
+from m6rec.text.batch import Row
+from m6rec.text.lexicon import Lexicon
+from m6rec.text.links import fused
+from m6rec.text.past import Past
+from m6rec.tuned import Tuned
+from m6rec.types import Event, Item, Ranked, User
+
+QUERY_WEIGHT = 1.0
+"""What the words of a conversation weigh in its retrieval, beside what is read of the user."""
+NUM_POPULAR = 50
+"""Much-liked items that stand beside what is retrieved where little is known of who asks."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Models:
+    """The tunings that answer, and what is made of them; other tunings are put in place as a whole."""
+
+    retrieve: Tuned
+    rank: Tuned
+    index: ItemIndex
+    retrieval: Turns
+    ranking: Turns
+    documents: Documents
+    writers: Writers
+    creator: Creator
+    admission: Admission
+
+
+@dataclass(kw_only=True, eq=False)
+class State:
+    """What answers are made from. It changes between two requests and never within one.
+
+    Attributes:
+        items: By id, deleted ones too: histories still name them.
+        live: By id, those that may be recommended.
+        users: By id, those whom something is known of.
+        past: What they did.
+        lexicon: The names of what is live.
+        latest: How many behaviours of a user are read.
+        models: What reads all this.
+    """
+
+    items: dict[str, Item]
+    live: dict[str, Item]
+    users: dict[str, User]
+    past: Past
+    lexicon: Lexicon
+    latest: int
+    models: Models = field(init=False)
+
+    def user(self, user: str) -> User:
+        """The user; one of whom nothing is known has no details."""
+        return self.users.get(user) or User(user)
+
+    def need(self, items: Sequence[str], advice: str) -> None:
+        """Raises UnknownError where none of the items is in the catalogue."""
+        if items and not any(item in self.live for item in items):
+            raise UnknownError(f"there is no item {items[0]!r} in the catalogue of {len(self.live)}; {advice}")
+
+    def having_done(self, user: str, history: Sequence[Event]) -> AbstractContextManager[None]:
+        """As if the user had done this as well. Items that nobody knows are left out; DataError as for any event."""
+        now = self.past.time
+        told = []
+        for event in history:
+            if not event.item or event.item in self.items:
+                told.append(replace(event, user=user or "someone", time=event.time or now))
+                self.models.admission.event(told[-1], self.items.get(event.item))
+        return self.past.passing(user, told)
+
+    def asked(self, task: Tuned, user: str, items: Sequence[Item]) -> Row:
+        """What the task is asked of the user and the items now."""
+        return tasks.ask(task.task, self.past, self.user(user), items, task.domain, self.items, self.latest)
+
+
+def recommend(state: State, requests: Sequence[Request]) -> list[Answer]:
+    """See ``Backend.recommend_many``: two batches of the upper layers, one of retrieval and one of ranking.
+
+    Raises:
+        ConfigError: A page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or both
+            are wanted.
+        DataError: An event of a history can't be.
+    """
+    for request in requests:
+        _check(request)
+    timings: dict[str, float] = {}
+    with timed(timings, "retrieve"):
+        near = retrieve(state, [(one, NUM_RETRIEVED) for one in requests])
+        found = [_with_popular(state, one, hits) for one, hits in zip(requests, near, strict=True)]
+    with timed(timings, "rank"):
+        asked = [(one.user, one.history, items) for one, (items, _) in zip(requests, found, strict=True)]
+        ranked = _score(state, asked)
+    with timed(timings, "diversify"):
+        pages = []
+        for request, (_, orders), hits in zip(requests, found, ranked, strict=True):
+            if orders:  # where nothing is known of the user, what is generally liked weighs as much
+                by_id = {one.item.id: one for one in hits}
+                hits = [by_id[item] for item in fused([*orders, [*by_id]])]
+            pages.append(_page(state, request, hits))
+    unknown = (_unknown_events(state, one.history) for one in requests)
+    return [Answer(page, dict(timings), left) for page, left in zip(pages, unknown, strict=True)]
+
+
+def retrieve(state: State, requests: Sequence[tuple[Request, int]]) -> list[list[Ranked]]:
+    """The nearest items for each of several requests, and how many at most; their vectors are one batch."""
+    models = state.models
+    rows, seen, liked = [], [], []
+    for one, _ in requests:
+        with state.having_done(one.user, one.history):
+            rows.append((_key(one.user, one.history), state.asked(models.retrieve, one.user, [])))
+            seen.append(state.past.seen(one.user))
+            liked.append(state.past.liked(one.user))
+    answers = []
+    vectors = models.retrieval.answers(rows)
+    for (one, count), vectors_1E, met, likes in zip(requests, vectors, seen, liked, strict=True):
+        without = set(one.filters.exclude)
+        if not one.filters.seen:
+            without |= met
+        found = models.index.search(vectors_1E[0].astype(np.float32), count, _only(state, one.filters), without, likes)
+        answers.append([Ranked(state.live[item], score) for item, score in found])
+    return answers
+
+
+def rank(state: State, requests: Sequence[RankRequest]) -> list[Answer]:
+    """See ``Backend.rank_many``: one batch of the upper layers, whose rows are the users."""
+    timings: dict[str, float] = {}
+    for one in requests:
+        state.need(one.items, "check the id")
+    with timed(timings, "rank"):
+        ranked = _score(
+            state,
+            [
+                (one.user, one.history, [state.live[item] for item in one.items if item in state.live])
+                for one in requests
+            ],
+        )
+    answers = []
+    for one, items in zip(requests, ranked, strict=True):
+        unknown = dict.fromkeys(item for item in one.items if item not in state.live)
+        answers.append(Answer(items, dict(timings), (*unknown, *_unknown_events(state, one.history))))
+    return answers
+
+
+def suggest(state: State, session: Session, user: str) -> list[Ranked]:
+    """Items that a conversation may name next, the best first; none that came up in it.
+
+    The user has just done what the conversation tells (``chatting.events``).
+    """
+    models, past = state.models, state.past
+    key = f"{user}\0"  # what was read of the user without the conversation is kept
+    vector_E = models.retrieval.answers([(key, state.asked(models.retrieve, user, []))])[0][0].astype(np.float32)
+    if session.query:
+        vector_E += QUERY_WEIGHT * models.documents.vectors([session.query])[0]
+    only = None
+    if session.constrained:
+        only = {item.id for item in state.live.values() if session.allows(item, state.lexicon)}
+    without = session.named | past.seen(user)
+    # All that has come up tells what the conversation is about, the liked last, as they weigh most.
+    before = [item for item in past.liked(user) if item not in session.named]
+    named = (*session.shown, *session.seen, *session.liked)
+    pulling = [*before, *(item for item in named if item not in session.disliked)]
+    near = [item for item, _ in models.index.search(vector_E, NUM_RETRIEVED, only, without, pulling)]
+    popular = _popular(state, only, without)
+    found = [state.live[item] for item in dict.fromkeys([*near, *popular])]
+    if not found:
+        return []
+    scores = models.ranking.answers([(key, state.asked(models.rank, user, found))])[0]
+    ranked = {one.item.id: one for one in _by_score(found, scores)}
+    return [ranked[item] for item in fused([near, popular, [*ranked]])]
+
+
+def as_told(state: State, session: Session, user: str) -> AbstractContextManager[None]:
+    """As if the user had just done what the conversation tells."""
+    told = chatting.events(session, user, state.past.time)
+    return state.past.passing(user, [event for event in told if event.item in state.items])
+
+
+def _score(state: State, requests: Sequence[tuple[str, Sequence[Event], Sequence[Item]]]) -> list[list[Ranked]]:
+    rows = []
+    for user, history, items in requests:
+        if items:
+            with state.having_done(user, history):
+                rows.append((_key(user, history), state.asked(state.models.rank, user, items)))
+    scored = iter(state.models.ranking.answers(rows))
+    return [_by_score(items, next(scored)) if items else [] for _, _, items in requests]
+
+
+def _key(user: str, history: Sequence[object]) -> str:
+    """Names what is kept of a user: what is asked by the way must not take the place of what stays."""
+    return f"{user}\0" if history else user
+
+
+def _with_popular(state: State, request: Request, near: Sequence[Ranked]) -> tuple[list[Item], list[list[str]]]:
+    """(what is ranked, the orders that count besides, none for a user of whom something is known)."""
+    items = [one.item for one in near]
+    if request.history or state.past.timeline(request.user):
+        return items, []
+    popular = _popular(state, _only(state, request.filters), request.filters.exclude)
+    both = dict.fromkeys([*(item.id for item in items), *popular])
+    return [state.live[item] for item in both], [[item.id for item in items], popular]
+
+
+def _popular(state: State, only: set[str] | None, without: frozenset[str]) -> list[str]:
+    allowed = (item for item in state.past.most_liked() if item in state.live and item not in without)
+    return list(islice((item for item in allowed if only is None or item in only), NUM_POPULAR))
+
+
+def _only(state: State, filters: Filters) -> set[str] | None:
+    """Ids of one of the categories; None where all are."""
+    if not filters.categories:
+        return None
+    wanted = set(filters.categories)
+    return {item.id for item in state.live.values() if wanted & set(item.categories)}
+
+
+def _unknown_events(state: State, history: Sequence[Event]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.item for one in history if one.item and one.item not in state.items))
+
+
+def _page(state: State, request: Request, ranked: list[Ranked]) -> list[Ranked]:
+    """The places that the request wants, in the order that it wants."""
+    end = request.offset + request.count
+    if request.diversity and ranked:
+        scores = np.array([one.score for one in ranked])
+        vectors = state.models.index.vectors([one.item.id for one in ranked])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        ranked = [ranked[place] for place in mmr(scores, vectors, request.diversity, end)]
+    elif request.calibration and ranked:
+        with state.having_done(request.user, request.history):
+            ranked = _calibrated(state, request.user, ranked, request.calibration, end)
+    return ranked[request.offset : end]
+
+
+def _calibrated(state: State, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
+    """The ranked items anew, their categories spread as those of the user's likes."""
+    domain = state.models.rank.domain
+    liked = [state.items[event.item] for event in state.past.history(user) if domain.positive(event)]
+    items = [*(one.item for one in ranked), *liked]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(n for item in items for n in item.categories))}
+    shares = np.zeros((len(items), len(numbers)))
+    for row, item in zip(shares, items, strict=True):
+        for name in item.categories:
+            row[numbers[name]] += 1 / len(item.categories)
+    wanted_G = shares[len(ranked) :].sum(0)
+    scores = np.array([one.score for one in ranked])
+    order = calibrated(scores, shares[: len(ranked)], wanted_G / max(wanted_G.sum(), 1e-12), calibration, count)
+    return [ranked[place] for place in order]
+
+
+def _by_score(items: Sequence[Item], scores: NDArray[np.floating]) -> list[Ranked]:
+    """The items, the best first; those of one score stay in their order."""
+    return [Ranked(items[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
+
+
+def _check(request: Request) -> None:
+    """Raises ConfigError where a number is out of range."""
+    count, offset = request.count, request.offset
+    if count < 1 or offset < 0 or offset + count > NUM_RETRIEVED:
+        raise ConfigError(
+            f"count is {count} and offset {offset}; count must be at least 1, offset at least 0, and both together "
+            f"at most {NUM_RETRIEVED}"
+        )
+    for name, wish in (("diversity", request.diversity), ("calibration", request.calibration)):
+        if not 0 <= wish <= 1:
+            raise ConfigError(f"{name} is {wish}; it must be 0 (by score alone) to 1")
+    if request.diversity and request.calibration:
+        raise ConfigError(f"diversity is {request.diversity} and calibration {request.calibration}; give one of them")
+
+
+@contextmanager
+def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes the milliseconds that a stage takes."""
+    start = time.perf_counter()
+    yield
+    timings[stage] = 1_000 * (time.perf_counter() - start)
