@@ -159,7 +159,7 @@ class Project:
 
     @staticmethod
     def _is_one(folder: Path) -> bool:
-        return (folder / FILE).is_file() or any((folder / "data").glob("*.parquet"))
+        return (folder / FILE).is_file() or (folder / "data" / "manifest.json").is_file()
 
     def run(self, name: str) -> Path:
         """The folder of a run, whether it is there or not."""
