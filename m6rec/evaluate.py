@@ -95,7 +95,8 @@ class Questions:
 
 def fit_links(split: Split, domain: Domain, *parts: int, progress: Progress = lambda done, total: None) -> Links:
     """The collaborative signal of the training part, or of these parts."""
-    events = (split.log.events[at] for at in np.flatnonzero(np.isin(split.part, parts or (TRAIN,))))
+    chosen = np.isin(split.part, parts or (TRAIN,)).tolist()
+    events = (event for event, is_in in zip(split.log.events, chosen, strict=True) if is_in and event.item)
     return link(((event.user, event.item, domain.positive(event)) for event in events), progress)
 
 

@@ -66,7 +66,7 @@ class Plan:
 
 
 def plan(made: Prepared) -> Plan:
-    """Chooses for a log: ``like`` where values are judged and ``click`` where events count; more epochs for few events."""
+    """Chooses for a log: ``like`` where values are judged, ``click`` where events count; more epochs for few events."""
     rule = made.domain.rule
     chosen = Plan(ranking="click" if rule is not None and (rule.kinds or not rule.test) else "like")
     if len(made.split.indices(TRAIN)) >= SMALL_EVENTS:
@@ -159,7 +159,8 @@ def tune_all(
         retrieval=f"retrieve-{chosen.retrieval_seeds[0]}" if retrieved else "",
     )
     ours = f"m6rec, {config.method}"
-    ranking, retrieving = None, ()
+    ranking: Table | None = None
+    retrieving: tuple[Table, ...] = ()
     if ranked:
         with stage("measuring ranking") as update:
             ranking = ranking_report(made, asked[chosen.ranking], {ours: [one for one, _ in ranked]}, update)

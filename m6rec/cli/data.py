@@ -41,44 +41,93 @@ def assets_get(
     say({"name": name, "folder": str(folder)}, as_json, str(folder))
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="DOMAIN|EVENTS",
+        help="movielens, amazon, mind, … or package.module:NAME; or your own table of events: a file, a folder, a "
+        "pattern in quotes, or the URL of a database.",
+    ),
+]
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(help="After a domain its files; after a table of events those of items and of users."),
+]
+SplitName = Annotated[
+    str | None, typer.Option("--split", help="time, leave-one-out or item; by time where the log has some.")
+]
+Columns = Annotated[str, typer.Option("--columns", help="Which column is what: user=buyer,item=sku,time=when.")]
+Positive = Annotated[
+    str | None, typer.Option("--positive", help="What counts as positive: 'rating>=4', 'event=purchase'.")
+]
+Implicit = Annotated[bool, typer.Option("--implicit", help="Every event is positive.")]
+Repeats = Annotated[
+    str, typer.Option("--repeats", help="keep or drop events whose user had done the same with the item before.")
+]
+OnError = Annotated[
+    str | None, typer.Option("--on-error", help="raise stops at a bad row; drop leaves it out and counts.")
+]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option("--time-format", help="How times are written: '%d/%m/%Y %H:%M', s, ms, us, ns or position."),
+]
+
+
 @app.command()
 def prepare(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="DOMAIN|EVENTS",
-            help="movielens, amazon, mind, … or package.module:NAME; or your own table of events: a file, a folder, a "
-            "pattern in quotes, or the URL of a database.",
-        ),
-    ],
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(help="After a domain its files; after a table of events those of items and of users."),
-    ] = None,
+    source: Source,
+    files: Files = None,
     *,
     out: Annotated[Path, typer.Option(help="Folder for the checked and split log.")] = Path("data"),
-    split: Annotated[
-        str | None, typer.Option(help="time, leave-one-out or item; by time where the log has some.")
-    ] = None,
-    columns: Annotated[str, typer.Option(help="Which column is what: user=buyer,item=sku,time=when.")] = "",
-    positive: Annotated[
-        str | None, typer.Option(help="What counts as positive: 'rating>=4', 'event=purchase'.")
-    ] = None,
-    implicit: Annotated[bool, typer.Option("--implicit", help="Every event is positive.")] = False,
-    repeats: Annotated[
-        str, typer.Option(help="keep or drop events whose user had done the same with the item before.")
-    ] = "keep",
-    on_error: Annotated[
-        str | None, typer.Option(help="raise stops at a bad row; drop leaves it out and counts.")
-    ] = None,
-    time_format: Annotated[
-        str | None, typer.Option(help="How times are written: '%d/%m/%Y %H:%M', s, ms, us, ns or position.")
-    ] = None,
+    split: SplitName = None,
+    columns: Columns = "",
+    positive: Positive = None,
+    implicit: Implicit = False,
+    repeats: Repeats = "keep",
+    on_error: OnError = None,
+    time_format: TimeFormat = None,
     as_json: Json = False,
 ) -> None:
     """Reads, checks and splits a log, and says what can be learned from it."""
     from m6rec.data import card
-    from m6rec.data.schema import Columns
+    from m6rec.domains import prepared
+
+    made, facts = read_log(
+        source,
+        files,
+        split=split,
+        columns=columns,
+        positive=positive,
+        implicit=implicit,
+        repeats=repeats,
+        on_error=on_error,
+        time_format=time_format,
+    )
+    prepared.save(made, out)
+    facts = {"folder": str(out), **facts}
+    say(facts, as_json, card.words(facts))
+
+
+def read_log(
+    source: str,
+    files: list[str] | None,
+    *,
+    split: str | None,
+    columns: str,
+    positive: str | None,
+    implicit: bool,
+    repeats: str,
+    on_error: str | None,
+    time_format: str | None,
+) -> tuple[Prepared, dict[str, Any]]:
+    """The log that a command line names, prepared but not kept, and its card.
+
+    Raises:
+        ConfigError: The options contradict each other.
+        DataError: The log is malformed, or nothing could be tuned or measured on it.
+    """
+    from m6rec.data import card
+    from m6rec.data.schema import Columns as Roles
     from m6rec.domains import prepared
     from m6rec.types import Event
 
@@ -86,7 +135,7 @@ def prepare(
     if positive is not None and implicit:
         raise ConfigError("--positive and --implicit exclude each other; --implicit says that every event is positive.")
     options: dict[str, Any] = {
-        "columns": Columns.parse(columns) if columns else None,
+        "columns": Roles.parse(columns) if columns else None,
         "on_error": on_error,
         "time_format": time_format,
     }
@@ -105,15 +154,13 @@ def prepare(
         def positive_of(kind: str, value: float | None) -> bool | None:
             return made.domain.feedback(Event("", "", 0, value, kind=kind)).positive
 
-        facts = {"folder": str(out), "domain": name, "split": made.protocol, "feedback": made.why}
+        facts: dict[str, Any] = {"domain": name, "split": made.protocol, "feedback": made.why}
         facts |= card.card(made.split, positive_of)
         if why := card.impossible(facts):
             raise DataError(f"nothing can be tuned or measured on this log, so nothing is kept. {why}")
         facts["prompts"] = _prompts(made)
-        update(90, 100, label="writing")
-        prepared.save(made, out)
         update(100, 100, label="prepared")
-    say(facts, as_json, card.words(facts))
+    return made, facts
 
 
 def _is_domain(source: str) -> bool:

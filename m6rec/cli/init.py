@@ -40,12 +40,13 @@ def init(
     from dataclasses import replace
 
     from m6rec import report
+    from m6rec.data import card
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.project import Project
     from m6rec.quickstart import plan, tune_all
 
-    made, facts, words = read_log(
+    made, facts = read_log(
         source,
         files,
         split=split,
@@ -59,7 +60,7 @@ def init(
     home = Project.create(project or Path(Path(source).name.partition(".")[0] or "project"))
     dataset = prepared.keep(made, home.data)
     if not as_json:
-        err.print(words, markup=False, highlight=False, soft_wrap=True)
+        err.print(card.words({"folder": str(home.data), **facts}), markup=False, highlight=False, soft_wrap=True)
     model = load(foundation, dtype=dtype, device=device)
     chosen = replace(plan(made), ranking_seeds=range(seeds))
 
