@@ -1,8 +1,10 @@
 import threading
+import time
 
 import pytest
 
 from m6rec.errors import ConfigError, DataError, UnknownError
+from m6rec.serving import batching
 from m6rec.serving.batching import Batcher, Kind, OverloadedError
 
 
@@ -206,3 +208,45 @@ def test_a_failure_is_the_texts_own_unless_the_step_fails():
     failing.clear()
     assert batcher.write(text(1)).result(10).value == "done"
     batcher.close()
+
+
+def test_where_slices_take_long_requests_are_answered_between_them(monkeypatch):
+    monkeypatch.setattr(batching, "ROUND_S", 0.0)
+    batcher = Batcher(max_queue=8, max_texts=3)
+    rank = Kind("rank", lambda values: [done.append("rank") for _ in values])
+    done, asked, all_wait = [], [], threading.Event()
+
+    def encoding(name):
+        assert all_wait.wait(10)
+        yield  # they begin one after another, and then go on together
+        done.append(name)
+        if name == 0:
+            asked.append(batcher.submit(rank, 1))
+        yield
+
+    futures = [batcher.write(lambda name=name: encoding(name)) for name in range(3)]
+    all_wait.set()
+    for future in [*futures, *asked]:
+        future.result(10)
+    batcher.close()
+    assert done == [0, "rank", 1, 2]
+
+
+def test_what_waits_for_its_turn_can_still_be_cancelled_and_is_never_done():
+    turn, done = threading.Lock(), []
+    batcher = Batcher(max_queue=8, turn=turn)
+    kind = Kind("note", lambda values: [done.append(value) for value in values])
+
+    def text():
+        done.append("text")
+        yield
+
+    with turn:  # as a writer holds it
+        futures = [batcher.submit(kind, "work"), batcher.write(text)]
+        time.sleep(0.05)  # the worker waits by now
+        assert batcher.depth == 1
+        assert all(future.cancel() for future in futures)
+        last = batcher.submit(kind, "last")
+    last.result(10)
+    batcher.close()
+    assert done == ["last"]

@@ -1,17 +1,20 @@
 """A service of a real recommender that everybody uses at once."""
 
-import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from m6rec.client import Client
-from m6rec.serving.backend import Chat
+from m6rec.serving.backend import Chat, Filters
 from m6rec.serving.catalogue import Catalogue
+from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message
+from m6rec.text.lexicon import Lexicon
+from m6rec.text.past import Past
 from m6rec.types import Event, Item, User
 from tests import running
 from tests.serving.test_recommender import ITEMS, LOG, observed, tunings  # noqa: F401
@@ -21,12 +24,21 @@ WRITERS = [f"w{number}" for number in range(3)]
 
 
 @pytest.fixture
-def switching():
-    """Threads take turns a hundred times as often as they would, so that what can go wrong between two lines does."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(5e-5)
-    yield
-    sys.setswitchinterval(interval)
+def hesitating(monkeypatch):
+    """Whoever changes memory pauses before and after each of its parts, so that all others get a chance in between."""
+
+    def pausing(change):
+        def paused(*args, **kwargs):
+            time.sleep(2e-3)
+            changed = change(*args, **kwargs)
+            time.sleep(2e-3)
+            return changed
+
+        return paused
+
+    for part, names in ((ItemIndex, ("put", "remove")), (Past, ("observe", "know")), (Lexicon, ("put", "remove"))):
+        for name in names:
+            monkeypatch.setattr(part, name, pausing(getattr(part, name)))
 
 
 def made(tunings, folder):  # noqa: F811
@@ -47,9 +59,9 @@ def scores(recommender, users, items):
     }
 
 
-def test_all_at_once_is_as_one_after_another(tunings, tmp_path, switching):  # noqa: F811
+def test_all_at_once_is_as_one_after_another(tunings, tmp_path, hesitating):  # noqa: F811
     recommender = made(tunings, tmp_path)
-    start = threading.Barrier(len(WRITERS) + 6)
+    start = threading.Barrier(len(WRITERS) + 7)
 
     def observe(client, user):
         for number in range(TIMES):
@@ -74,6 +86,11 @@ def test_all_at_once_is_as_one_after_another(tunings, tmp_path, switching):  # n
             found = client.rank(WRITERS[number % 3], [*ITEMS, f"n{number % 4}"])
             assert len(found.items) >= len(ITEMS)
             assert len(client.retrieve("shared", 5)) == 5
+            client.retrieve("shared", 100, filters=Filters(categories=("War",), seen=True))
+
+    def nearest(client):
+        for _ in range(5 * TIMES):
+            assert len(client.retrieve("u1", 100, filters=Filters(seen=True))) >= len(ITEMS)
 
     def recommend(client):
         history = [Event("", "i2", 0, 5.0)]
@@ -103,7 +120,7 @@ def test_all_at_once_is_as_one_after_another(tunings, tmp_path, switching):  # n
         ThreadPoolExecutor(start.parties) as pool,
     ):
         work = [pool.submit(begun, observe, client, user) for user in WRITERS]
-        work += [pool.submit(begun, one, client) for one in (upsert, put, rank, recommend, write, swap)]
+        work += [pool.submit(begun, one, client) for one in (upsert, put, rank, nearest, recommend, write, swap)]
         for one in work:
             one.result(120)
         for user in WRITERS:

@@ -7,7 +7,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from m6rec.serving.api.app import create_app
-from m6rec.serving.batching import Batcher, Kind
 from m6rec.serving.settings import Settings
 from m6rec.types import Item
 from tests import running
@@ -277,32 +276,3 @@ def test_a_request_that_waits_for_the_model_s_lock_keeps_its_deadline():
                 assert (answer.status_code, answer.json()["error"]["type"]) == (503, "deadline")
         assert http.post("/v1/rank", json={"items": ["i1"]}).status_code == 200
     assert backend.batches == [1], "what was refused was never done"
-
-
-def test_requests_are_answered_between_the_slices_of_many_encodings(monkeypatch):
-    from m6rec.serving import batching
-
-    monkeypatch.setattr(batching, "ROUND_S", 0.0)
-    batcher = Batcher(max_queue=8, max_texts=4)
-    rank = Kind("rank", lambda values: [done.append("rank") for _ in values])
-    done, asked, started = [], [], threading.Barrier(2)
-
-    def encoding(name):
-        if name == 0:
-            started.wait(10)
-        for _ in range(3):
-            done.append(name)
-            if len(asked) < 3:
-                asked.append(batcher.submit(rank, 1))
-            yield
-
-    futures = [batcher.write(lambda name=name: encoding(name)) for name in range(4)]
-    started.wait(10)
-    for future in [*futures, *asked]:
-        future.result(10)
-    batcher.close()
-    for place, what in enumerate(done):
-        if what == "rank":
-            assert done[place - 1] != "rank"
-    assert done.index("rank") <= 2, "the first is answered after the slice in which it came"
-    assert done.count("rank") == 3
