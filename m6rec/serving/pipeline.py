@@ -94,7 +94,7 @@ class State:
 
     def asked(self, task: Tuned, user: str, items: Sequence[Item]) -> Row:
         """What the task is asked of the user and the items now."""
-        return tasks.ask(task.task, self.past, self.user(user), items, task.domain, self.items, self.latest)
+        return tasks.ask(task.task, self.past, self.user(user), items, task.domain, self.items, latest=self.latest)
 
 
 def recommend(state: State, requests: Sequence[Request]) -> list[Answer]:
