@@ -306,9 +306,9 @@ def _numbers(column: pl.Series) -> pl.Series:
 
 
 def unknown(ids: pl.Series, known: pl.Series) -> pl.Series:
-    """Where an id is none of those that are known; not where there is none."""
+    """Where an id is none of those that are known; not where there is none, as of a search."""
     distinct = ids.cast(pl.String).drop_nulls().unique()
-    lost: Sequence[str] = distinct.filter(~distinct.is_in(known.implode())).to_list()
+    lost: Sequence[str] = distinct.filter(~distinct.is_in(known.implode()) & (distinct != "")).to_list()
     if not lost:
         return pl.Series([False]).new_from_index(0, len(ids))
     return ids.cast(pl.String).is_in(lost)
