@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Fingerprint:
         data: Digest of the events, items and users of a prepared dataset (``of_dataset``).
         split: How they are split into training, validation and test.
         domain: Name of the domain.
+        rule: What counts as positive (``rule_of``).
         task: Name of the task.
         wording: Digest of what task and domain say of a probe, and of the labels they give it.
         features: Digest of the features' names, and of their values for a probe.
@@ -41,6 +42,7 @@ class Fingerprint:
     data: str = ""
     split: str = ""
     domain: str = ""
+    rule: str = ""
     task: str = ""
     wording: str = ""
     features: str = ""
@@ -113,6 +115,11 @@ def begin(folder: Path, fingerprint: Fingerprint, *, results: Sequence[str]) -> 
         fingerprint.save(folder)
 
 
+def rule_of(rule: Mapping[str, Any] | None) -> str:
+    """The part ``rule`` of a rule in plain values; a word of its own for none, which differs from one not known."""
+    return "the domain's" if rule is None else json.dumps(dict(rule), sort_keys=True)
+
+
 def of_dataset(folder: Path) -> str:
     """The digest of a prepared dataset: of the contents of its tables, by their names.
 
@@ -131,12 +138,12 @@ def of_file(file: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def changed(config: Any) -> str:
-    """The fields of a dataclass that differ from their defaults, as JSON; "" where none does.
+def changed(config: Any, *, without: Collection[str] = ()) -> str:
+    """The fields of a dataclass that differ from their defaults, but for some, as JSON; "" where none does.
 
     So a field that a later version adds doesn't make another thing of what was made before.
     """
-    values = _changed(config)
+    values = {name: value for name, value in _changed(config).items() if name not in without}
     return json.dumps(values, sort_keys=True, default=_changed) if values else ""
 
 

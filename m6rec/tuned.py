@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from m6rec import files
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError
-from m6rec.fingerprint import Fingerprint, changed
+from m6rec.fingerprint import Fingerprint, changed, rule_of
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Known, Model, Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
@@ -524,17 +524,18 @@ def fingerprint_of(
     config: Any, task: Task | TextTask, domain: Domain, foundation: Foundation, seed: int | None
 ) -> Fingerprint:
     """What a task is made from: its configuration, the words and features of this code, and the foundation."""
-    described = dict.fromkeys(("task", "domain", "foundation", "data", "split"), "")
+    parts = ("task", "domain", "foundation", "data", "split", "rule")
     initial = "" if seed is None else f" seed {seed}"
     return Fingerprint(
         data=config.data,
         split=config.split,
         domain=config.domain,
+        rule=rule_of(config.rule),
         task=config.task,
         wording=probe.wording(task, domain),
         features=probe.features() if isinstance(task, Task) and task.uses_signals else "",
         foundation=foundation.model.id,
-        tuning=changed(replace(config, **described)) + initial,
+        tuning=changed(config, without=parts) + initial,
     )
 
 

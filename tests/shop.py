@@ -13,11 +13,17 @@ from m6rec import cli
 from tests import running, tiny
 
 
+def log(noun: str = "Film") -> str:
+    """A CSV file: six users who like and dislike 20 of 40 items in turn, none of them twice."""
+    items = [(7 * n + 5 * (n // 6)) % 40 for n in range(120)]
+    rows = [f"u{n % 6},i{item},{n},{noun} {item},{n // 6 % 2}" for n, item in enumerate(items)]
+    return "\n".join(["user,item,time,title,value", *rows])
+
+
 def make(folder: Path) -> Path:
     """Fills the folder with the log and the runs; returns it."""
     tiny.hf_folder("llama", folder / "foundation")
-    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 2}" for n in range(120)]
-    (folder / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows]))
+    (folder / "log.csv").write_text(log())
     m6rec(folder, "prepare", "generic", folder / "log.csv", "--out", folder / "data")
     for task in ("click", "retrieve"):
         tune(folder, task)

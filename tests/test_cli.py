@@ -130,7 +130,7 @@ def test_create_prints_each_text_and_why_others_were_refused(monkeypatch):
 def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path, monkeypatch, capsys):
     tiny.hf_folder("llama", tmp_path / "foundation")
     header = "user,item,time,title,value,text"
-    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 3},Great story {n}." for n in range(120)]
+    rows = [f"{row},Great story {n}." for n, row in enumerate(shop.log().splitlines()[1:])]
     (tmp_path / "log.csv").write_text("\n".join([header, *rows]))
     m6rec(tmp_path, "prepare", "generic", tmp_path / "log.csv", "--out", tmp_path / "data")
     data = ("--data", tmp_path / "data")
@@ -163,8 +163,7 @@ def project(tmp_path):
     """(a project with two runs, the options of a tuning on its foundation)."""
     tiny.hf_folder("llama", tmp_path / "foundation")
     home = tmp_path / "shop"
-    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 2}" for n in range(120)]
-    (tmp_path / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows]))
+    (tmp_path / "log.csv").write_text(shop.log())
     m6rec(tmp_path, "prepare", "generic", tmp_path / "log.csv", "--out", home / "data")
     options = ("--project", home, "--foundation", tmp_path / "foundation", "--depth", "1", "--epochs", "1")
     for task in ("click", "retrieve"):

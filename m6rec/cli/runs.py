@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from m6rec import assets
-from m6rec.errors import ConfigError
+from m6rec.errors import ConfigError, StoreError
 from m6rec.fingerprint import Fingerprint
 from m6rec.project import Project, Run, require_readout, writers_in
 
@@ -71,7 +73,7 @@ class KeptStore:
 
 @contextmanager
 def store_of(chosen: Served) -> Iterator[KeptStore]:
-    """The project's store, which a service may be writing to meanwhile; empty where there is none.
+    """A copy of the project's store as it is now, which a service may be writing to; empty where there is none.
 
     Raises:
         ConfigError: The store is another dataset's.
@@ -86,11 +88,25 @@ def store_of(chosen: Served) -> Iterator[KeptStore]:
         yield KeptStore()
         return
     bound = binding.bind(chosen.store, prepared.fingerprint(chosen.data))
-    with (
-        closing(open_journal(chosen.store / "histories")) as journal,
-        closing(Catalogue(chosen.store / "catalogue")) as catalogue,
-    ):
-        yield KeptStore(journal=journal, catalogue=catalogue, former=bound.former)
+    with TemporaryDirectory(prefix="m6rec-") as copy:
+        journal, catalogue = (_copied(chosen.store / name, Path(copy, name)) for name in ("histories", "catalogue"))
+        with closing(open_journal(journal)) as events, closing(Catalogue(catalogue)) as items:
+            yield KeptStore(journal=events, catalogue=items, former=bound.former)
+
+
+def _copied(folder: Path, copy: Path) -> Path:
+    """A copy of a folder's databases, so that what a command takes in or brings up to date stays out of the store."""
+    copy.mkdir()
+    for file in folder.glob("*.sqlite"):
+        try:
+            with (
+                closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as source,
+                closing(sqlite3.connect(copy / file.name)) as target,
+            ):
+                source.backup(target)
+        except sqlite3.Error as error:
+            raise StoreError(f"the store at {file} can't be read ({error})") from error
+    return copy
 
 
 def data_of(project: Path | None, data: Path | None) -> Path:
@@ -134,7 +150,7 @@ def require_dataset(run: Path, dataset: Fingerprint, *, split: bool = False, for
     tuned.require(
         dataset,
         what=f"the run {run}",
-        parts=("domain", *measured, *(() if tuned.data in former and not split else ("data",))),
+        parts=("domain", "rule", *measured, *(() if tuned.data in former and not split else ("data",))),
         remedy="give --data what it was tuned on, or tune it again; where the same log was prepared anew, "
         "`m6rec serve --adopt` goes on with the old run",
     )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from m6rec.data import dataset
 from m6rec.data.log import Log
@@ -14,7 +15,7 @@ from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError
 from m6rec.files import write
-from m6rec.fingerprint import Fingerprint, of_dataset
+from m6rec.fingerprint import Fingerprint, of_dataset, rule_of
 
 SPLITS: Mapping[str, Callable[[Log], Split]] = {
     "time": split_by_time,
@@ -58,18 +59,19 @@ def load(folder: Path) -> Prepared:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """The parts data, split and domain of what ``prepare`` kept. Raises AssetError where it kept nothing."""
+    """The parts data, split, domain and rule of what ``prepare`` kept. Raises AssetError where it kept nothing."""
     card = _card(folder)
-    return Fingerprint(data=of_dataset(folder), split=card["split"], domain=card["domain"])
+    rule = rule_of(card.get("rule"))
+    return Fingerprint(data=of_dataset(folder), split=card["split"], domain=card["domain"], rule=rule)
 
 
-def _card(folder: Path) -> dict[str, str]:
+def _card(folder: Path) -> dict[str, Any]:
     try:
-        card = json.loads((folder / CARD).read_text())
-        if card["split"] not in SPLITS:
-            raise ValueError(f"its split {card['split']!r} is unknown")
-        return {"domain": str(card["domain"]), "split": str(card["split"])}
+        card: dict[str, Any] = json.loads((folder / CARD).read_text())
+        if card["split"] not in SPLITS or not isinstance(card["domain"], str):
+            raise ValueError(f"its split is {card['split']!r}, its domain {card['domain']!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AssetError(
             f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
         ) from error
+    return card

@@ -17,8 +17,9 @@ from m6rec.fingerprint import Fingerprint
 from m6rec.foundation.stores import connect, served
 
 FILE = "store.json"
-KEY = "m6rec-dataset"
+KEY = "m6rec:dataset"
 _TIMEOUT_S = 2.0
+_JOURNALS = "m6rec:journal", "m6rec-histories"  # keys of this version and of earlier ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ class _Folder:
 
     def used(self) -> bool:
         """Whether an earlier m6rec, which noted nothing, kept anything here."""
-        return any(self._folder.rglob("data.mdb"))
+        return any(file.name == "data.mdb" or file.suffix == ".sqlite" for file in self._folder.rglob("*"))
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -145,7 +146,7 @@ class _Server:
 
     def used(self) -> bool:
         with served():
-            return bool(self._client.exists("m6rec-histories"))
+            return bool(self._client.exists(*_JOURNALS))
 
 
 def _parse(name: str, text: str) -> Binding:

@@ -12,11 +12,10 @@ from typing import Any
 
 from m6rec.domains.domain import Domain
 from m6rec.fingerprint import digest
-from m6rec.tasks.task import Task
+from m6rec.tasks.task import Task, behaviour
 from m6rec.tasks.writing import TextTask
 from m6rec.text.past import STATISTICS, TRACES, Past
-from m6rec.text.verbalise import stars
-from m6rec.types import Event, Item, Situation, User, Value
+from m6rec.types import Event, Feedback, Item, Situation, User, Value
 
 _DETAILS: dict[str, Value] = {
     "year": 1995,
@@ -33,18 +32,19 @@ _ITEMS = (
 )
 _USERS = (User("u"), User("v", {"age": 31, "gender": "F", "occupation": "writer", "place": "Oslo"}), User("w"))
 _TEXT = "The story is great. I hated the ending."
-_KINDS = ("", "view", "click", "cart", "purchase", "rating", "skip", "search")
+_KINDS = ("", "view", "click", "cart", "purchase", "rating", "skip", "like")
 _EVENTS = tuple(
     Event(
         _USERS[n * 7 % 11 % 3].id,
         _ITEMS[(n * n + n // 3) % 7 % 4].id,
         86_400 * (11_000 + n // 2),
-        float(n * 5 % 13 % 6),
+        None if n % 7 == 3 else float(n * 5 % 13 % 6),
         _TEXT if n % 2 else "",
         _KINDS[n % len(_KINDS)],
     )
-    for n in range(24)
+    for n in range(28)
 )
+_SEARCH = Event("u", "", 86_400, text="boots", kind="search")
 _BY_ID = {item.id: item for item in _ITEMS}
 
 
@@ -56,7 +56,8 @@ def wording(task: Task | TextTask, domain: Domain) -> str:
         words += [_said(task.texts, event, _BY_ID[event.item], domain) for event in _EVENTS]
         words += [_said(task.lead, _EVENTS[:count], _BY_ID, domain) for count in (0, 9) if task.lead]
     else:
-        words += [task.readout, task.num_classes, task.options, task.grades, repr(task.negatives)]
+        words += [task.readout, task.num_classes, task.options, task.grades, task.negatives]
+        words += [_said(behaviour, task, domain, _SEARCH, _BY_ID)]
         words += [_said(task.candidate, item, domain) for item in _ITEMS]
         past = Past(_BY_ID, domain.feedback)
         words += [_said(task.cross, past, _USERS[0], item, Situation(86_400), domain) for item in _ITEMS if task.cross]
@@ -68,9 +69,14 @@ def wording(task: Task | TextTask, domain: Domain) -> str:
 @cache
 def features() -> str:
     """The digest of the features' names, and of their values, to four digits, for the made-up log."""
-    past = Past(_BY_ID, lambda event: stars(event.value or 0)).observe_all(_EVENTS)
+    past = Past(_BY_ID, _feedback).observe_all(_EVENTS)
     tables = [table for user in _USERS for table in (past.statistics(user.id, list(_BY_ID)), past.traces(user.id))]
     return digest([STATISTICS, TRACES, [f"{value:.4g}" for table in tables for value in table.ravel().tolist()]])
+
+
+def _feedback(event: Event) -> Feedback:
+    value = event.value
+    return Feedback(None, 0.5, "") if value is None else Feedback(value >= 3, value / 5, "")
 
 
 def _said(function: Callable[..., object] | None, *given: object) -> object:

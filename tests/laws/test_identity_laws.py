@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from m6rec.data.feedback import Rule
 from m6rec.errors import ConfigError
 from m6rec.fingerprint import FILE, Fingerprint
 from m6rec.foundation import checkpoint
@@ -69,6 +70,7 @@ def kept(folder):
 PERTURBED = {
     "task": {"config": replace(CONFIG, task="click")},
     "domain": {"config": replace(CONFIG, domain="books")},
+    "rule": {"config": replace(CONFIG, rule=Rule(test=">=", number=2.0, high=5.0).to_json())},
     "data": {"config": replace(CONFIG, data="d1")},
     "split": {"config": replace(CONFIG, split="item")},
     "foundation": {"model": 1},
@@ -103,7 +105,7 @@ def test_resume_refuses_what_differs(tmp_path, perturbed, finished):
 def test_every_field_of_a_configuration_is_in_the_fingerprint(tmp_path, what):
     """So that one which is added to it is, too."""
     whole = CONFIG if what == "tuning" else TRAINING
-    same = {"task", "domain", "foundation", "data", "split"}  # parts of their own
+    same = {"task", "domain", "rule", "foundation", "data", "split"}  # parts of their own
     values = {"bidirectional": True, "all_layers": True, "method": "head", "depth": 0}
     for name, value in vars(whole).items():
         if name in same:
@@ -207,7 +209,7 @@ def test_a_run_without_a_fingerprint_is_refused(tmp_path):
 
 def test_the_probe_reads_every_feature():
     """A feature that is the same for all of the made-up log could be redefined unseen."""
-    log = Past(probe._BY_ID, lambda event: event.value >= 4).observe_all(probe._EVENTS)
+    log = Past(probe._BY_ID, probe._feedback).observe_all(probe._EVENTS)
     table = np.concatenate([log.statistics(user.id, list(probe._BY_ID)) for user in probe._USERS])
     traces = np.concatenate([log.traces(user.id) for user in probe._USERS])
     assert (np.ptp(table, axis=0) > 0).all()

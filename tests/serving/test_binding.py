@@ -2,16 +2,21 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from m6rec.serving.histories import LmdbHistories
 
 from m6rec.errors import ConfigError, StoreError
 from m6rec.fingerprint import Fingerprint
 from m6rec.serving import binding
 from m6rec.serving.binding import Binding, bind
+from m6rec.serving.journal import FileJournal
 from tests.redis_server import Server
 
 SHOP = Fingerprint(data="d0", domain="generic", split="time")
 GROWN = Fingerprint(data="d1", domain="generic", split="time")
+
+
+def fill_as_before(folder):
+    folder.mkdir()
+    (folder / "data.mdb").write_bytes(b"")
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +76,9 @@ def test_another_domain_is_never_taken_over(store):
             bind(store, Fingerprint(data="d0", domain="books"), adopt=adopt)
 
 
-def test_a_store_of_an_earlier_version_is_taken_over_explicitly(tmp_path):
-    LmdbHistories(tmp_path / "histories").close()
+@pytest.mark.parametrize("fill", [lambda folder: FileJournal(folder).close(), fill_as_before])
+def test_a_store_of_an_earlier_version_is_taken_over_explicitly(tmp_path, fill):
+    fill(tmp_path / "histories")
     with pytest.raises(ConfigError, match="was filled by an earlier m6rec, which didn't note whose it is"):
         bind(tmp_path, SHOP)
     bind(tmp_path, SHOP, adopt=True)

@@ -97,11 +97,19 @@ def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):
     server.stop()
 
 
-def prepare(folder, title="Film"):
+def prepare(folder, noun="Film"):
     """A project's data of a little log."""
-    rows = [f"u{n % 6},i{7 * n % 12},{n},{title} {7 * n % 12},{n % 2}" for n in range(120)]
-    (folder / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows]))
+    (folder / "log.csv").write_text(shops.log(noun))
     m6rec(folder, "prepare", "generic", folder / "log.csv", "--out", folder / "project" / "data")
+
+
+def contents(store):
+    """What is kept, but for SQLite's own files of who reads."""
+    return {
+        file: file.read_bytes()
+        for file in store.rglob("*")
+        if file.is_file() and not file.suffix.startswith(".sqlite-")
+    }
 
 
 @contextmanager
@@ -125,13 +133,11 @@ def test_a_project_is_served_and_what_came_in_is_known_to_the_commands(tmp_path)
         assert len(told["history"]) == 2
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) == 0
-    kept = {file: file.read_bytes() for file in (tmp_path / "project" / "store").rglob("*") if file.is_file()}
+    kept = contents(tmp_path / "project" / "store")
     told = json.loads(m6rec(tmp_path, *asked))
     assert "Heat" in told["history"][0]
     assert "new" not in {item["id"] for item in told["items"]}  # met already
-    assert {
-        file: file.read_bytes() for file in (tmp_path / "project" / "store").rglob("*") if file.is_file()
-    } == kept  # asking writes nothing
+    assert contents(tmp_path / "project" / "store") == kept  # asking writes nothing
     # Prepared anew, it is another dataset, whose owner says that it may go on with what there is.
     prepare(tmp_path, "Movie")
     for verb in (("serve", "--project", "project"), ("serve", "--project", "project", "--store", "store2")):
