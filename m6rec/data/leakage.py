@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m6rec.data.split import TRAIN, Split
 from m6rec.errors import DataError
 from m6rec.types import Event
 
 REPEATED = "repeated events"
-"""Events with the user, item and time of an earlier one."""
+"""Events with the user, item, time and kind of an earlier one."""
 SHARED = "events in two parts"
 """… of an earlier one in another part of the split."""
 KNOWN = "targets in history"
@@ -45,10 +46,11 @@ class Leak:
 
 def find(split: Split) -> tuple[Leak, ...]:
     """Every leak that the split alone can show; those that don't occur are left out."""
-    found: dict[str, list[int]] = {}
-    for position, name in _findings(split):
-        found.setdefault(name, []).append(position)
-    return tuple(Leak(name, len(at), _words(split.log.events[at[0]], at[0])) for name, at in sorted(found.items()))
+    return tuple(
+        Leak(name, len(at), _words(split.log.events[int(at.min())], int(at.min())))
+        for name, at in sorted(_findings(split), key=lambda finding: finding[0])
+        if len(at)
+    )
 
 
 def check(split: Split, *, allowed: Collection[str] = ()) -> None:
@@ -101,32 +103,37 @@ def future(events: Sequence[Event], lay: Lay, moments: Sequence[int], *, seed: i
     return (Leak(FUTURE, len(changed), _words(events[min(changed)], min(changed))),)
 
 
-def _findings(split: Split) -> Iterator[tuple[int, str]]:
-    """(position of an event, what is wrong with it)."""
-    parts: dict[tuple[str, str, int], set[int]] = {}
-    met: set[tuple[str, str]] = set()
-    time_of_user: dict[str, int] = {}
-    part_of_user: dict[str, int] = {}
-    latest = TRAIN
-    for position, (event, part) in enumerate(zip(split.log.events, split.part.tolist(), strict=True)):
-        before = parts.setdefault((event.user, event.item, event.time), set())
-        if before:
-            yield position, REPEATED
-        if before - {part}:
-            yield position, SHARED
-        if part != TRAIN and (event.user, event.item) in met:
-            yield position, KNOWN
-        if part != TRAIN and event.time and time_of_user.get(event.user) == event.time:
-            yield position, SAME_TIME
-        if part < latest:
-            yield position, LATE
-        if part < part_of_user.get(event.user, TRAIN):
-            yield position, OWN_LATE
-        before.add(part)
-        met.add((event.user, event.item))
-        time_of_user[event.user] = event.time
-        latest = max(latest, part)
-        part_of_user[event.user] = max(part_of_user.get(event.user, TRAIN), part)
+def _findings(split: Split) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """(What is wrong, positions of the events), in whole columns."""
+    events, part = split.log.table, split.part.astype(np.int64)
+    users, items, times = events.codes("user"), events.codes("item"), events.column("time").to_numpy()
+    kinds = events.column("kind").rank("dense").to_numpy().astype(np.int64)
+    held_out = part != TRAIN
+    # Stably sorted, what one user did, and did with one item, lies side by side in the order of the log: of time.
+    by_user = np.argsort(users, kind="stable")
+    by_pair = np.argsort(users * (items.max(initial=0) + 1) + items, kind="stable")
+    at_once = _follows(by_pair, users, items, times)
+    repeats = by_pair[at_once | np.append(at_once[1:], False)]
+    repeats = repeats[np.lexsort((repeats, kinds[repeats], times[repeats], items[repeats], users[repeats]))]
+    repeated = _follows(repeats, users, items, times, kinds)
+    yield REPEATED, repeats[repeated]
+    # Within a run of repeats an event has one of another part before it where the part has changed since the first.
+    changes = np.cumsum(repeated & ~_follows(repeats, part))
+    runs = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(repeats))))
+    yield SHARED, repeats[repeated & (changes > changes[runs])]
+    yield KNOWN, by_pair[_follows(by_pair, users, items) & held_out[by_pair]]
+    yield SAME_TIME, by_user[_follows(by_user, users, times) & held_out[by_user] & (times[by_user] != 0)]
+    yield LATE, np.flatnonzero(part < np.maximum.accumulate(part))
+    # The highest part so far of each user: offset by their user, a running maximum starts anew.
+    ranks = users[by_user] * 3 + part[by_user]
+    yield OWN_LATE, by_user[ranks < np.maximum.accumulate(ranks)]
+
+
+def _follows(order: NDArray[np.int64], *columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the event before it, in an order, is alike in all columns."""
+    alike = np.zeros(len(order), np.bool_)
+    alike[1:] = np.logical_and.reduce([column[order[1:]] == column[order[:-1]] for column in columns])
+    return alike
 
 
 def _words(event: Event, position: int) -> str:

@@ -1,35 +1,37 @@
 """Any table → checked columns → a log.
 
-A log is read from one table of events and, where there are, tables of items and users. Every row is checked;
-what is wrong stops the reading with the row and column named, or is dropped and counted.
+A log is read from one table of events and, where there are, tables of items and users. Columns are recognised by their
+names, every row is checked; what is wrong stops the reading with the row and column named, or is dropped and counted.
 """
 
-import datetime
-import difflib
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Literal, Protocol
+from __future__ import annotations
 
+import time as clock
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
 import polars as pl
 
-from m6rec.data.log import Log
-from m6rec.data.schema import LONGEST_TEXT, LONGEST_TITLE, Columns
+from m6rec.data.log import CONTEXT, Events, Log, Reading, met_before
+from m6rec.data.rows import Rows, details_of, unknown
+from m6rec.data.schema import Columns, Limits, Roles, missing, recognise
+from m6rec.data.tables import Table, raw
 from m6rec.errors import ConfigError, DataError
-from m6rec.types import Event, Item, User, Value
+from m6rec.types import Item, User, Value
 
+_SAME = "events: an earlier one is the same in all"
+_REPEATED = "events: an earlier one has the same user, item and time"
+_SECOND, _DAY = 10**9, 86_400
+_EVENT = ("user", "item", "time", "value", "kind", "text", "query", "impression")
+_DETAIL = "item:detail:"
+_NO_DETAILS: Mapping[str, Value] = MappingProxyType({})
 _COLUMNS = Columns()
-_LATEST = 32_503_680_000  # the year 3000; milliseconds since 1970 land beyond it
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
-
-class ArrowTable(Protocol):
-    """Any table that speaks Arrow: pandas, pyarrow, a DuckDB relation."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
-
-
-Table = str | Path | pl.DataFrame | pl.LazyFrame | ArrowTable
-"""A file (.parquet, .csv, .tsv) or a table in memory (Polars, pandas, pyarrow, a DuckDB relation)."""
+Progress = Callable[[float, str], None]
+"""Told the share that is done, from 0 to 1, and what is being done."""
 
 
 def read(
@@ -39,315 +41,273 @@ def read(
     *,
     columns: Columns = _COLUMNS,
     on_error: Literal["raise", "drop"] = "raise",
-    require_sorted: bool = False,
+    time_format: str | None = None,
+    duplicates: Literal["drop", "keep"] = "drop",
+    now: float | None = None,
+    progress: Progress = lambda share, label: None,
 ) -> Log:
-    """Reads and validates a log.
+    """Reads and checks a log.
 
     Args:
         events: One row a behaviour.
         items: One row an item. Without it, the items are the distinct ones of the events, and the first event of
-            each gives title and category.
+            each that has a title, categories or a detail gives it.
         users: One row a user. Without it, the users are those of the events, with nothing known about them.
-        columns: The names of the columns.
+        columns: The names of the columns; those that aren't given are recognised (``data.schema``).
         on_error: Whether a bad row stops the reading or is dropped and counted in ``Log.dropped``. A missing
             column and a table that can't be read always stop it.
-        require_sorted: Whether an event before its predecessor is an error; by default events are sorted.
+        time_format: How times are written (``data.times``); inferred for the whole column by default.
+        duplicates: Whether rows that are the same in all, or in user, item, kind, impression and second, are dropped
+            and counted but for the first.
+        now: Seconds since 1970; times beyond the next day are counted as of the future. The clock's by default.
+        progress: Told how far the reading is.
 
     Returns:
-        The log. Ids are strings; whole numbers lose their decimals.
+        The log, sorted by the full precision of its times. Ids are strings without surrounding white space, in
+        Unicode's form NFC; whole numbers lose their decimals.
 
     Raises:
         DataError: A table can't be read, lacks a column, or has a bad row: an empty, duplicate or too long id or
             title, a time or value that is none, an event of an unknown item or user. Rows count from 1, the
             header apart.
-        ConfigError: ``on_error`` is something else.
+        ConfigError: An option is something else.
     """
-    if on_error not in ("raise", "drop"):
-        raise ConfigError(f"on_error is {on_error!r}; allowed are 'raise' and 'drop'.")
+    for option, given, allowed in (
+        ("on_error", on_error, ("raise", "drop")),
+        ("duplicates", duplicates, ("drop", "keep")),
+    ):
+        if given not in allowed:
+            raise ConfigError(f"{option} is {given!r}; allowed are {allowed[0]!r} and {allowed[1]!r}.")
     drop = on_error == "drop"
-    event_rows = _Rows("events", events, drop)
-    event_rows.id(columns.user, "user")
-    event_rows.id(columns.item if columns.item in event_rows or items is not None else columns.title, "item")
-    event_rows.time(columns.time, require_sorted)
-    event_rows.value(columns.value)
-    event_rows.text(columns.text)
-    if items is None:
-        event_rows.title(columns.title)
-        event_rows.categories(columns)
-        item_rows = event_rows.distinct("item", ["clean:title", "clean:categories"])
+    found = raw("events", events, drop=drop, progress=lambda share: progress(0.6 * share, "reading"))
+    rows = Rows(found, "events", drop=drop)
+    roles = _roles_of_events(found.frame.columns, columns, alone=items is None)
+    del found
+    progress(0.6, "checking")
+    frame = _event_columns(rows, roles, columns, time_format)
+    told = None if items is None else _Entities("items", items, columns, drop)
+    people = None if users is None else _Entities("users", users, columns, drop)
+    others = [other for other in (told, people) if other is not None]
+    for other in others:
+        rows.check(roles.of[other.role], unknown(frame[other.role], other.ids), f"is not in the table of {other.name}")
+    if not rows.alive.all():
+        frame = frame.filter(rows.alive)
+    if frame.is_empty():
+        raise DataError(f"events: no row is left; dropped were {rows.dropped}.")
+    if told is None:
+        catalogue, frame = _items_of_events(frame, rows, roles)
     else:
-        item_rows = _Rows("items", items, drop)
-        item_rows.id(columns.item, "item", unique=True)
-        item_rows.title(columns.title)
-        item_rows.categories(columns)
-        item_rows.details((columns.item, columns.title, columns.category))
-        event_rows.known(columns.item, "item", item_rows)
-    if users is None:
-        user_rows = event_rows.distinct("user", [])
-    else:
-        user_rows = _Rows("users", users, drop)
-        user_rows.id(columns.user, "user", unique=True)
-        user_rows.details((columns.user,))
-        event_rows.known(columns.user, "user", user_rows)
-    frame = event_rows.frame.sort("clean:time", maintain_order=True)
-    return Log(
-        events=tuple(
-            map(Event, *(frame[f"clean:{name}"].to_list() for name in ("user", "item", "time", "value", "text")))
+        catalogue = told.items()
+    user_ids = people.ids if people else frame["user"].unique(maintain_order=True).cast(pl.String)
+    progress(0.8, "sorting")
+    frame, repeated = _ordered(frame, duplicates == "drop")
+    item_ids = pl.Series([*catalogue, *([""] if _without_item(frame) else [])], dtype=pl.String)
+    frame = frame.with_columns(_recoded(frame["user"], user_ids), _recoded(frame["item"], item_ids))
+    ahead = int((frame["time"] > (clock.time() if now is None else now) + _DAY).sum()) if rows.timed else 0
+    made = Events(frame)
+    tables = [rows, *(other.rows for other in others)]
+    log = Log(
+        events=made,
+        items=catalogue,
+        users=people.users() if people else {key: User(key, _NO_DETAILS) for key in user_ids.to_list()},
+        dropped={key: count for one in tables for key, count in one.dropped.items()} | repeated,
+        reading=Reading(
+            columns={"events": roles.said()} | {other.name: other.roles.said() for other in others},
+            unused={"events": roles.unused} | {other.name: other.roles.unused for other in others},
+            time=rows.time_reason,
+            timed=rows.timed,
+            repeats=int(met_before(made).sum()),
+            future=ahead,
+            notes=[note for one in (roles, *(other.roles for other in others), *tables) for note in one.notes],
         ),
-        items={
-            key: Item(key, title, tuple(categories), details)
-            for key, title, categories, details in zip(
-                *(item_rows.frame[f"clean:{name}"].to_list() for name in ("item", "title", "categories")),
-                item_rows.extras(),
-                strict=True,
-            )
-        },
-        users={
-            key: User(key, details)
-            for key, details in zip(user_rows.frame["clean:user"].to_list(), user_rows.extras(), strict=True)
-        },
-        dropped=event_rows.dropped | item_rows.dropped | user_rows.dropped,
     )
+    progress(1.0, "read")
+    return log
 
 
-class _Rows:
-    """A table while it is checked: each method adds one clean column, ``clean:name``, or drops or raises."""
+def _roles_of_events(present: Sequence[str], columns: Columns, *, alone: bool) -> Roles:
+    roles = recognise("events", present, columns, (*_EVENT, "title", "category") if alone else _EVENT)
+    if "user" not in roles.of:
+        raise missing("events", "user", present)
+    if "item" in roles.of:
+        return roles
+    if not alone or "title" not in roles.of:
+        raise missing("events", "item", present)
+    return replace(roles, of={"item": roles.of["title"], **roles.of})  # a title names its item
 
-    def __init__(self, name: str, table: Table, drop: bool) -> None:
-        self.name = name
-        self.drop = drop
-        self.dropped: dict[str, int] = {}
-        self.detail_names: list[str] = []
-        self.from_text = isinstance(table, str | Path) and Path(table).suffix in _SEPARATORS
-        self.frame = _frame(name, table).with_row_index("clean:row", offset=1)
 
-    def __contains__(self, column: str) -> bool:
-        return column in self.frame.columns
+def _event_columns(rows: Rows, roles: Roles, columns: Columns, time_format: str | None) -> pl.DataFrame:
+    """The checked columns of events; ``ns`` is the time, and items' own columns begin with ``item:``."""
+    of = roles.of
+    made = {"user": rows.id(of["user"]), "item": rows.id(of["item"])}
+    rows.check(of["user"], made["user"].is_null(), "is empty")
+    kind = rows.kind(of.get("kind"), named=columns.kind is not None and columns.kind != "")
+    text = rows.words(of["text"], Limits.TEXT_CHARS) if "text" in of else None
+    if "query" in of:
+        query = rows.words(of["query"], Limits.TEXT_CHARS)
+        text = query if text is None else text.fill_null(query)
+        searched = made["item"].is_null() & query.is_not_null() & kind.is_null()
+        kind = kind.scatter(searched.arg_true(), "search") if searched.any() else kind
+    searches = made["item"].is_null() & (kind == "search").fill_null(False)
+    rows.check(of["item"], made["item"].is_null() & ~searches, "is empty")
+    if searches.any():
+        made["item"] = made["item"].cast(pl.String).set(searches, "")
+    made["ns"] = rows.time(of.get("time"), time_format)
+    value = rows.value(of.get("value"))
+    impression = rows.words(of["impression"], Limits.ID_CHARS) if "impression" in of else None
+    for name, column in (("value", value), ("kind", kind), ("text", text), ("impression", impression)):
+        if column is not None and column.null_count() < len(column):
+            made[name] = column if name == "value" else column.fill_null("")
+    for name in roles.context:
+        made[CONTEXT + name] = rows.detail(name)
+    if "title" in of and of["title"] != of["item"]:
+        made["item:title"] = rows.words(of["title"], Limits.TITLE_CHARS)
+    if "category" in of:
+        made["item:categories"] = rows.categories(of["category"], columns)
+    for name in roles.details:
+        made[_DETAIL + name] = rows.detail(name)
+    return pl.DataFrame([column.alias(name) for name, column in made.items()])
 
-    def id(self, column: str, name: str, *, unique: bool = False) -> None:
-        """Adds an id as a string."""
-        self._need(column)
-        dtype = self.frame.schema[column]
-        values = pl.col(column)
-        if dtype.is_float():
-            self._check(
-                column, values.is_finite() & (values != values.floor()), "is not an id (a text or whole number)"
-            )
-            values = values.cast(pl.Int64, strict=False)
-        elif not (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum)):
-            raise DataError(f"{self.name}: column {column!r} is of type {dtype}; an id is a text or whole number.")
-        self._words(column, values.cast(pl.String), name, LONGEST_TITLE)
-        if unique:
-            self._check(column, ~pl.col(f"clean:{name}").is_first_distinct(), "is a duplicate id; keep one row an id")
 
-    def title(self, column: str) -> None:
-        """Adds the title."""
-        self._need(column)
-        self._wanted(column, pl.String, pl.Categorical, pl.Enum, what="text")
-        self._words(column, pl.col(column).cast(pl.String), "title", LONGEST_TITLE)
+class _Entities:
+    """A table of items or users."""
 
-    def text(self, column: str) -> None:
-        """Adds what the user wrote, "" where there is none."""
-        if not self._has(column, Columns.text):
-            self.frame = self.frame.with_columns(pl.lit("").alias("clean:text"))
-            return
-        self._wanted(column, pl.String, what="text")
-        values = pl.col(column).cast(pl.String).fill_null("")
-        self._too_long(column, values, LONGEST_TEXT)
-        self.frame = self.frame.with_columns(values.alias("clean:text"))
-
-    def categories(self, columns: Columns) -> None:
-        """Adds the categories as a list of strings without empty ones."""
-        column = columns.category
-        if not self._has(column, Columns.category):
-            self.frame = self.frame.with_columns(pl.lit([], dtype=pl.List(pl.String)).alias("clean:categories"))
-            return
-        values = pl.col(column)
-        if not isinstance(self.frame.schema[column], pl.List):
-            values = values.cast(pl.String).str.split(columns.category_separator)
-        words = values.cast(pl.List(pl.String)).list.eval(
-            pl.element().str.strip_chars().filter(pl.element().str.strip_chars() != "")
-        )
-        self._too_long(column, words.list.join(""), LONGEST_TITLE)
-        self.frame = self.frame.with_columns(
-            words.fill_null(pl.lit([], dtype=pl.List(pl.String))).alias("clean:categories")
-        )
-
-    def value(self, column: str) -> None:
-        """Adds the strength as a float, 1.0 where there is no such column."""
-        if not self._has(column, Columns.value):
-            self.frame = self.frame.with_columns(pl.lit(1.0).alias("clean:value"))
-            return
-        self._wanted(column, pl.String, pl.Boolean, what="a number")
-        values = pl.col(column).cast(pl.Float64, strict=False)
-        self._check(column, ~values.is_finite().fill_null(False), "is not a number")
-        self.frame = self.frame.with_columns(values.alias("clean:value"))
-
-    def time(self, column: str | None, require_sorted: bool) -> None:
-        """Adds the time in seconds since 1970, 0 in a log without time."""
-        if column is None:
-            self.frame = self.frame.with_columns(pl.lit(0, dtype=pl.Int64).alias("clean:time"))
-            return
-        self._need(column)
-        self._wanted(column, pl.String, pl.Datetime, pl.Date, what="seconds since 1970, or a date and time")
-        dtype = self.frame.schema[column]
-        if dtype in (pl.Datetime, pl.Date):
-            seconds = pl.col(column).dt.epoch("s")
-        elif dtype == pl.String:
-            parsed = [_seconds(value) for value in self.frame[column]]
-            self.frame = self.frame.with_columns(pl.Series("clean:time", parsed, dtype=pl.Float64))
-            seconds = pl.col("clean:time")
-        else:
-            seconds = pl.col(column).cast(pl.Float64)
-        self._check(
-            column, ~seconds.is_finite().fill_null(False), "is not a time (seconds since 1970, or a date and time)"
-        )
-        self._check(column, seconds < 0, "is before 1970; times are seconds since 1970")
-        self._check(column, seconds > _LATEST, "is after the year 3000; give seconds, not milliseconds")
-        self.frame = self.frame.with_columns(seconds.floor().cast(pl.Int64).alias("clean:time"))
-        if require_sorted:
-            self._check(
-                column,
-                pl.col("clean:time") < pl.col("clean:time").cum_max(),
-                "is out of order: earlier than a row above",
-            )
-
-    def known(self, column: str, name: str, others: "_Rows") -> None:
-        """Checks that each id has its row in another table."""
-        ids = others.frame[f"clean:{name}"]
-        self._check(column, ~pl.col(f"clean:{name}").is_in(ids.implode()), f"is not in the table of {others.name}")
-
-    def details(self, taken: Iterable[str]) -> None:
-        """Keeps the other columns as details: numbers and texts; dates and lists become texts."""
-        for column in [name for name in self.frame.columns if name not in taken and not name.startswith("clean:")]:
-            dtype = self.frame.schema[column]
-            values = pl.col(column)
-            if dtype == pl.Boolean:
-                values = values.cast(pl.Int64)
-            elif dtype.is_decimal():
-                values = values.cast(pl.Float64)
-            elif isinstance(dtype, pl.List) and not dtype.inner.is_nested():
-                values = values.cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
-            elif dtype.is_nested() or dtype in (pl.Binary, pl.Object):
-                raise DataError(
-                    f"{self.name}: column {column!r} is of type {dtype}; drop it or make it text or numbers."
-                )
-            elif not dtype.is_numeric():
-                values = values.cast(pl.String)
-            self.frame = self.frame.with_columns(values.alias(column))
-            if self.from_text:
-                self.frame = self.frame.with_columns(_numbers(self.frame[column]))
-            self.detail_names.append(column)
-
-    def extras(self) -> list[dict[str, Value]]:
-        """The details of each row; empty cells are left out."""
-        rows: list[dict[str, Value]] = [{} for _ in range(self.frame.height)]
-        for name in self.detail_names:
-            for row, value in zip(rows, self.frame[name].to_list(), strict=True):
-                if value is not None and value == value and value != "":  # NaN differs from itself
-                    row[name] = value
-        return rows
-
-    def distinct(self, name: str, others: list[str]) -> "_Rows":
-        """The rows of the first appearance of each id."""
-        first = self.frame.unique(f"clean:{name}", keep="first", maintain_order=True)
-        return _Rows(f"{name}s", first.select(f"clean:{name}", *others), self.drop)
-
-    def _need(self, column: str) -> None:
-        if column in self:
-            return
-        present = [name for name in self.frame.columns if not name.startswith("clean:")]
-        close = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise DataError(
-            f"{self.name}: column {column!r} is missing.{hint} Present are: {', '.join(present)}. "
-            f"Rename the column, or name yours in Columns."
-        )
-
-    def _has(self, column: str, default: str) -> bool:
-        """Whether an optional column is there; one that was named on purpose has to be."""
-        if column != default:
-            self._need(column)
-        return column in self
-
-    def _wanted(self, column: str, *types: type[pl.DataType], what: str) -> None:
-        """Refuses a column that is neither numeric nor of one of the types (nor all empty)."""
-        dtype = self.frame.schema[column]
-        if not dtype.is_numeric() and dtype not in (*types, pl.Null):
-            raise DataError(f"{self.name}: column {column!r} is of type {dtype}; it has to be {what}.")
-
-    def _words(self, column: str, values: pl.Expr, name: str, longest: int) -> None:
-        self._check(column, values.is_null() | (values.str.strip_chars() == ""), "is empty")
-        self._too_long(column, values, longest)
-        self.frame = self.frame.with_columns(values.alias(f"clean:{name}"))
-
-    def _too_long(self, column: str, values: pl.Expr, longest: int) -> None:
-        self._check(column, values.str.len_chars() > longest, f"is longer than {longest} characters")
-
-    def _check(self, column: str, bad: pl.Expr, reason: str) -> None:
-        """Raises for, or drops and counts, the rows where ``bad`` holds."""
-        bad = bad.fill_null(False)
-        found = self.frame.filter(bad)
-        if found.is_empty():
-            return
-        if not self.drop:
-            row, value = found.row(0, named=True)["clean:row"], found[column][0]
-            shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "…"
-            more = f" ({found.height} such rows)" if found.height > 1 else ""
+    def __init__(self, name: Literal["items", "users"], table: Table, columns: Columns, drop: bool) -> None:
+        self.name, self.role = name, name[:-1]
+        found = raw(name, table, drop=drop)
+        wanted = ("item", "title", "category") if name == "items" else ("user",)
+        self.rows, self.roles = Rows(found, name, drop=drop), recognise(name, found.frame.columns, columns, wanted)
+        if self.role not in self.roles.of:
+            raise missing(name, self.role, found.frame.columns)
+        if name == "items" and "time" in recognise("events", found.frame.columns, columns, ("user", "time")).of:
             raise DataError(
-                f"{self.name}: row {row}, column {column!r}: {shown} {reason}{more}. "
-                "Correct the table, or drop such rows with on_error='drop'."
+                f"items: the table has columns of a user's behaviours ({', '.join(found.frame.columns)}); give several "
+                "files of events as one pattern in quotes ('events-*.csv') or as a folder."
             )
-        key = f"{self.name}: {column} {reason.split(';')[0]}"
-        self.dropped[key] = self.dropped.get(key, 0) + found.height
-        self.frame = self.frame.filter(~bad)
+        column = self.roles.of[self.role]
+        ids = self.rows.id(column)
+        self.rows.check(column, ids.is_null(), "is empty")
+        self.rows.check(column, ids.is_not_null() & ~ids.is_first_distinct(), "is a duplicate id; keep one row an id")
+        made = {"id": ids.cast(pl.String)}
+        if name == "items":
+            title = self.roles.of.get("title")
+            if title is None:
+                if columns.title:
+                    raise missing(name, columns.title, found.frame.columns)
+                self.rows.notes.append("items: there is no column of titles, so the id stands for the title")
+                made["title"] = made["id"]
+            else:
+                made["title"] = self.rows.words(title, Limits.TITLE_CHARS)
+                self.rows.check(title, made["title"].is_null(), "is empty")
+            made["categories"] = self.rows.categories(self.roles.of.get("category"), columns)
+        if len(self.roles.details) > Limits.NUM_DETAILS:
+            raise DataError(
+                f"{name}: {len(self.roles.details)} columns of details; at most {Limits.NUM_DETAILS} are read. Name "
+                "those to keep: --columns details=…+…"
+            )
+        made |= {_DETAIL + column: self.rows.detail(column) for column in self.roles.details}
+        self.frame = pl.DataFrame([column.alias(key) for key, column in made.items()]).filter(self.rows.alive)
+        self.ids = self.frame["id"]
+
+    def items(self) -> dict[str, Item]:
+        """By id, in the order of the table."""
+        return _catalogue(self.frame)
+
+    def users(self) -> dict[str, User]:
+        """By id, in the order of the table."""
+        return {key: User(key, details) for key, details in zip(self.ids.to_list(), _details(self.frame), strict=True)}
 
 
-def _frame(name: str, table: Table) -> pl.DataFrame:
-    if isinstance(table, pl.LazyFrame):
-        table = table.collect()
-    if isinstance(table, pl.DataFrame):
-        return table
-    if isinstance(table, str | Path):
-        return _read_file(name, Path(table))
-    if hasattr(table, "__arrow_c_stream__"):
-        frame = pl.DataFrame(table)
-        return frame.select(column for column in frame.columns if not column.startswith("__index_level_"))  # pandas
-    raise DataError(
-        f"{name}: a {type(table).__name__} is not a table; give a path (.parquet, .csv, .tsv), "
-        "a Polars or pandas frame or a DuckDB relation."
-    )
+def _items_of_events(frame: pl.DataFrame, rows: Rows, roles: Roles) -> tuple[dict[str, Item], pl.DataFrame]:
+    """The items as the events tell of them, and the events without the columns that do."""
+    ids = frame["item"].unique(maintain_order=True).cast(pl.String)
+    told = pl.DataFrame({"id": ids.filter(ids != "")})
+    for column in [name for name in frame.columns if name.startswith("item:")]:
+        said = frame.lazy().select(id=pl.col("item").cast(pl.String), said=column).filter(pl.col("said").is_not_null())
+        first = said.unique("id", keep="first", maintain_order=True).collect().rename({"said": column})
+        told = told.join(first, on="id", how="left", maintain_order="left")
+    if "item:title" in told.columns:
+        nameless = told.filter(pl.col("item:title").is_null())["id"]
+        lost = unknown(frame["item"], told.filter(pl.col("item:title").is_not_null())["id"]) & (frame["item"] != "")
+        if len(nameless) and not rows.drop:
+            raise DataError(
+                f"events: column {roles.of['title']!r} is empty in every row of item {nameless[0]!r} ({len(nameless)} "
+                "such items). Correct the table, or drop such rows with --on-error drop (on_error='drop')."
+            )
+        if len(nameless):
+            rows.dropped[f"events: {roles.of['title']} is empty"] = int(lost.sum())
+            frame, told = frame.filter(~lost), told.filter(pl.col("item:title").is_not_null())
+    elif roles.of.get("title") != roles.of["item"]:
+        rows.notes.append("events: there is no column of titles, so the id stands for the title")
+    told = told.rename({name: name.removeprefix("item:") for name in told.columns})
+    if "title" not in told.columns:
+        told = told.with_columns(title="id")
+    if "categories" not in told.columns:
+        told = told.with_columns(categories=pl.lit(None, pl.List(pl.String)))
+    return _catalogue(told), frame.select(name for name in frame.columns if not name.startswith("item:"))
 
 
-def _read_file(name: str, path: Path) -> pl.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        if path.suffix in _SEPARATORS:
-            # As text: ids and codes keep their leading zeros, and a bad cell can be named.
-            return pl.read_csv(path, separator=_SEPARATORS[path.suffix], infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{name}: {path} can't be read: {str(error).splitlines()[0]}") from error
-    raise DataError(f"{name}: {path} is of a kind that can't be read; allowed are .parquet, .csv and .tsv.")
+def _catalogue(frame: pl.DataFrame) -> dict[str, Item]:
+    columns = (frame[name].to_list() for name in ("id", "title", "categories"))
+    return {
+        key: Item(key, title, tuple(categories or ()), details)
+        for key, title, categories, details in zip(*columns, _details(frame), strict=True)
+    }
 
 
-def _numbers(column: pl.Series) -> pl.Series:
-    """A column of a text file as integers or floats, if all its cells are such and lose nothing by it."""
-    if (integers := column.cast(pl.Int64, strict=False)).cast(pl.String).eq_missing(column).all():
-        return integers
-    floats = column.cast(pl.Float64, strict=False)
-    is_number = floats.is_finite() & ~column.str.contains(r"^-?0\d")
-    return floats if column.is_null().all() or is_number.fill_null(column.is_null()).all() else column
+def _details(frame: pl.DataFrame) -> Iterable[Mapping[str, Value]]:
+    own = [frame[name].alias(name.rpartition("detail:")[2]) for name in frame.columns if "detail:" in name]
+    return details_of(own, frame.height) if own else [_NO_DETAILS] * frame.height
 
 
-def _seconds(text: str | None) -> float | None:
-    """Seconds since 1970 from digits or an ISO date and time; None if it is neither."""
-    try:
-        return float(text or "")
-    except ValueError:
-        pass
-    try:
-        moment = datetime.datetime.fromisoformat((text or "").strip())
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+def _ordered(frame: pl.DataFrame, once: bool) -> tuple[pl.DataFrame, dict[str, int]]:
+    """By time, rows of one time in the order of the file, without repeated rows."""
+    stamps = frame["ns"].to_numpy()
+    if np.any(stamps[1:] < stamps[:-1]):
+        frame = frame[np.argsort(stamps, kind="stable")]
+    frame = frame.with_columns((pl.col("ns") // _SECOND).alias("time"))
+    dropped: dict[str, int] = {}
+    if once:
+        same = _repeats(frame, [name for name in frame.columns if name != "time"])
+        if same.any():
+            dropped[_SAME] = int(same.sum())
+            frame = frame.filter(~same)
+        if frame["ns"].any():  # in a log without time, what differs in any column may be another event
+            named = [name for name in ("user", "item", "time", "kind", "impression") if name in frame.columns]
+            asked = [pl.when(pl.col("item") == "").then("text").alias("asked")] if "text" in frame.columns else []
+            again = _repeats(frame.select(*named, *asked), [*named, *(["asked"] if asked else [])])
+            if again.any():
+                dropped[_REPEATED] = int(again.sum())
+                frame = frame.filter(~again)
+    order = [name for name in ("user", "item", "time") if name in frame.columns]
+    return frame.select(*order, *(name for name in frame.columns if name not in (*order, "ns"))), dropped
+
+
+def _repeats(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    """Rows that have one before them that is alike in the columns; only rows of one second need be compared."""
+    seconds = frame["time"]
+    beside = seconds == seconds.shift(1)
+    near = (beside | beside.shift(-1)).fill_null(False)
+    places = near.arg_true()
+    again = frame.select(columns)[places].with_columns(place=places)
+    first = again.unique(list(columns), keep="first", maintain_order=True)["place"]
+    repeated = np.zeros(frame.height, np.bool_)
+    repeated[places.to_numpy()] = True
+    repeated[first.to_numpy()] = False
+    return pl.Series(repeated)
+
+
+def _without_item(frame: pl.DataFrame) -> bool:
+    return bool((frame["item"] == "").any())
+
+
+def _recoded(column: pl.Series, ids: pl.Series) -> pl.Series:
+    """A column of ids whose codes number these ids."""
+    dtype = pl.Enum(ids)
+    if not isinstance(column.dtype, pl.Enum):
+        return column.cast(dtype)
+    used = column.unique().cast(pl.String)
+    codes = column.to_physical().cast(pl.UInt32)
+    places = column.dtype.categories
+    moved = pl.Series(places.set(~places.is_in(used.implode()), None)).cast(dtype)
+    return moved.gather(codes).alias(column.name)

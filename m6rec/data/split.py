@@ -38,7 +38,9 @@ def split_by_time(log: Log, *, valid: float = 0.1, test: float = 0.1) -> Split:
     """
     train_size, test_start = _cuts(len(log.events), valid, test)
     if log.events and not log.events[-1].time:
-        raise ConfigError("The log has no time to split by; use split_by_item or leave_one_out.")
+        raise ConfigError(
+            "The log has no time to split by; split by item or leave one out (--split item, --split leave-one-out)."
+        )
     part = np.full(len(log.events), TRAIN, np.uint8)
     part[train_size:] = VALID
     part[test_start:] = TEST
@@ -59,22 +61,22 @@ def split_by_item(log: Log, *, valid: float = 0.1, test: float = 0.1, seed: int 
     """
     train_size, test_start = _cuts(len(log.items), valid, test)
     shuffled = np.random.default_rng(seed).permutation(len(log.items))
-    part_of_item = np.full(len(log.items), TRAIN, np.uint8)
+    part_of_item = np.full(len(log.items) + 1, TRAIN, np.uint8)  # the last is of events without item: searches
     part_of_item[shuffled[train_size:]] = VALID
     part_of_item[shuffled[test_start:]] = TEST
-    part = dict(zip(log.items, part_of_item.tolist(), strict=True))
-    return Split(log, np.array([part[event.item] for event in log.events], np.uint8))
+    return Split(log, part_of_item[log.table.codes("item", log.items)])
 
 
 def leave_one_out(log: Log) -> Split:
     """Each user's last event is for the test, the last but one for validation; users of one or two only train."""
-    positions: dict[str, list[int]] = {}
-    for position, event in enumerate(log.events):
-        positions.setdefault(event.user, []).append(position)
-    part = np.full(len(log.events), TRAIN, np.uint8)
-    for own in positions.values():
-        if len(own) >= 3:
-            part[own[-2]], part[own[-1]] = VALID, TEST
+    users = log.table.codes("user")
+    order = np.argsort(users, kind="stable")
+    part = np.full(len(users), TRAIN, np.uint8)
+    if len(users):
+        ends = np.flatnonzero(np.diff(users[order], append=-1))
+        enough = np.diff(ends, prepend=-1) >= 3
+        part[order[ends[enough]]] = TEST
+        part[order[ends[enough] - 1]] = VALID
     return Split(log, part)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from m6rec.data.lines import table
-from m6rec.data.log import Log, without_repeats
+from m6rec.data.log import Log
 from m6rec.data.read import read
 from m6rec.domains.domain import Domain
 from m6rec.text.verbalise import choice, quote
@@ -34,7 +34,7 @@ def _load(*folders: Path) -> Log:
     before = before.explode("item").filter(pl.col("item") != "")
     shown = pl.concat(behaviours).select("user", "time", pl.col("shown").str.split(" ")).explode("shown")
     shown = shown.select("user", "time", item=pl.col("shown").str.head(-2), value=pl.col("shown").str.tail(1))
-    return without_repeats(read(pl.concat([before, shown]), news))
+    return read(pl.concat([before, shown]), news)
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from m6rec.data.lines import Schema, table
-from m6rec.data.log import Log, without_repeats
+from m6rec.data.log import Log
 from m6rec.data.read import read
 from m6rec.data.schema import LONGEST_TEXT, LONGEST_TITLE
 
@@ -58,4 +58,4 @@ def read_reviews(
     items = known.join(items.unique("item", keep="first"), on="item", how="left", maintain_order="left")
     title = pl.col("title").map_elements(unescape, return_dtype=pl.String).str.strip_chars()
     title = pl.when(title != "").then(title.str.slice(0, LONGEST_TITLE)).otherwise("item")
-    return without_repeats(read(events, items.with_columns(title.alias("title"))))
+    return read(events, items.with_columns(title.alias("title")))
