@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from m6rec import assets
-from m6rec.cli.app import Json, app, assets_app, say
+from m6rec.cli.app import Json, app, assets_app, bar, say
+from m6rec.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from m6rec.domains.prepared import Prepared
+
+_SAMPLE = 2_000  # events at the beginning of a log that prompts are shown of
 
 
 @assets_app.command("list")
@@ -36,28 +43,96 @@ def assets_get(
 
 @app.command()
 def prepare(
-    domain: Annotated[str, typer.Argument(help="movielens, amazon, mind, generic, … or package.module:NAME")],
-    files: Annotated[list[Path] | None, typer.Argument(help="Your own files, where the domain has no data.")] = None,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DOMAIN|EVENTS",
+            help="movielens, amazon, mind, … or package.module:NAME; or your own table of events: a file, a folder, a "
+            "pattern in quotes, or the URL of a database.",
+        ),
+    ],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="After a domain its files; after a table of events those of items and of users."),
+    ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the checked and split log.")],
-    split: Annotated[str, typer.Option(help="time, leave-one-out or item.")] = "time",
+    out: Annotated[Path, typer.Option(help="Folder for the checked and split log.")] = Path("data"),
+    split: Annotated[
+        str | None, typer.Option(help="time, leave-one-out or item; by time where the log has some.")
+    ] = None,
+    columns: Annotated[str, typer.Option(help="Which column is what: user=buyer,item=sku,time=when.")] = "",
+    positive: Annotated[
+        str | None, typer.Option(help="What counts as positive: 'rating>=4', 'event=purchase'.")
+    ] = None,
+    implicit: Annotated[bool, typer.Option("--implicit", help="Every event is positive.")] = False,
+    repeats: Annotated[
+        str, typer.Option(help="keep or drop events whose user had done the same with the item before.")
+    ] = "keep",
+    on_error: Annotated[
+        str | None, typer.Option(help="raise stops at a bad row; drop leaves it out and counts.")
+    ] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="How times are written: '%d/%m/%Y %H:%M', s, ms, us, ns or position.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Reads, checks and splits a log."""
-    from m6rec.data import leakage
-    from m6rec.data.split import TEST, TRAIN, VALID
+    """Reads, checks and splits a log, and says what can be learned from it."""
+    from m6rec.data import card
+    from m6rec.data.schema import Columns
     from m6rec.domains import prepared
+    from m6rec.types import Event
 
-    made = prepared.prepare(domain, split, out, *(files or []))
-    log = made.split.log
-    facts = {
-        "events": len(log.events),
-        "items": len(log.items),
-        "users": len(log.users),
-        "training": len(made.split.indices(TRAIN)),
-        "validation": len(made.split.indices(VALID)),
-        "test": len(made.split.indices(TEST)),
-        "dropped": dict(log.dropped),
-        "leaks": {leak.name: leak.count for leak in leakage.find(made.split)},
+    name, tables = (source, files or []) if _is_domain(source) else ("generic", [source, *(files or [])])
+    if positive is not None and implicit:
+        raise ConfigError("--positive and --implicit exclude each other; --implicit says that every event is positive.")
+    options: dict[str, Any] = {
+        "columns": Columns.parse(columns) if columns else None,
+        "on_error": on_error,
+        "time_format": time_format,
     }
-    say(facts, as_json, "\n".join(f"{name:10} {value}" for name, value in facts.items()))
+    with bar("preparing") as update:
+        made = prepared.make(
+            name,
+            split,
+            *tables,
+            positive=prepared.IMPLICIT if implicit else positive,
+            repeats=repeats,  # type: ignore[arg-type]
+            progress=lambda share, label: update(round(80 * share), 100, label=label),
+            **{option: value for option, value in options.items() if value is not None},
+        )
+        update(80, 100, label="looking for leaks")
+
+        def positive_of(kind: str, value: float | None) -> bool | None:
+            return made.domain.feedback(Event("", "", 0, value, kind=kind)).positive
+
+        facts = {"folder": str(out), "domain": name, "split": made.protocol, "feedback": made.why}
+        facts |= card.card(made.split, positive_of)
+        if why := card.impossible(facts):
+            raise DataError(f"nothing can be tuned or measured on this log, so nothing is kept. {why}")
+        facts["prompts"] = _prompts(made)
+        update(90, 100, label="writing")
+        prepared.save(made, out)
+        update(100, 100, label="prepared")
+    say(facts, as_json, card.words(facts))
+
+
+def _is_domain(source: str) -> bool:
+    """Whether a word names a domain rather than a table."""
+    from m6rec.data.tables import is_table
+    from m6rec.domains import domain as domains
+
+    return source in domains.names() or not is_table(source)
+
+
+def _prompts(made: Prepared) -> list[str]:
+    """The first three prompts of ranking that tell of a behaviour, or the first ones; as the model reads them."""
+    from m6rec.tasks.task import lay_out, named
+
+    events = made.split.log.events[:_SAMPLE]
+    log = made.split.log
+    wanted = np.ones(len(events), np.bool_)
+    rows, _ = lay_out(named("click"), events, log.users, log.items, made.domain, wanted)
+    asked = sorted((int(row.events[n]), row.question(n)) for row in rows for n in range(len(row.events)))
+    told = [question for _, question in asked if any(segment.slot == "history" for segment in question.context)]
+    first = (told or [question for _, question in asked])[:3]
+    return ["".join(segment.text for segment in (*one.context, *one.candidate)) for one in first]

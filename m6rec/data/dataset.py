@@ -1,80 +1,205 @@
-"""A log on disk: Parquet files and a card."""
+"""A prepared data set on disk: Parquet files and a manifest that names them.
+
+The manifest is replaced in one step after the files that it names are there, and files that no manifest names are
+removed afterwards. So a folder holds the former data set, or the new one, at every moment.
+"""
+
+from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
+from filelock import FileLock
 
-from m6rec.data.log import Log
-from m6rec.errors import DataError
-from m6rec.types import Event, Item, User
+from m6rec.data.feedback import Rule
+from m6rec.data.log import Events, Log, Reading
+from m6rec.data.split import Split
+from m6rec.errors import AssetError, DataError
+from m6rec.types import Item, User
 
-_CARD = "log.json"
-_Schema = dict[str, pl.DataType | type[pl.DataType]]
-_EVENT: _Schema = {"user": pl.String, "item": pl.String, "time": pl.Int64, "value": pl.Float64, "text": pl.String}
-_ITEM: _Schema = {"id": pl.String, "title": pl.String, "categories": pl.List(pl.String), "details": pl.String}
-_USER: _Schema = {"id": pl.String, "details": pl.String}
+MANIFEST = "manifest.json"
+_VERSION = 1
+_FILES, _LOCK, _PART = "data-", ".lock", "part"
+_TABLES = ("events", "items", "users")
 
 
-def save(log: Log, folder: str | Path) -> None:
-    """Writes a log to a folder of Parquet files that ``load`` reads back exactly.
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A split log, and how it came about.
 
-    The folder appears, or replaces the log that was there, only when it is complete.
+    Attributes:
+        split: The log in its parts.
+        domain: Name or path of the domain.
+        protocol: How it was split: time, leave-one-out, item.
+        rule: What is positive; None for what the domain says.
+        why: Why that is, in words.
+    """
+
+    split: Split
+    domain: str
+    protocol: str
+    rule: Rule | None = None
+    why: str = ""
+
+
+def save(made: Dataset, folder: str | Path) -> None:
+    """Writes a data set to a folder that ``load`` reads back exactly, in place of the one that was there.
 
     Raises:
-        DataError: The folder holds something that isn't a log.
+        DataError: The folder holds something that isn't a data set.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} holds something else than a log; give a new folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    fresh.mkdir()
-    try:
-        for name, rows, schema in (
-            ("events", log.events, _EVENT),
-            ("items", log.items.values(), _ITEM),
-            ("users", log.users.values(), _USER),
-        ):
-            columns = {column: [getattr(row, column) for row in rows] for column in schema}
-            if "details" in columns:  # a mapping of its own for each row: JSON keeps its types and order
-                columns["details"] = [json.dumps(dict(details), ensure_ascii=False) for details in columns["details"]]
-            pl.DataFrame(columns, schema=schema).write_parquet(fresh / f"{name}.parquet")
-        (fresh / _CARD).write_text(json.dumps({"dropped": dict(log.dropped)}, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            old = fresh.with_name(fresh.name + ".old")
-            folder.replace(old)
-            fresh.replace(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.replace(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    if folder.exists() and not (folder / MANIFEST).is_file() and not _is_ours(folder):
+        raise DataError(f"{folder} holds something else than a prepared log; give a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / _LOCK):
+        fresh = folder / f"{_FILES}{uuid.uuid4().hex[:12]}"
+        manifest = folder / f"{fresh.name}.json"
+        try:
+            fresh.mkdir()
+            for name, frame in zip(_TABLES, _frames(made.split), strict=True):
+                frame.write_parquet(fresh / f"{name}.parquet")
+                _sync(fresh / f"{name}.parquet")
+            manifest.write_text(json.dumps(_manifest(made, fresh.name), indent=1, ensure_ascii=False) + "\n", "utf-8")
+            _sync(manifest)
+            manifest.replace(folder / MANIFEST)
+        finally:
+            current = _named_by(folder)
+            for old in folder.glob(f"{_FILES}*"):
+                if old.name != current:
+                    shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
 
 
-def load(folder: str | Path) -> Log:
-    """Reads a log that ``save`` wrote.
+def load(folder: str | Path) -> Dataset:
+    """Reads a data set that ``save`` wrote.
 
     Raises:
-        DataError: The folder isn't a saved log, or is damaged.
+        AssetError: The folder holds none.
+        DataError: It is damaged, or of another version.
     """
     folder = Path(folder)
     try:
-        card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        events, items, users = (
-            pl.read_parquet(folder / f"{name}.parquet", columns=list(schema))
-            for name, schema in (("events", _EVENT), ("items", _ITEM), ("users", _USER))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AssetError(
+            f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
+        ) from error
+    try:
+        if manifest["version"] != _VERSION:
+            raise DataError(f"{folder} was prepared by another version of m6rec; prepare it again.")
+        frames = [pl.read_parquet(folder / manifest["data"] / f"{name}.parquet", glob=False) for name in _TABLES]
+        rule = manifest["rule"]
+        return Dataset(
+            split=_split(*frames, manifest),
+            domain=manifest["domain"],
+            protocol=manifest["protocol"],
+            rule=None if rule is None else Rule.from_json(rule),
+            why=manifest["why"],
         )
-        return Log(
-            events=tuple(map(Event, *events.to_dict(as_series=False).values())),
-            items={
-                key: Item(key, title, tuple(categories), json.loads(details))
-                for key, title, categories, details in items.iter_rows()
+    except FileNotFoundError as error:
+        if _named_by(folder) != manifest.get("data"):  # it was prepared anew meanwhile
+            return load(folder)
+        raise DataError(f"{folder} is a damaged data set ({error}); prepare it again.") from error
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{folder} is a damaged data set ({error!r}); prepare it again.") from error
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is empty, or holds no more than what an interrupted ``save`` leaves."""
+    return folder.is_dir() and all(p.name == _LOCK or p.name.startswith(_FILES) for p in folder.iterdir())
+
+
+def _named_by(folder: Path) -> str:
+    """The subfolder that the manifest names, "" where there is none."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file is on the disk, not only on its way."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _manifest(made: Dataset, data: str) -> dict[str, Any]:
+    log = made.split.log
+    return {
+        "version": _VERSION,
+        "data": data,
+        "domain": made.domain,
+        "protocol": made.protocol,
+        "rule": None if made.rule is None else made.rule.to_json(),
+        "why": made.why,
+        "counts": {"events": len(log.events), "items": len(log.items), "users": len(log.users)},
+        "dropped": dict(log.dropped),
+        "reading": asdict(log.reading),
+    }
+
+
+def _frames(split: Split) -> tuple[pl.DataFrame, ...]:
+    log = split.log
+    events = log.table.frame.cast({"user": pl.String, "item": pl.String})
+    return (
+        events.with_columns(pl.Series(_PART, split.part, dtype=pl.UInt8)),
+        pl.DataFrame(
+            {
+                "id": [item.id for item in log.items.values()],
+                "title": [item.title for item in log.items.values()],
+                "categories": [list(item.categories) for item in log.items.values()],
+                "details": _as_json(item.details for item in log.items.values()),
             },
-            users={key: User(key, json.loads(details)) for key, details in users.iter_rows()},
-            dropped=card["dropped"],
-        )
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{folder} is not a saved log or is damaged ({error}); write it again.") from error
+            schema={"id": pl.String, "title": pl.String, "categories": pl.List(pl.String), "details": pl.String},
+        ),
+        pl.DataFrame(
+            {"id": [*log.users], "details": _as_json(user.details for user in log.users.values())},
+            schema={"id": pl.String, "details": pl.String},
+        ),
+    )
+
+
+def _as_json(rows: Any) -> list[str]:
+    """Details a row, null where there are none; a mapping of its own keeps its types and order."""
+    return [json.dumps(dict(details), ensure_ascii=False) if details else None for details in rows]  # type: ignore[misc]
+
+
+def _split(events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, manifest: Mapping[str, Any]) -> Split:
+    part = events[_PART].to_numpy().astype(np.uint8)
+    known = {"item": [*items["id"], *([""] if (events["item"] == "").any() else [])], "user": users["id"].to_list()}
+    coded = events.drop(_PART).with_columns(
+        events[name].cast(pl.Enum(ids), strict=False) for name, ids in known.items()
+    )
+    complete = all(coded[name].null_count() == 0 for name in known)
+    reading = manifest["reading"]
+    log = Log(
+        events=Events(coded if complete else events.drop(_PART)),
+        items={
+            key: Item(key, title, tuple(categories), _details(details))
+            for key, title, categories, details in zip(*items.to_dict(as_series=False).values(), strict=True)
+        },
+        users={
+            key: User(key, _details(details))
+            for key, details in zip(*users.to_dict(as_series=False).values(), strict=True)
+        },
+        dropped=manifest["dropped"],
+        reading=Reading(**reading),
+    )
+    return Split(log, part)
+
+
+_NO_DETAILS: Mapping[str, Any] = {}
+
+
+def _details(text: str | None) -> Mapping[str, Any]:
+    return json.loads(text) if text else _NO_DETAILS  # type: ignore[no-any-return]

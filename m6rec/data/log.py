@@ -61,7 +61,7 @@ class Events(Sequence[Event]):
         return dtype.categories
 
     def codes(self, name: str, ids: Iterable[str] | None = None) -> NDArray[np.int64]:
-        """For each event, the position of its user or item in ``ids`` (by default those of ``ids(name)``); -1 if absent."""
+        """For each event, the position of its user or item in ``ids``, or ``ids(name)``; -1 if absent."""
         codes = self.frame[name].to_physical().cast(pl.Int64).to_numpy()
         if ids is None:
             return codes

@@ -142,7 +142,7 @@ def _event_columns(rows: Rows, roles: Roles, columns: Columns, time_format: str 
     made = {"user": rows.id(of["user"]), "item": rows.id(of["item"])}
     rows.check(of["user"], made["user"].is_null(), "is empty")
     kind = rows.kind(of.get("kind"), named=columns.kind is not None and columns.kind != "")
-    text = rows.words(of["text"], Limits.TEXT_CHARS) if "text" in of else None
+    text = rows.words(of["text"], Limits.TEXT_CHARS, tidy=False) if "text" in of else None
     if "query" in of:
         query = rows.words(of["query"], Limits.TEXT_CHARS)
         text = query if text is None else text.fill_null(query)
@@ -179,7 +179,7 @@ class _Entities:
         self.rows, self.roles = Rows(found, name, drop=drop), recognise(name, found.frame.columns, columns, wanted)
         if self.role not in self.roles.of:
             raise missing(name, self.role, found.frame.columns)
-        if name == "items" and "time" in recognise("events", found.frame.columns, columns, ("user", "time")).of:
+        if name == "items" and len(recognise("events", found.frame.columns, _COLUMNS, ("user", "time")).of) == 2:
             raise DataError(
                 f"items: the table has columns of a user's behaviours ({', '.join(found.frame.columns)}); give several "
                 "files of events as one pattern in quotes ('events-*.csv') or as a folder."
@@ -272,7 +272,7 @@ def _ordered(frame: pl.DataFrame, once: bool) -> tuple[pl.DataFrame, dict[str, i
         if same.any():
             dropped[_SAME] = int(same.sum())
             frame = frame.filter(~same)
-        if frame["ns"].any():  # in a log without time, what differs in any column may be another event
+        if (frame["ns"] != 0).any():  # in a log without time, what differs in any column may be another event
             named = [name for name in ("user", "item", "time", "kind", "impression") if name in frame.columns]
             asked = [pl.when(pl.col("item") == "").then("text").alias("asked")] if "text" in frame.columns else []
             again = _repeats(frame.select(*named, *asked), [*named, *(["asked"] if asked else [])])

@@ -91,8 +91,8 @@ class Rows:
         clean = clean.set(clean == "", None)
         return _at(clean.cast(pl.Enum(clean.drop_nulls().unique(maintain_order=True))), codes)
 
-    def words(self, column: str, longest: int) -> pl.Series:
-        """Text without HTML entities and control characters, null where there is none."""
+    def words(self, column: str, longest: int, *, tidy: bool = True) -> pl.Series:
+        """Text, null where there is none; without HTML entities and control characters, or as it was written."""
         dtype = self.frame.schema[column]
         if dtype == pl.Binary:
             values = self._decoded(column)
@@ -100,7 +100,7 @@ class Rows:
             values = self.frame[column].cast(pl.String)
         else:
             raise DataError(f"{self.name}: column {column!r} is of type {dtype}; it has to be text.")
-        values = _tidy(values)
+        values = _tidy(values) if tidy else values.set((values.str.strip_chars() == "").fill_null(False), None)
         self.check(column, values.str.len_chars() > longest, f"is longer than {longest} characters")
         return values
 
@@ -137,7 +137,7 @@ class Rows:
             wrong = pl.Series([False]).new_from_index(0, len(values))
         else:
             raise DataError(f"{self.name}: column {column!r} is of type {dtype}; it has to be a number.")
-        self.check(column, wrong | (numbers.abs() > Limits.NUMBER), "is not a number (within 2^53)")
+        self.check(column, wrong | (numbers.abs() > Limits.NUMBER), "is not a number")
         return numbers
 
     def time(self, column: str | None, time_format: str | None) -> pl.Series:
@@ -147,7 +147,7 @@ class Rows:
             return nothing
         found = times.parse(self.frame[column], time_format)
         stamps = found.nanoseconds
-        if stamps.null_count() == 0 and not stamps.any():
+        if stamps.null_count() == 0 and not (stamps != 0).any():
             self.notes.append(f"{self.name}: every {column!r} is 0, so it is read as a log without time")
             return nothing
         self.check(column, stamps.is_null(), f"is not a time like the others; the column is read as {found.reason}. "
@@ -168,7 +168,9 @@ class Rows:
             dtype, values = pl.List(dtype.inner), values.arr.to_list()
         if isinstance(dtype, pl.List):
             if dtype.inner.is_nested() or dtype.inner in (pl.Binary, pl.Object) or dtype.inner.is_float():
-                raise DataError(f"{self.name}: column {column!r} is of type {dtype}; it has to be text, or lists of text.")
+                raise DataError(
+                    f"{self.name}: column {column!r} is of type {dtype}; it has to be text, or lists of text."
+                )
             lists = values.cast(kind)
         elif dtype.is_nested() or dtype in (pl.Object, pl.Boolean) or dtype.is_float():
             raise DataError(f"{self.name}: column {column!r} is of type {dtype}; it has to be text, or lists of text.")
@@ -177,8 +179,12 @@ class Rows:
         clean = pl.element().str.strip_chars()
         lists = lists.list.eval(clean.filter((clean != "") & (clean != _NO_CATEGORIES)))
         longest = lists.list.eval(pl.element().str.len_chars()).list.max()
-        self.check(column, longest > Limits.CATEGORY_CHARS, f"holds a category longer than {Limits.CATEGORY_CHARS} characters")
-        self.check(column, lists.list.len() > Limits.NUM_CATEGORIES, f"holds more than {Limits.NUM_CATEGORIES} categories")
+        self.check(
+            column, longest > Limits.CATEGORY_CHARS, f"holds a category longer than {Limits.CATEGORY_CHARS} characters"
+        )
+        self.check(
+            column, lists.list.len() > Limits.NUM_CATEGORIES, f"holds more than {Limits.NUM_CATEGORIES} categories"
+        )
         return lists
 
     def _divided(self, column: str, values: pl.Series, separator: str) -> pl.Series:
@@ -201,7 +207,9 @@ class Rows:
         """
         dtype, values = self.frame.schema[column], self.frame[column]
         if len(column) > Limits.KIND_CHARS:
-            raise DataError(f"{self.name}: the name of column {column[:20]!r}… is longer than {Limits.KIND_CHARS} characters.")
+            raise DataError(
+                f"{self.name}: the name of column {column[:20]!r}… is longer than {Limits.KIND_CHARS} characters."
+            )
         if isinstance(dtype, pl.Array):
             dtype, values = pl.List(dtype.inner), values.arr.to_list()
         if isinstance(dtype, pl.List) and dtype.inner.is_float():

@@ -46,8 +46,8 @@ _NAMES: Mapping[str, str] = {
     "value": "value rating ratings score stars starrating star overall rate reviewscore reviewoverall bookrating label "
     "click clicked isclick isclicked liked like islike weight strength playcount plays playtime hours hoursplayed "
     "watchratio",
-    "kind": "kind event eventtype eventname action actiontype behavior behaviour behaviortype behaviourtype interaction "
-    "interactiontype activity activitytype type",
+    "kind": "kind event eventtype eventname action actiontype behavior behaviour behaviortype "
+    "behaviourtype interaction interactiontype activity activitytype type",
     "text": "text reviewtext review reviewbody comment comments body content",
     "query": "query search searchquery searchterm searchterms searchtext keyword keywords querytext",
     "impression": "impression impressionid impid slate slateid requestid exposureid rankingid",
@@ -62,9 +62,9 @@ _CONTEXT = frozenset(
     "referrer page".split()
 )
 _DETAILS = frozenset(
-    "description itemdescription productdescription abstract summary plot overview price listprice brand author authors "
-    "publisher director directors actors cast artist album year releaseyear releasedate language color colour size "
-    "material features condition seller manufacturer subcategory maincategory".split()
+    "description itemdescription productdescription abstract summary plot overview price listprice brand author "
+    "authors publisher director directors actors cast artist album year releaseyear releasedate language color colour "
+    "size material features condition seller manufacturer subcategory maincategory".split()
 )
 _SESSIONS = frozenset(("session", "sessionid"))
 _AUTO = ""

@@ -14,6 +14,7 @@ import re
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -104,6 +105,11 @@ def raw(name: str, table: Table, *, drop: bool = False, progress: Progress = lam
     return found
 
 
+def is_table(source: str) -> bool:
+    """Whether a text looks like a file, folder, pattern or URL of a table, there or not."""
+    return is_url(source) or Path(source).expanduser().exists() or glob.has_magic(source) or bool(_kind(Path(source)))
+
+
 def is_url(table: str) -> bool:
     """Whether a text is the URL of a database rather than a path."""
     return table.partition("://")[0] in _SCHEMES and "://" in table
@@ -130,7 +136,7 @@ def _named(name: str, frame: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
 def _files(name: str, path: str, drop: bool, progress: Progress) -> Raw:
     """One file, or all those of a folder or pattern, which have to agree in their columns."""
     paths = _paths(name, path)
-    sizes = [max(1, one.stat().st_size) for one in paths]
+    sizes = [max(1, one.stat().st_size) if one.exists() else 1 for one in paths]
     found: list[Raw] = []
     for number, one in enumerate(paths):
         done, share = sum(sizes[:number]) / sum(sizes), sizes[number] / sum(sizes)
@@ -159,6 +165,8 @@ def _paths(name: str, path: str) -> list[Path]:
         if not found:
             raise DataError(f"{name}: the folder {path} holds no file that can be read; allowed are {KINDS}.")
     elif one.exists() or not glob.has_magic(path):
+        if _kind(one) and not one.exists():
+            raise DataError(f"{name}: {path} can't be read: there is no such file.")
         found = [one]
     else:
         found = sorted(p for p in map(Path, glob.glob(str(one), recursive=True)) if p.is_file())
@@ -222,7 +230,7 @@ class _Text:
 
     def read(self) -> Raw:
         encoding, backslashes, sample = self._survey()
-        lines = [line for line in re.split(r"\r\n|\r|\n", sample)]
+        lines = re.split(r"\r\n|\r|\n", sample)
         before = next((n for n, line in enumerate(lines) if line.strip()), None)
         if before is None:
             raise DataError(f"{self.name}: {self.path} is empty.")
@@ -234,7 +242,7 @@ class _Text:
                 [header], delimiter=separator, quotechar='"', quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
             )
         )
-        names = [column.strip() for column in names]
+        names = [column.strip() or f"Unnamed: {number}" for number, column in enumerate(names)]
         twice = sorted({column for column in names if column and names.count(column) > 1})
         if twice:
             raise DataError(
@@ -307,7 +315,8 @@ class _Text:
                 )
             return encoding, backslashes, codecs.getincrementaldecoder(encoding)().decode(head)
         raise DataError(
-            f"{self.name}: {self.path} is neither UTF-8 nor Windows-1252; convert it: iconv -f … -t utf-8 {self.path.name}"
+            f"{self.name}: {self.path} is neither UTF-8 nor Windows-1252; convert it: "
+            f"iconv -f … -t utf-8 {self.path.name}"
         )
 
     def _chunks(self) -> Iterator[bytes]:
@@ -343,10 +352,8 @@ class _Text:
             return "error"
 
         with_row = "a row"
-        try:
+        with suppress(pa.ArrowInvalid):
             load(stop, False)
-        except pa.ArrowInvalid:
-            pass
         shown = ""
         if first:
             with_row = f"row {first[0].number - 1}" if first[0].number else "a row"
@@ -541,7 +548,8 @@ def _query(name: str, wanted: str, tables: Sequence[str], shown: str) -> str:
     if wanted not in tables:
         asked = f"has no table {wanted!r}" if wanted else "names no table"
         raise DataError(
-            f"{name}: {shown} {asked}; write one after '#' (…#events), or a SELECT. There are: {', '.join(tables) or 'none'}."
+            f"{name}: {shown} {asked}; write one after '#' (…#events), or a SELECT. "
+            f"There are: {', '.join(tables) or 'none'}."
         )
     return "SELECT * FROM " + ".".join('"' + part.replace('"', '""') + '"' for part in wanted.split("."))
 

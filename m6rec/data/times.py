@@ -10,8 +10,8 @@ import polars as pl
 from m6rec.errors import ConfigError, DataError
 
 FORMATS = (
-    "seconds, milliseconds, microseconds or nanoseconds since 1970; 2020-09-13T12:26:40, with or without a fraction and "
-    "a zone; 2020/09/13, 13.09.2020, 09/13/2020 12:26, 13 Sep 2020; compact 20200913, 2020-09 or 2020; a position"
+    "seconds, milliseconds, microseconds or nanoseconds since 1970; 2020-09-13T12:26:40, with or without fraction and "
+    "zone; 2020/09/13, 13.09.2020, 09/13/2020 12:26, 13 Sep 2020; compact 20200913, 2020-09 or 2020; a position"
 )
 """What is read without a format, in words."""
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "µs": 10**3, "ns": 1}
@@ -119,14 +119,17 @@ def _infer(numbers: pl.Series) -> Times:
             return Times(_nanoseconds(_strptime(numbers.cast(pl.Int64).cast(pl.String) + "0101", "%Y%m%d")), "years")
     middle = float(known.median())  # type: ignore[arg-type]
     if middle < _BOUNDS[0][0]:
-        seconds = numbers.set(numbers < 0, None).set(numbers >= _BOUNDS[0][0], None)
-        reason = f"a position, as {known.max()} is too small for a time since 1970; it tells the order alone"
+        seconds = numbers.set((numbers >= _BOUNDS[0][0]).fill_null(False), None)
+        reason = f"a position, as values such as {middle:g} are no times since 1970; it tells the order alone"
         return Times(_scaled(seconds, 10**9), reason, position=True)
     for low, high, unit in _BOUNDS:
         if middle < high:
             digits = len(str(int(middle)))
-            kept = numbers.set(~numbers.is_between(low, high).fill_null(True), None)
-            return Times(_scaled(kept, unit), f"{_WORDS[unit]} since 1970, as it has {digits} digits")
+            other = (numbers >= 0) & ~numbers.is_between(low, high)
+            return Times(
+                _scaled(numbers.set(other.fill_null(False), None), unit),
+                f"{_WORDS[unit]} since 1970, as it has {digits} digits",
+            )
     return Times(pl.Series([None] * len(numbers), dtype=pl.Int64), f"nothing, as it has {len(str(int(middle)))} digits")
 
 

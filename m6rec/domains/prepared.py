@@ -1,19 +1,23 @@
-"""A log made ready: validated, split and kept in a folder that names its domain."""
+"""A data set with the words of its domain: what ``m6rec prepare`` makes and every other command reads."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
 
 from m6rec.data import dataset
-from m6rec.data.log import Log
+from m6rec.data import read as reading
+from m6rec.data.dataset import Dataset
+from m6rec.data.feedback import Rule, fitted, infer, parse
+from m6rec.data.log import Log, without_repeats
 from m6rec.data.split import Split, leave_one_out, split_by_item, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.errors import AssetError, ConfigError
-from m6rec.files import write
+from m6rec.errors import ConfigError
 from m6rec.fingerprint import Fingerprint, of_dataset
 
 SPLITS: Mapping[str, Callable[[Log], Split]] = {
@@ -21,7 +25,8 @@ SPLITS: Mapping[str, Callable[[Log], Split]] = {
     "leave-one-out": leave_one_out,
     "item": split_by_item,
 }
-CARD = "prepared.json"
+IMPLICIT = "implicit"
+"""In place of a rule: every event is positive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,45 +36,99 @@ class Prepared:
     domain_name: str
     domain: Domain
     split: Split
+    protocol: str = "time"
+    why: str = ""
 
 
-def prepare(name: str, split: str, folder: Path, *files: Path) -> Prepared:
-    """Reads the log of a domain (or the user's files), checks and splits it, and keeps it in ``folder``.
+def make(
+    name: str,
+    split: str | None,
+    *files: str | Path,
+    positive: str | None = None,
+    repeats: Literal["keep", "drop"] = "keep",
+    **options: Any,
+) -> Prepared:
+    """Reads the log of a domain (or the user's files), checks and splits it.
+
+    Args:
+        name: The domain.
+        split: time, leave-one-out or item; None for time where the log has some, else leave-one-out.
+        files: The user's own, where the domain has none or in place of its own.
+        positive: What is positive, such as "rating>=4" (``feedback.parse``) or ``IMPLICIT``; inferred by default where
+            the domain is generic.
+        repeats: Whether an event whose user had done the same with the item before is kept or dropped.
+        options: Of ``data.read.read``, for a domain that reads the user's files with it.
 
     Raises:
         ConfigError: There is no such domain or split, or the log doesn't allow it.
         DataError: The log is malformed.
     """
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise ConfigError(f"split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
+    if repeats not in ("keep", "drop"):
+        raise ConfigError(f"repeats {repeats!r} is unknown; choose keep or drop")
     domain = domains.named(name)
-    log = domains.load(domain, *files)
-    made = SPLITS[split](log)
-    dataset.save(log, folder)
-    write(folder / CARD, json.dumps({"domain": name, "split": split}) + "\n")
-    return Prepared(domain_name=name, domain=domain, split=made)
+    log = _read(domain, files, options)
+    if repeats == "drop":
+        log = without_repeats(log)
+    rule, why = _rule(domain, log, positive)
+    protocol = split or ("time" if (log.table.column("time") != 0).any() else "leave-one-out")
+    return _prepared(Dataset(split=SPLITS[protocol](log), domain=name, protocol=protocol, rule=rule, why=why))
+
+
+def save(made: Prepared, folder: Path) -> None:
+    """Keeps it in a folder, for ``load``."""
+    dataset.save(
+        Dataset(split=made.split, domain=made.domain_name, protocol=made.protocol, rule=made.domain.rule, why=made.why),
+        folder,
+    )
+
+
+def prepare(name: str, split: str | None, folder: Path, *files: str | Path, **options: Any) -> Prepared:
+    """``make`` and ``save``."""
+    made = make(name, split, *files, **options)
+    save(made, folder)
+    return made
 
 
 def load(folder: Path) -> Prepared:
     """Reads what ``prepare`` kept. Raises AssetError where the folder holds nothing prepared."""
-    card = _card(folder)
-    name, split = card["domain"], SPLITS[card["split"]]
-    return Prepared(domain_name=name, domain=domains.named(name), split=split(dataset.load(folder)))
+    return _prepared(dataset.load(folder))
 
 
 def fingerprint(folder: Path) -> Fingerprint:
     """The parts data, split and domain of what ``prepare`` kept. Raises AssetError where it kept nothing."""
-    card = _card(folder)
-    return Fingerprint(data=of_dataset(folder), split=card["split"], domain=card["domain"])
+    kept = dataset.manifest(folder)
+    return Fingerprint(data=of_dataset(folder / kept["data"]), split=kept["protocol"], domain=kept["domain"])
 
 
-def _card(folder: Path) -> dict[str, str]:
-    try:
-        card = json.loads((folder / CARD).read_text())
-        if card["split"] not in SPLITS:
-            raise ValueError(f"its split {card['split']!r} is unknown")
-        return {"domain": str(card["domain"]), "split": str(card["split"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AssetError(
-            f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
-        ) from error
+def _prepared(made: Dataset) -> Prepared:
+    rule = None if made.rule is None else made.rule.to_json()
+    domain = domains.named(made.domain, rule)
+    return Prepared(domain_name=made.domain, domain=domain, split=made.split, protocol=made.protocol, why=made.why)
+
+
+def _read(domain: Domain, files: tuple[str | Path, ...], options: Mapping[str, Any]) -> Log:
+    if domain.load is reading.read:
+        if not 1 <= len(files) <= 3:
+            raise ConfigError(
+                f"The domain {domain.name!r} reads one to three tables (events, items, users), not {len(files)}; give "
+                "several files of one table as a pattern in quotes ('events-*.csv') or as a folder."
+            )
+        return reading.read(*files, **options)
+    if given := [name for name, value in options.items() if value is not None and name != "progress"]:
+        raise ConfigError(f"The domain {domain.name!r} knows its own columns and times; leave out {', '.join(given)}.")
+    return domains.load(domain, *files)
+
+
+def _rule(domain: Domain, log: Log, positive: str | None) -> tuple[Rule | None, str]:
+    """What is positive, and why."""
+    events = pl.DataFrame({name: log.table.column(name) for name in ("value", "kind")})
+    if positive == IMPLICIT:
+        return fitted(Rule(), events), "every event, as asked"
+    if positive is not None:
+        rule = fitted(parse(positive), events)
+        return rule, f"{rule.describe()}, as asked"
+    if domain.load is not reading.read:
+        return None, f"as the domain {domain.name!r} says"
+    return infer(events)

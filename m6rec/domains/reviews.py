@@ -10,7 +10,7 @@ import polars as pl
 from m6rec.data.lines import Schema, table
 from m6rec.data.log import Log
 from m6rec.data.read import read
-from m6rec.data.schema import LONGEST_TEXT, LONGEST_TITLE
+from m6rec.data.schema import Limits
 
 Record = Mapping[str, Any]
 _EVENT: Schema = {"user": pl.String, "item": pl.String, "time": pl.String, "value": pl.Float64, "text": pl.String}
@@ -42,7 +42,7 @@ def read_reviews(
         DataError: A file isn't what it should be; the message names the line.
     """
     events = table(reviews, _EVENT, review, of=f"reviews of {name}, one a line").with_columns(
-        pl.col("text").str.strip_chars().str.slice(0, LONGEST_TEXT)
+        pl.col("text").str.strip_chars().str.slice(0, Limits.TEXT_CHARS)
     )
     known = events.select(pl.col("item").unique(maintain_order=True))
     ids = set(known["item"])
@@ -57,5 +57,5 @@ def read_reviews(
         items = table(descriptions, schema, pick, of=f"descriptions of what was reviewed in {name}, one a line")
     items = known.join(items.unique("item", keep="first"), on="item", how="left", maintain_order="left")
     title = pl.col("title").map_elements(unescape, return_dtype=pl.String).str.strip_chars()
-    title = pl.when(title != "").then(title.str.slice(0, LONGEST_TITLE)).otherwise("item")
+    title = pl.when(title != "").then(title.str.slice(0, Limits.TITLE_CHARS)).otherwise("item")
     return read(events, items.with_columns(title.alias("title")))

@@ -52,7 +52,7 @@ def test_three_years_give_one_log(tmp_path, year):
     products = write(tmp_path / "meta.json.gz", PRODUCTS[year], repr if year == "2014" else json.dumps)
     log = load(DOMAIN, reviews, products)
     assert log.events == (Event("U1", "B2", 80, 5, "Best"), Event("U2", "B1", 90, 2, "good\nIt does."))
-    assert log.dropped == {"events: an earlier one has the same user, item and time": 1}
+    assert log.dropped == {"events: an earlier one is the same in all": 1}
     words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events]
     assert words == [
         'The user loved the product of category "Beauty".',

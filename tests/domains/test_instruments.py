@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from m6rec.data.schema import LONGEST_TEXT
+from m6rec.data.schema import Limits
 from m6rec.domains.instruments import DOMAIN
 from m6rec.errors import DataError
 from m6rec.types import Event
@@ -39,7 +39,7 @@ def test_reviews_become_events_in_the_order_of_time(tmp_path):
 
 def test_a_text_of_any_length_is_kept_to_what_a_log_holds(tmp_path):
     (event,) = load(tmp_path, review("U", "B", 5.0, 1, "s", "x" * 30_000)).events
-    assert len(event.text) == LONGEST_TEXT
+    assert len(event.text) == Limits.TEXT_CHARS
 
 
 def test_what_is_no_file_of_reviews_is_named(tmp_path):

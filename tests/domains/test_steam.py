@@ -28,7 +28,7 @@ def test_reviews_are_signs_of_play(tmp_path):
         Event("Ann", "328100", 1_501_632_000, 1),
         Event("7656", "725280", 1_513_468_800, 1, 'It\'s "fine"'),
     )
-    assert log.dropped == {"events: an earlier one has the same user, item and time": 1}
+    assert log.dropped == {"events: an earlier one is the same in all": 1}
     words = [f"The user {DOMAIN.action(event, DOMAIN.item(log.items[event.item]))}." for event in log.events]
     assert words == [
         'The user played the game "Realm" (RPG, free).',
