@@ -95,7 +95,7 @@ class Questions:
 
 def fit_links(split: Split, domain: Domain, *parts: int, progress: Progress = lambda done, total: None) -> Links:
     """The collaborative signal of the training part, or of these parts."""
-    events = (split.log.events[at] for at in np.flatnonzero(np.isin(split.part, parts or (TRAIN,))))
+    events = (split.log.events[at] for at in np.flatnonzero(np.isin(split.part, parts or (TRAIN,))).tolist())
     return link(((event.user, event.item, domain.positive(event)) for event in events), progress)
 
 

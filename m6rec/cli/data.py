@@ -105,7 +105,7 @@ def prepare(
         def positive_of(kind: str, value: float | None) -> bool | None:
             return made.domain.feedback(Event("", "", 0, value, kind=kind)).positive
 
-        facts = {"folder": str(out), "domain": name, "split": made.protocol, "feedback": made.why}
+        facts: dict[str, Any] = {"folder": str(out), "domain": name, "split": made.protocol, "feedback": made.why}
         facts |= card.card(made.split, positive_of)
         if why := card.impossible(facts):
             raise DataError(f"nothing can be tuned or measured on this log, so nothing is kept. {why}")

@@ -18,7 +18,7 @@ from m6rec.data.feedback import Rule
 from m6rec.data.log import Log, without_repeats
 from m6rec.data.read import read
 from m6rec.data.schema import Columns
-from m6rec.data.split import TEST, TRAIN, VALID, leave_one_out, split_by_item, split_by_time
+from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out, split_by_item, split_by_time
 from m6rec.errors import AssetError, ConfigError, DataError
 from m6rec.types import Event, Item, User
 
