@@ -95,7 +95,8 @@ def ml1m_collm(folder: Path) -> Set:
     rows = pl.concat([rows.with_columns(part=pl.lit(part, pl.UInt8)) for part, rows in enumerate(parts)])
     rows = rows.sort("timestamp", maintain_order=True)  # within a second, events keep the order of the file
     items = rows.unique("iid", keep="first", maintain_order=True).select("iid", *title_and_year())
-    log = read(rows.drop("title"), items, columns=Columns(user="uid", item="iid", time="timestamp", value="label"))
+    named = Columns(user="uid", item="iid", time="timestamp", value="label")
+    log = read(rows.drop("title"), items, columns=named, duplicates="keep")  # as the parts are by position
     made = Split(log, rows["part"].to_numpy())
     leakage.check(made, allowed={leakage.SAME_TIME})
     return Set(made, LIKES, rows["not_cold"].to_numpy() == 1)
@@ -125,7 +126,8 @@ def amazon_sequences(folder: Path) -> Set:
         part=pl.col("at").replace_strict({-1: TEST, -2: VALID}, default=TRAIN, return_dtype=pl.UInt8)
     )
     rows = rows.sort("part", maintain_order=True)
-    made = Split(read(rows.select("user", "item"), items, columns=Columns(time=None)), rows["part"].to_numpy())
+    log = read(rows.select("user", "item"), items, columns=Columns(time=None), duplicates="keep")
+    made = Split(log, rows["part"].to_numpy())
     leakage.check(made)
     return Set(made, PURCHASES, np.ones(len(rows), np.bool_))
 

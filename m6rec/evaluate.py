@@ -116,7 +116,9 @@ def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
     negatives = negatives_of(task, split, domain)
     rows, past = lay_out(task, log.events, log.users, log.items, domain, every, negatives)
     # A service recommends what a user hasn't met, so retrieval is measured on that; it learns from repeats as well.
-    repeated = np.isin(np.arange(len(log.events)), [*repeats(log.events)] if task.readout == "embed" else [])
+    repeated = np.zeros(len(log.events), np.bool_)
+    if task.readout == "embed":
+        repeated[[*repeats(log.events, lambda event: domain.feedback(event).positive is not None)]] = True
     by_part: dict[int, list[Row]] = {}
     for part in PARTS:
         chosen = (split.part == part) & ~(repeated & (part != TRAIN))
@@ -589,7 +591,7 @@ def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
 
 
 def _before(split: Split, domain: Domain, positions: Ints) -> Iterator[tuple[int, list[int], list[int]]]:
-    """Just before each of the events, as the log goes: (its place, items that its user liked, and met)."""
+    """Just before each of the events, as the log goes: (its place, items that its user liked, and judged)."""
     events, numbers = list(split.log.events), {item: number for number, item in enumerate(split.log.items)}
     wanted: dict[int, list[int]] = {}
     for place, position in enumerate(positions.tolist()):
@@ -602,11 +604,11 @@ def _before(split: Split, domain: Domain, positions: Ints) -> Iterator[tuple[int
             for place in wanted.get(position, ()):
                 yield place, liked.get(user, []), seen.get(user, [])
         for event in (events[position] for position in moment.observed):
-            if not event.item:
-                continue
-            if domain.positive(event):
+            positive = domain.feedback(event).positive if event.item else None
+            if positive:
                 liked.setdefault(event.user, []).append(numbers[event.item])
-            seen.setdefault(event.user, []).append(numbers[event.item])
+            if positive is not None:
+                seen.setdefault(event.user, []).append(numbers[event.item])
 
 
 def _pulls(split: Split, domain: Domain, positions: Ints, links: Links) -> NDArray[np.float32]:

@@ -44,11 +44,11 @@ def run(monkeypatch, capsys, *words: str) -> tuple[int, str]:
 
 def test_a_bad_column_is_named(monkeypatch, capsys, tmp_path):
     log = tmp_path / "log.csv"
-    log.write_text("user,item,time,name\n1,2,3,Heat\n")
+    log.write_text("user,itm,time,year\n1,2,3,1995\n")
     code, said = run(monkeypatch, capsys, "prepare", "generic", str(log), "--out", str(tmp_path / "data"))
     assert code == 2
-    assert "title" in said
-    assert "name" in said
+    assert "column 'item' is missing. Did you mean 'itm'?" in said
+    assert "--columns" in said
 
 
 def test_a_missing_model_lists_what_there_is(monkeypatch, capsys, tmp_path):
@@ -98,13 +98,17 @@ def test_explain_names_an_unknown_id(monkeypatch, capsys):
 def test_prepare_tells_the_leaks_of_the_split(tmp_path):
     rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 2}" for n in range(1, 121)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows, rows[-1]]))
-    words = ["prepare", "generic", str(tmp_path / "log.csv"), "--out", str(tmp_path / "data"), "--json"]
-    done = runner.invoke(cli.app, words)
-    assert json.loads(done.stdout)["leaks"] == {
-        "repeated events": 1,
-        "targets beside events of their time": 1,
-        "targets in history": 24,  # all that is held out: each user comes back to the same two items
-    }
+    words = ["prepare", str(tmp_path / "log.csv"), "--out", str(tmp_path / "data"), "--json"]
+    told = json.loads(runner.invoke(cli.app, words).stdout)
+    assert told["leaks"] == {"targets in history": 24}  # all that is held out: users come back to the same two items
+    assert told["dropped"] == {"events: an earlier one is the same in all": 1}
+    assert told["repeats"] == 108
+    assert told["tasks"]["retrieval"] == [
+        "in the validation part users meet no item that is new to them",
+        "in the test part users meet no item that is new to them",
+    ]
+    assert not told["tasks"]["ranking"]
+    assert len(told["prompts"]) == 3
 
 
 def test_chat_answers_line_by_line(monkeypatch):

@@ -51,10 +51,10 @@ def card(split: Split, positive: Positive) -> dict[str, Any]:
         }
         for name, number in PARTS.items()
     }
-    new = ~_met(split)
+    new = ~_met(split, label >= 0)
     for name, number in PARTS.items():
         parts[name]["positive, new to their user"] = int(((part == number) & (label == 1) & new).sum())
-    pairs = int((~_met(split) & has_item).sum())
+    pairs = int((~_met(split, np.ones(len(label), np.bool_)) & has_item).sum())
     times = log.table.column("time")
     return {
         "events": len(log.events),
@@ -126,11 +126,16 @@ def _labels(split: Split, positive: Positive) -> NDArray[np.int8]:
     return joined["label"].to_numpy()
 
 
-def _met(split: Split) -> NDArray[np.bool_]:
-    """Whether an event's user has had to do with the item before, in whatever way."""
+def _met(split: Split, counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether an event's user had an event with the item before that is counted."""
     events = split.log.table
     pairs = events.codes("user") * (len(events.ids("item")) + 1) + events.codes("item")
-    return (~pl.Series(pairs).is_first_distinct()).to_numpy()
+    frame = pl.DataFrame({"pair": pairs, "counted": counted})
+    return (
+        frame.select((pl.col("counted").cum_sum().over("pair") - pl.col("counted").cast(pl.Int64)) > 0)
+        .to_series()
+        .to_numpy()
+    )
 
 
 def _share(cold: NDArray[np.bool_]) -> float:
@@ -158,7 +163,7 @@ def _obstacles(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
         if not part["positive"]:
             found["retrieval"].append(f"the {name} part has no positive event")
         elif name != "training" and not part["positive, new to their user"]:
-            found["retrieval"].append(f"in the {name} part users meet no item that is new to them")
+            found["retrieval"].append(f"in the {name} part users take no item that is new to them")
         if not part["texts"]:
             found["texts"].append(f"the {name} part has no event with a text")
     return found

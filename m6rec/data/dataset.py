@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,19 @@ def load(folder: str | Path) -> Dataset:
         DataError: It is damaged, or of another version.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
     try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AssetError(
+            f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
+        ) from error
+    try:
+        if manifest["version"] != _VERSION:
+            raise DataError(f"{folder} was prepared by another version of m6rec; prepare it again.")
         frames = [pl.read_parquet(folder / manifest["data"] / f"{name}.parquet", glob=False) for name in _TABLES]
         rule = manifest["rule"]
         return Dataset(
-            split=_split(*frames, manifest),
+            split=_split(frames, manifest),
             domain=manifest["domain"],
             protocol=manifest["protocol"],
             rule=None if rule is None else Rule.from_json(rule),
@@ -105,25 +112,6 @@ def load(folder: str | Path) -> Dataset:
         raise
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{folder} is a damaged data set ({error!r}); prepare it again.") from error
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a data set says of itself; ``data`` names the subfolder of its tables.
-
-    Raises:
-        AssetError: The folder holds no data set.
-        DataError: It is of another version.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        version = manifest["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AssetError(
-            f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
-        ) from error
-    if version != _VERSION:
-        raise DataError(f"{folder} was prepared by another version of m6rec; prepare it again.")
-    return manifest
 
 
 def _is_ours(folder: Path) -> bool:
@@ -181,14 +169,19 @@ def _frames(split: Split) -> tuple[pl.DataFrame, ...]:
     )
 
 
-def _as_json(rows: Any) -> list[str]:
+def _as_json(rows: Iterable[Mapping[str, Any]]) -> list[str | None]:
     """Details a row, null where there are none; a mapping of its own keeps its types and order."""
-    return [json.dumps(dict(details), ensure_ascii=False) if details else None for details in rows]  # type: ignore[misc]
+    return [json.dumps(dict(details), ensure_ascii=False) if details else None for details in rows]
 
 
-def _split(events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, manifest: Mapping[str, Any]) -> Split:
+def _split(frames: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> Split:
+    events, items, users = frames
     part = events[_PART].to_numpy().astype(np.uint8)
-    known = {"item": [*items["id"], *([""] if (events["item"] == "").any() else [])], "user": users["id"].to_list()}
+    known = {
+    items_met = [*items["id"], *([""] if (events["item"] == "").any() and "" not in items["id"] else [])]
+    known = {"item": items_met, "user": users["id"].to_list()}
+        "user": users["id"].to_list(),
+    }
     coded = events.drop(_PART).with_columns(
         events[name].cast(pl.Enum(ids), strict=False) for name, ids in known.items()
     )
@@ -214,4 +207,4 @@ _NO_DETAILS: Mapping[str, Any] = {}
 
 
 def _details(text: str | None) -> Mapping[str, Any]:
-    return json.loads(text) if text else _NO_DETAILS  # type: ignore[no-any-return]
+    return json.loads(text) if text else _NO_DETAILS

@@ -6,7 +6,7 @@ any of them is observed, and so are all events of an impression: what was shown 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from m6rec.types import Event
@@ -68,12 +68,17 @@ def num_known(events: Sequence[Event]) -> list[int]:
     return known
 
 
-def repeats(events: Sequence[Event]) -> set[int]:
-    """Positions of the events whose user has met the item before they are asked about."""
+def repeats(events: Sequence[Event], judged: Callable[[Event], bool]) -> set[int]:
+    """Positions of the events whose user has judged the item before they are asked about.
+
+    Args:
+        events: In order of time.
+        judged: Whether an event is positive or negative, more than a view.
+    """
+    events = list(events)
     found: set[int] = set()
     met: set[tuple[str, str]] = set()
-    pairs = [(event.user, event.item) for event in events]
     for moment in moments(events):
-        found.update(position for position in moment.asked if pairs[position] in met)
-        met.update(pairs[position] for position in moment.observed)
+        found.update(position for position in moment.asked if (events[position].user, events[position].item) in met)
+        met.update((event.user, event.item) for event in (events[at] for at in moment.observed) if judged(event))
     return found

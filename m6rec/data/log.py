@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import polars as pl
@@ -31,7 +31,7 @@ class Events(Sequence[Event]):
 
     def __init__(self, frame: pl.DataFrame) -> None:
         """Takes a frame whose columns are fields of Event, and ``context:name``."""
-        ids = {
+        ids: dict[Any, pl.Enum] = {
             name: pl.Enum(frame[name].unique(maintain_order=True))
             for name in ("user", "item")
             if not _coded(frame, name)
@@ -62,11 +62,12 @@ class Events(Sequence[Event]):
 
     def codes(self, name: str, ids: Iterable[str] | None = None) -> NDArray[np.int64]:
         """For each event, the position of its user or item in ``ids``, or ``ids(name)``; -1 if absent."""
-        codes = self.frame[name].to_physical().cast(pl.Int64).to_numpy()
+        codes = cast(NDArray[np.int64], self.frame[name].to_physical().cast(pl.Int64).to_numpy())
         if ids is None:
             return codes
         places = {key: place for place, key in enumerate(ids)}
-        return np.array([places.get(key, -1) for key in self.ids(name)], np.int64)[codes]
+        moved: NDArray[np.int64] = np.array([places.get(key, -1) for key in self.ids(name)], np.int64)
+        return moved[codes]
 
     def column(self, name: str) -> pl.Series:
         """A field of all events; its default where no event has it, null for a value that is missing."""

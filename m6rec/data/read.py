@@ -118,7 +118,8 @@ def read(
             timed=rows.timed,
             repeats=int(met_before(made).sum()),
             future=ahead,
-            notes=[note for one in (roles, *(other.roles for other in others), *tables) for note in one.notes],
+            notes=[note for one in (roles, *(other.roles for other in others)) for note in one.notes]
+            + [note for one in tables for note in one.notes],
         ),
     )
     progress(1.0, "read")

@@ -241,7 +241,7 @@ class Rows:
                 values = values.set((values.is_infinite() | (values.abs() > Limits.NUMBER)).fill_null(False), None)
             return values
         if values.dtype.is_integer():
-            huge = values.max() is not None and max(abs(int(values.min())), abs(int(values.max()))) > Limits.NUMBER  # type: ignore[call-overload]
+            huge = bool((values.cast(pl.Float64).abs() > Limits.NUMBER).any())
             return values.cast(pl.String) if huge else values.cast(pl.Int64)
         values = _tidy(values)
         self.check(column, values.str.len_chars() > Limits.TEXT_CHARS, f"is longer than {Limits.TEXT_CHARS} characters")

@@ -11,21 +11,20 @@ import glob
 import io
 import json
 import re
-import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
-from urllib.parse import unquote, urlsplit
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from m6rec.errors import ConfigError, DataError, ExtraError
+from m6rec.data import databases
+from m6rec.errors import DataError
 
 
 class ArrowTable(Protocol):
@@ -54,7 +53,6 @@ _PARQUET = frozenset((".parquet", ".pq"))
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 _PACKED_NAMES = frozenset((".gz", ".zst", ".bz2"))
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_SCHEMES = ("sqlite", "duckdb", "postgresql", "postgres")
 _CHUNK = 1 << 22
 _BACKSLASHED = re.compile(r'\\"(?![,;\t|\r\n]|$)')  # a quote that a backslash keeps from closing its field
 _READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowInvalid, pa.ArrowNotImplementedError, pl.exceptions.PolarsError)
@@ -93,7 +91,7 @@ def raw(name: str, table: Table, *, drop: bool = False, progress: Progress = lam
         DataError: It can't be read, or isn't a table.
     """
     if isinstance(table, str) and is_url(table):
-        found = _database(name, table)
+        found = Raw(databases.read(name, table), from_text=databases.is_text(table))
     elif isinstance(table, str | Path):
         found = _files(name, str(table), drop, progress)
     else:
@@ -112,7 +110,7 @@ def is_table(source: str) -> bool:
 
 def is_url(table: str) -> bool:
     """Whether a text is the URL of a database rather than a path."""
-    return table.partition("://")[0] in _SCHEMES and "://" in table
+    return "://" in table and table.partition("://")[0] in databases.SCHEMES
 
 
 def _named(name: str, frame: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
@@ -501,121 +499,6 @@ def _from_arrow(table: pa.Table) -> pl.DataFrame:
             column = column.cast(kind.value_type)
         columns.append(column)
     return cast(pl.DataFrame, pl.from_arrow(pa.table(columns, names=table.column_names)))
-
-
-# Databases
-
-
-def _database(name: str, url: str) -> Raw:
-    """The table that the fragment of a URL names, or the query that it is."""
-    address, _, fragment = url.partition("#")
-    scheme = address.partition("://")[0]
-    path = unquote(urlsplit(address).path)
-    shown = re.sub(r"//[^@/]*@", "//…@", url)  # without the password
-    wanted = unquote(fragment).strip()
-    try:
-        if scheme == "sqlite":
-            return _sqlite(
-                name,
-                path.removeprefix("/")
-                if address.startswith("sqlite:///") and not address.startswith("sqlite:////")
-                else path.replace("//", "/", 1),
-                wanted,
-                shown,
-            )
-        if scheme == "duckdb":
-            return Raw(
-                _duckdb(
-                    name,
-                    path.removeprefix("/") if not address.startswith("duckdb:////") else path.replace("//", "/", 1),
-                    wanted,
-                    shown,
-                )
-            )
-        return Raw(_postgres(name, address, wanted, shown))
-    except (ConfigError, DataError, ExtraError):
-        raise
-    except Exception as error:  # each driver has errors of its own
-        raise DataError(f"{name}: {shown} can't be read: {_first_line(error)}") from error
-
-
-def _query(name: str, wanted: str, tables: Sequence[str], shown: str) -> str:
-    """The SQL that reads what is wanted; nothing is taken from a URL but one SELECT or the name of a table."""
-    if re.match(r"(select|with)\b", wanted, re.IGNORECASE):
-        return wanted
-    if not wanted and len(tables) == 1:
-        wanted = tables[0]
-    if wanted not in tables:
-        asked = f"has no table {wanted!r}" if wanted else "names no table"
-        raise DataError(
-            f"{name}: {shown} {asked}; write one after '#' (…#events), or a SELECT. "
-            f"There are: {', '.join(tables) or 'none'}."
-        )
-    return "SELECT * FROM " + ".".join('"' + part.replace('"', '""') + '"' for part in wanted.split("."))
-
-
-def _sqlite(name: str, path: str, wanted: str, shown: str) -> Raw:
-    """A table of SQLite as text, as its columns may hold any type in any row; floats to their last digit."""
-    if not Path(path).is_file():
-        raise DataError(f"{name}: {shown} can't be read: there is no file {path}")
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        found = connection.execute(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
-        )
-        query = _query(name, wanted, [row[0] for row in found], shown)
-        cursor = connection.execute(query)
-        columns = [entry[0] for entry in cursor.description]
-        frames = []
-        while rows := cursor.fetchmany(100_000):
-            cells = zip(*rows, strict=True)
-            frames.append(
-                pl.DataFrame(
-                    [
-                        pl.Series(str(n), [_text(cell) for cell in column], dtype=pl.String)
-                        for n, column in enumerate(cells)
-                    ]
-                )
-            )
-        frame = (
-            pl.concat(frames)
-            if frames
-            else pl.DataFrame({str(n): pl.Series([], dtype=pl.String) for n in range(len(columns))})
-        )
-        return Raw(pl.DataFrame([frame.to_series(n).alias(column) for n, column in enumerate(columns)]), from_text=True)
-    finally:
-        connection.close()
-
-
-def _text(cell: object) -> str | None:
-    if cell is None or isinstance(cell, str):
-        return cell or None
-    return cell.decode("utf-8") if isinstance(cell, bytes) else repr(cell)
-
-
-def _duckdb(name: str, path: str, wanted: str, shown: str) -> pl.DataFrame:
-    import duckdb
-
-    if not Path(path).is_file():
-        raise DataError(f"{name}: {shown} can't be read: there is no file {path}")
-    with duckdb.connect(path, read_only=True) as connection:
-        tables = [row[0] for row in connection.execute("SELECT table_name FROM information_schema.tables").fetchall()]
-        return _from_arrow(connection.execute(_query(name, wanted, tables, shown)).to_arrow_table())
-
-
-def _postgres(name: str, address: str, wanted: str, shown: str) -> pl.DataFrame:
-    try:
-        from adbc_driver_postgresql import dbapi
-    except ImportError as error:
-        raise ExtraError("Reading PostgreSQL", "postgres") from error
-    with dbapi.connect(address) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT CASE table_schema WHEN 'public' THEN '' ELSE table_schema || '.' END || table_name "
-            "FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
-        )
-        tables = [row[0] for row in cursor.fetchall()]
-        cursor.execute(_query(name, wanted, tables, shown))
-        return _from_arrow(cursor.fetch_arrow_table())
 
 
 def _first_line(error: BaseException) -> str:

@@ -104,7 +104,7 @@ def _infer(numbers: pl.Series) -> Times:
             (14, "%Y%m%d%H%M%S", "compact dates and times such as 20200913122640"),
             (12, "%Y%m%d%H%M", "compact dates and times such as 202009131226"),
         ):
-            if 10 ** (digits - 1) <= known.min() and known.max() < 10**digits:  # type: ignore[operator]
+            if 10 ** (digits - 1) <= known.min() and known.max() < 10**digits:
                 day = numbers.cast(pl.Int64) // 10 ** (digits - 8)
                 if day.is_between(19_000_000, 21_010_000).all():
                     moments = _strptime(numbers.cast(pl.Int64).cast(pl.String), form)

@@ -52,7 +52,7 @@ def _reviews(path: Path) -> pl.DataFrame:
 
 DOMAIN = Domain(
     name="peter", noun="item", assets=(),
-    load=lambda path: read(_reviews(path).drop("aspect", "opinion", "score"), columns=_COLUMNS),
+    load=lambda path: read(_reviews(path).drop("aspect", "opinion", "score"), columns=_COLUMNS, duplicates="keep"),
     item=lambda item: "the item",
     user=lambda user: "",
     rating=stars, happened="chose {}", values=(1, 5),

@@ -120,7 +120,7 @@ def keep(made: Prepared, folder: Path) -> Fingerprint:
 
 def fingerprint(folder: Path) -> Fingerprint:
     """The parts data, split, domain and rule of what ``prepare`` kept. Raises AssetError where it kept nothing."""
-    card = dataset.read_manifest(folder)
+    card = dataset.manifest(folder)
     return Fingerprint(
         data=of_dataset(folder / card["data"]),
         split=card["protocol"],

@@ -183,8 +183,9 @@ class Past:
         return timeline if all(event.item for event in timeline) else [event for event in timeline if event.item]
 
     def seen(self, user: str) -> frozenset[str]:
-        """Ids of the items that the user has had to do with."""
-        return frozenset(event.item for event in self.timeline(user) if event.item)
+        """Ids of the items that the user took or rejected; what they only viewed may still be recommended."""
+        judged = (event for event in self.history(user) if self._feedback(event).positive is not None)
+        return frozenset(event.item for event in judged)
 
     def traces(self, user: str) -> Floats:
         """The ``TRACES`` of the user's events, oldest first: float32 [len(timeline), len(TRACES)]."""

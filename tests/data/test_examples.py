@@ -55,7 +55,7 @@ def test_what_is_known_is_what_was_observed(log):
     for position, event in enumerate(log):
         if not any(other.impression for other in log) and event.time:
             assert known[position] == sum(o.user == event.user and o.time < event.time for o in log)
-    met = repeats([event for event in log if event.time])
+    met = repeats([event for event in log if event.time], lambda event: True)
     assert met <= set(range(len(log)))
 
 
@@ -63,4 +63,5 @@ def test_a_log_without_time_is_asked_event_by_event():
     log = [Event("u", "a", 0), Event("u", "b", 0), Event("u", "a", 0)]
     assert [(m.asked, m.observed) for m in moments(log)] == [([0], [0]), ([1], [1]), ([2], [2])]
     assert num_known(log) == [0, 1, 2]
-    assert repeats(log) == {2}
+    assert repeats(log, lambda event: True) == {2}
+    assert repeats(log, lambda event: event.value is not None) == set()

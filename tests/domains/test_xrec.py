@@ -20,7 +20,7 @@ def test_explanations_become_the_texts_of_events(tmp_path):
     rows = [line(4, 12, "Ships &amp; Sails"), line(4, 3, "Calm"), line(5, 3, "Calm")]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     log = DOMAIN.load(path)
-    assert log.events[0] == Event("4", "12", 0, 1, "They like Ships &amp; Sails.")
+    assert log.events[0] == Event("4", "12", 0, None, "They like Ships &amp; Sails.")
     assert [(event.user, event.item) for event in log.events] == [("4", "12"), ("4", "3"), ("5", "3")]
     assert DOMAIN.item(log.items["12"]) == 'the book "Ships & Sails"'
     assert log.items["3"].details == {"summary": "Fans of the sea would like it."}
