@@ -23,11 +23,12 @@ from m6rec.data.feedback import Rule
 from m6rec.data.log import Events, Log, Reading
 from m6rec.data.split import Split
 from m6rec.errors import AssetError, DataError
+from m6rec.files import write
 from m6rec.types import Item, User
 
 MANIFEST = "manifest.json"
 _VERSION = 1
-_FILES, _LOCK, _PART = "data-", ".lock", "part"
+_FILES, _LOCK, _PARTS = "data-", ".lock", "parts.npy"
 _TABLES = ("events", "items", "users")
 
 
@@ -62,20 +63,37 @@ def save(made: Dataset, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / _LOCK):
         fresh = folder / f"{_FILES}{uuid.uuid4().hex[:12]}"
-        manifest = folder / f"{fresh.name}.json"
         try:
             fresh.mkdir()
-            for name, frame in zip(_TABLES, _frames(made.split), strict=True):
+            for name, frame in zip(_TABLES, _frames(made.split.log), strict=True):
                 frame.write_parquet(fresh / f"{name}.parquet")
                 _sync(fresh / f"{name}.parquet")
-            manifest.write_text(json.dumps(_manifest(made, fresh.name), indent=1, ensure_ascii=False) + "\n", "utf-8")
-            _sync(manifest)
-            manifest.replace(folder / MANIFEST)
+            with (fresh / _PARTS).open("wb") as file:
+                np.save(file, made.split.part)
+            _sync(fresh / _PARTS)
+            write(folder / MANIFEST, json.dumps(_manifest(made, fresh.name), indent=1, ensure_ascii=False) + "\n")
         finally:
             current = _named_by(folder)
             for old in folder.glob(f"{_FILES}*"):
                 if old.name != current:
-                    shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+                    shutil.rmtree(old)
+
+
+def manifest(folder: str | Path) -> dict[str, Any]:
+    """What ``save`` noted of a data set: "data", the subfolder of its files, "domain", "protocol", "rule" and more.
+
+    Raises:
+        AssetError: The folder holds none, or one of another version.
+    """
+    try:
+        noted = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        if noted["version"] != _VERSION:
+            raise ValueError("it was prepared by another version of m6rec")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AssetError(
+            f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
+        ) from error
+    return dict(noted)
 
 
 def load(folder: str | Path) -> Dataset:
@@ -83,40 +101,31 @@ def load(folder: str | Path) -> Dataset:
 
     Raises:
         AssetError: The folder holds none.
-        DataError: It is damaged, or of another version.
+        DataError: It is damaged.
     """
-    folder = Path(folder)
+    folder, noted = Path(folder), manifest(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AssetError(
-            f"{folder} holds no prepared log ({error}); make one with `m6rec prepare movielens --out {folder}`"
-        ) from error
-    try:
-        if manifest["version"] != _VERSION:
-            raise DataError(f"{folder} was prepared by another version of m6rec; prepare it again.")
-        frames = [pl.read_parquet(folder / manifest["data"] / f"{name}.parquet", glob=False) for name in _TABLES]
-        rule = manifest["rule"]
+        frames = [pl.read_parquet(folder / noted["data"] / f"{name}.parquet", glob=False) for name in _TABLES]
+        part = np.load(folder / noted["data"] / _PARTS, allow_pickle=False)
+        rule = noted["rule"]
         return Dataset(
-            split=_split(frames, manifest),
-            domain=manifest["domain"],
-            protocol=manifest["protocol"],
+            split=Split(_log(frames, noted), part),
+            domain=noted["domain"],
+            protocol=noted["protocol"],
             rule=None if rule is None else Rule.from_json(rule),
-            why=manifest["why"],
+            why=noted["why"],
         )
     except FileNotFoundError as error:
-        if _named_by(folder) != manifest.get("data"):  # it was prepared anew meanwhile
+        if _named_by(folder) != noted["data"]:  # it was prepared anew meanwhile
             return load(folder)
         raise DataError(f"{folder} is a damaged data set ({error}); prepare it again.") from error
-    except DataError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{folder} is a damaged data set ({error!r}); prepare it again.") from error
 
 
 def _is_ours(folder: Path) -> bool:
     """Whether it is empty, or holds no more than what an interrupted ``save`` leaves."""
-    return folder.is_dir() and all(p.name == _LOCK or p.name.startswith(_FILES) for p in folder.iterdir())
+    return folder.is_dir() and all(p.name.startswith((_LOCK, _FILES, f".{MANIFEST}")) for p in folder.iterdir())
 
 
 def _named_by(folder: Path) -> str:
@@ -148,11 +157,9 @@ def _manifest(made: Dataset, data: str) -> dict[str, Any]:
     }
 
 
-def _frames(split: Split) -> tuple[pl.DataFrame, ...]:
-    log = split.log
-    events = log.table.frame.cast({"user": pl.String, "item": pl.String})
+def _frames(log: Log) -> tuple[pl.DataFrame, ...]:
     return (
-        events.with_columns(pl.Series(_PART, split.part, dtype=pl.UInt8)),
+        log.table.frame.cast({"user": pl.String, "item": pl.String}),
         pl.DataFrame(
             {
                 "id": [item.id for item in log.items.values()],
@@ -174,21 +181,15 @@ def _as_json(rows: Iterable[Mapping[str, Any]]) -> list[str | None]:
     return [json.dumps(dict(details), ensure_ascii=False) if details else None for details in rows]
 
 
-def _split(frames: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> Split:
+def _log(frames: Sequence[pl.DataFrame], noted: Mapping[str, Any]) -> Log:
     events, items, users = frames
-    part = events[_PART].to_numpy().astype(np.uint8)
-    known = {
-    items_met = [*items["id"], *([""] if (events["item"] == "").any() and "" not in items["id"] else [])]
-    known = {"item": items_met, "user": users["id"].to_list()}
-        "user": users["id"].to_list(),
-    }
-    coded = events.drop(_PART).with_columns(
-        events[name].cast(pl.Enum(ids), strict=False) for name, ids in known.items()
-    )
+    searched = (events["item"] == "").any() and "" not in items["id"]
+    known = {"item": [*items["id"], *([""] if searched else [])], "user": users["id"].to_list()}
+    coded = events.with_columns(events[name].cast(pl.Enum(ids), strict=False) for name, ids in known.items())
     complete = all(coded[name].null_count() == 0 for name in known)
-    reading = manifest["reading"]
-    log = Log(
-        events=Events(coded if complete else events.drop(_PART)),
+    reading = noted["reading"]
+    return Log(
+        events=Events(coded if complete else events),
         items={
             key: Item(key, title, tuple(categories), _details(details))
             for key, title, categories, details in zip(*items.to_dict(as_series=False).values(), strict=True)
@@ -197,10 +198,9 @@ def _split(frames: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> Split
             key: User(key, _details(details))
             for key, details in zip(*users.to_dict(as_series=False).values(), strict=True)
         },
-        dropped=manifest["dropped"],
+        dropped=noted["dropped"],
         reading=Reading(**reading),
     )
-    return Split(log, part)
 
 
 _NO_DETAILS: Mapping[str, Any] = {}
