@@ -14,12 +14,7 @@ from pathlib import Path
 from m6rec.errors import ConfigError
 from m6rec.serving.backend import NUM_RETRIEVED
 
-# What one request may hold. These are part of the contract: the OpenAPI states them.
-MAX_ID_CHARS = 200  # also of a category
-MAX_TITLE_CHARS = 2_000
-MAX_TEXT_CHARS = 20_000  # that a user wrote, or of a detail of an item
-MAX_NAME_CHARS = 64  # of a detail, of what a context holds, of the kind of an event
-MAX_FIELDS = 32  # categories, details, names of a context
+# What one request may hold, besides ``data.schema.Limits``. These are part of the contract: the OpenAPI states them.
 MAX_QUERY_CHARS = 4_000  # of a query, a document, a text to embed or a message: what is longer is read up to here
 MAX_CANDIDATES = 1_000  # items to rank, documents to rerank, ids to leave out
 MAX_COUNT, MAX_OFFSET = NUM_RETRIEVED, NUM_RETRIEVED - 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from m6rec.data.schema import Limits
 from m6rec.serving import settings
 from tests import running
 from tests.fake import FakeBackend
@@ -69,13 +70,15 @@ def test_the_limits_are_those_of_the_service():
         1:
     ]
     assert rows == [
-        [settings.MAX_ID_CHARS],
-        [settings.MAX_TITLE_CHARS, settings.MAX_TEXT_CHARS],
-        [settings.MAX_NAME_CHARS, settings.MAX_FIELDS],
+        [Limits.ID_CHARS],
+        [Limits.TITLE_CHARS, Limits.TEXT_CHARS],
+        [Limits.KIND_CHARS, Limits.NUM_DETAILS],
         [settings.MAX_WRITES],
         [settings.MAX_TEXTS],
         [settings.Settings().max_body_bytes >> 20],
     ]
+    assert Limits.ID_CHARS == Limits.CATEGORY_CHARS
+    assert Limits.NUM_DETAILS == Limits.NUM_CATEGORIES
     assert settings.MAX_WRITES == settings.MAX_CANDIDATES == settings.MAX_HISTORY
     assert f"{settings.MAX_QUERY_CHARS:,} characters" in TEXT
     assert f"{settings.MAX_MESSAGES} messages" in TEXT

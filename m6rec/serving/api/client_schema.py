@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from m6rec.serving.api.fields import LARGEST, WHOLE, MaybeId, fault
+from m6rec.data.schema import Limits
+from m6rec.serving.api.fields import WHOLE, MaybeId, fault
 from m6rec.serving.backend import Chat, Reason, Reply
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
@@ -308,7 +309,7 @@ def _enum(*values: Any) -> WithJsonSchema:
 _TEXT_FORMAT = WithJsonSchema(
     {"anyOf": [{"type": "object", "properties": {"type": {"const": "text"}}, "required": ["type"]}, {"type": "null"}]}
 )
-_Limit = Annotated[int | None, Field(ge=1), _clamped(-LARGEST, MAX_REPLY_TOKENS), WHOLE]
+_Limit = Annotated[int | None, Field(ge=1), _clamped(-Limits.NUMBER, MAX_REPLY_TOKENS), WHOLE]
 
 
 class ChatBody(BaseModel):
@@ -368,7 +369,7 @@ class ChatBody(BaseModel):
             temperature=self.temperature or 0.0,
             top_p=1.0 if self.top_p is None else self.top_p,
             stops=tuple(self.stop or ()),
-            seed=(self.seed or 0) % LARGEST,
+            seed=(self.seed or 0) % Limits.NUMBER,
         )
 
 

@@ -12,16 +12,27 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from m6rec.serving.api.fields import WHOLE, Details, Id, MaybeId, Number, Text, Time, Title, example, fault
+from m6rec.data.schema import Limits
+from m6rec.serving.api.fields import (
+    WHOLE,
+    Categories,
+    Details,
+    EventKind,
+    Id,
+    MaybeId,
+    Number,
+    Text,
+    Time,
+    Title,
+    example,
+    fault,
+)
 from m6rec.serving.backend import Brief, Creation, CreationKind, Filters, RankRequest, Request
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
     MAX_COUNT,
     MAX_CREATED,
-    MAX_FIELDS,
     MAX_HISTORY,
-    MAX_ID_CHARS,
-    MAX_NAME_CHARS,
     MAX_OFFSET,
     MAX_WRITES,
 )
@@ -45,7 +56,9 @@ class FiltersBody(BaseModel):
 
     model_config = example(categories=["Comedy"], exclude=["50"])
 
-    categories: Annotated[list[Id], Field(max_length=MAX_FIELDS, description="Only these; none allows all.")] = []
+    categories: Annotated[
+        list[Id], Field(max_length=Limits.NUM_CATEGORIES, description="Only these; none allows all.")
+    ] = []
     exclude: Annotated[list[Id], Field(max_length=MAX_CANDIDATES, description="Ids that are left out.")] = []
     seen: Annotated[bool, Field(description="Whether items may come up that the user has met already.")] = False
 
@@ -63,11 +76,9 @@ class HistoryEventBody(BaseModel):
     time: Annotated[Time, Field(description="Where it isn't known, just now.")] = 0
     value: Annotated[Number | None, Field(description="Stars, a count; absent where it just happened.")] = None
     text: Annotated[Text, Field(description="What the user wrote, such as a review or a search query.")] = ""
-    kind: Annotated[
-        str, Field(max_length=MAX_NAME_CHARS, description="view, click, cart, purchase, rating, skip, search, …")
-    ] = ""
+    kind: Annotated[EventKind, Field(description="view, click, cart, purchase, rating, skip, search, …")] = ""
     impression: Annotated[
-        str, Field(max_length=MAX_ID_CHARS, description="Names what was shown together, such as a page of results.")
+        str, Field(max_length=Limits.ID_CHARS, description="Names what was shown together, such as a page of results.")
     ] = ""
     context: Annotated[Details, Field(description="Where and how: place, weather, device, …")] = {}
 
@@ -204,7 +215,9 @@ class EventBody(HistoryEventBody):
 
     user: Id
     time: Time
-    id: Annotated[str, Field(max_length=MAX_ID_CHARS, description="Names the event: sent again, it counts once.")] = ""
+    id: Annotated[
+        str, Field(max_length=Limits.ID_CHARS, description="Names the event: sent again, it counts once.")
+    ] = ""
 
 
 class EventsBody(BaseModel):
@@ -228,7 +241,7 @@ class ItemBody(BaseModel):
 
     id: Id
     title: Title
-    categories: Annotated[list[Id], Field(max_length=MAX_FIELDS)] = []
+    categories: Categories = []
     details: Details = {}
 
     def item(self) -> Item:
