@@ -52,7 +52,7 @@ class Models:
 
 
 @dataclass(kw_only=True, eq=False)
-class State:
+class ServingState:
     """What answers are made from. It changes between two requests and never within one.
 
     Attributes:
@@ -97,7 +97,7 @@ class State:
         return tasks.ask(task.task, self.past, self.user(user), items, task.domain, self.items, latest=self.latest)
 
 
-def recommend(state: State, requests: Sequence[Request]) -> list[Answer]:
+def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:
     """See ``Backend.recommend_many``: two batches of the upper layers, one of retrieval and one of ranking.
 
     Raises:
@@ -125,7 +125,7 @@ def recommend(state: State, requests: Sequence[Request]) -> list[Answer]:
     return [Answer(page, dict(timings), left) for page, left in zip(pages, unknown, strict=True)]
 
 
-def retrieve(state: State, requests: Sequence[tuple[Request, int]]) -> list[list[Ranked]]:
+def retrieve(state: ServingState, requests: Sequence[tuple[Request, int]]) -> list[list[Ranked]]:
     """The nearest items for each of several requests, and how many at most; their vectors are one batch."""
     models = state.models
     rows, seen, liked = [], [], []
@@ -145,7 +145,7 @@ def retrieve(state: State, requests: Sequence[tuple[Request, int]]) -> list[list
     return answers
 
 
-def rank(state: State, requests: Sequence[RankRequest]) -> list[Answer]:
+def rank(state: ServingState, requests: Sequence[RankRequest]) -> list[Answer]:
     """See ``Backend.rank_many``: one batch of the upper layers, whose rows are the users."""
     timings: dict[str, float] = {}
     for one in requests:
@@ -165,7 +165,7 @@ def rank(state: State, requests: Sequence[RankRequest]) -> list[Answer]:
     return answers
 
 
-def suggest(state: State, session: Session, user: str) -> list[Ranked]:
+def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
     """Items that a conversation may name next, the best first; none that came up in it.
 
     The user has just done what the conversation tells (``chatting.events``).
@@ -193,13 +193,13 @@ def suggest(state: State, session: Session, user: str) -> list[Ranked]:
     return [ranked[item] for item in fused([near, popular, [*ranked]])]
 
 
-def as_told(state: State, session: Session, user: str) -> AbstractContextManager[None]:
+def as_told(state: ServingState, session: Session, user: str) -> AbstractContextManager[None]:
     """As if the user had just done what the conversation tells."""
     told = chatting.events(session, user, state.past.time)
     return state.past.passing(user, [event for event in told if event.item in state.items])
 
 
-def _score(state: State, requests: Sequence[tuple[str, Sequence[Event], Sequence[Item]]]) -> list[list[Ranked]]:
+def _score(state: ServingState, requests: Sequence[tuple[str, Sequence[Event], Sequence[Item]]]) -> list[list[Ranked]]:
     rows = []
     for user, history, items in requests:
         if items:
@@ -214,7 +214,7 @@ def _key(user: str, history: Sequence[object]) -> str:
     return f"{user}\0" if history else user
 
 
-def _with_popular(state: State, request: Request, near: Sequence[Ranked]) -> tuple[list[Item], list[list[str]]]:
+def _with_popular(state: ServingState, request: Request, near: Sequence[Ranked]) -> tuple[list[Item], list[list[str]]]:
     """(what is ranked, the orders that count besides, none for a user of whom something is known)."""
     items = [one.item for one in near]
     if request.history or state.past.timeline(request.user):
@@ -224,12 +224,12 @@ def _with_popular(state: State, request: Request, near: Sequence[Ranked]) -> tup
     return [state.live[item] for item in both], [[item.id for item in items], popular]
 
 
-def _popular(state: State, only: set[str] | None, without: frozenset[str]) -> list[str]:
+def _popular(state: ServingState, only: set[str] | None, without: frozenset[str]) -> list[str]:
     allowed = (item for item in state.past.most_liked() if item in state.live and item not in without)
     return list(islice((item for item in allowed if only is None or item in only), NUM_POPULAR))
 
 
-def _only(state: State, filters: Filters) -> set[str] | None:
+def _only(state: ServingState, filters: Filters) -> set[str] | None:
     """Ids of one of the categories; None where all are."""
     if not filters.categories:
         return None
@@ -237,11 +237,11 @@ def _only(state: State, filters: Filters) -> set[str] | None:
     return {item.id for item in state.live.values() if wanted & set(item.categories)}
 
 
-def _unknown_events(state: State, history: Sequence[Event]) -> tuple[str, ...]:
+def _unknown_events(state: ServingState, history: Sequence[Event]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.item for one in history if one.item and one.item not in state.items))
 
 
-def _page(state: State, request: Request, ranked: list[Ranked]) -> list[Ranked]:
+def _page(state: ServingState, request: Request, ranked: list[Ranked]) -> list[Ranked]:
     """The places that the request wants, in the order that it wants."""
     end = request.offset + request.count
     if request.diversity and ranked:
@@ -255,7 +255,9 @@ def _page(state: State, request: Request, ranked: list[Ranked]) -> list[Ranked]:
     return ranked[request.offset : end]
 
 
-def _calibrated(state: State, user: str, ranked: Sequence[Ranked], calibration: float, count: int) -> list[Ranked]:
+def _calibrated(
+    state: ServingState, user: str, ranked: Sequence[Ranked], calibration: float, count: int
+) -> list[Ranked]:
     """The ranked items anew, their categories spread as those of the user's likes."""
     domain = state.models.rank.domain
     liked = [state.items[event.item] for event in state.past.history(user) if domain.positive(event)]

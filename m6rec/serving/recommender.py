@@ -41,7 +41,7 @@ from m6rec.serving.creating import Asked, Creator
 from m6rec.serving.documents import Documents
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal, Journal, later
-from m6rec.serving.pipeline import Models, State
+from m6rec.serving.pipeline import Models, ServingState
 from m6rec.serving.settings import MAX_CREATED
 from m6rec.serving.turn_taking import FairLock, slices
 from m6rec.serving.turns import MEMORY_BYTES, Turns
@@ -66,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ServingLimits:
     """What one user, one stranger and one cache may take.
 
     Attributes:
@@ -86,7 +86,7 @@ class Limits:
             raise ConfigError(f"{self}: at least one event must be read, and no budget can be below 0 bytes")
 
 
-LIMITS = Limits()
+LIMITS = ServingLimits()
 
 
 def _alone(method: Callable[Concatenate[Recommender, P], R]) -> Callable[Concatenate[Recommender, P], R]:
@@ -134,7 +134,7 @@ class Recommender(LocalBackend):
         vectors: Path | None = None,
         writers: Mapping[str, Writer] = NO_WRITERS,
         blocked: Blocklist | None = None,
-        limits: Limits = LIMITS,
+        limits: ServingLimits = LIMITS,
     ) -> None:
         self._lock = FairLock()
         # Held by whoever writes, taken in this order and before the lock above.
@@ -159,7 +159,7 @@ class Recommender(LocalBackend):
             items |= deleted | live
             users |= catalogue.users()
             past.know(items.values())
-        self._state = State(
+        self._state = ServingState(
             items=items, live=live, users=users, past=past, lexicon=Lexicon(live.values()), latest=limits.latest_events
         )
         self._events = list(log.events)  # all that ``past`` has observed, in its order

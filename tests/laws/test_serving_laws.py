@@ -18,7 +18,7 @@ from m6rec.serving.admission import MAX_AHEAD_S
 from m6rec.serving.backend import Chat, Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
-from m6rec.serving.recommender import Limits, Recommender
+from m6rec.serving.recommender import Recommender, ServingLimits
 from m6rec.tasks.chat import Message
 from m6rec.text.past import STATISTICS, Past
 from m6rec.tuned import TunedConfig, create
@@ -342,7 +342,7 @@ def test_part_of_a_write_is_kept_and_the_unknown_named(shops):
 
 def test_no_more_than_the_latest_events_are_read(shops):
     shop = shops["movielens"]
-    short, long = shop.open(limits=Limits(latest_events=8)), shop.open()
+    short, long = shop.open(limits=ServingLimits(latest_events=8)), shop.open()
     events = [Event("guest", f"i{n % 9}", 1_000 + n, 1.0 + n % 5) for n in range(40)]
     for recommender in (short, long):
         recommender.observe(events)

@@ -245,3 +245,11 @@ def test_what_has_no_title_is_not_designed(tunings):
     asked = creating.Asked(brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS)
     with pytest.raises(ConfigError, match="has a title, so none"):
         next(creator.create(asked, Past(ITEMS, rank.domain.feedback), lambda name: []))
+
+
+def test_where_the_user_has_met_all_of_a_category_it_is_said(recommender):
+    dramas = [item for item in ITEMS.values() if "Drama" in item.categories]
+    recommender.observe([Event("u0", item.id, 999, 1.0) for item in dramas])
+    with pytest.raises(UnknownError, match="no item of category 'Drama' left"):
+        recommender.create("u0", "design", category="Drama", catalogue=True)
+    assert recommender.create("u0", "design", category="Drama")

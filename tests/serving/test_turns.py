@@ -95,3 +95,15 @@ def test_only_what_is_new_is_read_and_memory_is_bounded():
     for _ in range(2):
         small.answers([("u", row_of(tuned, past, "u"))])
     assert read[2] == read[3] == [read[0][0] + 1]
+
+
+def test_keys_of_imagined_events_are_not_taken_for_those_of_others():
+    """A conversation told twice has the same words, and other numbers where others have been at work meanwhile."""
+    tuned = tuned_with()
+    turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback).observe_all(EVENTS)
+    told = [Event("u", "i7", 30, kind="like"), Event("u", "i5", 30, kind="dislike")]
+    for number in range(3):
+        with past.passing("u", told):
+            row = row_of(tuned, past, "u", ("i2", "i8"))
+            np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
+        past.observe_all(Event("v", item, 40 + number, 5.0) for item in ("i7", "i5"))
