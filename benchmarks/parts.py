@@ -54,7 +54,8 @@ def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -
         value = json.loads(path.read_text()) if path.is_file() else {"title": title, "claims": [], "parts": {}}
         tables: tuple[report.Table, ...] = measured.pop("tables", ())
         told = {"tables": [asdict(table) | {"verdict": table.verdict} for table in tables]} if tables else {}
-        value["parts"][part] = {**report.facts(), "seed": 0, "quick": setup.quick, **measured, **told}
+        made_from = {"fingerprint": setup.fingerprint()}
+        value["parts"][part] = {**report.facts(), **made_from, "seed": 0, "quick": setup.quick, **measured, **told}
         value["claims"] = [claim for claim in value["claims"] if claim["part"] != part]
         for what, number, relation, target in claims:
             command = f"make bench-{name}"

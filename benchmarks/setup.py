@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from m6rec.cli import tuned_runs
+from m6rec.fingerprint import Fingerprint
 from m6rec.serving.memory import keep_freed_memory
 from m6rec.serving.recommender import Recommender
 from m6rec.text.past import Past
@@ -47,6 +48,11 @@ class Setup:
     def seeds(self) -> tuple[int, ...]:
         """Those of what draws at random; one in the short form."""
         return SEEDS[:1] if self.quick else SEEDS
+
+    def fingerprint(self) -> dict[str, str]:
+        """What the run that is measured was made from; empty without a run."""
+        made = Fingerprint.load(self.run)
+        return {name: part for name, part in asdict(made).items() if part} if made else {}
 
     def recommender(self, device: str = "cpu") -> tuple[Recommender, Tuned, Any, Past]:
         """(the service's own recommender, its ranking task, the prepared log, what was observed in it)."""

@@ -141,10 +141,6 @@ class Tuned:
         """What it is made from, but for the training."""
         return fingerprint_of(self.config, self.task, self.domain, self.foundation, self.seed)
 
-    def with_cache(self, cache: StateCache) -> Tuned:
-        """The same task, whose states come from another cache."""
-        return Tuned(self.config, self.foundation, self.tuning, cache, self.links, self.exit_after, self.seed)
-
     def save(self, folder: Path) -> None:
         """Writes the tuning, its links, what it is made from, and at last its configuration."""
         self.tuning.save(folder)

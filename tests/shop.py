@@ -15,7 +15,7 @@ from tests import running, tiny
 
 def log(noun: str = "Film") -> str:
     """A CSV file: six users who like and dislike 20 of 40 items in turn, none of them twice."""
-    items = [(7 * n + 5 * (n // 6)) % 40 for n in range(120)]
+    items = [(7 * (n // 6) + 13 * (n % 6)) % 40 for n in range(120)]
     rows = [f"u{n % 6},i{item},{n},{noun} {item},{n // 6 % 2}" for n, item in enumerate(items)]
     return "\n".join(["user,item,time,title,value", *rows])
 

@@ -201,6 +201,8 @@ def _recommender(
             writers=text_writers(chosen.rank, ranking),
             blocked=blocklist(blocked),
         )
-        items = {**log.items, **(kept.catalogue.items() if kept.catalogue else {})}
+        items = dict(log.items)
+        if kept.catalogue is not None:
+            items |= kept.catalogue.deleted() | kept.catalogue.items()  # a history names what is gone, too
     history = [domain.action(event, items[event.item].title) for event in past.history(user)]
     return recommender, history

@@ -131,11 +131,13 @@ def test_a_project_is_served_and_what_came_in_is_known_to_the_commands(tmp_path)
         client.observe([Event("guest", "new", 200), Event("guest", "i1", 201)])
         told = json.loads(m6rec(tmp_path, *asked))  # while the service has the store open
         assert len(told["history"]) == 2
+        client.delete(["i1"])
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) == 0
     kept = contents(tmp_path / "project" / "store")
     told = json.loads(m6rec(tmp_path, *asked))
     assert "Heat" in told["history"][0]
+    assert "Film 1" in told["history"][1]  # though it is gone
     assert "new" not in {item["id"] for item in told["items"]}  # met already
     assert contents(tmp_path / "project" / "store") == kept  # asking writes nothing
     # Prepared anew, it is another dataset, whose owner says that it may go on with what there is.
