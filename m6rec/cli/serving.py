@@ -75,13 +75,14 @@ def serve(
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(SWITCH_S)
     made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states, exit_after)
-    log = made.split.log
+    events = open_journal(journal or store / "histories")
+    log = without(made.split.log, events.forgotten(made.split.log.users))
     recommender = Recommender(
         retrieval,
         ranking,
         log,
         Past(log.items, made.domain.feedback).observe_all(log.events),
-        journal=open_journal(journal or store / "histories"),
+        journal=events,
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
         writers=text_writers(rank, ranking, states),

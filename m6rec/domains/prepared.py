@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from m6rec.data import dataset
+from m6rec.data import dataset, erasure
 from m6rec.data.log import Log
 from m6rec.data.split import Split, leave_one_out, split_by_item, split_by_time
 from m6rec.domains import domain as domains
@@ -42,6 +42,7 @@ def prepare(name: str, split: str, folder: Path, *files: Path) -> Prepared:
         raise ConfigError(f"split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
     domain = domains.named(name)
     log = domains.load(domain, *files)
+    log = erasure.without(log, erasure.Forgotten(folder.parent).among(log.users))
     made = SPLITS[split](log)
     dataset.save(log, folder)
     (folder / CARD).write_text(json.dumps({"domain": name, "split": split}) + "\n")
