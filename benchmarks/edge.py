@@ -515,7 +515,7 @@ PARTS: dict[str, parts.Measure] = {
 
 
 def main(
-    run: Annotated[Path, typer.Option(help="A run of the like task.")] = Path("runs/demo/like-0"),
+    run: Annotated[Path, typer.Option(help="A run of the like task.")] = Path("runs/demo/runs/like-0"),
     data: Annotated[Path, typer.Option(help="The prepared log.")] = Path("runs/demo/data"),
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
 ) -> None:

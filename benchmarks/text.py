@@ -26,8 +26,8 @@ PARTS = ("explanation", "content", "conversation", "speed", "abuse")
 
 
 def main(
-    run: Annotated[Path, typer.Option(help="A run of the like task.")] = Path("runs/demo/like-0"),
-    retrieve: Annotated[Path, typer.Option(help="A run of the retrieval task.")] = Path("runs/demo/retrieve-0"),
+    run: Annotated[Path, typer.Option(help="A run of the like task.")] = Path("runs/demo/runs/like-0"),
+    retrieve: Annotated[Path, typer.Option(help="A run of the retrieval task.")] = Path("runs/demo/runs/retrieve-0"),
     data: Annotated[Path, typer.Option(help="The prepared log.")] = Path("runs/demo/data"),
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
 ) -> None:

@@ -32,6 +32,7 @@ from m6rec.evaluate import (
 )
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.foundation.states import StateCache
+from m6rec.project import Project
 from m6rec.report import Claim, Curve, Report, Table
 from m6rec.tasks.task import named, texts
 from m6rec.text.links import Links
@@ -75,14 +76,16 @@ def demo(
     foundation: Annotated[str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")] = DEFAULT,
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = len(SEEDS),
 ) -> None:
-    """Runs the main job and writes report.json and report.html."""
-    out.mkdir(parents=True, exist_ok=True)
-    seconds = Seconds(out / "seconds.json")
+    """Runs the main job in a project folder and writes report.json and report.html."""
+    project = Project.create(out)
+    project.report.mkdir(exist_ok=True)
+    seconds = Seconds(project.report / "seconds.json")
     with seconds.stage("data"):
-        made = prepared.prepare("movielens", "time", out / "data")
+        made = prepared.prepare("movielens", "time", project.data)
+    dataset = prepared.fingerprint(project.data)
     with seconds.stage("foundation"):
         model = load(foundation)
-    config = TunedConfig(task="like", domain="movielens", foundation=foundation)
+    config = TunedConfig(task="like", domain="movielens", foundation=foundation, data=dataset.data, split=dataset.split)
     first = tuned.create(config, model, assets.home() / "states")
     with seconds.stage("questions"):
         likes = ask_all(first.task, made.split, made.domain)
@@ -90,7 +93,7 @@ def demo(
         with bar("fitting links") as update:
             links = fit_links(made.split, made.domain, progress=update)
         targets = ask_all(named("retrieve"), made.split, made.domain)
-    rate = _states(first.cache, [likes, targets], out / "states.json", seconds)
+    rate = _states(first.cache, [likes, targets], project.report / "states.json", seconds)
     items = list(made.split.log.items.values())
 
     def tuned_seeds(
@@ -107,7 +110,7 @@ def demo(
                     questions.rows[VALID],
                     items,
                     replace(training, seed=seed),
-                    folder=out / name,
+                    folder=project.run(name),
                     seen=seen_before(made.split, made.domain, questions, VALID) if one.task.ask else None,
                     progress=update,
                 )
@@ -116,6 +119,7 @@ def demo(
 
     ranked = tuned_seeds(config, likes, LIKE, seeds)
     retrieved = tuned_seeds(replace(config, task="retrieve"), targets, RETRIEVE, 1, links)
+    project.serve(ranking=f"like-{SEEDS[0]}", retrieval=f"retrieve-{SEEDS[0]}")
     with seconds.stage("ranking report"):
         scores = [one.scores(likes.rows[TEST]) for one, _ in ranked]
         ranking = ranking_table(made.split, likes, made.domain, {OURS: scores}, progress=_tell)
@@ -147,9 +151,9 @@ def demo(
             **{f"seconds of {name}": round(spent, 1) for name, spent in seconds.stages.items()},
         },
     )
-    report.write(result, out)
+    report.write(result, project.report)
     err.print(report.to_table(result))
-    err.print(f"Report: {out / 'report.html'}", highlight=False)
+    err.print(f"Report: {project.report / 'report.html'}", highlight=False)
 
 
 def _tell(name: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from m6rec.errors import ConfigError
@@ -12,17 +14,34 @@ from m6rec.errors import ConfigError
 
 def write(path: Path, text: str) -> None:
     """Puts a text file in place of the one that is there; a crash leaves the old one or the new one."""
-    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with _partial(path, text) as partial:
+        os.replace(partial, path)
+
+
+def create(path: Path, text: str) -> bool:
+    """Makes a new text file; returns whether it was, as it isn't where another process was first."""
+    with _partial(path, text) as partial:
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def _partial(path: Path, text: str) -> Iterator[Path]:
+    """A file beside it that holds the text, and is gone after the block."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    partial = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        partial.chmod(0o666 & ~_umask())
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -21,9 +21,10 @@ from torch.utils.tensorboard import SummaryWriter
 from m6rec.errors import AssetError, ConfigError
 from m6rec.fingerprint import begin, changed, digest
 from m6rec.metrics import auc, base_rates, cross_entropy, ndcg, perplexity, ranks, uauc
+from m6rec.project import CONFIG
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Batch, Row, pack, pad, regroup, size
-from m6rec.tuned import CONFIG, ItemBlocks, Tuned
+from m6rec.tuned import ItemBlocks, Tuned
 from m6rec.types import Draft, Item
 from m6rec.writer import Writer
 

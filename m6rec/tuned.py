@@ -28,6 +28,7 @@ from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Known, Model, Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.foundation.stores import Store
+from m6rec.project import CONFIG
 from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
@@ -41,8 +42,6 @@ from m6rec.tuning import create as create_tuning
 from m6rec.tuning import load as load_tuning
 from m6rec.types import Item
 
-CONFIG = "config.json"
-"""The last file of a run to be written: where it is, the run is finished."""
 TEMPERATURE = 0.07
 EMBED_WIDTH = 128
 UPPER_LAYERS = 1
@@ -567,7 +566,7 @@ def config_at(folder: Path, kind: Callable[..., ConfigT]) -> ConfigT:
         ) from error
 
 
-def run_of(folder: Path) -> tuple[str, str]:
+def task_and_foundation(folder: Path) -> tuple[str, str]:
     """(task, foundation) of a saved run, whatever its kind. Raises AssetError where the folder is not one."""
     return config_at(folder, lambda **values: (str(values["task"]), str(values["foundation"])))
 

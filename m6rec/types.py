@@ -94,6 +94,19 @@ SLOTS = ("user", "history", "candidate", "cross", "ask")
 
 
 @dataclass(frozen=True, slots=True)
+class Situation:
+    """When, where and how a question is asked.
+
+    Attributes:
+        time: Seconds since 1970 (UTC); 0 where it isn't known.
+        context: As of an ``Event``.
+    """
+
+    time: int = 0
+    context: tuple[tuple[str, Value], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What a task asks of the model at one moment.
 

@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from m6rec import cli
+from m6rec.domains import prepared
 from tests import shop, tiny
 from tests.fake import FakeBackend
 from tests.shop import m6rec
@@ -156,6 +157,105 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
     code, said = run(monkeypatch, capsys, "tune", "sing", *map(str, data), "--run", str(tmp_path / "sing"))
     assert code == 2
     assert "there is no task 'sing'; tasks: like, click, retrieve, explain, design, query, or" in said
+
+
+def project(tmp_path):
+    """(a project with two runs, the options of a tuning on its foundation)."""
+    tiny.hf_folder("llama", tmp_path / "foundation")
+    home = tmp_path / "shop"
+    rows = [f"u{n % 6},i{7 * n % 12},{n},Film {7 * n % 12},{n % 2}" for n in range(120)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows]))
+    m6rec(tmp_path, "prepare", "generic", tmp_path / "log.csv", "--out", home / "data")
+    options = ("--project", home, "--foundation", tmp_path / "foundation", "--depth", "1", "--epochs", "1")
+    for task in ("click", "retrieve"):
+        m6rec(tmp_path, "tune", task, *options, "--dtype", "float32")
+    return home, (*options, "--dtype", "float32")
+
+
+def test_a_project_needs_no_other_path(tmp_path, monkeypatch, capsys):
+    home, options = project(tmp_path)
+    assert sorted(path.name for path in (home / "runs").iterdir()) == ["click-0", "retrieve-0"]
+    where = ("--project", home, "--dtype", "float32")
+    items = json.loads(m6rec(tmp_path, "recommend", *where, "--user", "u1", "--json"))["items"]
+    assert len(items) == 10
+    monkeypatch.setenv("M6REC_PROJECT", str(home))
+    assert json.loads(m6rec(tmp_path, "recommend", *where[2:], "--user", "u1", "--json"))["items"] == items
+    monkeypatch.delenv("M6REC_PROJECT")
+    monkeypatch.chdir(home)
+    assert json.loads(m6rec(tmp_path, "recommend", *where[2:], "--user", "u1", "--json"))["items"] == items
+    assert json.loads(m6rec(tmp_path, "rank", "i0", "i5", *where, "--user", "u1", "--json"))
+    m6rec(tmp_path, "evaluate", "click-0", *where)
+    assert (home / "report" / "click" / "report.json").exists()
+    m6rec(tmp_path, "export", "--project", home, "--out", tmp_path / "phone")
+    code, said = run(monkeypatch, capsys, "evaluate", "like-7", "--project", str(home))
+    assert code == 2
+    assert "there is no finished run like-7, neither as a folder nor in the project" in said
+    assert "click-0" in said
+    # The newest run is served, but for one that is named or given.
+    m6rec(tmp_path, "tune", "click", *options, "--seed", "1")
+    newest = m6rec(tmp_path, "rank", "i0", "i5", *where, "--user", "u1", "--json")
+    given = m6rec(tmp_path, "rank", "i0", "i5", *where, "--user", "u1", "--rank", home / "runs" / "click-0", "--json")
+    (home / "project.json").write_text('{"ranking": "click-0"}')
+    assert m6rec(tmp_path, "rank", "i0", "i5", *where, "--user", "u1", "--json") == given != newest
+
+
+def test_runs_of_the_wrong_kind_are_refused_by_name(tmp_path, monkeypatch, capsys):
+    shop.make(tmp_path)
+    for verb in (("recommend", "--user", "u1"), ("serve", "--store", str(tmp_path / "store"))):
+        data, click, retrieve = (str(tmp_path / name) for name in ("data", "click", "retrieve"))
+        swapped = (*verb, "--data", data, "--rank", retrieve, "--retrieve", click)
+        code, said = run(monkeypatch, capsys, *swapped)
+        assert code == 2
+        assert f"--rank {retrieve} is a retrieval run, of task 'retrieve'; give a ranking run" in said
+        code, said = run(monkeypatch, capsys, *verb, "--data", data, "--rank", click, "--retrieve", click)
+        assert code == 2
+        assert f"--retrieve {click} is a ranking run, of task 'click'; give a retrieval run" in said
+
+
+def test_a_finished_run_is_left_alone_and_refused_other_data(tmp_path, monkeypatch, capsys):
+    """The second is a shuffled log under the same names: without a fingerprint, its weights would be the old ones."""
+    shop.make(tmp_path)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "click").iterdir() if file.is_file()}
+    where = ["--data", "data", "--run", "click", "--foundation", "foundation", "--depth", "1", "--epochs", "1"]
+    where = [str(tmp_path / word) if (tmp_path / word).exists() else word for word in where] + ["--dtype", "float32"]
+    monkeypatch.setenv("M6REC_HOME", str(tmp_path / "home"))
+    done = runner.invoke(cli.app, ["tune", "click", *where])
+    assert done.exit_code == 0
+    assert "was finished already, with all of these settings; nothing was trained" in " ".join(done.output.split())
+    assert {file.name: file.read_bytes() for file in (tmp_path / "click").iterdir() if file.is_file()} == before
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    values = [row.rpartition(",")[2] for row in rows[1:]]
+    shuffled = [f"{row.rpartition(',')[0]},{value}" for row, value in zip(rows[1:], values[::-1], strict=True)]
+    (tmp_path / "log.csv").write_text("\n".join([rows[0], *shuffled]))
+    m6rec(tmp_path, "prepare", "generic", tmp_path / "log.csv", "--out", tmp_path / "data")
+    for words in (
+        ("tune", "click", *where),
+        ("evaluate", str(tmp_path / "click"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "report")),
+        ("export", str(tmp_path / "click"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "phone")),
+        ("recommend", "--user", "u1", *(w for n in ("data", "retrieve") for w in (f"--{n}", str(tmp_path / n)))),
+    ):
+        words = (*words, "--rank", str(tmp_path / "click")) if words[0] == "recommend" else words
+        code, said = run(monkeypatch, capsys, *words)
+        assert code == 2
+        assert "is of another data (there " in said
+    assert {file.name: file.read_bytes() for file in (tmp_path / "click").iterdir() if file.is_file()} == before
+
+
+def test_what_is_measured_was_not_trained_on(tmp_path, monkeypatch, capsys):
+    """The same log in another split is other test events, some of which the run has seen."""
+    shop.make(tmp_path)
+    words = ("prepare", "generic", tmp_path / "log.csv", "--split", "leave-one-out", "--out", tmp_path / "other")
+    m6rec(tmp_path, *words)
+    where = ("--data", str(tmp_path / "other"), "--out", str(tmp_path / "report"))
+    code, said = run(monkeypatch, capsys, "evaluate", str(tmp_path / "click"), *where)
+    assert code == 2
+    assert "is of another split (there time, here leave-one-out)" in said
+
+
+def test_the_same_log_prepared_twice_is_one_dataset(tmp_path):
+    shop.make(tmp_path)
+    m6rec(tmp_path, "prepare", "generic", tmp_path / "log.csv", "--out", tmp_path / "again")
+    assert prepared.fingerprint(tmp_path / "again") == prepared.fingerprint(tmp_path / "data")
 
 
 def test_a_run_goes_to_a_device_and_ranks_there(tmp_path):

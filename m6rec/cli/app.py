@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +23,6 @@ out, err = Console(), Console(stderr=True)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Data = Annotated[Path, typer.Option(help="Folder that `m6rec prepare` made.")]
 Foundation = Annotated[str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")]
 ExitAfter = Annotated[
     int | None, typer.Option(help="Upper layers to run of a ranking task that was tuned with more; all by default.")

@@ -12,17 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from m6rec import assets
-from m6rec.cli.app import Data, Dtype, Json, app, bar, device_app, say
+from m6rec.cli.app import Dtype, Json, app, bar, device_app, say
 from m6rec.cli.recommending import say_ranked
+from m6rec.cli.runs import Data, ProjectFolder, data_of, former_of, require_dataset, run_of
 from m6rec.errors import ConfigError
 
 
 @app.command()
 def shrink(
-    run: Annotated[Path, typer.Argument(help="Run of a ranking task.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run of a ranking task, by folder or name; the served one by default."),
+    ] = None,
     *,
     out: Annotated[Path, typer.Option(help="Folder for the small model; give it again to resume.")],
-    data: Data = Path("runs/demo/data"),
+    project: ProjectFolder = None,
+    data: Data = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON file of switches (edge.recipe.Recipe).")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="A switch, such as sparsity=0.5.")] = None,
     dtype: Dtype = "bfloat16",
@@ -38,6 +43,9 @@ def shrink(
     from m6rec.tuned import read_config
 
     chosen = Recipe.read(_switches(recipe, change or []))
+    run, data = run_of(project, run), data_of(project, data)
+    dataset = prepared.fingerprint(data)
+    require_dataset(run, dataset, former=former_of(project, dataset))
     made = prepared.load(data)
     foundation = load(read_config(run).foundation, dtype=dtype)
     tuned = load_tuned(run, foundation, store=assets.home() / "states")
@@ -70,10 +78,14 @@ def _switches(file: Path | None, changes: Sequence[str]) -> dict[str, Any]:
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run of a ranking task.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run of a ranking task, by folder or name; the served one by default."),
+    ] = None,
     *,
     out: Annotated[Path, typer.Option(help="New folder for the device.")],
-    data: Data = Path("runs/demo/data"),
+    project: ProjectFolder = None,
+    data: Data = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, int8 or int4.")] = "int8",
     states: Annotated[bool, typer.Option(help="Send the states of the items' texts along.")] = True,
     layers: Annotated[int | None, typer.Option(help="Layers of a shrunk model, for weak devices; all.")] = None,
@@ -91,6 +103,9 @@ def export(
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
+    run, data = run_of(project, run), data_of(project, data)
+    dataset = prepared.fingerprint(data)
+    require_dataset(run, dataset, former=former_of(project, dataset))
     log = prepared.load(data).split.log
     foundation = load(read_config(run).foundation, dtype="float32")
     tuned = load_tuned(run, foundation, store=assets.home() / "states")

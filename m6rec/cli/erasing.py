@@ -62,9 +62,9 @@ def forget(
         f"{user!r} is erased from: {', '.join(found)}." if found else f"{user!r} was in none of: {', '.join(places)}."
     )
     advice = (
-        "Runs that were tuned before keep what they learned of everybody together, and device folders hold counts in which "
-        "the user has a part: tune and export anew. The tables that the log was prepared from are yours to clean; "
-        "`m6rec prepare` leaves the user out."
+        "Runs that were tuned before keep what they learned of everybody together, and device folders hold counts in "
+        "which the user has a part: tune and export anew. The tables that the log was prepared from are yours to "
+        "clean; `m6rec prepare` leaves the user out."
     )
     say({"user": user, "erased": places, "advice": advice}, as_json, f"{text}\n{advice}")
 

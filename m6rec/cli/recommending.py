@@ -11,8 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
-from m6rec.cli.app import Data, Device, Dtype, Json, app, out, say
-from m6rec.cli.runs import Blocked, Rank, Retrieve, blocklist, text_writers, tuned_runs
+from m6rec.cli.app import Device, Dtype, Json, app, out, say
+from m6rec.cli.runs import (
+    Blocked,
+    Data,
+    ProjectFolder,
+    Rank,
+    Retrieve,
+    blocklist,
+    served,
+    store_of,
+    text_writers,
+    tuned_runs,
+)
 from m6rec.types import Ranked
 
 
@@ -20,16 +31,17 @@ from m6rec.types import Ranked
 def recommend(
     *,
     user: Annotated[str, typer.Option(help="Id of the user.")],
-    data: Data = Path("runs/demo/data"),
-    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
-    rank: Rank = Path("runs/demo/like-0"),
+    project: ProjectFolder = None,
+    data: Data = None,
+    retrieve: Retrieve = None,
+    rank: Rank = None,
     count: Annotated[int, typer.Option(help="How many items.")] = 10,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
     """Recommends items to a user, with scores and the history they rest on."""
-    recommender, history = _recommender(data, retrieve, rank, user, device, dtype)
+    recommender, history = _recommender(project, data, retrieve, rank, user, device, dtype)
     ranked = recommender.recommend(user, count).items
     value = {
         "user": user,
@@ -46,15 +58,16 @@ def rank(
     items: Annotated[list[str], typer.Argument(help="Ids of the items to order.")],
     *,
     user: Annotated[str, typer.Option(help="Id of the user.")],
-    data: Data = Path("runs/demo/data"),
-    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
-    rank: Rank = Path("runs/demo/like-0"),
+    project: ProjectFolder = None,
+    data: Data = None,
+    retrieve: Retrieve = None,
+    rank: Rank = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
     """Orders given items by the probability that the user likes them."""
-    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
     say_ranked(recommender.rank(user, items).items, as_json)
 
 
@@ -63,15 +76,16 @@ def explain(
     *,
     user: Annotated[str, typer.Option(help="Id of the user.")],
     item: Annotated[str, typer.Option(help="Id of the item.")],
-    data: Data = Path("runs/demo/data"),
-    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
-    rank: Rank = Path("runs/demo/like-0"),
+    project: ProjectFolder = None,
+    data: Data = None,
+    retrieve: Retrieve = None,
+    rank: Rank = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
     """Says why a user would like an item, and what each sentence rests on."""
-    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
     explained = recommender.explain(user, item)
     lines = [] if explained.statements else ["Nothing of what is known speaks for it."]
     for one in explained.statements:
@@ -84,9 +98,10 @@ def explain(
 def chat(
     *,
     user: Annotated[str, typer.Option(help="Id of the user whose history counts; none for a newcomer.")] = "",
-    data: Data = Path("runs/demo/data"),
-    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
-    rank: Rank = Path("runs/demo/like-0"),
+    project: ProjectFolder = None,
+    data: Data = None,
+    retrieve: Retrieve = None,
+    rank: Rank = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
@@ -96,7 +111,7 @@ def chat(
     from m6rec.serving.settings import MAX_MESSAGES
     from m6rec.tasks.chat import Message
 
-    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
     messages: list[Message] = []
     while said := _heard():
         messages.append(Message("user", said))
@@ -131,15 +146,16 @@ def create(
     count: Annotated[int, typer.Option(help="How many texts at most.")] = 1,
     catalogue: Annotated[bool, typer.Option("--catalogue", help="Let a design be an item that exists.")] = False,
     blocked: Blocked = None,
-    data: Data = Path("runs/demo/data"),
-    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
-    rank: Rank = Path("runs/demo/like-0"),
+    project: ProjectFolder = None,
+    data: Data = None,
+    retrieve: Retrieve = None,
+    rank: Rank = None,
     device: Device = "cpu",
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
     """Writes for a user: a product that they would like, a query that they would type, or copy for an item."""
-    recommender, _ = _recommender(data, retrieve, rank, user, device, dtype, blocked=blocked)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype, blocked=blocked)
     created = recommender.create(user, kind, item=item, category=category, count=count, catalogue=catalogue)
     lines = []
     for one in created:
@@ -155,20 +171,38 @@ def say_ranked(ranked: Sequence[Ranked], as_json: bool) -> None:
 
 
 def _recommender(
-    data: Path,
-    retrieve: Path,
-    rank: Path,
+    project: Path | None,
+    data: Path | None,
+    retrieve: Path | None,
+    rank: Path | None,
     user: str,
     device: str,
     dtype: str,
     blocked: Path | None = None,
 ) -> tuple[Any, list[str]]:
+    """(the recommender, what the user did so far in words), with what a service has taken in until now."""
+    from m6rec.data.erasure import without
     from m6rec.serving.recommender import Recommender
     from m6rec.text.past import Past
 
-    made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype)
-    log, domain = made.split.log, made.domain
-    past = Past(log.items, domain.feedback).observe_all(log.events)
-    history = [domain.action(event, log.items[event.item].title) for event in past.history(user)]
-    writers = text_writers(rank, ranking)
-    return Recommender(retrieval, ranking, log, past, writers=writers, blocked=blocklist(blocked)), history
+    chosen = served(project, data, retrieve, rank)
+    with store_of(chosen) as kept:
+        made, retrieval, ranking = tuned_runs(
+            chosen.data, chosen.retrieve, chosen.rank, device, dtype, former=kept.former
+        )
+        gone = kept.journal.forgotten(made.split.log.users) if kept.journal else ()
+        log, domain = without(made.split.log, gone), made.domain
+        past = Past(log.items, domain.feedback).observe_all(log.events)
+        recommender = Recommender(
+            retrieval,
+            ranking,
+            log,
+            past,
+            journal=kept.journal,
+            catalogue=kept.catalogue,
+            writers=text_writers(chosen.rank, ranking),
+            blocked=blocklist(blocked),
+        )
+        items = {**log.items, **(kept.catalogue.items() if kept.catalogue else {})}
+    history = [domain.action(event, items[event.item].title) for event in past.history(user)]
+    return recommender, history

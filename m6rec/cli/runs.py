@@ -1,30 +1,168 @@
-"""Runs that several commands load, on one foundation and one cache."""
+"""Which data and runs a command means, and how they are loaded: on one foundation, with one cache."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from m6rec import assets
+from m6rec.errors import ConfigError
+from m6rec.fingerprint import Fingerprint
+from m6rec.project import Project, Run, require_readout, writers_in
 
-Retrieve = Annotated[Path, typer.Option("--retrieve", help="Run of the retrieval task.")]
-Rank = Annotated[Path, typer.Option("--rank", help="Run of the ranking task.")]
+ProjectFolder = Annotated[
+    Path | None, typer.Option("--project", help="Project folder; $M6REC_PROJECT or the current one by default.")
+]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of `m6rec prepare`; the project's by default.")]
+Retrieve = Annotated[
+    Path | None, typer.Option("--retrieve", help="Run of the retrieval task; the project's by default.")
+]
+Rank = Annotated[Path | None, typer.Option("--rank", help="Run of the ranking task; the project's by default.")]
 Blocked = Annotated[Path | None, typer.Option("--blocked", help="File of words that no text may hold, one a line.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What is asked or served.
+
+    Attributes:
+        data: The prepared dataset.
+        retrieve: The retrieval run.
+        rank: The ranking run; runs of texts stand beside it.
+        store: What came in through the service; None where no project says.
+    """
+
+    data: Path
+    retrieve: Path
+    rank: Path
+    store: Path | None
+
+
+def served(project: Path | None, data: Path | None, retrieve: Path | None, rank: Path | None) -> Served:
+    """What is given by name, and the rest of the project.
+
+    Raises:
+        ConfigError: No project says the rest, or a run is of another kind.
+    """
+    if project is None and data and retrieve and rank:
+        return Served(data=data, retrieve=retrieve, rank=rank, store=None)
+    home = Project.find(project)
+    return Served(
+        data=data or home.data,
+        retrieve=retrieve or home.retrieval(),
+        rank=rank or home.ranking(),
+        store=home.store,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptStore:
+    """What a service has taken in: its journal, its items, and the datasets in whose place the present one came."""
+
+    journal: Any = None
+    catalogue: Any = None
+    former: tuple[str, ...] = ()
+
+
+@contextmanager
+def store_of(chosen: Served) -> Iterator[KeptStore]:
+    """The project's store, which a service may be writing to meanwhile; empty where there is none.
+
+    Raises:
+        ConfigError: The store is another dataset's.
+        StoreError: It can't be read.
+    """
+    from m6rec.domains import prepared
+    from m6rec.serving import binding
+    from m6rec.serving.catalogue import Catalogue
+    from m6rec.serving.journal import open_journal
+
+    if chosen.store is None or binding.read(chosen.store) is None:
+        yield KeptStore()
+        return
+    bound = binding.bind(chosen.store, prepared.fingerprint(chosen.data))
+    with (
+        closing(open_journal(chosen.store / "histories")) as journal,
+        closing(Catalogue(chosen.store / "catalogue")) as catalogue,
+    ):
+        yield KeptStore(journal=journal, catalogue=catalogue, former=bound.former)
+
+
+def data_of(project: Path | None, data: Path | None) -> Path:
+    """The prepared dataset that is given, or the project's. Raises ConfigError where there is neither."""
+    return data or Project.find(project).data
+
+
+def run_of(project: Path | None, run: Path | None) -> Path:
+    """A run by its folder or by its name in the project; by default the ranking run that the project serves.
+
+    Raises:
+        ConfigError: There is neither, or no project.
+    """
+    if run is None:
+        return Project.find(project).ranking()
+    if Run.at(run):
+        return run
+    home = Project.find(project)
+    if Run.at(home.run(str(run))):
+        return home.run(str(run))
+    known = ", ".join(one.folder.name for one in home.runs()) or "none yet"
+    raise ConfigError(f"there is no finished run {run}, neither as a folder nor in the project {home.folder} ({known})")
+
+
+def require_dataset(run: Path, dataset: Fingerprint, *, split: bool = False, former: Collection[str] = ()) -> None:
+    """Checks that a run was tuned on the dataset that it is used with.
+
+    Args:
+        run: The run.
+        dataset: Its parts data, split and domain.
+        split: Whether it must be split as it was for the tuning: what is measured must not have been trained on.
+        former: Digests of datasets in whose place this one came (``serving.binding``).
+
+    Raises:
+        ConfigError: It was tuned on another.
+    """
+    tuned = Fingerprint.load(run)
+    if tuned is None:
+        return  # which the loading of the run refuses
+    measured = ("split",) if split else ()
+    tuned.require(
+        dataset,
+        what=f"the run {run}",
+        parts=("domain", *measured, *(() if tuned.data in former and not split else ("data",))),
+        remedy="give --data what it was tuned on, or tune it again; where the same log was prepared anew, "
+        "`m6rec serve --adopt` goes on with the old run",
+    )
+
+
+def former_of(project: Path | None, dataset: Fingerprint) -> tuple[str, ...]:
+    """Digests of the datasets in whose place this one came, as the project's store says; none without a project."""
+    from m6rec.serving import binding
+
+    try:
+        bound = binding.read(Project.find(project).store)
+    except ConfigError:
+        return ()
+    return bound.former if bound is not None and bound.data == dataset.data else ()
+
+
 def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
-    """The writers whose runs stand beside that of the ranking task, each in a folder that has its task's name."""
+    """The writers whose runs stand beside that of the ranking task, if they are of its foundation and domain."""
     from m6rec.tasks import writing
     from m6rec.writer import load as load_writer
 
-    runs = {task: rank.parent / task for task in writing.names()}
-    return {
-        task: load_writer(run, ranking.foundation, ranking.cache, _store(states))
-        for task, run in runs.items()
-        if run.is_dir()
-    }
+    found = {}
+    for task, run in writers_in(rank.parent).items():
+        made = Fingerprint.load(run) or Fingerprint()
+        same = (made.foundation, made.domain) == (ranking.foundation.model.id, ranking.config.domain)
+        if same and task in writing.names():
+            found[task] = load_writer(run, ranking.foundation, ranking.cache, state_store(states))
+    return found
 
 
 def blocklist(file: Path | None) -> Any:
@@ -34,7 +172,7 @@ def blocklist(file: Path | None) -> Any:
     return None if file is None else Blocklist.load(file)
 
 
-def _store(states: str) -> Any:
+def state_store(states: str) -> Any:
     """Where states are kept: a folder, the URL of a server, or "" for this machine's own place."""
     from m6rec.foundation.stores import RedisStore
 
@@ -49,17 +187,23 @@ def tuned_runs(
     dtype: str = "bfloat16",
     states: str = "",
     exit_after: int | None = None,
+    former: Collection[str] = (),
 ) -> tuple[Any, Any, Any]:
     """(the prepared log, the retrieval task, the ranking task) on one foundation and one cache, that of this machine.
 
-    ``states`` is the folder or the URL of another cache.
+    ``states`` is the folder or the URL of another cache; see ``require_dataset`` for ``former``.
     """
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
+    require_readout(rank, "score", "--rank")
+    require_readout(retrieve, "embed", "--retrieve")
+    dataset = prepared.fingerprint(data)
+    for run in (rank, retrieve):
+        require_dataset(run, dataset, former=former)
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    ranking = load_tuned(rank, foundation, store=_store(states), exit_after=exit_after)
-    return made, load_tuned(retrieve, foundation, ranking.cache), ranking
+    ranking = load_tuned(rank, foundation, store=state_store(states), exit_after=exit_after)
+    return made, load_tuned(retrieve, foundation, ranking.cache, state_store(states)), ranking

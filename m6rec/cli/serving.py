@@ -9,9 +9,22 @@ from typing import Annotated
 
 import typer
 
-from m6rec.cli.app import Data, Device, Dtype, ExitAfter, app
-from m6rec.cli.runs import Blocked, Rank, Retrieve, blocklist, text_writers, tuned_runs
-from m6rec.errors import ExtraError
+from m6rec.cli.app import Device, Dtype, ExitAfter, app
+from m6rec.cli.runs import (
+    Blocked,
+    Data,
+    ProjectFolder,
+    Rank,
+    Retrieve,
+    blocklist,
+    require_dataset,
+    served,
+    state_store,
+    text_writers,
+    tuned_runs,
+)
+from m6rec.errors import ConfigError, ExtraError
+from m6rec.fingerprint import Fingerprint
 
 SWITCH_S = 5e-4
 """How long the model keeps Python from the event loop, which a request wakes some ten times: the usual 5 ms add up."""
@@ -20,13 +33,19 @@ SWITCH_S = 5e-4
 @app.command()
 def serve(
     *,
-    data: Data = Path("runs/demo/data"),
-    retrieve: Retrieve = Path("runs/demo/retrieve-0"),
-    rank: Rank = Path("runs/demo/like-0"),
+    project: ProjectFolder = None,
+    data: Data = None,
+    retrieve: Retrieve = None,
+    rank: Rank = None,
     blocked: Blocked = None,
     store: Annotated[
-        Path, typer.Option(help="Folder that keeps the events and items which come in, and vectors.")
-    ] = Path("runs/demo/store"),
+        Path | None,
+        typer.Option(help="Folder that keeps events and items which come in, and vectors; the project's by default."),
+    ] = None,
+    adopt: Annotated[
+        bool,
+        typer.Option("--adopt", help="Take over store and runs of another dataset: the log prepared anew."),
+    ] = False,
     journal: Annotated[
         str, typer.Option(help="Where events are kept instead: a folder, or the redis:// URL of a durable server.")
     ] = "",
@@ -52,6 +71,9 @@ def serve(
         raise ExtraError("m6rec serve", "serving") from error
     import torch
 
+    from m6rec.data.erasure import without
+    from m6rec.domains import prepared
+    from m6rec.serving.binding import bind
     from m6rec.serving.catalogue import Catalogue
     from m6rec.serving.journal import open_journal
     from m6rec.serving.memory import keep_freed_memory
@@ -74,7 +96,18 @@ def serve(
     # One core is left to the event loop, so that a busy service still answers and refuses.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(SWITCH_S)
-    made, retrieval, ranking = tuned_runs(data, retrieve, rank, device, dtype, states, exit_after)
+    chosen = served(project, data, retrieve, rank)
+    store = store or chosen.store
+    if store is None:
+        raise ConfigError("no project says where to keep what comes in; give --store FOLDER")
+    dataset = prepared.fingerprint(chosen.data)
+    tuned_on = [made.data for run in (chosen.rank, chosen.retrieve) if (made := Fingerprint.load(run))]
+    former = bind(store, dataset, adopt=adopt, runs=tuned_on).former
+    if journal:
+        bind(journal if "://" in journal else Path(journal), dataset, adopt=adopt)
+    made, retrieval, ranking = tuned_runs(
+        chosen.data, chosen.retrieve, chosen.rank, device, dtype, states, exit_after, former
+    )
     events = open_journal(journal or store / "histories")
     log = without(made.split.log, events.forgotten(made.split.log.users))
     recommender = Recommender(
@@ -85,14 +118,19 @@ def serve(
         journal=events,
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
-        writers=text_writers(rank, ranking, states),
+        writers=text_writers(chosen.rank, ranking, states),
         blocked=blocklist(blocked),
     )
 
     def reload() -> None:
-        fresh = load_tuned(rank, ranking.foundation, ranking.cache, exit_after=exit_after)
+        now = served(project, data, retrieve, rank)  # of a project what is newest by now
+        for run in (now.rank, now.retrieve):
+            require_dataset(run, dataset, former=former)
+        fresh = load_tuned(now.rank, ranking.foundation, ranking.cache, state_store(states), exit_after=exit_after)
         recommender.swap(
-            load_tuned(retrieve, ranking.foundation, ranking.cache), fresh, text_writers(rank, fresh, states)
+            load_tuned(now.retrieve, ranking.foundation, ranking.cache, state_store(states)),
+            fresh,
+            text_writers(now.rank, fresh, states),
         )
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second

@@ -9,17 +9,22 @@ import typer
 from rich.console import Console
 
 from m6rec import assets
-from m6rec.cli.app import Data, Device, Dtype, ExitAfter, Foundation, Json, app, bar, err, say
+from m6rec.cli.app import Device, Dtype, ExitAfter, Foundation, Json, app, bar, err, say
+from m6rec.cli.runs import Data, ProjectFolder, data_of, require_dataset, run_of
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import DEFAULT
+from m6rec.project import Project, Run
 
 
 @app.command()
 def tune(
     task: Annotated[str, typer.Argument(help="like, click, retrieve, explain, design, query or package.module:NAME")],
     *,
-    data: Data,
-    run: Annotated[Path, typer.Option(help="Folder for the tuning; give it again to resume.")],
+    project: ProjectFolder = None,
+    data: Data = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder for the tuning, TASK-SEED in the project by default; again to resume.")
+    ] = None,
     foundation: Foundation = DEFAULT,
     method: Annotated[str | None, typer.Option(help="A tuning method; option-adapter, for texts lora.")] = None,
     depth: Annotated[
@@ -52,7 +57,9 @@ def tune(
     from m6rec.writer import WriterConfig
     from m6rec.writer import create as create_writer
 
-    made = prepared.load(data)
+    data = data_of(project, data)
+    run = run or Project.find(project).run(f"{task.rpartition(':')[2].lower()}-{seed}")
+    made, dataset = prepared.load(data), prepared.fingerprint(data)
     training = TrainConfig(
         epochs=epochs, min_steps=min_steps, learning_rate=learning_rate, patience=patience, pairwise=pairwise, seed=seed
     )
@@ -62,6 +69,8 @@ def tune(
         domain=made.domain_name,
         rule=None if made.domain.rule is None else made.domain.rule.to_json(),
         foundation=foundation,
+        data=dataset.data,
+        split=dataset.split,
         method=method or kind.method,
         depth=depth,
         keep=keep,
@@ -69,6 +78,7 @@ def tune(
     )
     model = load(foundation, dtype=dtype, device=device)
     store = assets.home() / "states"
+    was_finished = Run.at(run) is not None
     if isinstance(config, WriterConfig):
         writer = create_writer(config, model, store, seed=seed)
         drafts = draft_all(writer.task, made.split, made.domain)
@@ -95,6 +105,8 @@ def tune(
                 progress=update,
             )
         tuning = tuned.tuning
+    if was_finished:
+        err.print(f"{run} was finished already, with all of these settings; nothing was trained", highlight=False)
     facts = {
         "run": str(run),
         "trained parameters": tuning.num_trainable(),
@@ -107,10 +119,16 @@ def tune(
 
 @app.command()
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Runs of `m6rec tune`; one seed each of the same task.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Runs of `m6rec tune`, folders or names; one seed each of the same task.")
+    ],
     *,
-    data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
+    project: ProjectFolder = None,
+    data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report.json and report.html; one of the task in the project's by default."),
+    ] = None,
     texts: Annotated[int, typer.Option(help="Texts to write and compare, of a task that writes.", min=0)] = 200,
     exit_after: ExitAfter = None,
     device: Device = "cpu",
@@ -122,12 +140,17 @@ def evaluate(
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.tasks import writing
-    from m6rec.tuned import run_of
+    from m6rec.tuned import task_and_foundation
 
-    of_runs = [run_of(run) for run in runs]
+    runs, data = [run_of(project, run) for run in runs], data_of(project, data)
+    dataset = prepared.fingerprint(data)
+    for run in runs:
+        require_dataset(run, dataset, split=True)
+    of_runs = [task_and_foundation(run) for run in runs]
     if len(set(of_runs)) > 1:
         raise ConfigError("runs of one report must share task and foundation; evaluate the others apart")
     task, source = of_runs[0]
+    out = out or Project.find(project).report / task.rpartition(":")[2].lower()
     made = prepared.load(data)
     foundation = load(source, dtype=dtype, device=device)
     is_text = writing.writes(task)
@@ -184,7 +207,8 @@ def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int)
 @app.command("zero-shot")
 def zero_shot(
     *,
-    data: Data = Path("runs/demo/data"),
+    project: ProjectFolder = None,
+    data: Data = None,
     foundation: Foundation = DEFAULT,
     way: Annotated[str, typer.Option(help="How to ask: diary, or also-clicks as in the paper.")] = "diary",
     seeds: Annotated[int, typer.Option(help="Seeds of the few-shot rows.", min=1)] = 1,
@@ -198,7 +222,7 @@ def zero_shot(
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
 
-    made = prepared.load(data)
+    made = prepared.load(data_of(project, data))
     model = load(foundation, dtype=dtype, device=device)
     table = shots.table(
         model,

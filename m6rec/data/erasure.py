@@ -19,7 +19,7 @@ REASON = "events: of a user who was forgotten"
 
 
 class Forgotten:
-    """Keyed hashes of users who were forgotten, in a file: it tells of an id whether it is one of them, not which they are.
+    """Keyed hashes of users who were forgotten, in a file that tells of an id only whether it is one of them.
 
     Args:
         folder: Where the file is, or will be.

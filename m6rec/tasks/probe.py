@@ -16,7 +16,7 @@ from m6rec.tasks.task import Task
 from m6rec.tasks.writing import TextTask
 from m6rec.text.past import STATISTICS, TRACES, Past
 from m6rec.text.verbalise import stars
-from m6rec.types import Event, Item, User, Value
+from m6rec.types import Event, Item, Situation, User, Value
 
 _DETAILS: dict[str, Value] = {
     "year": 1995,
@@ -58,6 +58,8 @@ def wording(task: Task | TextTask, domain: Domain) -> str:
     else:
         words += [task.readout, task.num_classes, task.options, task.grades, repr(task.negatives)]
         words += [_said(task.candidate, item, domain) for item in _ITEMS]
+        past = Past(_BY_ID, domain.feedback)
+        words += [_said(task.cross, past, _USERS[0], item, Situation(86_400), domain) for item in _ITEMS if task.cross]
         words += [_said(task.answer, event, domain) for event in _EVENTS]
         words += [_said(task.ask, time) for time in (0, _EVENTS[-1].time) if task.ask]
     return digest(words)

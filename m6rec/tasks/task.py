@@ -21,7 +21,7 @@ from m6rec.errors import ConfigError
 from m6rec.text.batch import Row
 from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
-from m6rec.types import Event, Item, Segment, User
+from m6rec.types import Event, Item, Segment, Situation, User
 
 DRAWN = Negatives()
 """How negatives are drawn unless a task says otherwise."""
@@ -40,6 +40,7 @@ class Task:
         candidate: An item as segments of region 2. Retrieval words the item's own side here.
         ask: What stands in place of a candidate when vectors are compared, by the time of the latest event of anyone
             in seconds since 1970 (0 before the first, and in logs without); None for scores.
+        cross: What is known of user and item together, as segments before the candidate; None for nothing.
         answer: The class of an event; None where the event asks nothing.
         num_classes: How many classes ``answer`` tells apart; 0 for "embed".
         options: A word for each class, whose embeddings the option rows start from.
@@ -56,6 +57,7 @@ class Task:
     candidate: Callable[[Item, Domain], tuple[Segment, ...]]
     answer: Callable[[Event, Domain], int | None]
     ask: Callable[[int], tuple[Segment, ...]] | None = None
+    cross: Callable[[Past, User, Item, Situation, Domain], tuple[Segment, ...]] | None = None
     num_classes: int = 0
     options: tuple[str, ...] = ()
     grades: tuple[float, ...] = ()
@@ -74,6 +76,7 @@ _TASKS = {
     "like": "m6rec.tasks.like:TASK",
     "rating": "m6rec.tasks.rating:TASK",
     "click": "m6rec.tasks.click:TASK",
+    "ctr": "m6rec.tasks.ctr:TASK",
     "retrieve": "m6rec.tasks.retrieve:TASK",
 }
 
@@ -131,16 +134,21 @@ def ask(
     candidates: Sequence[Item],
     domain: Domain,
     items: dict[str, Item],
+    situation: Situation | None = None,
 ) -> Row:
     """Asks about several items at one moment. ``past`` ends before it, so the future is out of reach.
 
-    Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone.
+    Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone; other
+    questions are asked in ``situation``, by default at that time too.
     """
+    now = situation or Situation(past.time)
     words = context(task, past, user, domain, items)
     if task.ask:
         blocks: tuple[tuple[Segment, ...], ...] = (task.ask(past.time),)
     else:
-        blocks = tuple(_candidate(task, domain, item) for item in candidates)
+        blocks = tuple(
+            _cross(task, past, user, item, now, domain) + _candidate(task, domain, item) for item in candidates
+        )
     nothing = np.full(len(blocks), -1)
     return Row(
         words,
@@ -151,6 +159,15 @@ def ask(
         nothing,
         past.traces(user.id) if task.uses_signals else _none(0),
     )
+
+
+def situation_of(event: Event) -> Situation:
+    """When, where and how an event happened."""
+    return Situation(event.time, event.context)
+
+
+def _cross(task: Task, past: Past, user: User, item: Item, situation: Situation, domain: Domain) -> tuple[Segment, ...]:
+    return task.cross(past, user, item, situation, domain) if task.cross else ()
 
 
 @lru_cache(maxsize=1 << 16)
@@ -213,7 +230,12 @@ def lay_out(
             signals = _signals(task, past, user, [item for _, item, _ in questions]) if not task.ask else None
             for place, (position, item, answer) in enumerate(questions):
                 draft.visible.append(len(draft.context))
-                draft.candidates.append(task.ask(past.time) if task.ask else task.candidate(items[item], domain))
+                draft.candidates.append(
+                    task.ask(past.time)
+                    if task.ask
+                    else _cross(task, past, users[user], items[item], situation_of(events[position]), domain)
+                    + task.candidate(items[item], domain)
+                )
                 draft.signals.append(_none(1)[0] if signals is None else signals[place])
                 draft.answers.append(answer)
                 draft.events.append(position)

@@ -27,8 +27,10 @@ def words(
         ``signals`` (whether the task uses them), ``values``, ``facts`` ([text, slot] each; None without a user),
         ``kinds`` (``likes``, ``strengths`` and ``behaviours`` by value, and ``candidate``; [tail, slot] each) and
         ``items`` ([head, number of its kind], in their order). None for a task whose
-        words depend on an event's time or text.
+        words depend on an event's time or text, or on what is counted.
     """
+    if task.cross:
+        return None
     kinds: dict[tuple[Any, ...], int] = {}
     heads = []
     for item in items:

@@ -13,6 +13,7 @@ what they have seen, and is counted nowhere.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ CORRELATION_PRIOR, SURPRISE_PRIOR = 10.0, 0.1
 RECENT_MEMORY = 0.85
 MAX_NEAR = 200
 """Latest events of a user whose items' numbers are compared."""
+MAX_RANKED = 1_000
+"""Events of an item from which on its popularity is as high as any."""
 NEIGHBOUR_BYTES = 256 << 20
 """Memory for the neighbours of active users; those of others are counted anew when they come back."""
 
@@ -134,6 +137,7 @@ class Past:
         self._user_categories: list[dict[int, list[float]]] = []
         # Of the events with items that have a number, per user: (number, liked, value surprise at the time).
         self._numbered: list[list[tuple[float, bool, float]]] = []
+        self._uncounted: set[int] = set()  # users whose counts by category and number are to be made anew
         self._number_of_item: list[float | None] = []
         self._recent: list[float] = []
         self._likes_of_user: list[int] = []
@@ -148,12 +152,15 @@ class Past:
         self._values_of_item: list[float] = []
         self._neighbours = _Neighbours()
         self._time = 0
+        self._items_by_count = np.zeros(MAX_RANKED + 1, np.int64)  # met 1, 2, … times, the last for as many and more
+        self._num_met = 0
         self._by_likes: tuple[int, list[str]] = -1, []
         self._num_events, self._num_likes, self._sum_of_values = popularity.total
         self._spread = _Spread()
         for item, count in popularity.items.items():
             row = self._item_row(item)
             self._count_of_item[row], self._likes_of_item[row], self._values_of_item[row] = count
+            self._recount(0, count[0])
 
     @property
     def like_rate(self) -> float:
@@ -201,9 +208,24 @@ class Past:
         found = {event.value for events in self._histories for event in events if event.item}
         return [*sorted(value for value in found if value is not None), *([None] if None in found else [])]
 
+    def categories(self, item: str) -> Sequence[str]:
+        """The categories of an item; () where it isn't known."""
+        known = self._items.get(item)
+        return known.categories if known else ()
+
+    def popularity_rank(self, item: str) -> float:
+        """The share of the items met so far that were met less often than this one; 0 before the first event.
+
+        Items met ``MAX_RANKED`` times or more are alike.
+        """
+        row = self._rows.get(item)
+        count = 0 if row is None else min(self._count_of_item[row], MAX_RANKED)
+        return int(self._items_by_count[:count].sum()) / self._num_met if count else 0.0
+
     def item_share(self, item: str) -> float:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
-        return self._item_share(self._item_row(item))
+        with self._asked_about():
+            return self._item_share(self._item_row(item))
 
     def popularity(self, items: Iterable[str]) -> Popularity:
         """What all users did so far, with these items apart."""
@@ -241,26 +263,30 @@ class Past:
         return [] if row is None else [event.text for event in self._reviews[row] if event.user != without]
 
     def know(self, items: Iterable[Item]) -> None:
-        """Takes in items that are new or have changed, whose categories are counted by from here on."""
+        """Takes in items that are new or have changed; events with them count as if they had always been so."""
         for item in items:
             self._items[item.id] = item
             row = self._rows.get(item.id)
-            if row is not None:
-                self._item_categories[row] = self._categories_of(item.id)
-                self._number_of_item[row] = scale(item)
+            if row is None:
+                continue
+            categories, number = self._categories_of(item.id), scale(item)
+            if number != self._number_of_item[row] or not np.array_equal(categories, self._item_categories[row]):
+                self._item_categories[row], self._number_of_item[row] = categories, number
+                self._uncounted.update(self._viewers[row].users.tolist())
 
     def observe(self, event: Event) -> None:
-        """Takes in the next event of the log."""
+        """Takes in the next event of the log, or one that comes late: histories are in order of time."""
         user = self._user_row(event.user)
         self._time = max(self._time, event.time)
         said = self._feedback(event)
+        place = bisect_right(self._histories[user], event.time, key=lambda one: one.time)
         if not event.item or said.positive is None:
-            self._note(user, event, said)
+            self._note(user, event, said, place)
             return
         item, liked, value = self._item_row(event.item), said.positive, said.strength
         surprise = self._value_surprise(user, item, value)
         self._neighbours.observe(user, self._viewers[item], liked, surprise)
-        self._take_in(user, item, event, said, surprise)
+        self._take_in(user, item, event, said, surprise, place)
         self._values_of_item[item] += value
         self._sum_of_values += value
         self._spread.add(value)
@@ -268,6 +294,7 @@ class Past:
         if event.text:
             self._reviews[item].append(event)
         self._likes_of_item[item] += liked
+        self._recount(self._count_of_item[item], self._count_of_item[item] + 1)
         self._count_of_item[item] += 1
         self._num_events += 1
         self._num_likes += liked
@@ -284,33 +311,73 @@ class Past:
 
         Args:
             user: Id of the user, who may have no history. Nothing may be observed meanwhile.
-            events: What is taken in, oldest first.
+            events: What is taken in, oldest first, and after everything that the user did.
         """
-        row = self._user_row(user)
-        num_events, num_judged = len(self._histories[row]), len(self._seen[row])
-        categories = {category: [*counts] for category, counts in self._user_categories[row].items()}
-        numbers, num_numbered = [kept[row] for kept in self._sums], len(self._numbered[row])
-        table = self._neighbours.of(row, self._seen[row], self._viewers).copy()
+        if not events:
+            yield
+            return
+        with self._asked_about():
+            if user in self._users:
+                with self._restored(self._users[user]):
+                    self._imagine(self._users[user], events)
+                    yield
+                return
+            row = self._user_row(user)
+            try:
+                self._imagine(row, events)
+                yield
+            finally:
+                self._neighbours.forget(row)
+                self._uncounted.discard(row)
+                del self._users[user]
+                for of_users in self._of_users:
+                    of_users.pop()
+
+    def _imagine(self, user: int, events: Sequence[Event]) -> None:
+        self._neighbours.of(user, self._seen[user], self._viewers)  # what is imagined must not be counted a second time
+        for event in events:
+            said, place = self._feedback(event), len(self._histories[user])
+            if not event.item or said.positive is None:
+                self._note(user, event, said, place)
+                continue
+            item = self._item_row(event.item)
+            surprise = self._value_surprise(user, item, said.strength)
+            self._neighbours.imagine(user, self._viewers[item], said.positive, surprise)
+            self._take_in(user, item, event, said, surprise, place)
+
+    @contextmanager
+    def _restored(self, user: int) -> Iterator[None]:
+        """Gives a user back what they had."""
+        self._count(user)
+        num_events, num_judged, num_numbered = (
+            len(kept[user]) for kept in (self._histories, self._seen, self._numbered)
+        )
+        categories = {category: [*counts] for category, counts in self._user_categories[user].items()}
+        numbers = [kept[user] for kept in self._sums]
+        table = self._neighbours.of(user, self._seen[user], self._viewers).copy()
         try:
-            for event in events:
-                said = self._feedback(event)
-                if not event.item or said.positive is None:
-                    self._note(row, event, said)
-                    continue
-                item = self._item_row(event.item)
-                surprise = self._value_surprise(row, item, said.strength)
-                self._neighbours.imagine(row, self._viewers[item], said.positive, surprise)
-                self._take_in(row, item, event, said, surprise)
             yield
         finally:
-            for kept in (self._histories[row], self._traces[row]):
-                del kept[num_events:]
-            del self._seen[row][num_judged:]
-            del self._numbered[row][num_numbered:]
-            self._user_categories[row] = categories
+            del self._histories[user][num_events:], self._traces[user][num_events:]
+            del self._seen[user][num_judged:], self._numbered[user][num_numbered:]
+            self._user_categories[user] = categories
             for kept, number in zip(self._sums, numbers, strict=True):
-                kept[row] = number
-            self._neighbours.of(row, self._seen[row], self._viewers)[:] = table
+                kept[user] = number
+            self._neighbours.of(user, self._seen[user], self._viewers)[:] = table
+
+    @contextmanager
+    def _asked_about(self) -> Iterator[None]:
+        """Takes items and categories out again that are asked about, and that nobody had to do with."""
+        num_items, num_categories = len(self._rows), len(self._categories)
+        try:
+            yield
+        finally:
+            while len(self._rows) > num_items:
+                self._rows.popitem()
+                for of_items in self._of_items:
+                    of_items.pop()
+            while len(self._categories) > num_categories:
+                self._categories.popitem()
 
     def statistics(self, user: str, items: Sequence[str]) -> Floats:
         """The ``STATISTICS`` of one user with each of several items.
@@ -318,7 +385,13 @@ class Past:
         Returns:
             float32 [len(items), len(STATISTICS)].
         """
+        with self._asked_about():
+            return self._statistics(user, items)
+
+    def _statistics(self, user: str, items: Sequence[str]) -> Floats:
         row = self._users.get(user)
+        if row is not None:
+            self._count(row)
         count = 0 if row is None else len(self._seen[row])
         rate = self.like_rate
         likes = 0 if row is None else self._likes_of_user[row]
@@ -359,6 +432,42 @@ class Past:
         surprise_of_user = self._value_surprise_of_user[user] / (len(self._seen[user]) + USER_PRIOR)
         return self._spread.of(value - self._item_value(item, value) - surprise_of_user)
 
+    def _count(self, user: int) -> None:
+        """Counts the user's events by category and number anew, where items of theirs or their order have changed."""
+        if user not in self._uncounted:
+            return
+        self._uncounted.discard(user)
+        self._user_categories[user], self._numbered[user] = {}, []
+        for (item, liked, _), (trace, _) in zip(self._seen[user], self._judged(user), strict=True):
+            self._count_in(user, item, liked, trace[TRACES.index("value_surprise")])
+
+    def _count_in(self, user: int, item: int, liked: bool, value_surprise: float) -> None:
+        if (number := self._number_of_item[item]) is not None:
+            self._numbered[user].append((number, liked, value_surprise))
+        for category in self._item_categories[item]:
+            counts = self._user_categories[user].setdefault(int(category), [0, 0, 0])
+            counts[0] += liked
+            counts[1] += 1
+            counts[2] += value_surprise
+
+    @property
+    def _of_users(self) -> tuple[list[Any], ...]:
+        """What is kept of each user."""
+        return (self._histories, self._seen, self._user_categories, self._numbered, self._traces, *self._sums)
+
+    @property
+    def _of_items(self) -> tuple[list[Any], ...]:
+        """What is kept of each item."""
+        return (
+            self._viewers,
+            self._likes_of_item,
+            self._reviews,
+            self._count_of_item,
+            self._values_of_item,
+            self._item_categories,
+            self._number_of_item,
+        )
+
     @property
     def _sums(self) -> tuple[list[Any], ...]:
         """What is kept of each user as one number."""
@@ -371,45 +480,63 @@ class Past:
             self._recent_value_surprise,
         )
 
-    def _note(self, user: int, event: Event, said: Feedback) -> None:
+    def _recount(self, before: int, after: int) -> None:
+        """An item that was met ``before`` times has been met ``after`` times."""
+        self._num_met += not before
+        self._items_by_count[min(before, MAX_RANKED)] -= before > 0
+        self._items_by_count[min(after, MAX_RANKED)] += after > 0
+
+    def _note(self, user: int, event: Event, said: Feedback, place: int) -> None:
         """Takes in an event that is neither for nor against an item, a view or a search: history, and no more."""
         item = self._rows.get(event.item) if event.item else None
         share, count = (self.like_rate, 0) if item is None else (self._item_share(item), self._count_of_item[item])
-        trace = (0.5, said.strength, 0.0, 0.0, share, float(np.log1p(count)), self._pause(user, event))
-        self._traces[user].append(trace)
-        self._histories[user].append(event)
+        self._enter(user, event, place, (0.5, said.strength, 0.0, 0.0, share, float(np.log1p(count))))
 
-    def _pause(self, user: int, event: Event) -> float:
-        history = self._histories[user]
-        return float(np.log1p(max(0, event.time - history[-1].time))) if history else 0.0
-
-    def _take_in(self, user: int, item: int, event: Event, said: Feedback, surprise: float) -> None:
-        """Takes the event in as one of the user's, whatever it is to others."""
+    def _take_in(self, user: int, item: int, event: Event, said: Feedback, surprise: float, place: int) -> None:
+        """Takes the event in as one of the user's, whatever it is to others, at a place of their history."""
         liked = bool(said.positive)
-        trace = self._trace(user, item, event, said)
-        self._traces[user].append(trace)
-        value_surprise = trace[TRACES.index("value_surprise")]
+        value_surprise = said.strength - self._item_value(item, said.strength)
+        trace = (
+            liked,
+            said.strength,
+            value_surprise,
+            self._surprise(user, item, liked),
+            self._item_share(item),
+            float(np.log1p(self._count_of_item[item])),
+        )
         self._surprise_of_user[user] += liked - self._item_share(item)
         self._values_of_user[user] += said.strength
         self._value_surprise_of_user[user] += value_surprise
-        self._recent_value_surprise[user] *= RECENT_MEMORY
-        self._recent_value_surprise[user] += (1 - RECENT_MEMORY) * value_surprise
-        if (number := self._number_of_item[item]) is not None:
-            self._numbered[user].append((number, liked, value_surprise))
+        later = [trace for trace, _ in self._judged(user, place)]
         before = self._recent[user] if self._seen[user] else self.like_rate
-        self._recent[user] = RECENT_MEMORY * before + (1 - RECENT_MEMORY) * liked
-        for category in self._item_categories[item]:
-            counts = self._user_categories[user].setdefault(int(category), [0, 0, 0])
-            counts[0] += liked
-            counts[1] += 1
-            counts[2] += value_surprise
-        self._seen[user].append((item, liked, surprise))
-        self._histories[user].append(event)
+        self._recent[user] = _recent(before, liked, [one[0] for one in later])
+        self._recent_value_surprise[user] = _recent(
+            self._recent_value_surprise[user], value_surprise, [one[2] for one in later]
+        )
+        if later:
+            self._uncounted.add(user)
+        elif user not in self._uncounted:
+            self._count_in(user, item, liked, value_surprise)
+        self._seen[user].insert(len(self._seen[user]) - len(later), (item, liked, surprise))
         self._likes_of_user[user] += liked
+        self._enter(user, event, place, trace)
+
+    def _enter(self, user: int, event: Event, place: int, trace: tuple[float, ...]) -> None:
+        """Puts an event, with its ``TRACES`` but the pause, at a place of the user's history."""
+        history, traces = self._histories[user], self._traces[user]
+        history.insert(place, event)
+        traces.insert(place, (*trace, _pause(history[place - 1], event) if place else 0.0))
+        if place + 1 < len(history):
+            traces[place + 1] = (*traces[place + 1][:-1], _pause(event, history[place + 1]))
+
+    def _judged(self, user: int, start: int = 0) -> list[tuple[tuple[float, ...], Event]]:
+        """The traces of the user's events that are positive or negative, from a place on; ``_seen`` is of the same."""
+        pairs = zip(self._traces[user][start:], self._histories[user][start:], strict=True)
+        return [(trace, event) for trace, event in pairs if event.item and self._feedback(event).positive is not None]
 
     def _opinions(self, item: str, without: str) -> NDArray[np.int8]:
         """Of each user 1 or 0 for whether they liked the item, by their latest event with it; -1 for none."""
-        opinion_U = np.full(len(self._users), -1, np.int8)
+        opinion_U = np.full(len(self._histories), -1, np.int8)
         row = self._rows.get(item)
         if row is not None:
             viewers = self._viewers[row]
@@ -417,18 +544,6 @@ class Past:
         if without in self._users:
             opinion_U[self._users[without]] = -1
         return opinion_U
-
-    def _trace(self, user: int, item: int, event: Event, said: Feedback) -> tuple[float, ...]:
-        """The ``TRACES`` of an event that is about to be observed."""
-        return (
-            bool(said.positive),
-            said.strength,
-            said.strength - self._item_value(item, said.strength),
-            self._surprise(user, item, bool(said.positive)),
-            self._item_share(item),
-            float(np.log1p(self._count_of_item[item])),
-            self._pause(user, event),
-        )
 
     def _user_row(self, user: str) -> int:
         row = self._users.setdefault(user, len(self._users))
@@ -444,7 +559,7 @@ class Past:
             self._recent_value_surprise.append(0.0)
             self._numbered.append([])
             self._traces.append([])
-            self._neighbours.make_room(len(self._histories))
+            self._neighbours.make_room(len(self._users))
         return row
 
     def _item_row(self, item: str) -> int:
@@ -516,6 +631,19 @@ class _Spread:
     def of(self, difference: float) -> float:
         """A difference in spreads; 0 while all numbers are the same."""
         return difference / float(np.sqrt(self._squares / self._count)) if self._squares else 0.0
+
+
+def _pause(before: Event, after: Event) -> float:
+    return float(np.log1p(max(0, after.time - before.time)))
+
+
+def _recent(before: float, number: float, later: Sequence[float]) -> float:
+    """A mean whose latest numbers weigh most, with a number more, which ``later`` ones came before."""
+    since = 0.0
+    for one in later:
+        since = RECENT_MEMORY * since + (1 - RECENT_MEMORY) * one
+    weight = RECENT_MEMORY ** len(later)
+    return RECENT_MEMORY * (before - since) + (1 - RECENT_MEMORY) * weight * number + since
 
 
 def _neighbour_shares(neighbours: Floats, viewers: Sequence[_Viewers], prior_I: NDArray[np.float64]) -> Floats:
@@ -596,15 +724,24 @@ class _Neighbours:
         self._tables = np.zeros((0, 5, 0), np.float32)
         self._place: NDArray[np.int64] = np.zeros(0, np.int64)  # of a user's table; -1 for none
         self._asked: dict[int, None] = {}  # users with a table, the longest unasked first
+        self._free: list[int] = []  # places without a table
 
     def make_room(self, num_users: int) -> None:
-        """Prepares for users 0 … ``num_users`` - 1; where room must be made, the tables start anew."""
-        if num_users <= len(self._place):
+        """Prepares for users 0 … ``num_users`` - 1 and one who passes; where room must be made, tables start anew."""
+        if num_users < len(self._place):
             return
         size = max(1024, 2 * len(self._place))
         self._asked.clear()
         self._place = np.full(size, -1)
         self._tables = np.zeros((max(1, min(size, NEIGHBOUR_BYTES // (20 * size))), 5, size), np.float32)
+        self._free = list(range(len(self._tables)))[::-1]
+
+    def forget(self, user: int) -> None:
+        """Takes out the table of a user, if there is one, whom nobody is compared with."""
+        if self._place[user] >= 0:
+            del self._asked[user]
+            self._free.append(int(self._place[user]))
+            self._place[user] = -1
 
     def of(self, user: int, seen: Sequence[tuple[int, bool, float]], viewers: Sequence[_Viewers]) -> Floats:
         """The user's table."""
@@ -644,13 +781,9 @@ class _Neighbours:
         table[:, user] = 0
 
     def _admit(self, user: int) -> None:
-        if len(self._asked) == len(self._tables):
-            oldest = next(iter(self._asked))
-            del self._asked[oldest]
-            place, self._place[oldest] = self._place[oldest], -1
-        else:
-            place = np.int64(len(self._asked))
-        self._place[user] = place
+        if not self._free:
+            self.forget(next(iter(self._asked)))
+        self._place[user] = place = self._free.pop()
         self._tables[place] = 0
         self._asked[user] = None
 

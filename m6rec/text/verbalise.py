@@ -95,6 +95,20 @@ def month(time: float) -> str:
     return _MONTHS[datetime.datetime.fromtimestamp(time, datetime.UTC).month - 1]
 
 
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_PARTS_OF_DAY = ("night", "morning", "afternoon", "evening")
+
+
+def moment(time: float) -> str:
+    """The part of the day in six hours, the weekday and the month (UTC) of a time in seconds since 1970.
+
+    >>> moment(1_702_000_000)
+    'Friday night in December'
+    """
+    when = datetime.datetime.fromtimestamp(time, datetime.UTC)
+    return f"{_WEEKDAYS[when.weekday()]} {_PARTS_OF_DAY[when.hour // 6]} in {month(time)}"
+
+
 def month_and_year(time: float) -> str:
     """The month with its year (UTC).
 

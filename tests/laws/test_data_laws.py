@@ -10,7 +10,7 @@ from m6rec.domains import domain as domains
 from m6rec.metrics import auc
 from m6rec.tasks import diary, writing
 from m6rec.tasks import task as tasks
-from m6rec.tasks.task import ask, lay_out, texts
+from m6rec.tasks.task import ask, lay_out, situation_of, texts
 from m6rec.text.past import Past
 from m6rec.types import SLOTS, Event, Item, Question, User
 from tests import tiny
@@ -159,7 +159,8 @@ def test_ask_words_a_moment_as_training_does(task, shop):
     for position, event in enumerate(shop.log):
         if position in laid:
             candidates = [shop.items[event.item]]
-            asked = ask(task, past, shop.users[event.user], candidates, shop.domain, shop.items)
+            situation = situation_of(event)
+            asked = ask(task, past, shop.users[event.user], candidates, shop.domain, shop.items, situation)
             question, signals, _ = laid[position]
             assert asked.question(0) == question
             np.testing.assert_allclose(numbers_of(asked, 0), signals, rtol=1e-5, atol=1e-6)

@@ -1,7 +1,9 @@
 """The whole service as its users run it: a tuned model, a process, the client."""
 
+import json
 import signal
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from m6rec.errors import ConfigError, UnknownError
 from m6rec.serving.backend import Chat, Explanation
 from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item
+from tests import running, tiny
 from tests import shop as shops
 from tests.redis_server import Server
 from tests.shop import m6rec, serving, tune
@@ -92,6 +95,58 @@ def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):
         with pytest.raises(UnknownError, match="late"):
             client.rank("late", ["i2"])
     server.stop()
+
+
+def prepare(folder, title="Film"):
+    """A project's data of a little log."""
+    rows = [f"u{n % 6},i{7 * n % 12},{n},{title} {7 * n % 12},{n % 2}" for n in range(120)]
+    (folder / "log.csv").write_text("\n".join(["user,item,time,title,value", *rows]))
+    m6rec(folder, "prepare", "generic", folder / "log.csv", "--out", folder / "project" / "data")
+
+
+@contextmanager
+def serving_project(folder, *words):
+    line = shops.command("serve", "--project", "project", "--port", "0", "--dtype", "float32", *words)
+    with running.process(line, folder, shops.environment(folder)) as served:
+        yield served[:2]
+
+
+def test_a_project_is_served_and_what_came_in_is_known_to_the_commands(tmp_path):
+    tiny.hf_folder("llama", tmp_path / "foundation")
+    prepare(tmp_path)
+    where = ("--project", tmp_path / "project", "--dtype", "float32")
+    for task in ("click", "retrieve"):
+        m6rec(tmp_path, "tune", task, *where, "--foundation", tmp_path / "foundation", "--depth", "1", "--epochs", "1")
+    asked = ("recommend", *where, "--user", "guest", "--json")
+    with serving_project(tmp_path) as (child, url), Client(url) as client:
+        client.upsert([Item("new", "Heat", ("Crime",))])
+        client.observe([Event("guest", "new", 200), Event("guest", "i1", 201)])
+        told = json.loads(m6rec(tmp_path, *asked))  # while the service has the store open
+        assert len(told["history"]) == 2
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 0
+    kept = {file: file.read_bytes() for file in (tmp_path / "project" / "store").rglob("*") if file.is_file()}
+    told = json.loads(m6rec(tmp_path, *asked))
+    assert "Heat" in told["history"][0]
+    assert "new" not in {item["id"] for item in told["items"]}  # met already
+    assert {
+        file: file.read_bytes() for file in (tmp_path / "project" / "store").rglob("*") if file.is_file()
+    } == kept  # asking writes nothing
+    # Prepared anew, it is another dataset, whose owner says that it may go on with what there is.
+    prepare(tmp_path, "Movie")
+    for verb in (("serve", "--project", "project"), ("serve", "--project", "project", "--store", "store2")):
+        line = [str(tmp_path / word) if word in ("project", "store2") else word for word in verb]
+        refused = CliRunner().invoke(cli.app, line, env={"M6REC_HOME": str(tmp_path / "home")})
+        assert isinstance(refused.exception, ConfigError)
+        assert "is of another data (there" in str(refused.exception)
+        assert "m6rec serve --adopt" in str(refused.exception)
+    refused = CliRunner().invoke(cli.app, [str(word) for word in asked])
+    assert isinstance(refused.exception, ConfigError)
+    with serving_project(tmp_path, "--adopt") as (child, url), Client(url) as client:
+        assert client.rank("guest", ["i2"])
+    with serving_project(tmp_path) as (child, url), Client(url) as client:
+        assert client.rank("guest", ["i2"])
+    assert json.loads(m6rec(tmp_path, *asked))["history"]
 
 
 def test_other_machines_are_refused_before_anything_is_loaded():

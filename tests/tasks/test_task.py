@@ -109,7 +109,7 @@ def test_a_task_can_be_named_by_its_path(monkeypatch, tmp_path):
     for path, message in (
         (
             "my_tasks:OTHER",
-            "there is no task 'my_tasks:OTHER' that scores or embeds; tasks: like, rating, click, retr",
+            "there is no task 'my_tasks:OTHER' that scores or embeds; tasks: like, rating, click, ctr, retr",
         ),
         ("my_tasks:NONE", "give package.module:NAME"),
         ("no_tasks:X", "No module named 'no_tasks'"),
