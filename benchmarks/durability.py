@@ -7,8 +7,8 @@ knows of each user, and the journal and the catalogue what they hold.
 
 - lost answers: the proxy loses a third of all requests or answers;
 - kill: the service is killed (SIGKILL) and started again;
-- full disk: no file of the service can grow by more than some KiB, until it is killed and has a larger disk;
-- Redis: the journal's server is killed and started again, sometimes with the service.
+- full disk: for a while no file of the service can grow by more than some KiB; now and then it is killed meanwhile;
+- Redis: the journal's server is killed and started again, now and then the service too.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import multiprocessing
 import os
 import random
 import resource
-import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,19 +46,27 @@ BATCHES, LONGEST_BATCH = 4, 4
 """Calls of a thread in a trial, and events in one."""
 LOSS = {"lost answers": 0.35, "kill": 0.1, "full disk": 0.1, "Redis": 0.1}
 """How often the proxy loses a request or an answer."""
-GROWTH_BYTES = 48 << 10
-"""How much a file of the service may grow at most on a disk that becomes full."""
+GROWTH_BYTES = 8 << 10
+"""How much the largest file of the service may grow at most on a disk that is full."""
+LIFE = 40
+"""Trials of one store, so that what it holds at the beginning differs."""
+PRELOADED = (
+    "benchmarks.parts",
+    "m6rec.serving.api.server",
+    "m6rec.serving.recommender",
+    "tests.redis_server",
+    "tests.tiny",
+)
 TITLE = "What is acknowledged outlives every fault, once"
 
 
-def serve(store: Path, journal: str, port: int, most_bytes: int) -> None:
-    """The service of a trial, in a process of its own.
+def serve(store: Path, journal: str, port: int) -> None:
+    """The service, in a process of its own.
 
     Args:
         store: Its folder.
         journal: The journal's folder or URL.
         port: Where it listens.
-        most_bytes: No file of it can grow beyond; 0 sets no bound.
     """
     import torch
 
@@ -72,14 +79,11 @@ def serve(store: Path, journal: str, port: int, most_bytes: int) -> None:
     from tests import tiny
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does, but for a process that is forked
     log, domain = _log(), named("movielens")
     foundation = tiny.foundation(num_layers=2)
     rank = create(TunedConfig(task="like", domain="movielens", foundation="tiny"), foundation)
     retrieve = create(TunedConfig(task="retrieve", domain="movielens", foundation="tiny"), foundation, cache=rank.cache)
     past = Past(log.items, domain.feedback).observe_all(log.events)
-    if most_bytes:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     backend = Recommender(
         retrieve, rank, log, past, journal=open_journal(journal), catalogue=Catalogue(store / "catalogue")
     )
@@ -95,35 +99,53 @@ def _log() -> Any:
 
 
 class Service:
-    """A service that can be killed and started again at the same address."""
+    """A service that can be killed and started again at the same address.
+
+    Attributes:
+        journal: The journal's folder or URL.
+        store: Where it keeps the rest.
+        url: Where it listens.
+    """
 
     def __init__(self, store: Path, journal: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._where = (store, journal, self.port)
+            port = probe.getsockname()[1]
+        self.store, self.journal, self.url = store, journal, f"http://127.0.0.1:{port}"
+        self._arguments = (store, journal, port)
         self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(
-            [__name__, "m6rec.serving.api.server", "m6rec.serving.recommender", "tests.tiny"]
-        )
+        self._processes.set_forkserver_preload(list(PRELOADED))
 
-    def start(self, most_bytes: int = 0) -> bool:
+    def start(self) -> bool:
         """Starts it; returns whether it answers."""
-        self._process = self._processes.Process(target=serve, args=(*self._where, most_bytes), daemon=True)
+        self._process = self._processes.Process(target=serve, args=self._arguments, daemon=True)
         self._process.start()
-        until = time.monotonic() + 30
-        while self._process.is_alive() and time.monotonic() < until:
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/readyz", timeout=5).is_success:
-                    return True
-            time.sleep(0.01)
+        until = time.monotonic() + 60  # the first one imports what the others are forked with
+        with httpx.Client(base_url=self.url, timeout=5) as client:
+            while self._process.is_alive() and time.monotonic() < until:
+                with suppress(httpx.HTTPError):
+                    if client.get("/readyz").is_success:
+                        return True
+                time.sleep(0.02)
         return False
 
     def kill(self) -> None:
         """Ends it at once."""
         self._process.kill()
         self._process.join()
+
+    def fill_disk(self, growth: int) -> None:
+        """Lets no file of it grow beyond the largest and so many bytes."""
+        size = max(file.stat().st_size for file in self.store.rglob("*") if file.is_file())
+        self._limit(size + growth)
+
+    def free_disk(self) -> None:
+        """Undoes ``fill_disk``."""
+        self._limit(resource.RLIM_INFINITY)
+
+    def _limit(self, size: int) -> None:
+        if self._process.pid is not None:
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 @dataclass
@@ -168,66 +190,52 @@ def _losses(rng: random.Random, rate: float) -> Iterator[str]:
         yield rng.choice(["request", "answer"]) if rng.random() < rate else "none"
 
 
-@contextmanager
-def _striking(kind: str, service: Service, redis: Server, store: Path, rng: random.Random) -> Iterator[Counter[str]]:
-    """The faults of a trial, while the block runs; counts what was done."""
+def _strike(kind: str, service: Service, redis: Server, rng: random.Random) -> Counter[str]:
+    """The faults of a trial; counts what was done."""
     done: Counter[str] = Counter()
-    wait = lambda: time.sleep(rng.uniform(0.005, 0.12))  # noqa: E731 - a word for what is said thrice
 
-    def strike() -> None:
-        for _ in range(rng.randint(1, 2)):
+    def wait() -> None:
+        time.sleep(rng.uniform(0.005, 0.1))
+
+    for _ in range(rng.randint(1, 2)):
+        wait()
+        if kind == "Redis":
+            redis.stop()
             wait()
-            if kind == "Redis":
-                redis.stop()
-                wait()
-                redis.start()
-                done["Redis restarts"] += 1
-            if kind in ("kill", "full disk") or (kind == "Redis" and rng.random() < 0.3):
-                service.kill()
-                wait()
-                done["restarts"] += 1
-                done["failed restarts"] += not service.start()
-
-    striker = threading.Thread(target=strike)
-    if kind != "lost answers":
-        striker.start()
-    try:
-        yield done
-    finally:
-        if kind != "lost answers":
-            striker.join()
+            redis.start()
+            done["Redis restarts"] += 1
+        if kind == "full disk":
+            service.fill_disk(rng.randrange(GROWTH_BYTES))
+            wait()
+            done["full disks"] += 1
+        if kind == "kill" or (kind != "lost answers" and rng.random() < 0.3):
+            service.kill()
+            wait()
+            done["restarts"] += 1
+            done["failed restarts"] += not service.start()
+        elif kind == "full disk":
+            service.free_disk()
+    return done
 
 
-def trial(number: int, kind: str, store: Path, redis: Server, seed: int) -> Counter[str]:
+def trial(number: int, kind: str, service: Service, redis: Server) -> Counter[str]:
     """One trial; counts what went on and what was wrong."""
-    rng = random.Random(f"{seed} {number}")
-    journal = redis.url if kind == "Redis" else str(store / "histories")
-    service = Service(store, journal)
-    size = max((file.stat().st_size for file in store.rglob("*") if file.is_file()), default=0)
-    small = kind == "full disk"
-    counts: Counter[str] = Counter(trials=1)
-    counts["failed restarts"] += not service.start(max(size, 1 << 17) + rng.randrange(GROWTH_BYTES) if small else 0)
+    rng = random.Random(number)
     writers = [Told(f"{kind} {number} {name}") for name in "ab"]
-    try:
-        with lossy.proxy(service.url, _losses(rng, LOSS[kind])) as url:
-            with _striking(kind, service, redis, store, rng) as done:
-                threads = [
-                    threading.Thread(target=_write, args=(told, url, random.Random(f"{seed} {told.user}")))
-                    for told in writers
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-            counts += done
-        with Client(service.url) as client:
-            known = {told.user: _known(client, told.user) for told in writers}
-    finally:
-        service.kill()
-    kept = open_journal(journal)
-    catalogue = Catalogue(store / "catalogue")
+    with lossy.proxy(service.url, _losses(rng, LOSS[kind])) as url:
+        threads = [threading.Thread(target=_write, args=(told, url, random.Random(told.user))) for told in writers]
+        for thread in threads:
+            thread.start()
+        counts = _strike(kind, service, redis, rng)
+        counts["trials"] = 1
+        for thread in threads:
+            thread.join()
+    with Client(service.url) as client:
+        known = {told.user: _known(client, told.user) for told in writers}
+    kept = open_journal(service.journal)
+    catalogue = Catalogue(service.store / "catalogue")
     for told in writers:
-        counts += _judge(told, known[told.user], kept)
+        counts.update(_judge(told, known[told.user], kept))
         counts["items lost"] += len(told.items - catalogue.items().keys())
     kept.close()
     catalogue.close()
@@ -259,25 +267,37 @@ def _judge(told: Told, known: list[Event], journal: Journal) -> Counter[str]:
     )
 
 
+def _life(kind: str, numbers: Iterable[int], store: Path, redis: Server) -> Counter[str]:
+    """The trials of one store and its service."""
+    service = Service(store, redis.url if kind == "Redis" else str(store / "histories"))
+    counts = Counter({"failed restarts": not service.start()})
+    try:
+        for number in numbers:
+            counts.update(trial(number, kind, service, redis))
+    finally:
+        service.kill()
+    return counts
+
+
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     counts = {kind: Counter[str]() for kind in KINDS}
-    rng, began = random.Random(0), time.monotonic()
+    began = time.monotonic()
     num_trials = QUICK_TRIALS if setup.quick else TRIALS
     with TemporaryDirectory() as name:
         redis = Server(Path(name) / "redis", durable=True).start()
         try:
-            for number in range(num_trials):
-                kind = KINDS[number % len(KINDS)] if setup.quick else rng.choice(KINDS)
-                # A store serves some trials, so that what it holds at the beginning differs.
-                store = Path(name) / f"store {kind} {sum(c['trials'] for c in counts.values()) // 40}"
-                store.mkdir(exist_ok=True)
-                counts[kind] += trial(number, kind, store, redis, seed=0)
-                if number % 50 == 49:
-                    parts.tell(f"{number + 1} of {num_trials} trials, {time.monotonic() - began:.0f} s")
+            for life, first in enumerate(range(0, num_trials, LIFE)):
+                kinds = KINDS if setup.quick else KINDS[life % len(KINDS) :][:1]
+                for place, kind in enumerate(kinds):
+                    numbers = range(first, min(first + LIFE, num_trials))[place :: len(kinds)]
+                    counts[kind].update(_life(kind, numbers, Path(name) / f"store {life} {kind}", redis))
+                parts.tell(f"{first + LIFE} of {num_trials} trials, {time.monotonic() - began:.0f} s")
         finally:
             redis.stop()
-    whole = sum(counts.values(), Counter[str]())
+    whole = Counter[str]()
+    for of_kind in counts.values():
+        whole.update(of_kind)
     claims: Claims = [
         ("random trials through the client", whole["trials"], ">=", num_trials),
         ("acknowledged events lost", whole["lost"], "<=", 0),
@@ -286,7 +306,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         ("acknowledged items lost", whole["items lost"], "<=", 0),
         ("restarts that did not answer", whole["failed restarts"], "<=", 0),
     ]
-    results = {kind: dict(counts[kind]) for kind in KINDS}
+    results = {kind: {name: counts[kind][name] for name in sorted(whole)} for kind in KINDS}
     return {"results": results, "seconds": time.monotonic() - began}, claims
 
 

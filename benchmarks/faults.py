@@ -1,13 +1,10 @@
-"""What the service survives: kills while events come in, a failing Redis, a full disk, malformed requests.
+"""What the service survives: a failing Redis that holds states, and malformed requests.
 
-The kills and the full disk are about the disk, not about the model; they serve what ``m6rec tune`` makes of a tiny
-model, which starts fast. Redis and malformed requests meet the real one.
+Kills, full disks and what else concerns what was acknowledged is in ``benchmarks.durability``.
 """
 
 from __future__ import annotations
 
-import random
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,11 +18,9 @@ from redis import Redis
 from benchmarks.setup import Claims, Setup
 from m6rec.client import Client
 from m6rec.domains import prepared
-from m6rec.serving.journal import FileJournal
 from m6rec.types import Event, Item
 from tests import malformed, running
 from tests.redis_server import Server
-from tests.shop import make, serving
 
 TOLERANCE = 0.02
 """How far scores may be apart that bf16 computes in batches of other shapes; a wrong state is farther."""
@@ -35,106 +30,15 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        shop = make(folder)
         redis = _redis(setup, folder)
         sent = _malformed(setup, folder, 500 if setup.quick else 10_000)
-        full = _full_disk(shop)
-        killed = _kills(shop, 5 if setup.quick else 100)
     claims: Claims = [
-        (f"{killed['kills']} kills: acknowledged events lost", killed["lost"], "<=", 0),
-        (f"{killed['kills']} kills: restarts that did not answer", killed["failed_restarts"], "<=", 0),
         ("Redis stopped, restarted, flushed, full: wrong scores", redis["wrong"], "<=", 0),
         ("Redis stopped, restarted, flushed, full: answers with 5xx", redis["5xx"], "<=", 0),
-        ("full disk: acknowledged events lost", full["lost"], "<=", 0),
-        ("full disk: events refused with a clear error", full["refused"], ">=", 1),
         (f"{sent['requests']} malformed requests: answers with 5xx or a stack trace", sent["5xx"], "<=", 0),
         ("control tokens in a title: change of other items' scores", sent["change_by_hostile_title"], "<=", 1e-6),
     ]
-    return {"results": {"kills": killed, "full disk": full, "redis": redis, "malformed": sent}}, claims
-
-
-def _kept(shop: Path, store: str) -> set[tuple[str, int]]:
-    """(user, time) of the events in the journal."""
-    journal = FileJournal(shop / store / "histories")
-    kept = {(event.user, event.time) for event in journal.replay()}
-    journal.close()
-    return kept
-
-
-def _kills(shop: Path, count: int) -> dict[str, Any]:
-    """Kills the service at random moments while one client posts events and another items."""
-    rng = random.Random(0)
-    acknowledged: set[tuple[str, int]] = set()
-    failed, clock = 0, 1_000
-
-    def post(url: str, stop: threading.Event) -> None:
-        nonlocal clock
-        with httpx.Client(base_url=url, timeout=5) as http:
-            while not stop.is_set():
-                events = [{"user": "poster", "item": "i1", "time": clock + n} for n in range(rng.randint(1, 4))]
-                clock += len(events)
-                try:
-                    if http.post("/v1/events", json={"events": events}).is_success:
-                        acknowledged.update((event["user"], event["time"]) for event in events)
-                except httpx.HTTPError:
-                    return
-
-    def put(url: str, stop: threading.Event) -> None:
-        with httpx.Client(base_url=url, timeout=5) as http:
-            while not stop.is_set():
-                item = {"id": f"new{rng.randint(0, 20)}", "title": f"Film {rng.random()}"}
-                try:
-                    http.post("/v1/items", json={"items": [item]})
-                except httpx.HTTPError:
-                    return
-
-    for _ in range(count):
-        with serving(shop, store="kills") as (child, url):
-            with httpx.Client(base_url=url, timeout=20) as http:
-                failed += not http.post("/v1/recommend", json={"user": "u1"}).is_success
-            stop = threading.Event()
-            threads = [threading.Thread(target=work, args=(url, stop)) for work in (post, post, put)]
-            for thread in threads:
-                thread.start()
-            time.sleep(rng.uniform(0.05, 0.5))
-            child.kill()
-            stop.set()
-            for thread in threads:
-                thread.join()
-    kept = _kept(shop, "kills")
-    return {
-        "kills": count,
-        "acknowledged": len(acknowledged),
-        "lost": len(acknowledged - kept),
-        "failed_restarts": failed,
-    }
-
-
-def _full_disk(shop: Path) -> dict[str, Any]:
-    """Posts events until the disk takes no more; a limit on the size of files stands for the disk."""
-    acknowledged: set[tuple[str, int]] = set()
-    messages: Counter[str] = Counter()
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
-    with serving(shop, store="full", first=limit) as (_, url), httpx.Client(base_url=url, timeout=20) as http:
-        for number in range(400):
-            events = [{"user": "p", "item": "i1", "time": 100 * number + n, "text": "x" * 100} for n in range(100)]
-            answer = http.post("/v1/events", json={"events": events})
-            if answer.is_success:
-                acknowledged.update((event["user"], event["time"]) for event in events)
-            else:
-                told = answer.json()["error"]["message"].replace(f"{shop}/", "")
-                messages[f"{answer.status_code} {told}"] += 1
-                if sum(messages.values()) == 20:
-                    break
-        alive = http.post("/v1/recommend", json={"user": "u1"}).is_success
-    lost = acknowledged - _kept(shop, "full")
-    return {
-        "acknowledged": len(acknowledged),
-        "refused": sum(messages.values()),
-        "messages": dict(messages),
-        "lost": len(lost),
-        "still recommends": alive,
-    }
+    return {"results": {"redis": redis, "malformed": sent}}, claims
 
 
 def _redis(setup: Setup, folder: Path) -> dict[str, Any]:

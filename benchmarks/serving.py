@@ -8,7 +8,7 @@ Parts, each of which can be run alone (``--part``) and leaves its results beside
 - exactness: served scores beside evaluated ones, and states of 8 bits (``benchmarks.exactness``);
 - catalogue: from ten thousand items to a million (``benchmarks.catalogue``);
 - load: open-loop load below and above capacity (``benchmarks.load``);
-- faults: kills, a failing Redis, a full disk, malformed requests (``benchmarks.faults``);
+- faults: a failing Redis, malformed requests (``benchmarks.faults``; ``benchmarks.durability`` has the rest);
 - gpu: exactness, latency and throughput on a GPU, where torch sees one (``benchmarks.gpu``).
 
 ``QUICK=1`` takes minutes and writes to ``runs/bench``; the full form writes to ``benchmarks/results``.

@@ -33,7 +33,7 @@ def make(folder: Path) -> Path:
 def m6rec(folder: Path, *words: object) -> str:
     """What a command prints; it must succeed."""
     done = CliRunner().invoke(cli.app, [str(word) for word in words], env={"M6REC_HOME": str(folder / "home")})
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, f"{done.output} {done.exception!r}"
     return done.stdout
 
 

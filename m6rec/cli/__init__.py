@@ -1,6 +1,6 @@
 """The command line: one verb a command, ``--json`` on each that reports; a file for each group of verbs."""
 
-from m6rec.cli import data, edge, init, recommending, runs, serving, tuning  # the commands register themselves
+from m6rec.cli import data, edge, erasing, init, recommending, runs, serving, tuning  # commands register themselves
 from m6rec.cli.app import app, bar, err, guard, main
 from m6rec.cli.runs import tuned_runs
 
@@ -9,6 +9,7 @@ __all__ = [
     "bar",
     "data",
     "edge",
+    "erasing",
     "err",
     "guard",
     "init",

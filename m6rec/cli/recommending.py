@@ -181,6 +181,7 @@ def _recommender(
     blocked: Path | None = None,
 ) -> tuple[Any, list[str]]:
     """(the recommender, what the user did so far in words), with what a service has taken in until now."""
+    from m6rec.data.erasure import without
     from m6rec.serving.recommender import Recommender
     from m6rec.text.past import Past
 
@@ -189,7 +190,8 @@ def _recommender(
         made, retrieval, ranking = tuned_runs(
             chosen.data, chosen.retrieve, chosen.rank, device, dtype, former=kept.former
         )
-        log, domain = made.split.log, made.domain
+        gone = kept.journal.forgotten(made.split.log.users) if kept.journal else ()
+        log, domain = without(made.split.log, gone), made.domain
         past = Past(log.items, domain.feedback).observe_all(log.events)
         recommender = Recommender(
             retrieval,

@@ -71,6 +71,7 @@ def serve(
         raise ExtraError("m6rec serve", "serving") from error
     import torch
 
+    from m6rec.data.erasure import without
     from m6rec.domains import prepared
     from m6rec.serving.binding import bind
     from m6rec.serving.catalogue import Catalogue
@@ -107,13 +108,14 @@ def serve(
     made, retrieval, ranking = tuned_runs(
         chosen.data, chosen.retrieve, chosen.rank, device, dtype, states, exit_after, former
     )
-    log = made.split.log
+    events = open_journal(journal or store / "histories")
+    log = without(made.split.log, events.forgotten(made.split.log.users))
     recommender = Recommender(
         retrieval,
         ranking,
         log,
         Past(log.items, made.domain.feedback).observe_all(log.events),
-        journal=open_journal(journal or store / "histories"),
+        journal=events,
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
         writers=text_writers(chosen.rank, ranking, states),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from m6rec.data import dataset
+from m6rec.data import dataset, erasure
 from m6rec.data import read as reading
 from m6rec.data.dataset import Dataset
 from m6rec.data.feedback import Rule, fitted, infer, parse
@@ -20,6 +20,7 @@ from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.fingerprint import Fingerprint, of_dataset, rule_of
+from m6rec.types import Event, Item, User
 
 SPLITS: Mapping[str, Callable[[Log], Split]] = {
     "time": split_by_time,
@@ -78,7 +79,8 @@ def make(
 
 
 def save(made: Prepared, folder: Path) -> None:
-    """Keeps it in a folder, for ``load``."""
+    """Keeps it in a folder, for ``load``, without users who were forgotten there."""
+    made = _of(made, erasure.without(made.split.log, erasure.Forgotten(folder.parent).among(made.split.log.users)))
     dataset.save(
         Dataset(split=made.split, domain=made.domain_name, protocol=made.protocol, rule=made.domain.rule, why=made.why),
         folder,
@@ -95,6 +97,53 @@ def prepare(name: str, split: str | None, folder: Path, *files: str | Path, **op
 def load(folder: Path) -> Prepared:
     """Reads what ``prepare`` kept. Raises AssetError where the folder holds nothing prepared."""
     return _prepared(dataset.load(folder))
+
+
+def forget(folder: Path, user: str) -> bool:
+    """Erases a user from what ``prepare`` kept, and from what it will keep there.
+
+    Returns:
+        Whether there was anything.
+
+    Raises:
+        AssetError: It kept nothing there.
+    """
+    made = load(folder)
+    erasure.Forgotten(folder.parent).add(user)  # first, so that a crash leaves nobody who isn't left out next time
+    there = user in made.split.log.users
+    if there:
+        save(made, folder)
+    return there
+
+
+def merge(folder: Path, events: Iterable[Event], items: Mapping[str, Item], users: Mapping[str, User]) -> int:
+    """Takes events into what ``prepare`` kept, with their items and users; they must not be in it.
+
+    Args:
+        folder: What ``prepare`` kept, in place of which the larger log is kept.
+        events: In the order in which they came.
+        items: By id; they become items of the log. Events of items that neither has are left out.
+        users: By id, with what is known of them.
+
+    Returns:
+        How many events the log has gained.
+
+    Raises:
+        AssetError: Nothing is kept there.
+    """
+    made = load(folder)
+    log = made.split.log
+    all_items = {**log.items, **items}
+    fresh = [event for event in events if not event.item or event.item in all_items]
+    whole = sorted([*log.events, *fresh], key=lambda event: event.time)
+    known = {**log.users, **{event.user: User(event.user) for event in fresh if event.user not in log.users}, **users}
+    save(_of(made, replace(log, events=tuple(whole), items=all_items, users=known)), folder)
+    return len(fresh)
+
+
+def _of(made: Prepared, log: Log) -> Prepared:
+    """The same of another log."""
+    return made if log is made.split.log else replace(made, split=SPLITS[made.protocol](log))
 
 
 def keep(made: Prepared, folder: Path) -> Fingerprint:

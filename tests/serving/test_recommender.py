@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 
+from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, StoreError, UnknownError
@@ -296,3 +297,42 @@ def test_unknown_ids_and_counts_are_named(recommender):
     for options in ({"count": 0}, {"count": 90, "offset": 11}, {"offset": -1}, {"diversity": 1.5}, {"calibration": -1}):
         with pytest.raises(ConfigError, match=str(list(options.values())[-1])):
             recommender.recommend("u0", **options)
+
+
+def test_a_forgotten_user_leaves_nothing_and_counts_as_if_they_had_never_been(tunings, tmp_path):
+    def start(log=LOG):
+        journal, catalogue = FileJournal(tmp_path / "events"), Catalogue(tmp_path / "items")
+        log = without(log, journal.forgotten(log.users))
+        past = Past(log.items, named("movielens").feedback).observe_all(log.events)
+        return Recommender(*tunings, log, past, journal=journal, catalogue=catalogue)
+
+    ada = "ada@example.org"
+    first = start()
+    first.observe([Event(ada, "i0", 99, 5.0, "Poetical science."), Event("u1", "i9", 100, 1.0)])
+    first.put_user(User(ada, {"motto": "Poetical science."}))
+    assert first.get_user(ada)[0].details == {"motto": "Poetical science."}
+    assert [event.item for event in first.get_user(ada)[1]] == ["i0"]
+    second = start()
+    assert second.get_user(ada) == first.get_user(ada)
+    for user in (ada, "u0"):  # of whom the log knows, too
+        assert second.forget(user)
+        assert not second.forget(user)
+        with pytest.raises(UnknownError, match=user):
+            second.get_user(user)
+    second.observe([Event(ada, "i0", 99, 5.0, "Poetical science.")])
+    files = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"ada@" not in files
+    assert b"Poetical" not in files
+    others = tuple(event for event in EVENTS if event.user != "u0")
+    never = Recommender(
+        *tunings,
+        Log(events=others, items=ITEMS, users=USERS),
+        Past(ITEMS, named("movielens").feedback).observe_all(others),
+    )
+    never.observe([Event("u1", "i9", 100, 1.0)])
+    for one in (second, start()):
+        found, expected = (each.rank("u1", ["i9", "i2"]).items for each in (one, never))
+        assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], rel=1e-5)
+    second.put_user(User(ada))
+    second.observe([Event(ada, "i3", 101, 5.0)])
+    assert [event.item for event in start().get_user(ada)[1]] == ["i3"]

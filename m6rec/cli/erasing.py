@@ -1,0 +1,119 @@
+"""What came in through the service: users who are to be forgotten, and events that are to be learned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m6rec.cli.app import Json, app, say
+from m6rec.cli.runs import Data, ProjectFolder, data_of
+from m6rec.errors import ConfigError
+from m6rec.project import Project
+
+Store = Annotated[
+    Path | None, typer.Option("--store", help="Folder of `m6rec serve --store`; the project's by default.")
+]
+JournalPlace = Annotated[
+    str, typer.Option("--journal", help="Where events are kept instead, as `m6rec serve --journal` was told.")
+]
+
+
+@app.command()
+def forget(
+    user: Annotated[str, typer.Argument(help="Id of the user.")],
+    *,
+    project: ProjectFolder = None,
+    data: Data = None,
+    store: Store = None,
+    journal: JournalPlace = "",
+    as_json: Json = False,
+) -> None:
+    """Erases a user and what they did from the prepared log and from what came in through the service.
+
+    Of the id a keyed hash stays, so that `m6rec prepare` and the service leave the user out from now on. A service that
+    runs meanwhile is told by `DELETE /v1/users/ID`.
+    """
+    from m6rec.domains import prepared
+    from m6rec.serving import binding
+    from m6rec.serving.catalogue import Catalogue
+    from m6rec.serving.journal import open_journal
+
+    log, store = data_of(project, data), store or _store(project)
+    places: dict[str, bool] = {}
+    kept_at = journal or (store and store / "histories")
+    if kept_at:
+        events = open_journal(kept_at)
+        places["journal"] = events.forget(user)
+        events.close()
+    if store is not None:
+        catalogue = Catalogue(store / "catalogue")
+        places["users of the service"] = catalogue.forget(user)
+        catalogue.close()
+    former = prepared.fingerprint(log)
+    places["prepared log"] = prepared.forget(log, user)
+    for kept in (store, journal if "://" in journal else Path(journal) if journal else None):
+        # What the log was before is what the runs were tuned on; they are served on.
+        if kept is not None and places["prepared log"]:
+            binding.bind(kept, prepared.fingerprint(log), adopt=True, runs=[former.data])
+    found = [place for place, erased in places.items() if erased]
+    text = (
+        f"{user!r} is erased from: {', '.join(found)}." if found else f"{user!r} was in none of: {', '.join(places)}."
+    )
+    advice = (
+        "Runs that were tuned before keep what they learned of everybody together, and device folders hold counts in "
+        "which the user has a part: tune and export anew. The tables that the log was prepared from are yours to "
+        "clean; `m6rec prepare` leaves the user out."
+    )
+    say({"user": user, "erased": places, "advice": advice}, as_json, f"{text}\n{advice}")
+
+
+@app.command()
+def merge(
+    *,
+    project: ProjectFolder = None,
+    data: Data = None,
+    store: Store = None,
+    journal: JournalPlace = "",
+    compact: Annotated[bool, typer.Option("--compact", help="Then drop from the journal what the log holds.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Takes what came in through the service into the prepared log, to tune on it; what the log holds counts once.
+
+    The service reads later only events that the log doesn't hold, so that it may run meanwhile, and needs no `--adopt`.
+    """
+    from m6rec.domains import prepared
+    from m6rec.serving import binding
+    from m6rec.serving.catalogue import Catalogue
+    from m6rec.serving.journal import later, open_journal
+
+    folder, store = data_of(project, data), store or _store(project)
+    if store is None:
+        raise ConfigError("no project says where the service keeps what comes in; give --store FOLDER")
+    was = prepared.fingerprint(folder)
+    binding.bind(store, was)
+    events, catalogue = open_journal(journal or store / "histories"), Catalogue(store / "catalogue")
+    log = prepared.load(folder).split.log
+    fresh = list(later(events, log.events))
+    named = {event.item for event in fresh}
+    gone = {name: item for name, item in catalogue.deleted().items() if name in named}
+    added = prepared.merge(folder, fresh, {**gone, **catalogue.items()}, catalogue.users())
+    now = prepared.fingerprint(folder)
+    for kept in (store, journal if "://" in journal else Path(journal) if journal else None):
+        if kept is not None:
+            binding.bind(kept, now, adopt=True, runs=[was.data])
+    dropped = events.compact(prepared.load(folder).split.log.events) if compact else 0
+    events.close()
+    catalogue.close()
+    facts = {"events added": added, "events in the log": len(log.events) + added, "dropped from the journal": dropped}
+    say(facts, as_json, "\n".join(f"{name:24} {value}" for name, value in facts.items()))
+
+
+def _store(project: Path | None) -> Path | None:
+    """The project's store; None where there is no project, or it has none."""
+    try:
+        found = Project.find(project).store
+    except ConfigError:
+        return None
+    return found if found.is_dir() else None
