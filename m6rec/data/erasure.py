@@ -59,6 +59,8 @@ class Forgotten:
 def without(log: Log, users: Collection[str]) -> Log:
     """The log without some users and what they did, which is counted; items that nobody else met stay."""
     gone = set(users)
+    if not gone:
+        return log
     events = tuple(event for event in log.events if event.user not in gone)
     known = {name: user for name, user in log.users.items() if name not in gone}
     if len(events) == len(log.events) and len(known) == len(log.users):
