@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-core bench-durability bench-edge bench-evidence bench-peers bench-serving bench-text redis redis-durable web
+.PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-serving bench-text redis redis-durable web
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -12,6 +12,9 @@ test: $(READY)
 
 bench-core: $(READY)
 	$(BIN)/python -m benchmarks.core
+
+bench-data: $(READY)
+	$(BIN)/python -m benchmarks.data
 
 bench-durability: $(READY)
 	$(BIN)/python -m benchmarks.durability
