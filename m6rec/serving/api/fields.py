@@ -139,8 +139,8 @@ def _detail(name: str, value: object) -> Value | None:
             raise fault(f"holds a number under {name!r} beyond 2^53; send it as a text")
         case int() | str():
             text = _tidy(str(value))
-        case list() if all(isinstance(one, str | int | None) for one in value):
-            said = (str(one).lower() if isinstance(one, bool) else str(one) for one in value if one is not None)
+        case list() if all(isinstance(_whole(one), str | int | None) for one in value):
+            said = (str(one).lower() if isinstance(one, bool) else str(_whole(one)) for one in value if one is not None)
             text = _tidy(", ".join(said))
         case _:
             raise fault(
@@ -168,7 +168,10 @@ MaybeId = Annotated[
 ]
 """An id, or "" for none."""
 Title = Annotated[
-    str, Field(max_length=Limits.TITLE_CHARS), AfterValidator(_title), Field(json_schema_extra={"pattern": "\\S"})
+    str,
+    Field(max_length=Limits.TITLE_CHARS),
+    AfterValidator(_title),
+    Field(json_schema_extra={"pattern": "[^\\s\\u0000-\\u001f\\u007f]"}),
 ]
 Text = Annotated[str, Field(max_length=Limits.TEXT_CHARS), AfterValidator(_said)]
 EventKind = Annotated[str, Field(max_length=Limits.KIND_CHARS), AfterValidator(_kind)]
@@ -200,6 +203,7 @@ _CELL: dict[str, Any] = {
         {"type": "null"},
     ]
 }
+_MEMBER = {"anyOf": [{"type": "string", "maxLength": 100}, {"type": "integer"}, {"type": "boolean"}, {"type": "null"}]}
 Details = Annotated[
     dict[str, Any],
     BeforeValidator(_details),
@@ -208,7 +212,7 @@ Details = Annotated[
             "type": "object",
             "maxProperties": Limits.NUM_DETAILS,
             "propertyNames": {"minLength": 1, "maxLength": Limits.KIND_CHARS, "pattern": f"^{_NAMED}$"},
-            "additionalProperties": {"anyOf": [*_CELL["anyOf"], {"type": "array", "items": _CELL, "maxItems": 100}]},
+            "additionalProperties": {"anyOf": [*_CELL["anyOf"], {"type": "array", "items": _MEMBER, "maxItems": 100}]},
         }
     ),
 ]

@@ -46,7 +46,7 @@ UserId = Annotated[
 _ABOUT_SOMETHING = {
     "anyOf": [
         {"properties": {"item": {"minLength": 1}}, "required": ["item"]},
-        {"properties": {"kind": {"const": "search"}, "text": {"minLength": 1}}, "required": ["kind", "text"]},
+        {"properties": {"kind": {"const": "search"}, "text": {"pattern": "\\S"}}, "required": ["kind", "text"]},
     ]
 }
 
