@@ -104,8 +104,8 @@ def test_prepare_tells_the_leaks_of_the_split(tmp_path):
     assert told["dropped"] == {"events: an earlier one is the same in all": 1}
     assert told["repeats"] == 108
     assert told["tasks"]["retrieval"] == [
-        "in the validation part users meet no item that is new to them",
-        "in the test part users meet no item that is new to them",
+        "in the validation part users take no item that is new to them",
+        "in the test part users take no item that is new to them",
     ]
     assert not told["tasks"]["ranking"]
     assert len(told["prompts"]) == 3
@@ -248,12 +248,12 @@ def test_a_finished_run_is_left_alone_and_refused_other_data(tmp_path, monkeypat
 def test_what_is_measured_was_not_trained_on(tmp_path, monkeypatch, capsys):
     """The same log in another split is other test events, some of which the run has seen."""
     shop.make(tmp_path)
-    words = ("prepare", "generic", tmp_path / "log.csv", "--split", "leave-one-out", "--out", tmp_path / "other")
+    words = ("prepare", "generic", tmp_path / "log.csv", "--split", "item", "--out", tmp_path / "other")
     m6rec(tmp_path, *words)
     where = ("--data", str(tmp_path / "other"), "--out", str(tmp_path / "report"))
     code, said = run(monkeypatch, capsys, "evaluate", str(tmp_path / "click"), *where)
     assert code == 2
-    assert "is of another split (there time, here leave-one-out)" in said
+    assert "is of another split (there time, here item)" in said
 
 
 def test_the_same_log_prepared_twice_is_one_dataset(tmp_path):

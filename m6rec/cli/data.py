@@ -95,6 +95,7 @@ def prepare(
     made, facts = read_log(
         source,
         files,
+        out,
         split=split,
         columns=columns,
         positive=positive,
@@ -111,6 +112,7 @@ def prepare(
 def read_log(
     source: str,
     files: list[str] | None,
+    folder: Path,
     *,
     split: str | None,
     columns: str,
@@ -120,7 +122,7 @@ def read_log(
     on_error: str | None,
     time_format: str | None,
 ) -> tuple[Prepared, dict[str, Any]]:
-    """The log that a command line names, prepared but not kept, and its card.
+    """The log that a command line names, prepared but not yet kept in a folder, and its card.
 
     Raises:
         ConfigError: The options contradict each other.
@@ -149,6 +151,7 @@ def read_log(
             progress=lambda share, label: update(round(80 * share), 100, label=label),
             **{option: value for option, value in options.items() if value is not None},
         )
+        made = prepared.admitted(made, folder)
         update(80, 100, label="looking for leaks")
 
         def positive_of(kind: str, value: float | None) -> bool | None:

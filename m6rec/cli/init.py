@@ -46,9 +46,11 @@ def init(
     from m6rec.project import Project
     from m6rec.quickstart import plan, tune_all
 
+    home = Project(project or Path(Path(source).name.partition(".")[0] or "project"))
     made, facts = read_log(
         source,
         files,
+        home.data,
         split=split,
         columns=columns,
         positive=positive,
@@ -57,7 +59,7 @@ def init(
         on_error=on_error,
         time_format=time_format,
     )
-    home = Project.create(project or Path(Path(source).name.partition(".")[0] or "project"))
+    Project.create(home.folder)  # not before the log is known to be one
     dataset = prepared.keep(made, home.data)
     if not as_json:
         err.print(card.words({"folder": str(home.data), **facts}), markup=False, highlight=False, soft_wrap=True)

@@ -80,7 +80,7 @@ def make(
 
 def save(made: Prepared, folder: Path) -> None:
     """Keeps it in a folder, for ``load``, without users who were forgotten there."""
-    made = _of(made, erasure.without(made.split.log, erasure.Forgotten(folder.parent).among(made.split.log.users)))
+    made = admitted(made, folder)
     dataset.save(
         Dataset(split=made.split, domain=made.domain_name, protocol=made.protocol, rule=made.domain.rule, why=made.why),
         folder,
@@ -139,6 +139,12 @@ def merge(folder: Path, events: Iterable[Event], items: Mapping[str, Item], user
     known = {**log.users, **{event.user: User(event.user) for event in fresh if event.user not in log.users}, **users}
     save(_of(made, replace(log, events=tuple(whole), items=all_items, users=known)), folder)
     return len(fresh)
+
+
+def admitted(made: Prepared, folder: Path) -> Prepared:
+    """The same without the users who were forgotten in a folder."""
+    gone = erasure.Forgotten(folder.parent).among(made.split.log.users)
+    return _of(made, erasure.without(made.split.log, gone))
 
 
 def _of(made: Prepared, log: Log) -> Prepared:
