@@ -58,6 +58,7 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 PARTS = (TRAIN, VALID, TEST)
 RETRIEVAL_CUT = 10
+SAY_WHAT = "say what is positive (m6rec prepare … --positive 'value>=4', or --implicit)"
 WRITING = Sampling(max_tokens=64, stops=("\n",))
 """How texts are written that are compared."""
 
@@ -124,7 +125,7 @@ def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
         chosen = (split.part == part) & ~(repeated & (part != TRAIN))
         kept = [(row, chosen[row.events]) for row in rows]
         by_part[part] = [row.only(keep) for row, keep in kept if keep.any()]
-    _require_all(task.name, by_part)
+    _require_all(task.name, by_part, f", or {SAY_WHAT}")
     return Questions(by_part, past, negatives)
 
 
@@ -141,8 +142,8 @@ def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
     found = set(answers)
     if 1 not in found:
         raise DataError(
-            f"the training part has no event that {task.name!r} takes as positive, so there is nothing to learn; say "
-            "what is positive (m6rec prepare … --positive 'value>=4', or --implicit)"
+            f"the training part has no event that {task.name!r} takes as positive, so there is nothing to learn; "
+            f"{SAY_WHAT}"
         )
     if 0 in found:
         return None
@@ -169,12 +170,12 @@ def draft_all(task: TextTask, split: Split, domain: Domain) -> dict[int, list[Dr
     return by_part
 
 
-def _require_all(task: str, by_part: Mapping[int, Sequence[object]]) -> None:
+def _require_all(task: str, by_part: Mapping[int, Sequence[object]], remedy: str = "") -> None:
     """Raises DataError where a part is empty."""
     for part, name in zip(PARTS, ("training", "validation", "test"), strict=True):
         if not by_part[part]:
             raise DataError(
-                f"the {name} part has no event that {task!r} asks about; give a larger part or another split"
+                f"the {name} part has no event that {task!r} asks about; give a larger part or another split{remedy}"
             )
 
 
@@ -579,10 +580,7 @@ def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
     numbers = {item: number for number, item in enumerate(split.log.items)}
     liked = [(p, e) for p in split.indices(TRAIN) if (e := split.log.events[p]).item and domain.positive(e)]
     if not liked:
-        raise DataError(
-            "the training part has no positive event, so nothing can be compared on it; say what is positive "
-            "(m6rec prepare … --positive 'value>=4', or --implicit)"
-        )
+        raise DataError(f"the training part has no positive event, so nothing can be compared on it; {SAY_WHAT}")
     users, items = _users(split, np.array([p for p, _ in liked])), np.array([numbers[e.item] for _, e in liked])
     shape = (int(users.max()) + 1, len(split.log.items))
     matrix = csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)

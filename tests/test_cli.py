@@ -5,7 +5,10 @@ import pytest
 from typer.testing import CliRunner
 
 from m6rec import cli
+from m6rec.cli.runs import tuned_runs
 from m6rec.domains import prepared
+from m6rec.serving.recommender import Recommender
+from m6rec.text.past import Past
 from tests import shop, tiny
 from tests.fake import FakeBackend
 from tests.shop import m6rec
@@ -260,6 +263,29 @@ def test_the_same_log_prepared_twice_is_one_dataset(tmp_path):
     shop.make(tmp_path)
     m6rec(tmp_path, "prepare", "generic", tmp_path / "log.csv", "--out", tmp_path / "again")
     assert prepared.fingerprint(tmp_path / "again") == prepared.fingerprint(tmp_path / "data")
+
+
+def test_states_of_every_split_are_kept_between_processes_and_counted(tmp_path):
+    """Runs that split the model at different layers share no state, but each keeps its own on disk."""
+    shop.make(tmp_path)
+    where = ("--data", tmp_path / "data", "--run", tmp_path / "deeper", "--foundation", tmp_path / "foundation")
+    m6rec(tmp_path, "tune", "retrieve", *where, "--depth", "2", "--epochs", "1", "--dtype", "float32")
+    misses = []
+    for _ in range(2):
+        runs = (tmp_path / "data", tmp_path / "deeper", tmp_path / "click")
+        made, retrieve, rank = tuned_runs(*runs, dtype="float32", states=str(tmp_path / "states"))
+        assert retrieve.cache is not rank.cache
+        log = made.split.log
+        recommender = Recommender(retrieve, rank, log, Past(log.items, made.domain.feedback))
+        recommender.rank("u1", list(log.items))
+        counted = recommender.cache_statistics()
+        caches = (retrieve.cache, rank.cache)
+        assert counted.hits == sum(cache.hits for cache in caches)
+        assert counted.entries == sum(cache.statistics().entries for cache in caches) > len(log.items)
+        misses.append(counted.misses)
+        assert all(cache.hits + cache.misses > len(log.items) - 1 for cache in caches)
+    assert misses[0] > 2 * len(log.items) - 1
+    assert misses[1] == 0
 
 
 def test_a_run_goes_to_a_device_and_ranks_there(tmp_path):

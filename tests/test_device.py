@@ -178,6 +178,12 @@ CARDS = {
     ),
     "of a task unknown here": (lambda card: json.dumps({**card, "task": "guess"}), ConfigError, "guess"),
     "of a domain unknown here": (lambda card: json.dumps({**card, "domain": "shop"}), ConfigError, "shop"),
+    "of other words": (lambda card: json.dumps({**card, "wording": "0" * 16}), ConfigError, "another wording of task"),
+    "of other features": (
+        lambda card: json.dumps({**card, "features": "0" * 16}),
+        ConfigError,
+        "another features of task 'like' .* export it again",
+    ),
 }
 
 

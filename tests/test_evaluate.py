@@ -172,3 +172,12 @@ def test_drafts_need_what_was_written_in_every_part():
     twice = split_by_time(replace(SAID, events=(*SAID.events[:-1], SAID.events[0])))
     with pytest.raises(DataError, match="1 repeated events"):
         draft_all(writing.named("explain"), twice, BOOKS)
+
+
+@pytest.mark.parametrize("task", ["like", "retrieve"])
+def test_a_training_part_without_a_like_is_told(task):
+    """Of which a library would say something about the shape of an array."""
+    unloved = tuple(replace(event, value=2.0) for event in LOG.events)
+    split = replace(SPLIT, log=replace(LOG, events=unloved))
+    with pytest.raises(DataError, match=r"has no event that .* say what is positive .*--positive .*--implicit"):
+        ask_all(named(task), split, BOOKS)

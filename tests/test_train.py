@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.sparse import csr_matrix
 from torch import nn
 
 from m6rec import train
@@ -185,6 +186,35 @@ def test_retrieval_learns_which_colour_follows(monkeypatch):
     assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
     assert history.judgements[-1] == max(history.judgements)
     assert tuned.item_vectors(list(ITEMS.values())).shape == (8, 128)
+
+
+def test_retrieval_is_validated_without_what_its_users_have_met():
+    """As it is tested and served: the epoch that is kept must be the best at that."""
+    rows, items = board("retrieve", 1, 20), list(ITEMS.values())
+    labels = np.concatenate([row.answers for row in rows])
+    all_but_the_right_one = csr_matrix(1 - np.eye(len(items))[labels])
+    judged = []
+    for seen in (None, all_but_the_right_one):
+        config = TunedConfig(task="retrieve", domain="generic", foundation="tiny", method="head")
+        tuned = create(config, tiny.foundation())
+        judged += tune(tuned, board("retrieve", 0, 20), rows, items, TrainConfig(epochs=1), seen=seen).judgements
+    assert judged[0] < judged[1] == 1
+
+
+@pytest.mark.parametrize(("task", "mixed"), [("retrieve", True), ("like", False)])
+def test_users_whose_likes_are_each_others_negatives_change_company(monkeypatch, task, mixed):
+    made = []
+    inner = train.pad
+    monkeypatch.setattr(
+        train, "pad", lambda rows, places: made.append({id(row) for row in rows}) or inner(rows, places)
+    )
+    tune_board(task, "head", epochs=3, batch_tokens=240)
+    per_epoch = len(made) // 3
+    assert per_epoch > 2
+    epochs = [made[place : place + per_epoch] for place in (0, per_epoch, 2 * per_epoch)]
+    assert len({frozenset(set.union(*groups)) for groups in epochs}) == 1
+    companies = {frozenset(map(frozenset, groups)) for groups in epochs}
+    assert len(companies) == (3 if mixed else 1)
 
 
 HABIT = TextTask(

@@ -134,7 +134,7 @@ def serve(
         )
 
     gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
-    server.serve(recommender, settings, reload=reload, statistics=ranking.cache.statistics)
+    server.serve(recommender, settings, reload=reload, statistics=recommender.cache_statistics)
     recommender.save()
 
 

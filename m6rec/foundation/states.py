@@ -86,6 +86,18 @@ class CacheStatistics:
     oldest_s: float
     store_failures: int
 
+    def __add__(self, other: CacheStatistics) -> CacheStatistics:
+        """Those of two caches together."""
+        ages = [one.oldest_s for one in (self, other) if one.entries]
+        return CacheStatistics(
+            hits=self.hits + other.hits,
+            misses=self.misses + other.misses,
+            entries=self.entries + other.entries,
+            bytes=self.bytes + other.bytes,
+            oldest_s=min(ages, default=0.0),
+            store_failures=self.store_failures + other.store_failures,
+        )
+
 
 class StateCache:
     """States of segments under one foundation and one split. Any thread may fetch; what two compute at once is equal.

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import reduce, wraps
+from operator import add
 from pathlib import Path
 from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar, get_args
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, UnknownError
+from m6rec.foundation.states import CacheStatistics
 from m6rec.serving import chatting, explaining, pipeline
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
@@ -246,6 +248,12 @@ class Recommender(LocalBackend):
     def width(self) -> int:
         """Numbers of an item's vector."""
         return self._state.models.retrieve.width
+
+    def cache_statistics(self) -> CacheStatistics:
+        """Of the states of both tasks, which share a cache where they split the model alike; any thread may ask."""
+        models = self._state.models
+        caches = {models.retrieve.cache, models.rank.cache}
+        return reduce(add, (cache.statistics() for cache in caches))
 
     @_alone
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:

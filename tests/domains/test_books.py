@@ -63,3 +63,8 @@ def test_words(log: Log) -> None:
         "The user is a reader from USA.",
     ]
     assert [DOMAIN.positive(event) for event in log.events] == [False, True, True]
+
+
+def test_a_book_without_a_rating_is_liked_about_as_much_as_one_that_is_liked() -> None:
+    strengths = [DOMAIN.feedback(Event("7", "x", 0, value)).strength for value in (1, 6, 7, 0, 9, 10)]
+    assert strengths == sorted(strengths)

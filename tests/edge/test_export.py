@@ -10,6 +10,7 @@ from m6rec import device
 from m6rec.device import Device
 from m6rec.edge import export as module
 from m6rec.errors import AssetError, ConfigError, DataError, ExtraError
+from m6rec.tuned import Tuned
 from m6rec.types import Item
 from tests import pocket
 
@@ -212,3 +213,12 @@ def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
     here.know([Item("new", "New")])
     with pytest.raises(DataError, match=r"the state of the text .* was not sent"):
         here.rank(["new"])
+
+
+def test_a_run_that_is_left_early_is_left_as_early_on_a_device(tmp_path):
+    whole = pocket.tuned(depth=1)
+    early = Tuned(whole.config, whole.foundation, whole.tuning, whole.cache, exit_after=1)
+    module.export(early, tmp_path / "phone")
+    difference, _ = differences(early, tmp_path / "phone")
+    assert difference < 1e-5
+    assert np.abs(early.scores(pocket.rows()) - whole.scores(pocket.rows())).max() > 1e-3

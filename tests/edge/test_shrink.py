@@ -158,6 +158,14 @@ def test_an_exit_after_each_layer(made, tmp_path):
         shrink.at_exit(pocket.tuned(), 1)
 
 
+def test_a_shorter_student_leaves_the_upper_half_as_early(made):
+    small, _, _ = made
+    early = tuned.Tuned(small.config, small.foundation, small.tuning, small.cache, exit_after=1)
+    left = shrink.at_exit(early, 1)
+    assert left.end == early.end < small.end
+    assert np.abs(left.scores(pocket.rows()) - shrink.at_exit(small, 1).scores(pocket.rows())).max() > 0
+
+
 def test_texts_of_items_held_out_are_not_learned():
     teacher = pocket.tuned()
     learned, held_out = shrink.texts_of(teacher.task, teacher.domain, LOG, SMALL)

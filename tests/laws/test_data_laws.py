@@ -319,3 +319,21 @@ def test_random_labels_of_impressions_cannot_be_told():
     order = np.argsort(np.concatenate([row.events for row in rows]))
     learned = fit_mlp(signals[order[:half]], labels[order[:half]])(signals[order[half:]])
     assert auc(labels[order[half:]], learned) == pytest.approx(0.5, abs=0.03)
+
+
+def test_what_is_positive_is_stronger_than_what_is_not(shop):
+    """So that no value, such as a 0 for "owned", is a like for the labels and the worst for the features."""
+    low, high = shop.domain.values
+    values = {*shop.values, *(value for value in range(-1, 12) if low <= value <= high)}
+    said = [shop.domain.feedback(Event("u", "i", 0, float(value))) for value in values]
+    said.append(shop.domain.feedback(Event("u", "i", 0)))
+    liked = [one.strength for one in said if one.positive]
+    other = [one.strength for one in said if not one.positive]
+    assert min(liked) > max(other, default=-1.0)
+
+
+def test_what_merely_happened_is_never_disliked(shop):
+    happened = shop.domain.feedback(Event("u", "i", 0))
+    said = [shop.domain.feedback(Event("u", "i", 0, float(value))) for value in shop.values]
+    assert happened.positive
+    assert happened.words not in {one.words for one in said if not one.positive}

@@ -319,8 +319,8 @@ def test_a_replaced_gguf_is_converted_anew(tmp_path, monkeypatch):
     def tokenizer(**_):
         return SimpleNamespace(backend_tokenizer=tiny.fast_tokenizer())
 
-    monkeypatch.setattr("transformers.AutoModelForCausalLM", SimpleNamespace(from_pretrained=model))
-    monkeypatch.setattr("transformers.AutoTokenizer", SimpleNamespace(from_pretrained=tokenizer))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", model)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", tokenizer)
     file = tmp_path / "model.gguf"
     file.write_bytes(b"one")
     stat = file.stat()

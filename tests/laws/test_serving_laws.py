@@ -364,6 +364,22 @@ def test_texts_of_strangers_stay_out_of_what_is_shared(shops):
     assert (task._candidate.cache_info().currsize, replace(cache.statistics(), oldest_s=0)) == before
 
 
+def test_documents_are_ranked_whatever_a_domain_says_of_every_user(shops, monkeypatch):
+    for shop in shops.values():
+        recommender = shop.open()
+        documents = ["boots", "a long coat", ""]
+        before = recommender.rerank("warm", documents)
+        talkative = replace(shop.domain, user=lambda user: "The user is a customer.")
+        monkeypatch.setattr(shop.tunings[1], "domain", talkative)
+        recommender.swap(*shop.tunings)
+        scores, tokens = recommender.rerank("warm", documents)
+        assert len(scores) == 3
+        assert tokens > before[1]
+        alone = [recommender.rerank("warm", [document])[0][0] for document in documents]
+        np.testing.assert_allclose(scores, alone, rtol=1e-5)
+        monkeypatch.undo()
+
+
 def test_embeddings_leave_after_as_many_layers_as_the_items_do(shops):
     from m6rec.tuned import Tuned
 
