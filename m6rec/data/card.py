@@ -11,7 +11,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from m6rec.data import leakage
-from m6rec.data.log import met_before
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 
 PARTS = {"training": TRAIN, "validation": VALID, "test": TEST}
@@ -67,7 +66,7 @@ def card(split: Split, positive: Positive) -> dict[str, Any]:
         "unused": {table: list(names) for table, names in log.reading.unused.items() if names},
         "notes": list(log.reading.notes),
         "dropped": dict(log.dropped),
-        "repeats": int(met_before(log.table).sum()),
+        "repeats": log.reading.repeats,
         "future": log.reading.future,
         "parts": parts,
         "leaks": {leak.name: leak.count for leak in leakage.find(split)},

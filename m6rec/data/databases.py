@@ -104,7 +104,7 @@ def _duckdb(name: str, file: Path, wanted: str, shown: str) -> pl.DataFrame:
 
     with duckdb.connect(str(file), read_only=True) as connection:
         tables = [row[0] for row in connection.execute("SELECT table_name FROM information_schema.tables").fetchall()]
-        return _from_arrow(connection.execute(_query(name, wanted, tables, shown)).to_arrow_table())
+        return _from_arrow(connection.sql(_query(name, wanted, tables, shown)).to_arrow_table())
 
 
 def _postgres(name: str, address: str, wanted: str, shown: str) -> pl.DataFrame:
