@@ -167,9 +167,11 @@ class Log:
 
 def met_before(events: Events) -> NDArray[np.bool_]:
     """Whether an event's user had done the same, by its kind, with the same item before; not for searches."""
-    columns = [name for name in ("user", "item", "kind") if name in events.frame.columns]
-    again = ~events.frame.select(columns).select(pl.struct(columns).is_first_distinct()).to_series()
-    return (again & (events.frame["item"] != "")).to_numpy()
+    pairs = pl.Series(events.codes("user") * len(events.ids("item")) + events.codes("item"))
+    if "kind" in events.frame.columns:
+        kinds = events.frame["kind"].rank("dense")
+        pairs = pairs * (kinds.max() or 1) + kinds
+    return (~pairs.is_first_distinct() & (events.frame["item"] != "")).to_numpy()
 
 
 def without_repeats(log: Log) -> Log:
