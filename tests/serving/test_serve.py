@@ -91,9 +91,9 @@ def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):
     written = snapshot.stat().st_mtime_ns
     with serving(shop, *words, store="server") as (_, url), Client(url) as client:
         assert snapshot.stat().st_mtime_ns == written  # all of it was of use, so it was not written again
-        assert client.rank("guest", ["i2"]).items
+        assert [event.item for event in client.get_user("guest")[1]] == ["i1"]
         with pytest.raises(UnknownError, match="late"):
-            client.rank("late", ["i2"])
+            client.get_user("late")
     server.stop()
 
 
