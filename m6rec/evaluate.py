@@ -137,7 +137,7 @@ def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
     """
     if task.readout != "score" or task.num_classes != 2:
         return None
-    events = [split.log.events[at] for at in split.indices(TRAIN)]
+    events = [event for event, part in zip(split.log.events, split.part.tolist(), strict=True) if part == TRAIN]
     answers = [task.answer(event, domain) if event.item else None for event in events]
     found = set(answers)
     if 1 not in found:
@@ -410,7 +410,7 @@ def retrieval_tables(
         progress(name)
         model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
         found[name] = [baselines.retrieval_ranks(model, histories, targets, seen)]
-    known = {split.log.events[position].item for position in split.indices(TRAIN)}
+    known = {event.item for event, part in zip(split.log.events, split.part.tolist(), strict=True) if part == TRAIN}
     unseen = np.array([item not in known for item in split.log.items])[targets]
     tables = []
     for title, chosen in (("all items", np.ones(len(targets), np.bool_)), ("items unseen in training", unseen)):
@@ -569,8 +569,8 @@ def _row(name: str, by_seed: Sequence[Mapping[str, float]]) -> ReportRow:
 
 
 def _users(split: Split, positions: Ints) -> Ints:
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(split.log.events[p].user, len(numbers)) for p in positions])
+    numbers: Ints = np.unique(split.log.table.codes("user")[positions], return_inverse=True)[1]
+    return numbers
 
 
 def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
@@ -578,7 +578,11 @@ def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
     from scipy.sparse import csr_matrix
 
     numbers = {item: number for number, item in enumerate(split.log.items)}
-    liked = [(p, e) for p in split.indices(TRAIN) if (e := split.log.events[p]).item and domain.positive(e)]
+    liked = [
+        (position, event)
+        for position, (event, part) in enumerate(zip(split.log.events, split.part.tolist(), strict=True))
+        if part == TRAIN and event.item and domain.positive(event)
+    ]
     if not liked:
         raise DataError(f"the training part has no positive event, so nothing can be compared on it; {SAY_WHAT}")
     users, items = _users(split, np.array([p for p, _ in liked])), np.array([numbers[e.item] for _, e in liked])

@@ -18,7 +18,9 @@ from m6rec.project import Project, Run
 
 @app.command()
 def tune(
-    task: Annotated[str, typer.Argument(help="like, click, retrieve, explain, design, query or package.module:NAME")],
+    task: Annotated[
+        str, typer.Argument(help="like, click, ctr, rating, retrieve, explain, design, query or package.module:NAME")
+    ],
     *,
     project: ProjectFolder = None,
     data: Data = None,
