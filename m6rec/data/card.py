@@ -50,10 +50,10 @@ def card(split: Split, positive: Positive) -> dict[str, Any]:
         }
         for name, number in PARTS.items()
     }
-    new = ~_met(split, label >= 0)
+    new = _first(split, label >= 0)
     for name, number in PARTS.items():
         parts[name]["positive, new to their user"] = int(((part == number) & (label == 1) & new).sum())
-    pairs = int((~_met(split, np.ones(len(label), np.bool_)) & has_item).sum())
+    pairs = int(_first(split, has_item).sum())
     times = log.table.column("time")
     return {
         "events": len(log.events),
@@ -125,16 +125,13 @@ def _labels(split: Split, positive: Positive) -> NDArray[np.int8]:
     return joined["label"].to_numpy()
 
 
-def _met(split: Split, counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether an event's user had an event with the item before that is counted."""
+def _first(split: Split, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether an event is the first of its user with its item, among some events."""
     events = split.log.table
     pairs = events.codes("user") * (len(events.ids("item")) + 1) + events.codes("item")
-    frame = pl.DataFrame({"pair": pairs, "counted": counted})
-    return (
-        frame.select((pl.col("counted").cum_sum().over("pair") - pl.col("counted").cast(pl.Int64)) > 0)
-        .to_series()
-        .to_numpy()
-    )
+    first = np.zeros(len(pairs), np.bool_)
+    first[among] = pl.Series(pairs[among]).is_first_distinct().to_numpy()
+    return first
 
 
 def _share(cold: NDArray[np.bool_]) -> float:

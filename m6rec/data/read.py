@@ -154,6 +154,8 @@ def _event_columns(rows: Rows, roles: Roles, columns: Columns, time_format: str 
         made["item"] = made["item"].cast(pl.String).set(searches, "")
     made["ns"] = rows.time(of.get("time"), time_format)
     value = rows.value(of.get("value"))
+    numbers = {of[role] for role in ("time", "value") if role in of}
+    rows.release(numbers - {column for role, column in of.items() if role not in ("time", "value")})
     impression = rows.words(of["impression"], Limits.ID_CHARS) if "impression" in of else None
     for name, column in (("value", value), ("kind", kind), ("text", text), ("impression", impression)):
         if column is not None and column.null_count() < len(column):

@@ -55,6 +55,10 @@ class Rows:
         self.dropped[key] = self.dropped.get(key, 0) + found
         self.alive &= ~bad
 
+    def release(self, columns: Iterable[str]) -> None:
+        """Frees what the table holds in columns that are neither read nor shown again."""
+        self.frame = self.frame.drop(columns)
+
     def id(self, column: str) -> pl.Series:
         """Ids as text, null where there is none; each distinct one is cleaned once.
 
@@ -100,7 +104,11 @@ class Rows:
             values = self.frame[column].cast(pl.String)
         else:
             raise DataError(f"{self.name}: column {column!r} is of type {dtype}; it has to be text.")
-        values = _tidy(values) if tidy else values.set((values.str.strip_chars() == "").fill_null(False), None)
+        if tidy:  # once for each distinct one: titles, kinds and impressions occur again and again
+            distinct = values.drop_nulls().unique(maintain_order=True)
+            values = _at(_tidy(distinct), values.cast(pl.Enum(distinct)).to_physical().cast(pl.UInt32))
+        else:
+            values = values.set((values.str.strip_chars() == "").fill_null(False), None)
         self.check(column, values.str.len_chars() > longest, f"is longer than {longest} characters")
         return values
 

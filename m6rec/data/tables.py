@@ -278,7 +278,10 @@ class _Text:
             table = pa.table({key: pa.array([], pa.string()) for key in keys})
         if ragged and not self.drop:
             self._refuse_ragged(load, len(names), separator)
-        frame = pl.DataFrame([pl.Series(names[n], table.column(n)) for n in range(len(names))])
+        columns = table.columns
+        del table
+        frame = pl.DataFrame([pl.Series(name, columns.pop(0)) for name in names])  # each is freed when it is copied
+        pa.default_memory_pool().release_unused()
         if quoted:
             self._check_quotes(frame, separator)
         if not frame.is_empty():
