@@ -64,7 +64,7 @@ def test_a_folder_with_a_prepared_dataset_is_a_project(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(ConfigError, match=r"neither project.json nor a prepared data/"):
         Project.open(tmp_path)
-    (tmp_path / "data" / "events.parquet").write_bytes(b"")
+    (tmp_path / "data" / "manifest.json").write_text("{}")
     assert Project.open(tmp_path).data == tmp_path / "data"
 
 

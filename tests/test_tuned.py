@@ -83,7 +83,8 @@ def test_one_pass_over_a_life_equals_each_question_alone(task, split):
     tuned = make(task, **split)
     whole = answers(tuned, ROWS[task])
     close(whole, np.concatenate([answers(tuned, [row]) for row in one_by_one(ROWS[task])]))
-    assert np.ptp(whole, axis=0).max() > 0.01  # they differ, so that equality says something
+    # They differ, so that equality says something; those of ctr, which has no numbers, by less.
+    assert np.ptp(whole, axis=0).max() > (1e-3 if task == "ctr" else 0.01)
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)

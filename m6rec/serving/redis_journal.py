@@ -84,17 +84,19 @@ class RedisJournal:
             entries: dict[bytes, bytes] = {}
             new: dict[bytes, bytes] = {}
             for place, (event, (user, name, content)) in enumerate(zip(events, keys, strict=True)):
+                if gone[place]:
+                    fresh.append(False)
+                    continue
                 before = known[asked[place]]
                 if before is not None and name is not None:
                     check_same(event, content, before)
-                fresh.append((before is None or asked[place] in self._unsure) and not gone[place])
-                if before is None and not gone[place]:
+                fresh.append(before is None or asked[place] in self._unsure)
+                if before is None:
                     number += 1
                     entries[b"%d" % number] = user + (name or _NAMELESS) + content + sealed[place]
-                    new[b"c" + content] = b""
-                    if name is not None:
-                        new[b"i" + name] = content
-                    known[asked[place]] = new[asked[place]]
+                    added = {b"c" + content: b"", **({} if name is None else {b"i" + name: content})}
+                    new |= added
+                    known |= added  # a later one of this call may be the same by id or by content
             pipe.multi()
             if entries:
                 pipe.set(_NUMBER, number)
