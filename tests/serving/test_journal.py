@@ -573,3 +573,16 @@ def test_a_server_that_is_none():
         RedisJournal("redis://127.0.0.1:1/0")
     with pytest.raises(ConfigError, match="give redis://host:port/0"):
         RedisJournal("http://shop")
+
+
+def test_events_of_one_call_are_compared_with_each_other_too(journal):
+    named, nameless = Event("u", "i", 1, id="x"), Event("u", "i", 1)
+    assert journal.append([named, nameless, named]) == [True, False, False]
+    journal.forget("gone")
+    assert journal.append(
+        [Event("gone", "i", 1, id="y"), Event("v", "i", 2, id="y"), Event("gone", "i", 3, id="y")]
+    ) == [
+        False,
+        True,
+        False,
+    ]
