@@ -351,7 +351,7 @@ def class_table(
         seeds: For the baseline that draws at random.
     """
     labels, known = questions.answers(TEST), questions.answers(TRAIN)
-    grades = np.array(task.grades or ((0.0, 1.0) if task.num_classes == 2 else ()))
+    grades = np.array(task.worth)
 
     def metrics(p_QC: Floats) -> dict[str, float]:
         found = {"log loss": cross_entropy(labels, p_QC), "accuracy": float((p_QC.argmax(1) == labels).mean())}

@@ -306,13 +306,12 @@ class Tuned:
 
     def _grades(self) -> NDArray[np.float64]:
         """What each class is worth, float64 [C]. Raises ConfigError where classes have no order."""
-        grades = self.task.grades or ((0.0, 1.0) if self.task.num_classes == 2 else ())
-        if not grades:
+        if not self.task.worth:
             raise ConfigError(
                 f"task {self.task.name!r} has {self.task.num_classes} classes without an order, so it scores no item; "
                 "use probabilities, or give the task grades"
             )
-        return np.array(grades)
+        return np.array(self.task.worth)
 
     def vectors(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the users, float32 [Q, ``width``] of unit length, one for every question, row after row."""

@@ -71,6 +71,11 @@ class Task:
         if list(self.grades) != sorted(self.grades):
             raise ConfigError(f"task {self.name!r} has grades {self.grades}; give them in ascending order")
 
+    @property
+    def worth(self) -> tuple[float, ...]:
+        """What each class is worth: the grades, else 0 and 1 for two classes, else () for classes without order."""
+        return self.grades or ((0.0, 1.0) if self.num_classes == 2 else ())
+
 
 _TASKS = {
     "like": "m6rec.tasks.like:TASK",
