@@ -30,7 +30,7 @@ def shrink(
     data: Data = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON file of switches (edge.recipe.Recipe).")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="A switch, such as sparsity=0.5.")] = None,
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Makes a small model of a tuned ranking task, for `m6rec export OUT/run`."""

@@ -33,7 +33,7 @@ def init(
     seeds: Annotated[int, typer.Option(help="Runs of the ranking task, for a spread beside its figures.", min=1)] = 1,
     foundation: Foundation = DEFAULT,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Makes a recommender of a log: prepares it, tunes ranking and retrieval, measures them, says how to serve it."""

@@ -37,7 +37,7 @@ def recommend(
     rank: Rank = None,
     count: Annotated[int, typer.Option(help="How many items.")] = 10,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Recommends items to a user, with scores and the history they rest on."""
@@ -63,7 +63,7 @@ def rank(
     retrieve: Retrieve = None,
     rank: Rank = None,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Orders given items by the probability that the user likes them."""
@@ -81,7 +81,7 @@ def explain(
     retrieve: Retrieve = None,
     rank: Rank = None,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Says why a user would like an item, and what each sentence rests on."""
@@ -103,7 +103,7 @@ def chat(
     retrieve: Retrieve = None,
     rank: Rank = None,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Talks with you about what to choose next: it asks, recommends and explains. An empty line ends it."""
@@ -151,7 +151,7 @@ def create(
     retrieve: Retrieve = None,
     rank: Rank = None,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Writes for a user: a product that they would like, a query that they would type, or copy for an item."""

@@ -200,7 +200,7 @@ def tuned_runs(
     retrieve: Path,
     rank: Path,
     device: str = "cpu",
-    dtype: str = "bfloat16",
+    dtype: str = "auto",
     states: str = "",
     exit_after: int | None = None,
     former: Collection[str] = (),

@@ -62,7 +62,7 @@ def serve(
     deadline: Annotated[float, typer.Option(help="Seconds after which a waiting request is refused.")] = 5.0,
     exit_after: ExitAfter = None,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
 ) -> None:
     """Serves recommendations over HTTP until SIGTERM; SIGHUP loads what was tuned meanwhile."""
     try:

@@ -43,7 +43,7 @@ def tune(
     ] = 0.0,
     seed: int = 0,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Tunes a task on a prepared log; resumes where it was interrupted."""
@@ -134,7 +134,7 @@ def evaluate(
     texts: Annotated[int, typer.Option(help="Texts to write and compare, of a task that writes.", min=0)] = 200,
     exit_after: ExitAfter = None,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """Measures tuned runs on the test part, beside the classical baselines or the untuned model; writes the report."""
@@ -212,7 +212,7 @@ def zero_shot(
     way: Annotated[str, typer.Option(help="How to ask: diary, or also-clicks as in the paper.")] = "diary",
     seeds: Annotated[int, typer.Option(help="Seeds of the few-shot rows.", min=1)] = 1,
     device: Device = "cpu",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
     """AUC of likes by likelihood: untuned, and after 80 and 400 examples."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from m6rec.text.tokenizer import Tokenizer
 
 DEFAULT = "smollm2-135m"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+AUTO = "auto"
+"""The faster of ``DTYPES`` on the device, see ``fastest``."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,13 @@ class Foundation:
     source: str
 
 
-def load(
-    source: str = DEFAULT, *, dtype: str = "bfloat16", device: str = "cpu", accept_licence: bool = False
-) -> Foundation:
+def load(source: str = DEFAULT, *, dtype: str = AUTO, device: str = "cpu", accept_licence: bool = False) -> Foundation:
     """Loads a foundation.
 
     Args:
         source: A name of ``m6rec assets list``, a folder with config.json and safetensors, a .gguf file, or a
             hub id such as ``HuggingFaceTB/SmolLM2-135M``.
-        dtype: "float32" or "bfloat16".
+        dtype: "float32", "bfloat16", or "auto" for the faster of them on the device.
         device: "cpu", "cuda", "cuda:1", …
         accept_licence: Needed once for assets under a licence with terms of use.
 
@@ -51,8 +52,8 @@ def load(
         AssetError: Nothing loadable stands behind ``source``.
         ConfigError: The model's family, the dtype or the device is not supported.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
+    if dtype not in (AUTO, *DTYPES):
+        raise ConfigError(f"dtype {dtype!r} is not supported; choose one of {', '.join((AUTO, *DTYPES))}")
     try:
         place = torch.device(device)
     except RuntimeError:
@@ -72,7 +73,21 @@ def load(
     model.requires_grad_(False)
     tokenizer = Tokenizer.open(folder)
     model.id = _id(folder, config)
-    return Foundation(model.to(device=device, dtype=DTYPES[dtype]), tokenizer, source)
+    return Foundation(
+        model.to(device=device, dtype=fastest(place) if dtype == AUTO else DTYPES[dtype]), tokenizer, source
+    )
+
+
+def fastest(device: torch.device) -> torch.dtype:
+    """The type in which a device multiplies fastest: bfloat16 where it has instructions for it.
+
+    A processor without them emulates it: one with AVX2 alone makes 8 GFLOP/s of bfloat16 and 60 of float32.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    x86 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    arm = platform.machine() in ("arm64", "aarch64") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if x86 or arm else torch.float32
 
 
 def locate(source: str, *, accept_licence: bool = False) -> Path:

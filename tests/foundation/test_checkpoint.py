@@ -75,8 +75,19 @@ def test_the_id_follows_the_weights(folder):
 
 def test_dtype(folder):
     assert load(folder, dtype="bfloat16").model.dtype == torch.bfloat16
-    with pytest.raises(ConfigError, match="'float16' is not supported; choose one of float32, bfloat16"):
+    with pytest.raises(ConfigError, match="'float16' is not supported; choose one of auto, float32, bfloat16"):
         load(folder, dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [((), torch.float32), (("avx512_bf16",), torch.bfloat16), (("amx_tile",), torch.bfloat16)],
+)
+def test_by_default_the_type_is_the_faster_one_of_the_processor(folder, monkeypatch, instructions, expected):
+    for one in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{one}_supported", lambda one=one: one in instructions)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert checkpoint.load(str(folder)).model.dtype == expected
 
 
 def test_device(folder):
