@@ -190,7 +190,7 @@ def _recommender(
         made, retrieval, ranking = tuned_runs(
             chosen.data, chosen.retrieve, chosen.rank, device, dtype, former=kept.former
         )
-        gone = kept.journal.forgotten(made.split.log.users) if kept.journal else ()
+        gone = kept.journal.forgotten(made.split.log.users) if kept.journal else {}
         log, domain = without(made.split.log, gone), made.domain
         past = Past(log.items, domain.feedback).observe_all(log.events)
         recommender = Recommender(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,12 +56,16 @@ class Forgotten:
         return hashlib.blake2b(user.encode(errors="surrogatepass"), digest_size=16, key=key).hexdigest()
 
 
-def without(log: Log, users: Collection[str]) -> Log:
-    """The log without some users and what they did, which is counted; items that nobody else met stay."""
-    gone = set(users)
+def without(log: Log, gone: Mapping[str, float]) -> Log:
+    """The log without some users and what they did, which is counted; items that nobody else met stay.
+
+    Args:
+        log: The log.
+        gone: When each of the users was forgotten, in seconds since 1970: what is told of them later stays.
+    """
     if not gone:
         return log
-    events = tuple(event for event in log.events if event.user not in gone)
+    events = tuple(event for event in log.events if event.user not in gone or event.time > gone[event.user])
     known = {name: user for name, user in log.users.items() if name not in gone}
     if len(events) == len(log.events) and len(known) == len(log.users):
         return log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ def merge(folder: Path, events: Iterable[Event], items: Mapping[str, Item], user
 def admitted(made: Prepared, folder: Path) -> Prepared:
     """The same without the users who were forgotten in a folder."""
     gone = erasure.Forgotten(folder.parent).among(made.split.log.users)
-    return _of(made, erasure.without(made.split.log, gone))
+    return _of(made, erasure.without(made.split.log, dict.fromkeys(gone, math.inf)))
 
 
 def _of(made: Prepared, log: Log) -> Prepared:

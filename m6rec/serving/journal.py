@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -60,8 +61,11 @@ class Journal(Protocol):
     def readmit(self, user: str) -> None:
         """Keeps events of a user again who had been forgotten. Raises StoreError."""
 
-    def forgotten(self, users: Iterable[str]) -> set[str]:
-        """Those of the users who have been forgotten. Raises StoreError."""
+    def forgotten(self, users: Iterable[str]) -> dict[str, int]:
+        """Those of the users who have been forgotten, and when, in seconds since 1970; readmitted ones too.
+
+        What a prepared log holds of them up to then counts for nothing. Raises StoreError.
+        """
 
     def compact(self, log: Iterable[Event] = ()) -> int:
         """Writes the journal anew without the events that a log holds; what they were stays known, by digests.
@@ -145,6 +149,13 @@ class Digests:
         """That of a user's id."""
         return self._digest(b"user", user.encode(errors="surrogatepass"))
 
+    def among(self, users: Iterable[str], times: Mapping[bytes, int]) -> dict[str, int]:
+        """The times of those of the users whose digests have one."""
+        if not times:
+            return {}
+        digests = {user: self.user(user) for user in users}
+        return {user: times[digest] for user, digest in digests.items() if digest in times}
+
     def of(self, event: Event) -> Keys:
         """Those of an event."""
         name = self._digest(b"id", event.id.encode(errors="surrogatepass")) if event.id else None
@@ -187,7 +198,7 @@ class FileJournal:
 
     def __init__(self, folder: Path | None) -> None:
         self._where: object = folder or "memory"
-        self._database = Database(folder and folder / "journal.sqlite", _TABLES, version=1)
+        self._database = Database(folder and folder / "journal.sqlite", _TABLES, version=2)
         with self._database.transaction(write=True) as writing:
             writing.execute("INSERT OR IGNORE INTO secret VALUES (0, ?)", (secrets.token_bytes(32),))
             self._digests = Digests(writing.execute("SELECT key FROM secret").fetchone()[0])
@@ -206,7 +217,7 @@ class FileJournal:
         """Whether the event is new."""
         keys = self._digests.of(event)
         sealed = seal_event(keys.content, event)
-        if writing.execute("SELECT 1 FROM forgotten WHERE user = ?", (keys.user,)).fetchone():
+        if writing.execute("SELECT 1 FROM forgotten WHERE user = ? AND NOT readmitted", (keys.user,)).fetchone():
             return False
         if keys.name is None:
             known = writing.execute("SELECT content FROM event WHERE content = ? LIMIT 1", (keys.content,)).fetchone()
@@ -239,20 +250,20 @@ class FileJournal:
         digest = (self._digests.user(user),)
         with self._database.transaction(write=True) as writing:
             erased = writing.execute("DELETE FROM event WHERE user = ?", digest).rowcount
-            writing.execute("INSERT OR IGNORE INTO forgotten VALUES (?)", digest)
+            writing.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, 0)", (*digest, int(time.time())))
         self._database.compact()
         return bool(erased)
 
     def readmit(self, user: str) -> None:
         """See ``Journal``."""
         with self._database.transaction(write=True) as writing:
-            writing.execute("DELETE FROM forgotten WHERE user = ?", (self._digests.user(user),))
+            writing.execute("UPDATE forgotten SET readmitted = 1 WHERE user = ?", (self._digests.user(user),))
 
-    def forgotten(self, users: Iterable[str]) -> set[str]:
+    def forgotten(self, users: Iterable[str]) -> dict[str, int]:
         """See ``Journal``."""
         with self._database.transaction() as reading:
-            digests = {row[0] for row in reading.execute("SELECT user FROM forgotten")}
-        return {user for user in users if self._digests.user(user) in digests} if digests else set()
+            times: dict[bytes, int] = dict(reading.execute("SELECT user, time FROM forgotten").fetchall())
+        return self._digests.among(users, times)
 
     def compact(self, log: Iterable[Event] = ()) -> int:
         """See ``Journal``."""
@@ -283,7 +294,7 @@ CREATE TABLE event (
 );
 CREATE INDEX event_user ON event (user);
 CREATE INDEX event_content ON event (content);
-CREATE TABLE forgotten (user BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE forgotten (user BLOB PRIMARY KEY, time INTEGER NOT NULL, readmitted INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE secret (number INTEGER PRIMARY KEY, key BLOB NOT NULL)
 """
 _NEXT = """

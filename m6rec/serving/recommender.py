@@ -16,6 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, UnknownError
 from m6rec.foundation.states import CacheStatistics
@@ -146,11 +147,8 @@ class Recommender(LocalBackend):
         self._vectors = vectors
         self._writers: list[Writers] = []  # the last ones write what begins
         self._journal, self._catalogue = journal or FileJournal(None), catalogue
-        if forgotten := self._journal.forgotten({*log.users, *(event.user for event in log.events)}):
-            events = tuple(event for event in log.events if event.user not in forgotten)
-            users = {user.id: user for user in log.users.values() if user.id not in forgotten}
-            log, past = replace(log, events=events, users=users), Past(log.items, rank.domain.feedback)
-            past.observe_all(events)
+        if (left := without(log, self._journal.forgotten({*log.users, *(one.user for one in log.events)}))) is not log:
+            log, past = left, Past(log.items, rank.domain.feedback).observe_all(left.events)
         items, live, users = dict(log.items), dict(log.items), dict(log.users)
         if catalogue is not None:
             live, deleted = catalogue.items(), catalogue.deleted()

@@ -25,7 +25,8 @@ R = TypeVar("R")
 
 _EVENTS = "m6rec:journal"  # hash: number of an event → digests of its user, id and content, then the sealed record
 _KNOWN = "m6rec:journal:known"  # hash: b"i" + digest of an id → digest of the content; b"c" + that digest → nothing
-_FORGOTTEN = "m6rec:journal:forgotten"  # set of digests of users
+_FORGOTTEN = "m6rec:journal:forgotten"  # set of digests of users whose events are not kept
+_ERASED = "m6rec:journal:erased"  # when a user was forgotten, by digest; of readmitted ones too
 _NUMBER = "m6rec:journal:number"  # of the latest event; all who write watch it, so that each writes what it has seen
 _SECRET = "m6rec:journal:key"
 _OLD_LIST = "m6rec-histories"  # of earlier versions
@@ -131,6 +132,7 @@ class RedisJournal:
         self._check()
         digest = self._digests.user(user)
         with served():
+            self._client.hset(_ERASED, digest, int(time.time()))
             self._client.sadd(_FORGOTTEN, digest)  # first, so that no more come while the others are looked for
             last = int(self._client.get(_NUMBER) or 0)
         own = [entry for entry in self._entries(0, last) if entry[1].startswith(digest)]
@@ -155,11 +157,11 @@ class RedisJournal:
         with served():
             self._client.srem(_FORGOTTEN, self._digests.user(user))
 
-    def forgotten(self, users: Iterable[str]) -> set[str]:
+    def forgotten(self, users: Iterable[str]) -> dict[str, int]:
         """See ``Journal``."""
         with served():
-            digests = self._client.smembers(_FORGOTTEN)
-        return {user for user in users if self._digests.user(user) in digests} if digests else set()
+            times = {digest: int(at) for digest, at in self._client.hgetall(_ERASED).items()}
+        return self._digests.among(users, times)
 
     def compact(self, log: Iterable[Event] = ()) -> int:
         """See ``Journal``."""

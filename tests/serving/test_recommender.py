@@ -336,3 +336,5 @@ def test_a_forgotten_user_leaves_nothing_and_counts_as_if_they_had_never_been(tu
     second.put_user(User(ada))
     second.observe([Event(ada, "i3", 101, 5.0)])
     assert [event.item for event in start().get_user(ada)[1]] == ["i3"]
+    second.put_user(User("u0"))  # whom the log knows: what it tells of them from before stays forgotten
+    assert second.get_user("u0") == start().get_user("u0") == (User("u0"), [])
