@@ -32,7 +32,7 @@ from m6rec.train import History, TrainConfig, tune
 from m6rec.tuned import Tuned, TunedConfig
 
 SMALL_EVENTS = 20_000
-"""Training events below which more epochs are made, and stopped early."""
+"""Training events below which it is steps that are counted rather than epochs, and stopped early."""
 
 Stage = Callable[[str], AbstractContextManager[Any]]
 """Begins a stage of the work by its name; the block gets ``update(done, total, loss)``."""
@@ -66,14 +66,14 @@ class Plan:
 
 
 def plan(made: Prepared) -> Plan:
-    """Chooses for a log: ``like`` where values are judged, ``click`` where events count; more epochs for few events."""
+    """Chooses for a log: ``like`` where values are judged, ``click`` where events count; few epochs of few events."""
     rule = made.domain.rule
     chosen = Plan(ranking="click" if rule is not None and (rule.kinds or not rule.test) else "like")
     if len(made.split.indices(TRAIN)) >= SMALL_EVENTS:
         return chosen
     return replace(
         chosen,
-        ranking_training=replace(chosen.ranking_training, min_steps=120, patience=3),
+        ranking_training=replace(chosen.ranking_training, epochs=2, min_steps=120, patience=2),
         retrieval_training=replace(chosen.retrieval_training, min_steps=60, patience=3),
     )
 
