@@ -30,7 +30,7 @@ from m6rec.data.log import Log
 from m6rec.data.split import TEST, Split, leave_one_out, split_by_item
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains import domain as domains
-from m6rec.evaluate import ranking_table, retrieval_tables
+from m6rec.evaluate import Retriever, ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.report import Table
 from m6rec.train import TrainConfig
@@ -56,7 +56,7 @@ def _folder(config: TunedConfig, setup: Setup) -> Path:
 def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], foundation: str = DEFAULT) -> Table:
     domain = domains.named(name)
     config = TunedConfig(task="like", domain=name, foundation=foundation)
-    questions, _, runs = tunings(config, split, domain, _sized(LIKE, setup), seeds, _folder(config, setup))
+    questions, runs = tunings(config, split, domain, _sized(LIKE, setup), seeds, _folder(config, setup))
     scores = [one.scores(questions.rows[TEST]) for one in runs]
     made = ranking_table(split, questions, domain, {OURS: scores}, seeds=seeds, progress=parts.tell)
     return replace(made, title=f"Like-ranking, {name}, {foundation}")
@@ -67,10 +67,10 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = sets.movielens_100k()
     config = TunedConfig(task="retrieve", domain="movielens", foundation=DEFAULT)
     training, folder = _sized(RETRIEVE, setup), _folder(config, setup)
-    questions, links, runs = tunings(config, made.split, made.domain, training, setup.seeds, folder)
+    questions, runs = tunings(config, made.split, made.domain, training, setup.seeds, folder)
     items = list(made.split.log.items.values())
-    vectors = {OURS: [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]}
-    tables = retrieval_tables(made.split, questions, made.domain, vectors, links=links, progress=parts.tell)
+    by_seed = [Retriever(one.vectors(questions.rows[TEST]), one.item_vectors(items), one.blend) for one in runs]
+    tables = retrieval_tables(made.split, questions, made.domain, {OURS: by_seed}, progress=parts.tell)
     claims = []
     for metric in ("NDCG@10", "HitRate@10"):
         for table in tables:

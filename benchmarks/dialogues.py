@@ -6,9 +6,9 @@ ReDial's own list of films. Rows:
 
 - naive repeat: the films named so far, the latest first;
 - popularity: the films that most of the other dialogues name;
-- links: retrieval's collaborative part alone, fitted on the other dialogues as a shop would on its log;
+- item-item models: retrieval's collaborative part alone, fitted on the other dialogues as a shop would on its log;
 - m6rec, MovieLens alone: retrieve and rank as the service does, tuned on MovieLens and on no dialogue. Films that
-  MovieLens knows keep its id, and so their links and statistics;
+  MovieLens knows keep its id, and so their scores and statistics;
 - m6rec: the same tunings in a shop whose log is the other dialogues alone: their films count as liked and are linked.
 
 All but the first keep to the wishes of the conversation (``Session.allows``), or don't, to see what those are worth.
@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from m6rec.data.log import Log
 from m6rec.metrics.conversation import naive_repeat, recall
 from m6rec.report import Row, Table
+from m6rec.retrieval import blend
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message, Session, read
-from m6rec.text import dialogues, links
+from m6rec.text import dialogues
 from m6rec.text.lexicon import Lexicon, tokens
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned
@@ -117,23 +118,23 @@ def table(
     events = others(path, marks, count)
     popularity = Counter(item for _, item in {(dialogue, item) for dialogue, item, _ in events})
     popular_I = np.array([popularity[item.id] for item in known], np.float64)
-    fitted = links.fit(events)
+    fitted = blend.fit(events)
     row_I = np.array([fitted.numbers.get(item.id, -1) for item in known])
 
     def pulled(session: Session) -> NDArray[np.float64]:
-        pull_I = fitted.pulls([*session.shown, *session.seen, *session.liked])
+        pull_I = fitted.scores([*session.shown, *session.seen, *session.liked])
         return np.where(row_I >= 0, pull_I[row_I], 0) + 1e-6 * popular_I
 
     for note, keeps in (("", lexicon), (", any wish ignored", None)):
         lists[f"{POPULARITY}{note}"] = [best(popular_I, known, session, keeps) for session in sessions]
-        lists[f"links{note}"] = [best(pulled(one), known, one, keeps) for one in sessions]
+        lists[f"item-item models{note}"] = [best(pulled(one), known, one, keeps) for one in sessions]
     recommender.delete([item for item in items if item not in catalogue])
     recommender.upsert([item for item in known if item.id not in items])
     lists[ELSEWHERE] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
     told = [Event(f"redial {dialogue}", item, 0, 5.0) for dialogue, item, _ in events]
     log = Log(events=tuple(told), items=catalogue, users={event.user: User(event.user) for event in told})
-    linked = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, fitted)
-    shop = Recommender(linked, rank, log, Past(catalogue, rank.domain.feedback).observe_all(told))
+    blended = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, fitted)
+    shop = Recommender(blended, rank, log, Past(catalogue, rank.domain.feedback).observe_all(told))
     lists[OURS] = [[one.item.id for one in shop.suggest(session)] for session in sessions]
     understood = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
     logged, spoken = len(catalogue.keys() & items.keys()), sum(len(set(before)) for before in named)

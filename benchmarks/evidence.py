@@ -39,7 +39,7 @@ from m6rec import baselines
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import Questions, fit_links, vector_ranks
+from m6rec.evaluate import Questions, Retriever, fit_sources, retrieval_ranks
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.report import Row, Table
@@ -49,7 +49,7 @@ from m6rec.tuned import Tuned, TunedConfig
 
 Floats = NDArray[np.floating[Any]]
 NOWHERE = Path("runs/bench/evidence")
-LINKS, TEXT = "m6rec, its links alone", "m6rec, without links"
+SOURCES, TEXT = "m6rec, its item-item models alone", "m6rec, its text alone"
 COUNTS, COLD = (0, 3, 10, 30, 100), (0, 1, 3, 6, 10)
 """Where the numbers of earlier events of user or item are cut for the tables of cold starts, of likes and retrieval."""
 
@@ -60,7 +60,7 @@ def _budget(setup: Setup) -> Budget:
 
 def _tuned(
     name: str, config: TunedConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
-) -> tuple[Questions, Any, list[Tuned]]:
+) -> tuple[Questions, list[Tuned]]:
     training = replace(training, epochs=1) if setup.quick else training
     at = NOWHERE / ("quick" if setup.quick else "full") / name
     return tunings(config, split, domain, training, setup.seeds, at)
@@ -71,7 +71,7 @@ def ranked(
 ) -> tuple[dict[str, Any], Claims]:
     """Like-ranking of one set: ours and the peers, the same by how much was known, and all of a user asked at once."""
     config = TunedConfig(task="like", domain=task_domain, foundation=DEFAULT)
-    questions, _, runs = _tuned(name, config, split, domain, LIKE, setup)
+    questions, runs = _tuned(name, config, split, domain, LIKE, setup)
     found: dict[str, list[Floats]] = {OURS: [one.scores(questions.rows[TEST]) for one in runs]}
     peers = rankers.ranking(split, domain, questions, _budget(setup), folder(name, _budget(setup)), tell=parts.tell)
     table = rankers.table(f"Likes, {name}", split, questions, found | peers, _budget(setup), warm)
@@ -189,18 +189,22 @@ def _at_once(name: str, runs: Sequence[Tuned], questions: Questions, split: Spli
 def retrieved(
     name: str, task_domain: str, split: Split, domain: Domain, setup: Setup, *, refit: bool
 ) -> tuple[dict[str, Any], Claims]:
-    """Full ranking of the catalogue: ours and the peers; with ``refit`` links and peers know validation too."""
+    """Full ranking of the catalogue: ours and the peers; with ``refit`` sources and peers know validation too."""
     config = TunedConfig(task="retrieve", domain=task_domain, foundation=DEFAULT)
-    questions, links, runs = _tuned(name, config, split, domain, RETRIEVE, setup)
-    if refit:
-        links = fit_links(split, domain, TRAIN, VALID)
+    questions, runs = _tuned(name, config, split, domain, RETRIEVE, setup)
     items = list(split.log.items.values())
-    vectors = [(one.vectors(questions.rows[TEST]), one.item_vectors(items)) for one in runs]
-    nothing = np.zeros((len(vectors[0][0]), 1), np.float32), np.zeros((len(items), 1), np.float32)
+    by_seed = [Retriever(one.vectors(questions.rows[TEST]), one.item_vectors(items), one.blend) for one in runs]
+    if refit:
+        by_seed = [_refitted(one, split, domain) for one in by_seed]
     order = np.argsort(questions.events(TEST))  # the peers answer in the order of the log
-    *ours, alone = [ranks[order] for ranks in vector_ranks(split, questions, domain, [*vectors, nothing], links=links)]
-    read = [ranks[order] for ranks in vector_ranks(split, questions, domain, vectors)]
-    found = {OURS: ours, LINKS: [alone], TEXT: read}
+    found = {
+        method: [retrieval_ranks(split, questions, domain, one)[order] for one in chosen]
+        for method, chosen in {
+            OURS: by_seed,
+            SOURCES: [replace(one, users_QE=0 * one.users_QE) for one in by_seed],
+            TEXT: [replace(one, blend=None) for one in by_seed],
+        }.items()
+    }
     at = folder(name, _budget(setup))
     peers = retrievers.retrieval(split, domain, _budget(setup), at, refit=refit, tell=parts.tell)
     title = f"Retrieval, {name}"
@@ -233,6 +237,13 @@ def retrieved(
         lambda ranks, asked: hit_rate(ranks[asked], 10),
     )
     return {"seed": list(setup.seeds), "tables": tuple(tables)}, claims
+
+
+def _refitted(one: Retriever, split: Split, domain: Domain) -> Retriever:
+    """Its sources know the validation part as well."""
+    assert one.blend is not None
+    sources = fit_sources(split, domain, TRAIN, VALID, items_IE=one.items_IE)
+    return replace(one, blend=replace(sources, weights=one.blend.weights))
 
 
 def movielens_like(setup: Setup) -> tuple[dict[str, Any], Claims]:

@@ -12,7 +12,7 @@ import numpy as np
 from m6rec.data import leakage
 from m6rec.data.split import TRAIN
 from m6rec.domains import prepared
-from m6rec.evaluate import check_future, fit_links
+from m6rec.evaluate import check_future, fit_sources
 from m6rec.tasks.task import named
 
 NUM_USERS = 20
@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
     users = {str(user) for user in np.random.default_rng(0).permutation(held_out)[:NUM_USERS]}
     for leak in leakage.find(data.split):
         print(f"{leak.count} {leak.name} (the first: {leak.example})")
-    for task, fit in (("like", None), ("retrieve", fit_links)):
+    for task, fit in (("like", None), ("retrieve", fit_sources)):
         check_future(named(task), data.split, data.domain, users, fit=fit)
         print(f"{task}: no question of {len(users)} users changes with its future", flush=True)
 

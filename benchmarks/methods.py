@@ -23,7 +23,7 @@ from m6rec import assets, tuned, writer
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE, RETRIEVE
-from m6rec.evaluate import Questions, ask_all, vector_ranks
+from m6rec.evaluate import Questions, Retriever, ask_all, retrieval_ranks
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, ndcg, perplexity, ranks
 from m6rec.report import Row, Table
@@ -59,7 +59,7 @@ def likes(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 
 def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
-    """By what is read alone, among all items: links are the same whatever the method."""
+    """By what is read alone, among all items: item-item models are the same whatever the method."""
     made = sets.movielens_100k()
     items = list(made.split.log.items.values())
 
@@ -67,10 +67,12 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
         vectors = one.vectors(questions.rows[part]), one.item_vectors(items)
         if part == VALID:  # as ``tune`` judges, where what is known already is not taken out
             return ndcg(ranks(vectors[0] @ vectors[1].T, questions.answers(part)), 10)
-        (places,) = vector_ranks(made.split, questions, made.domain, [vectors])
-        return ndcg(places, 10)
+        return ndcg(retrieval_ranks(made.split, questions, made.domain, Retriever(*vectors)), 10)
 
-    run, note = _on_movielens("retrieve", replace(RETRIEVE, epochs=1), quality), "One upper layer, one epoch, no links"
+    run, note = (
+        _on_movielens("retrieve", replace(RETRIEVE, epochs=1), quality),
+        "One upper layer, one epoch, text alone",
+    )
     return _compared("retrieval of MovieLens-100k", "NDCG@10", METHODS, note, run, setup)
 
 

@@ -61,7 +61,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     size_of = "quick" if setup.quick else "full"
     training = replace(LIKE, epochs=1) if setup.quick else LIKE
     config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
-    likes, _, runs = tunings(config, made.split, made.domain, training, setup.seeds, HERE / size_of / "movielens_like")
+    likes, runs = tunings(config, made.split, made.domain, training, setup.seeds, HERE / size_of / "movielens_like")
     labels = likes.answers(TEST)
     apart = ask_all(TASK, made.split, made.domain)
     at = HERE / size_of / "towers"

@@ -10,11 +10,10 @@ from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.data.split import TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import Questions, ask_all, check_leaks, fit_links
+from m6rec.evaluate import Questions, ask_all, check_leaks, fit_blend
 from m6rec.foundation.checkpoint import load
 from m6rec.tasks.task import named
 from m6rec.text.batch import Row
-from m6rec.text.links import Links
 from m6rec.train import TrainConfig, tune
 from m6rec.tuned import TunedConfig
 
@@ -28,8 +27,8 @@ def tunings(
     folder: Path,
     *,
     at_once: Mapping[int, list[Row]] | None = None,
-) -> tuple[Questions, Links | None, list[tuned.Tuned]]:
-    """(questions, links of a retrieval task, a tuning for each seed).
+) -> tuple[Questions, list[tuned.Tuned]]:
+    """(questions, a tuning for each seed).
 
     Args:
         config: What is tuned.
@@ -42,20 +41,18 @@ def tunings(
     """
     foundation = load(config.foundation)
     task = named(config.task)
-    links = None
-    if task.readout == "embed":
-        with bar(f"{folder.name} links") as update:
-            links = fit_links(split, domain, progress=update)
     questions = ask_all(task, split, domain)
     check_leaks(split, questions)
     questions = replace(questions, rows={**questions.rows, **(at_once or {})})
     first = tuned.create(config, foundation, assets.home() / "states")
     runs = []
     for seed in seeds:
-        one = tuned.create(config, foundation, cache=first.cache, links=links, seed=seed)
+        one = tuned.create(config, foundation, cache=first.cache, seed=seed)
         with bar(f"{folder.name} {config.task}-{seed}") as update:
             rows, items = questions.rows, list(split.log.items.values())
             sized = replace(training, seed=seed)
             tune(one, rows[TRAIN], rows[VALID], items, sized, folder=folder / f"{seed}", progress=update)
+        if task.readout == "embed":
+            one.blend = fit_blend(split, questions, domain, one.vectors(rows[VALID]), one.item_vectors(items))
         runs.append(one)
-    return questions, links, runs
+    return questions, runs

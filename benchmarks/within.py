@@ -68,7 +68,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         config = TunedConfig(task=task.name, domain="benchmarks.sets:LIKES", foundation=DEFAULT)
         training = replace(LIKE, pairwise=share, **({"epochs": 1} if setup.quick else {}))
         at = FOLDER / ("quick" if setup.quick else "full") / "within" / f"pairs-{share:g}"
-        _, _, runs = tunings(config, split, domain, training, setup.seeds, at, at_once=at_once)
+        _, runs = tunings(config, split, domain, training, setup.seeds, at, at_once=at_once)
         found[name] = [one.scores(at_once[TEST]) for one in runs]
     found |= rankers.ranking(
         split,

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from m6rec.errors import ConfigError, DataError, ExtraError
 from m6rec.metrics import auc, ranks
-from m6rec.text.links import factorise
+from m6rec.retrieval.sources import factorise
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -34,18 +34,18 @@ from m6rec.metrics import (
     mrr,
     ndcg,
     perplexity,
-    ranks,
     uauc,
     words,
 )
 from m6rec.report import Row as ReportRow
 from m6rec.report import Table
+from m6rec.retrieval import blend as blending
+from m6rec.retrieval.blend import Blend, HeldOut, ranked, weigh
+from m6rec.retrieval.sources import sparse_rows
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Row
-from m6rec.text.links import MAX_LIKES, NEW_EVERY, Links, sparse_rows
-from m6rec.text.links import fit as link
 from m6rec.text.past import STATISTICS, Past
 from m6rec.tuned import Progress
 from m6rec.types import Draft, Event
@@ -61,6 +61,21 @@ RETRIEVAL_CUT = 10
 SAY_WHAT = "say what is positive (m6rec prepare … --positive 'value>=4', or --implicit)"
 WRITING = Sampling(max_tokens=64, stops=("\n",))
 """How texts are written that are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Retriever:
+    """What one run retrieves by.
+
+    Attributes:
+        users_QE: User vectors of the test rows.
+        items_IE: Item vectors in the order of the log.
+        blend: Of the run, if it has any.
+    """
+
+    users_QE: NDArray[np.float32]
+    items_IE: NDArray[np.float32]
+    blend: Blend | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +109,48 @@ class Questions:
         return np.concatenate([row.signals for row in self.rows[part]])
 
 
-def fit_links(split: Split, domain: Domain, *parts: int, progress: Progress = lambda done, total: None) -> Links:
-    """The collaborative signal of the training part, or of these parts."""
+def fit_sources(
+    split: Split,
+    domain: Domain,
+    *parts: int,
+    items_IE: NDArray[np.float32] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Blend:
+    """Candidate sources fitted on the training part, or on these parts, with the default weights.
+
+    Args:
+        split: The split.
+        domain: Tells likes.
+        parts: Of the split; without, the training part.
+        items_IE: Item vectors in the order of the log, for sources that take them.
+        progress: Called with (done, total) sources.
+    """
     chosen = np.isin(split.part, parts or (TRAIN,)).tolist()
     events = (event for event, is_in in zip(split.log.events, chosen, strict=True) if is_in and event.item)
-    return link(((event.user, event.item, domain.positive(event)) for event in events), progress)
+    vectors = None if items_IE is None else dict(zip(split.log.items, items_IE, strict=True))
+    return blending.fit(((event.user, event.item, domain.positive(event)) for event in events), vectors, progress)
+
+
+def fit_blend(
+    split: Split,
+    questions: Questions,
+    domain: Domain,
+    users_QE: NDArray[np.float32],
+    items_IE: NDArray[np.float32],
+    progress: Progress = lambda done, total: None,
+) -> Blend:
+    """Candidate sources fitted on the training part, with weights learned on the validation part.
+
+    Args:
+        split: The split.
+        questions: Of a retrieval task.
+        domain: The domain.
+        users_QE: User vectors of the validation rows.
+        items_IE: Item vectors in the order of the log.
+        progress: Called with (done, total) sources.
+    """
+    blend = fit_sources(split, domain, items_IE=items_IE, progress=progress)
+    return weigh(blend, _held_out(split, questions, domain, VALID, users_QE, items_IE))
 
 
 def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
@@ -181,7 +233,7 @@ def _require_all(task: str, by_part: Mapping[int, Sequence[object]], remedy: str
 
 def seen_before(split: Split, domain: Domain, questions: Questions, part: int) -> csr_matrix:
     """What the user of each question has met by then, [questions, items]; retrieval leaves it out."""
-    return _histories(split, domain, questions.events(part))[1]
+    return _matrices(split, domain, questions.events(part))[1]
 
 
 def check_leaks(split: Split, questions: Questions) -> None:
@@ -205,7 +257,7 @@ def check_future(
     domain: Domain,
     users: Collection[str],
     *,
-    fit: Callable[[Split, Domain], Links] | None = None,
+    fit: Callable[[Split, Domain], Blend] | None = None,
     num_moments: int = 3,
 ) -> None:
     """Fails where a question of some users knows what comes after it; slow, as all is laid out again and again.
@@ -215,7 +267,7 @@ def check_future(
         split: The split.
         domain: The domain.
         users: Whose questions to compare.
-        fit: Makes the links of the task, if it has any, which the future must not reach either.
+        fit: Fits the sources of the task, if it has any, which the future must not reach either.
         num_moments: How many moments among their held-out events the future is changed from.
 
     Raises:
@@ -230,8 +282,12 @@ def check_future(
         told = {int(row.events[n]): _told(row, n) for row in rows for n in range(len(row.events))}
         if fit is None:
             return dict(told)
-        pulls_QI = _pulls(cut, domain, np.array([*told], np.int64), fit(cut, domain))
-        return {at: (*words, pulls_I.tobytes()) for (at, words), pulls_I in zip(told.items(), pulls_QI, strict=True)}
+        blend, (liked, _) = fit(cut, domain), _histories(cut, domain, np.array([*told], np.int64))
+        ids = list(log.items)
+        scores = (blend.scores([ids[number] for number in likes]).tobytes() for likes in liked)
+        return {
+            at: (*words, list(blend.numbers), score) for (at, words), score in zip(told.items(), scores, strict=True)
+        }
 
     held_out = [at for at in np.flatnonzero(split.part != TRAIN).tolist() if log.events[at].user in users]
     if not held_out:
@@ -293,7 +349,7 @@ def ranking_table(
     for name, statistic in (("popularity", "item_count"), ("item mean", "item_share"), ("user mean", "user_share")):
         add(name, [signals[:, column[statistic]]], probabilities=False)
     fit = _likes_matrix(split, domain)
-    valid, test = (_histories(split, domain, questions.events(part))[0] for part in (VALID, TEST))
+    valid, test = (_matrices(split, domain, questions.events(part))[0] for part in (VALID, TEST))
     valid_items, test_items = questions.items(VALID), questions.items(TEST)
     for name, factory in _RECOMMENDERS.items():
         if name == "popularity":
@@ -377,9 +433,8 @@ def retrieval_tables(
     split: Split,
     questions: Questions,
     domain: Domain,
-    ours: Mapping[str, Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]],
+    ours: Mapping[str, Sequence[Retriever]],
     *,
-    links: Links | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[Table, ...]:
     """Retrieval of each liked test item among the whole catalogue, items already seen left out.
@@ -388,8 +443,7 @@ def retrieval_tables(
         split: The split.
         questions: Of a retrieval task.
         domain: The domain.
-        ours: Our methods' (user vectors [Q, E], item vectors [I, E]), one pair a seed.
-        links: Those of our methods, if any; items without are then retrieved apart (``text.links.mixed``).
+        ours: Our methods, one retriever a seed.
         progress: Told what is being fitted.
 
     Returns:
@@ -397,10 +451,12 @@ def retrieval_tables(
     """
     positions = questions.events(TEST)
     targets = questions.answers(TEST)
-    histories, seen = _histories(split, domain, positions)
-    found = {name: vector_ranks(split, questions, domain, by_seed, links=links) for name, by_seed in ours.items()}
+    histories, seen = _matrices(split, domain, positions)
+    found = {
+        name: [retrieval_ranks(split, questions, domain, one) for one in by_seed] for name, by_seed in ours.items()
+    }
     valid_positions, valid_targets = questions.events(VALID), questions.answers(VALID)
-    valid_histories, valid_seen = _histories(split, domain, valid_positions)
+    valid_histories, valid_seen = _matrices(split, domain, valid_positions)
 
     def judge(model: baselines.Recommender) -> float:
         return ndcg(baselines.retrieval_ranks(model, valid_histories, valid_targets, valid_seen), RETRIEVAL_CUT)
@@ -490,69 +546,29 @@ _RECOMMENDERS: Mapping[str, Callable[..., baselines.Recommender]] = {
 }
 
 
-def mixed_ranks(
-    cosine_QI: NDArray[np.float32],
-    pulls_QI: NDArray[np.float32],
-    targets_Q: Ints,
-    seen_QI: NDArray[np.bool_],
-    new_I: NDArray[np.bool_],
-) -> Floats:
-    """Rank of each target, from 1, where known and new items are retrieved apart and put together by ``mixed``."""
-    scores_QI = np.where(new_I, cosine_QI, cosine_QI + pulls_QI)
-    known_QI = np.where(seen_QI | new_I, -np.inf, scores_QI)
-    between = NEW_EVERY - 1
-    first = min(between, len(new_I))
-    ahead_QN = np.argpartition(-known_QI, first - 1, 1)[:, :first]
-    near_QN = np.take_along_axis(np.where(np.isneginf(known_QI), -np.inf, cosine_QI), ahead_QN, 1)
-    early_Q = np.where(seen_QI | ~new_I, -np.inf, cosine_QI).max(1) > near_QN.max(1)
-    late_Q = np.where(early_Q, 0, NEW_EVERY)
-    result = np.empty(len(targets_Q))
-    for is_new in (False, True):
-        rows = np.flatnonzero(new_I[targets_Q] == is_new)
-        if not len(rows):
-            continue
-        others = new_I != is_new
-        own = ranks(scores_QI[rows], targets_Q[rows], seen_QI[rows] | others)
-        most = (others & ~seen_QI[rows]).sum(1)
-        late = late_Q[rows]
-        before = own * between + late if is_new else np.maximum(own - 1 - late, 0) // between
-        result[rows] = own + np.minimum(before, most)
-    return result
+def retrieval_ranks(split: Split, questions: Questions, domain: Domain, retriever: Retriever) -> Floats:
+    """Rank of each liked test item among all items that its user had not seen before, from 1: float64 [Q]."""
+    held_out = _held_out(split, questions, domain, TEST, retriever.users_QE, retriever.items_IE)
+    return ranked(retriever.blend, held_out)
 
 
-def vector_ranks(
+def _held_out(
     split: Split,
     questions: Questions,
     domain: Domain,
-    by_seed: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
-    *,
-    links: Links | None = None,
-) -> list[Floats]:
-    """Rank of each liked test item, from 1, by a product of vectors and, with links, by what the user's likes pull.
-
-    Args:
-        split: The split.
-        questions: Of a retrieval task.
-        domain: The domain.
-        by_seed: (user vectors [Q, E], item vectors [I, E]), one pair a seed.
-        links: Of the task, if it has any; items without are then retrieved apart (``text.links.mixed``).
-
-    Returns:
-        float64 [Q] for each seed; items seen before are left out.
-    """
-    positions, targets, ids = questions.events(TEST), questions.answers(TEST), list(split.log.items)
-    _, seen = _histories(split, domain, positions)
-    new_I = np.zeros(len(ids), np.bool_) if links is None else links.new(ids)
-    none = np.broadcast_to(np.float32(0), (len(positions), len(ids)))
-    pulls_QI = none if links is None else _pulls(split, domain, positions, links)
-    step = max(1, baselines.MAX_SCORES // len(ids))
-    chunks = [slice(start, start + step) for start in range(0, len(targets), step)]
-
-    def ranked(rows: slice, users_QE: NDArray[np.float32], items_IE: NDArray[np.float32]) -> Floats:
-        cosine_QI = users_QE[rows] @ items_IE.T
-        return mixed_ranks(cosine_QI, pulls_QI[rows], targets[rows], seen[rows].toarray() != 0, new_I)
-
-    return [np.concatenate([ranked(rows, *vectors) for rows in chunks]) for vectors in by_seed]
+    part: int,
+    users_QE: NDArray[np.float32],
+    items_IE: NDArray[np.float32],
+) -> HeldOut:
+    liked, seen = _histories(split, domain, questions.events(part))
+    return HeldOut(
+        liked=liked,
+        seen=seen,
+        target_Q=questions.answers(part),
+        users_QE=users_QE,
+        ids=list(split.log.items),
+        items_IE=items_IE,
+    )
 
 
 def _retrieval_metrics(ranks_Q: Floats) -> dict[str, float]:
@@ -613,28 +629,21 @@ def _before(split: Split, domain: Domain, positions: Ints) -> Iterator[tuple[int
                 seen.setdefault(event.user, []).append(numbers[event.item])
 
 
-def _pulls(split: Split, domain: Domain, positions: Ints, links: Links) -> NDArray[np.float32]:
-    """What the likes before each event pull, of the items of the log in order, [len(positions), items]."""
-    ids = list(split.log.items)
-    row_I = np.array([links.numbers.get(item, -1) for item in ids], np.int64)
-    pulls_QI = np.zeros((len(positions), len(row_I)), np.float32)
-    for place, liked, _ in _before(split, domain, positions):
-        pull_I = links.pulls([ids[number] for number in liked[-MAX_LIKES:]])
-        pulls_QI[place, row_I >= 0] = pull_I[row_I[row_I >= 0]]
-    return pulls_QI
-
-
-def _histories(split: Split, domain: Domain, positions: Ints) -> tuple[csr_matrix, csr_matrix]:
-    """(likes before each event, everything seen before it), each [len(positions), items]."""
-    rows: tuple[list[Ints], list[Ints]] = (
-        [np.zeros(0, np.int64)] * len(positions),
-        [np.zeros(0, np.int64)] * len(positions),
-    )
+def _histories(split: Split, domain: Domain, positions: Ints) -> tuple[list[list[int]], list[list[int]]]:
+    """(likes before each event, oldest first; everything seen before it), as numbers of items."""
+    liked_Q: list[list[int]] = [[] for _ in positions]
+    seen_Q: list[list[int]] = [[] for _ in positions]
     for place, liked, seen in _before(split, domain, positions):
-        rows[0][place] = np.unique(np.array(liked, np.int64))
-        rows[1][place] = np.unique(np.array(seen, np.int64))
+        liked_Q[place], seen_Q[place] = liked[:], seen[:]
+    return liked_Q, seen_Q
 
-    def matrix(lists: list[Ints]) -> csr_matrix:
-        return sparse_rows([(row, np.ones(len(row))) for row in lists], len(split.log.items))
 
-    return matrix(rows[0]), matrix(rows[1])
+def _matrices(split: Split, domain: Domain, positions: Ints) -> tuple[csr_matrix, csr_matrix]:
+    """``_histories`` as 1 where an item is in one, each [len(positions), items]."""
+
+    def matrix(lists: Sequence[Sequence[int]]) -> csr_matrix:
+        rows = [np.unique(np.array(row, np.int64)) for row in lists]
+        return sparse_rows([(row, np.ones(len(row))) for row in rows], len(split.log.items))
+
+    liked, seen = _histories(split, domain, positions)
+    return matrix(liked), matrix(seen)

@@ -13,10 +13,11 @@ from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
 from m6rec.evaluate import (
     Questions,
+    Retriever,
     ask_all,
     check_leaks,
     class_table,
-    fit_links,
+    fit_blend,
     ranking_table,
     retrieval_tables,
     seen_before,
@@ -27,7 +28,6 @@ from m6rec.foundation.states import StateCache
 from m6rec.project import Project
 from m6rec.report import Table
 from m6rec.tasks.task import named, texts
-from m6rec.text.links import Links
 from m6rec.train import History, TrainConfig, tune
 from m6rec.tuned import Tuned, TunedConfig
 
@@ -146,13 +146,9 @@ def tune_all(
     with stage("states") as update:
         cache.fetch((text for one in asked.values() for rows in one.rows.values() for text in texts(rows)), update)
     num_tokens = cache.tokens
-    links = None
-    if "retrieve" in asked:
-        with stage("item-item links") as update:
-            links = fit_links(made.split, made.domain, progress=update)
-    ranked = _tune(project, made, config, model, cache, asked.get(chosen.ranking), None, chosen.ranking_training,
+    ranked = _tune(project, made, config, model, cache, asked.get(chosen.ranking), chosen.ranking_training,
                    chosen.ranking_seeds, stage)  # fmt: skip
-    retrieved = _tune(project, made, replace(config, task="retrieve"), model, cache, asked.get("retrieve"), links,
+    retrieved = _tune(project, made, replace(config, task="retrieve"), model, cache, asked.get("retrieve"),
                       chosen.retrieval_training, chosen.retrieval_seeds, stage)  # fmt: skip
     project.serve(
         ranking=f"{chosen.ranking}-{chosen.ranking_seeds[0]}" if ranked else "",
@@ -167,8 +163,8 @@ def tune_all(
     if retrieved:
         with stage("measuring retrieval"):
             rows, items = asked["retrieve"].rows[TEST], list(made.split.log.items.values())
-            vectors = {ours: [(one.vectors(rows), one.item_vectors(items)) for one, _ in retrieved]}
-            retrieving = retrieval_tables(made.split, asked["retrieve"], made.domain, vectors, links=links)
+            by_seed = [Retriever(one.vectors(rows), one.item_vectors(items), one.blend) for one, _ in retrieved]
+            retrieving = retrieval_tables(made.split, asked["retrieve"], made.domain, {ours: by_seed})
     return Outcome(
         ranked=ranked,
         retrieved=retrieved,
@@ -202,7 +198,6 @@ def _tune(
     model: Foundation,
     cache: StateCache,
     questions: Questions | None,
-    links: Links | None,
     training: TrainConfig,
     seeds: Sequence[int],
     stage: Stage,
@@ -215,7 +210,7 @@ def _tune(
     seen = seen_before(made.split, made.domain, questions, VALID) if named(config.task).readout == "embed" else None
     for seed in seeds:
         name = f"{config.task}-{seed}"
-        one = tuned.create(config, model, cache=cache, links=links, seed=seed)
+        one = tuned.create(config, model, cache=cache, seed=seed)
         with stage(f"tuning {name}") as update:
             history = tune(
                 one,
@@ -227,5 +222,10 @@ def _tune(
                 seen=seen,
                 progress=update,
             )
+        if one.task.readout == "embed":
+            with stage(f"item-item models, {name}") as update:
+                users_QE, items_IE = one.vectors(questions.rows[VALID]), one.item_vectors(items)
+                one.blend = fit_blend(made.split, questions, made.domain, users_QE, items_IE, update)
+            one.blend.save(project.run(name))
         results.append((one, history))
     return results

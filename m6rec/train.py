@@ -353,7 +353,7 @@ def tune(
         folder: See ``fit``; the tuning is saved there at the end. It takes no other run, see ``fingerprint.begin``.
         seen: What each validation question's user has met, [questions, items], which retrieval is validated without.
         log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets. It is not by default:
-            what is popular is left to the links.
+            what is popular is left to the item-item models.
         progress: See ``fit``.
 
     Raises:
@@ -394,7 +394,7 @@ def tune(
     def judge() -> float:
         if catalogue is None:
             return class_metric(labels, tuned.probabilities(validation), users, base_C, config.pairwise)
-        users_QE, items_IE = tuned.vectors(validation), tuned.item_vectors(items)  # links take no part
+        users_QE, items_IE = tuned.vectors(validation), tuned.item_vectors(items)  # sources take no part
         step = max(1, MAX_SCORES // len(items))
         chunks = [slice(first, first + step) for first in range(0, len(labels), step)]
         return ndcg(

@@ -29,13 +29,13 @@ from m6rec.foundation.model import Known, Model, Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.foundation.stores import Store
 from m6rec.project import CONFIG
+from m6rec.retrieval.blend import FILE, Blend
+from m6rec.retrieval.blend import load as load_blend
 from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Batch, Row, pack, pad, size
-from m6rec.text.links import FILE, Links
-from m6rec.text.links import load as load_links
 from m6rec.text.past import STATISTICS, TRACES
 from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
@@ -93,7 +93,7 @@ class Tuned:
         domain: The domain.
         tuning: The trained parameters.
         cache: Where states come from.
-        links: The collaborative signal of a retrieval task; None without.
+        blend: Candidate sources of a retrieval task and what they weigh beside the text; None without.
         end: The layer before which it is left.
 
     Args:
@@ -110,12 +110,12 @@ class Tuned:
         foundation: Foundation,
         tuning: Tuning,
         cache: StateCache,
-        links: Links | None = None,
+        blend: Blend | None = None,
         exit_after: int | None = None,
         seed: int | None = None,
     ) -> None:
         self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
-        self.links, self.exit_after, self.seed = links, exit_after, seed
+        self.blend, self.exit_after, self.seed = blend, exit_after, seed
         upper = foundation.model.config.num_layers - cache.config.depth
         if exit_after is not None and not 1 <= exit_after <= upper:
             raise ConfigError(f"no exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
@@ -129,12 +129,10 @@ class Tuned:
         return self.tuning.config.embed_width
 
     def digest(self) -> str:
-        """A short digest of what makes ``item_vectors``: foundation, split, tuning; and of which items have links."""
+        """A short digest of what makes ``item_vectors``: foundation, split and tuning."""
         model = self.foundation.model
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.end}|{self.tuning.digest()}".encode())
-        if self.links is not None:
-            digest.update(json.dumps(self.links.numbers).encode())
         return digest.hexdigest()
 
     def fingerprint(self) -> Fingerprint:
@@ -142,10 +140,10 @@ class Tuned:
         return fingerprint_of(self.config, self.task, self.domain, self.foundation, self.seed)
 
     def save(self, folder: Path) -> None:
-        """Writes the tuning, its links, what it is made from, and at last its configuration."""
+        """Writes the tuning, its blend, what it is made from, and at last its configuration."""
         self.tuning.save(folder)
-        if self.links is not None:
-            self.links.save(folder)
+        if self.blend is not None:
+            self.blend.save(folder)
         save_config(self.config, self.fingerprint(), folder)
 
     def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -428,7 +426,7 @@ def create(
     store: Path | Store | None = None,
     *,
     cache: StateCache | None = None,
-    links: Links | None = None,
+    blend: Blend | None = None,
     seed: int = 0,
 ) -> Tuned:
     """A fresh tuning of a task, which answers as the foundation does.
@@ -438,7 +436,7 @@ def create(
         foundation: The model to tune.
         store: Where the states are kept, a folder or a store; None keeps them in memory.
         cache: A cache of the same split to share instead of one at ``store``.
-        links: The collaborative signal of a retrieval task, fitted on the training part.
+        blend: Candidate sources of a retrieval task, fitted on the training part.
         seed: Fixes the initial values.
 
     Raises:
@@ -460,7 +458,7 @@ def create(
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, seed=seed)
+    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), blend, seed=seed)
 
 
 def load(
@@ -487,8 +485,8 @@ def load(
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
-    links = load_links(folder) if (folder / FILE).exists() else None
-    tuned = Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), links, exit_after)
+    blend = load_blend(folder) if (folder / FILE).exists() else None
+    tuned = Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), blend, exit_after)
     require_saved(folder, tuned.fingerprint())
     return tuned
 

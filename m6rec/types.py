@@ -140,9 +140,7 @@ class Draft:
 class Ranked:
     """One recommended item; ``score`` is a probability for ranking, a product of vectors for retrieval.
 
-    The product is the cosine of what is read of user and item. Where items are linked too (``text.links``), it is that
-    plus what the user's likes pull. An item without links has the first part only and takes one place in ten whatever
-    its score, so the scores of a retrieval need not fall.
+    The product is that of user and item vector, by weight, and what item-item models add to it (``retrieval.blend``).
     """
 
     item: Item

@@ -9,20 +9,22 @@ from m6rec.data.split import TEST, VALID, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError
 from m6rec.evaluate import (
+    Retriever,
     ask_all,
     check_future,
     check_leaks,
     draft_all,
-    fit_links,
-    mixed_ranks,
+    fit_blend,
+    fit_sources,
     ranking_metrics,
     ranking_table,
+    retrieval_ranks,
     retrieval_tables,
     text_tables,
 )
+from m6rec.retrieval.blend import DEFAULT_WEIGHTS, TEXT
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
-from m6rec.text.links import NEW_EVERY, mixed
 from m6rec.types import Event, Item, User
 from m6rec.writer import WriterConfig, create
 from tests import tiny
@@ -42,43 +44,55 @@ LOG = Log(
 SPLIT = split_by_time(LOG)
 
 
-def test_the_rank_of_a_target_is_its_place_in_the_mixed_list():
-    cosine = RNG.standard_normal((60, 50)).astype(np.float32)
-    pulls = RNG.random((60, 50)).astype(np.float32) * 3
-    seen = RNG.random((60, 50)) < 0.2
-    new = np.arange(50) % 7 == 0
-    targets = np.array([RNG.choice(np.flatnonzero(~row)) for row in seen])
-    expected, when = [], []
-    for near, pull, hidden, target in zip(cosine, pulls, seen, targets, strict=True):
-        order = [item for item in np.argsort(-np.where(new, near, near + pull)) if not hidden[item]]
-        known, fresh = [item for item in order if not new[item]], [item for item in order if new[item]]
-        when.append(near[fresh[0]] > near[known[: NEW_EVERY - 1]].max())
-        expected.append(mixed(known, fresh, early=when[-1]).index(target) + 1)
-    np.testing.assert_array_equal(mixed_ranks(cosine, pulls, targets, seen, new), expected)
-    assert set(new[targets]) == set(when) == {False, True}
-
-
-def test_new_items_come_early_where_the_text_is_near():
-    links = fit_links(SPLIT, BOOKS)
-    assert links.new(list(ITEMS)).sum() == 3
+def test_warm_and_new_items_are_ranked_by_one_score():
+    blend = fit_sources(SPLIT, BOOKS)
+    assert len(set(ITEMS) - set(blend.numbers)) == 3
     questions = ask_all(named("retrieve"), SPLIT, BOOKS)
     check_leaks(SPLIT, questions)
     users, items = np.zeros((len(questions.answers(TEST)), 4), np.float32), np.zeros((len(ITEMS), 4), np.float32)
-    every, unseen = retrieval_tables(SPLIT, questions, BOOKS, {"ours": [(users, items)]}, links=links)
-    assert [row.method for row in every.rows] == ["ours", "popularity", "item-kNN", "EASE", "matrix factorisation"]
-    late = every.rows[0].mean("HitRate@10")  # all that is liked is new, and nothing is read of it
-    assert unseen.rows[0].mean("HitRate@100") == 1
-    assert "30 items" in every.note
+    late = retrieval_ranks(SPLIT, questions, BOOKS, Retriever(users, items, blend))
+    assert late.min() > 3  # all that is liked is new, and nothing is read of it
     users[:, 0] = items[27:, 0] = 1
-    early, _ = retrieval_tables(SPLIT, questions, BOOKS, {"ours": [(users, items)]}, links=links)
-    assert early.rows[0].mean("HitRate@10") > late
+    text_first = replace(blend, weights={**dict.fromkeys(blend.weights, 0), "text": 1})
+    every, unseen = retrieval_tables(SPLIT, questions, BOOKS, {"ours": [Retriever(users, items, text_first)]})
+    assert [row.method for row in every.rows] == ["ours", "popularity", "item-kNN", "EASE", "matrix factorisation"]
+    assert every.rows[0].mean("HitRate@10") == unseen.rows[0].mean("HitRate@100") == 1  # the three, ahead of all
+    assert "30 items" in every.note
 
 
-def test_links_of_the_training_part_pull_what_is_liked():
-    links = fit_links(SPLIT, BOOKS)
-    pulls = links.pulls(["i3", "i11"])
-    liked = np.array([int(item[1:]) % 2 == 1 for item in links.numbers])  # by those who like any odd one
-    assert pulls[liked].min() > 10 * pulls[~liked].max()
+def test_ranks_are_those_of_the_score_that_is_served():
+    questions = ask_all(named("retrieve"), SPLIT, BOOKS)
+    positions, targets = questions.events(TEST), questions.answers(TEST)
+    users, items = RNG.standard_normal((len(targets), 4), np.float32), RNG.standard_normal((30, 4), np.float32)
+    blend = fit_sources(SPLIT, BOOKS)
+    found = retrieval_ranks(SPLIT, questions, BOOKS, Retriever(users, items, blend))
+    for place in (0, 3, len(targets) - 1):
+        before = [e for e in LOG.events[: positions[place]] if e.user == LOG.events[positions[place]].user]
+        added = blend.strongest([event.item for event in before if BOOKS.positive(event)], 30)
+        score = {
+            item: blend.text * float(users[place] @ items[number]) + added.get(item, 0)
+            for number, item in enumerate(ITEMS)
+            if item not in {event.item for event in before}
+        }
+        assert found[place] == 1 + sum(score[item] > score[list(ITEMS)[targets[place]]] for item in score)
+
+
+def test_weights_are_learned_from_validation():
+    questions = ask_all(named("retrieve"), SPLIT, BOOKS)
+    targets = questions.answers(VALID)
+    known = fit_blend(SPLIT, questions, BOOKS, np.eye(30, dtype=np.float32)[targets], np.eye(30, dtype=np.float32))
+    assert known.text > DEFAULT_WEIGHTS[TEXT] + 0.1  # the vectors tell what will be liked
+    unknown = fit_blend(
+        SPLIT, questions, BOOKS, np.eye(30, dtype=np.float32)[targets - 1], np.eye(30, dtype=np.float32)
+    )
+    assert unknown.text < DEFAULT_WEIGHTS[TEXT] - 0.1
+
+
+def test_sources_of_the_training_part_score_what_is_liked():
+    blend = fit_sources(SPLIT, BOOKS)
+    scores = blend.scores(["i3", "i11"])
+    liked = np.array([int(item[1:]) % 2 == 1 for item in blend.numbers])  # by those who like any odd one
+    assert scores[liked].min() > 10 * scores[~liked].max()
 
 
 def test_ranking_stands_beside_the_baselines():
@@ -105,13 +119,13 @@ def test_leaks_are_found():
 
 @pytest.mark.parametrize("name", ["like", "retrieve"])
 def test_no_question_changes_with_its_future(name):
-    check_future(named(name), SPLIT, BOOKS, {"u1", "u2"}, fit=fit_links)
+    check_future(named(name), SPLIT, BOOKS, {"u1", "u2"}, fit=fit_sources)
     with pytest.raises(DataError, match="none of the 1 users has an event in validation or test"):
         check_future(named(name), SPLIT, BOOKS, {"nobody"})
 
 
-def test_links_of_the_whole_log_are_found():
-    whole = lambda split, domain: fit_links(replace(split, part=np.zeros_like(split.part)), domain)  # noqa: E731
+def test_sources_of_the_whole_log_are_found():
+    whole = lambda split, domain: fit_sources(replace(split, part=np.zeros_like(split.part)), domain)  # noqa: E731
     with pytest.raises(DataError, match="questions that know the future"):
         check_future(named("retrieve"), SPLIT, BOOKS, set(USERS), fit=whole)
 

@@ -9,10 +9,10 @@ from m6rec import tuned as module
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.model import Dense
+from m6rec.retrieval.blend import fit
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import lay_out, texts
 from m6rec.text.batch import pad
-from m6rec.text.links import fit
 from m6rec.tuned import (
     INFERENCE_TOKENS,
     TEMPERATURE,
@@ -259,10 +259,10 @@ def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
     assert vectors.shape == (6, 128)
 
 
-def test_links_change_no_vector_and_are_saved(tmp_path):
-    links = fit((event.user, event.item, BOOKS.positive(event)) for event in LOG if event.item != "4")
+def test_a_blend_changes_no_vector_and_is_saved(tmp_path):
+    blend = fit((event.user, event.item, BOOKS.positive(event)) for event in LOG if event.item != "4")
     plain = make("retrieve")
-    both = Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, links)
+    both = Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, blend)
     users, items = both.vectors(ROWS["retrieve"]), both.item_vectors(list(ITEMS.values()))
     assert users.shape[1] == items.shape[1] == both.width == 128
     close(users, plain.vectors(ROWS["retrieve"]))
@@ -271,21 +271,19 @@ def test_links_change_no_vector_and_are_saved(tmp_path):
     again = load(tmp_path, FOUNDATION, both.cache)
     np.testing.assert_array_equal(again.vectors(ROWS["retrieve"]), users)
     assert again.digest() == both.digest()
-    assert again.links.numbers == links.numbers
+    assert again.blend.numbers == blend.numbers
 
 
 def test_a_digest_tells_what_makes_vectors_of_items():
     half = tiny.foundation(dtype=torch.bfloat16)
     half.model.id = FOUNDATION.model.id
     plain = make("retrieve")
-    links = fit((event.user, event.item, BOOKS.positive(event)) for event in LOG)
     others = [
         make("retrieve", keep=2),
         make("retrieve", depth=1),
-        Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, links),
         Tuned(plain.config, half, plain.tuning, plain.cache),
     ]
-    assert len({one.digest() for one in (plain, *others)}) == 5
+    assert len({one.digest() for one in (plain, *others)}) == 4
 
 
 def test_errors(tmp_path):

@@ -28,7 +28,7 @@ from m6rec.domains.domain import Domain
 from m6rec.errors import DataError, ExtraError
 from m6rec.metrics import hit_rate, mrr, ndcg, ranks
 from m6rec.report import Row, Table
-from m6rec.text.links import inverse, sparse_rows
+from m6rec.retrieval.sources import sparse_rows
 from m6rec.types import Event, Item
 
 Ints = NDArray[np.int64]
@@ -181,6 +181,26 @@ def _factors(known: Known, settings: Settings) -> Linear:
     return baselines.MatrixFactorisation(**{name: settings[name] for name in names}).fit(known.matrix()).scores
 
 
+def _inverse(gram_II: Floats, regularisation: float) -> Floats:
+    """(G + regularisation · 1)⁻¹ by Cholesky, in float32: half the time and the memory of a general inverse.
+
+    Raises:
+        DataError: In float32 there is none.
+    """
+    from scipy.linalg import lapack
+
+    gram_II = np.asfortranarray(gram_II, np.float32)
+    gram_II[np.diag_indices_from(gram_II)] += regularisation
+    half_II, failed = lapack.spotrf(gram_II, lower=1, overwrite_a=1)
+    if not failed:
+        half_II, failed = lapack.spotri(half_II, lower=1, overwrite_c=1)
+    if failed:
+        raise DataError(f"the items' counts have no inverse in float32 with a regularisation of {regularisation:g}")
+    inverse_II: Floats = np.tril(half_II)
+    inverse_II += np.tril(half_II, -1).T
+    return inverse_II
+
+
 @lru_cache(maxsize=2)
 def _ease_weights(known: Known, octave: int) -> Floats:
     """``baselines.EASE`` in float32, by Cholesky: a quarter of the time and half of the memory, for 12 000 items.
@@ -188,7 +208,7 @@ def _ease_weights(known: Known, octave: int) -> Floats:
     Kept for a later trial with the same regularisation, 2 to the power of ``octave``, and another memory.
     """
     matrix = known.matrix()
-    weight_II = inverse((matrix.T @ matrix).toarray(), 2.0**octave)
+    weight_II = _inverse((matrix.T @ matrix).toarray(), 2.0**octave)
     weight_II /= -weight_II.diagonal().copy()
     np.fill_diagonal(weight_II, 0)
     return weight_II

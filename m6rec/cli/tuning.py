@@ -49,10 +49,9 @@ def tune(
     """Tunes a task on a prepared log; resumes where it was interrupted."""
     from m6rec.data.split import TRAIN, VALID
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_links, seen_before
+    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_blend, seen_before
     from m6rec.foundation.checkpoint import load
     from m6rec.tasks import writing
-    from m6rec.tasks.task import named
     from m6rec.train import TrainConfig, tune_texts
     from m6rec.train import tune as train
     from m6rec.tuned import TunedConfig, create
@@ -88,24 +87,25 @@ def tune(
             history = tune_texts(writer, drafts[TRAIN], drafts[VALID], training, folder=run, progress=update)
         tuning = writer.tuning
     else:
-        links = None
-        if named(task).readout == "embed":
-            with bar("fitting links") as update:
-                links = fit_links(made.split, made.domain, progress=update)
-        tuned = create(config, model, store, links=links, seed=seed)
+        tuned = create(config, model, store, seed=seed)
         questions = ask_all(tuned.task, made.split, made.domain)
         check_leaks(made.split, questions)
+        items = list(made.split.log.items.values())
         with bar(f"tuning {task}") as update:
             history = train(
                 tuned,
                 questions.rows[TRAIN],
                 questions.rows[VALID],
-                list(made.split.log.items.values()),
+                items,
                 training,
                 folder=run,
                 seen=seen_before(made.split, made.domain, questions, VALID) if tuned.task.ask else None,
                 progress=update,
             )
+        if tuned.task.readout == "embed":
+            users_QE, items_IE = tuned.vectors(questions.rows[VALID]), tuned.item_vectors(items)
+            with bar("fitting item-item models") as update:
+                fit_blend(made.split, questions, made.domain, users_QE, items_IE, update).save(run)
         tuning = tuned.tuning
     if was_finished:
         err.print(f"{run} was finished already, with all of these settings; nothing was trained", highlight=False)
@@ -174,7 +174,7 @@ def evaluate(
 def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
     """What ``evaluate`` says of tasks that score or embed."""
     from m6rec.data.split import TEST
-    from m6rec.evaluate import ask_all, check_leaks, retrieval_tables
+    from m6rec.evaluate import Retriever, ask_all, check_leaks, retrieval_tables
     from m6rec.quickstart import ranking_report
     from m6rec.tuned import load as load_tuned
 
@@ -187,8 +187,8 @@ def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None
     with bar("scoring") as update:
         if first.task.readout == "score":
             return [ranking_report(made, questions, {name: tuned}, update)]
-        ours = {name: [(one.vectors(rows, update), one.item_vectors(items)) for one in tuned]}
-        return [*retrieval_tables(made.split, questions, made.domain, ours, links=first.links)]
+        ours = {name: [Retriever(one.vectors(rows, update), one.item_vectors(items), one.blend) for one in tuned]}
+        return [*retrieval_tables(made.split, questions, made.domain, ours)]
 
 
 def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int) -> list[Any]:

@@ -124,7 +124,7 @@ def at_exit(tuned: Tuned, num_layers: int) -> Tuned:
     model.id = f"{foundation.model.id}@{num_layers}"
     left = Foundation(model, foundation.tokenizer, foundation.source)
     cache = StateCache(left, tuned.cache.config)
-    return Tuned(tuned.config, left, tuned.tuning, cache, tuned.links, tuned.exit_after, tuned.seed)
+    return Tuned(tuned.config, left, tuned.tuning, cache, tuned.blend, tuned.exit_after, tuned.seed)
 
 
 def texts_of(task: Task, domain: Domain, log: Log, recipe: Recipe) -> tuple[list[str], list[str]]:

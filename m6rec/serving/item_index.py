@@ -17,21 +17,20 @@ from safetensors.numpy import save_file
 
 from m6rec.errors import StoreError
 from m6rec.serving.index import Index
-from m6rec.text.links import NEW_EVERY, mixed
 from m6rec.tuned import Tuned
 from m6rec.types import Item
 
 FILE = "items.safetensors"
-NUM_PULLED = 1_000
-"""Items that a user's likes pull, the strongest; what they pull less is found by its text alone."""
-_FORMAT = "2"
+NUM_FROM_SOURCES = 1_000
+"""Items that come from the sources of the blend, the best; others are found by their text alone."""
+_FORMAT = "3"
 _DIGEST_BYTES = 16
 
 _log = logging.getLogger(__name__)
 
 
 class ItemIndex:
-    """Item vectors of one retrieval task: of items with links, and of those without, which are searched apart.
+    """Item vectors of one retrieval task, searched together with what the sources of its blend add.
 
     A snapshot is one file, so that it is whole or not there. Its header is a card of its format, of what its vectors
     were made with (``Tuned.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read items
@@ -43,32 +42,26 @@ class ItemIndex:
 
     def __init__(self, retrieve: Tuned) -> None:
         self._retrieve = retrieve
-        self._parts = {"known": Index(retrieve.width), "new": Index(retrieve.width)}
+        self._index = Index(retrieve.width)
         self._changed = True
 
     def __contains__(self, item: object) -> bool:
-        return any(item in part for part in self._parts.values())
+        return item in self._index
 
     def put(self, items: Sequence[Item], vectors_IE: NDArray[np.float32]) -> None:
         """Adds items or replaces them."""
-        ids = [item.id for item in items]
-        links = self._retrieve.links
-        new = np.zeros(len(ids), np.bool_) if links is None else links.new(ids)
-        for part, chosen in (("known", ~new), ("new", new)):
-            places = np.flatnonzero(chosen)
-            self._parts[part].put([ids[place] for place in places], vectors_IE[places])
-        self._changed |= bool(ids)
+        self._index.put([item.id for item in items], vectors_IE)
+        self._changed |= bool(items)
 
     def remove(self, ids: Sequence[str]) -> int:
         """See ``Index``."""
-        removed = sum(part.remove(ids) for part in self._parts.values())
+        removed = self._index.remove(ids)
         self._changed |= bool(removed)
         return removed
 
     def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """See ``Index``."""
-        known, new = self._parts.values()
-        return np.concatenate([(known if item in known else new).vectors([item]) for item in ids])
+        return self._index.vectors(ids)
 
     def search(
         self,
@@ -78,14 +71,13 @@ class ItemIndex:
         without: Collection[str],
         liked: Sequence[str],
     ) -> list[tuple[str, float]]:
-        """The best of both (``text.links.mixed``) by cosine and, of items with links, by what ``liked`` pulls."""
-        links = self._retrieve.links
-        pulls = {} if links is None else links.strongest(liked, NUM_PULLED)
-        known = self._parts["known"].search(vector_E, count, only=only, without=without, pulls=pulls)
-        new = self._parts["new"].search(vector_E, count, only=only, without=without)
-        ahead = self._parts["known"].vectors([item for item, _ in known[: NEW_EVERY - 1]]) @ vector_E
-        early = bool(new) and new[0][1] > ahead.max(initial=-np.inf)
-        return mixed(known, new, early=early)[:count]
+        """The best by the blend of the product with ``vector_E`` and what its sources say of ``liked``."""
+        blend = self._retrieve.blend
+        if blend is None:
+            return self._index.search(vector_E, count, only=only, without=without)
+        added = blend.strongest(liked, NUM_FROM_SOURCES)
+        query_E = np.float32(blend.text) * vector_E
+        return self._index.search(query_E, count, only=only, without=without, pulls=added)
 
     def save(self, folder: Path, items: Mapping[str, Item]) -> None:
         """Writes a snapshot unless the last one still holds; where that fails, a warning is logged.
@@ -96,12 +88,9 @@ class ItemIndex:
         """
         if not self._changed:
             return
-        tensors: dict[str, NDArray[np.generic]] = {}
-        for name, part in self._parts.items():
-            ids, arrays = part.arrays()
-            arrays["ids"] = np.frombuffer(json.dumps(ids).encode(), np.uint8)
-            arrays["texts"] = self._texts(items[item] for item in ids)
-            tensors |= {f"{name}.{kind}": array for kind, array in arrays.items()}
+        ids, tensors = self._index.arrays()
+        tensors["ids"] = np.frombuffer(json.dumps(ids).encode(), np.uint8)
+        tensors["texts"] = self._texts(items[item] for item in ids)
         made_with = self._retrieve.digest()
         card = {"format": _FORMAT, "made_with": made_with, "checksum": _checksum(made_with, tensors)}
         partial = folder / f".{FILE}.partial"
@@ -123,7 +112,7 @@ class ItemIndex:
             folder: Where ``save`` wrote; that nothing is there is no error, and what doesn't fit is logged.
             items: The catalogue by id.
         """
-        assert not any(map(len, self._parts.values())), "restore into an empty index"
+        assert not len(self._index), "restore into an empty index"
         file = folder / FILE
         if not file.exists():
             return
@@ -132,19 +121,14 @@ class ItemIndex:
         except StoreError as error:
             _log.warning("item vectors are read anew: %s", error)
             return
-        num_stale = 0
-        for name in self._parts:
-            arrays = {kind: tensors[f"{name}.{kind}"] for kind in ("codes", "trained")}
-            ids: list[str] = json.loads(tensors[f"{name}.ids"].tobytes())
-            part = Index.of(self._retrieve.width, ids, arrays)
-            there_I = np.array([item in items for item in ids], np.bool_)
-            texts = self._texts(items[item] for item in ids if item in items)
-            there_I[there_I] = (tensors[f"{name}.texts"][there_I] == texts).all(1)
-            num_stale += part.remove([ids[place] for place in np.flatnonzero(~there_I)])
-            self._parts[name] = part
+        ids: list[str] = json.loads(tensors["ids"].tobytes())
+        self._index = Index.of(self._retrieve.width, ids, {kind: tensors[kind] for kind in ("codes", "trained")})
+        there_I = np.array([item in items for item in ids], np.bool_)
+        texts = self._texts(items[item] for item in ids if item in items)
+        there_I[there_I] = (tensors["texts"][there_I] == texts).all(1)
+        num_stale = self._index.remove([ids[place] for place in np.flatnonzero(~there_I)])
         self._changed = num_stale > 0
-        restored = sum(map(len, self._parts.values()))
-        _log.info("item vectors restored", extra={"facts": {"restored": restored, "stale": num_stale}})
+        _log.info("item vectors restored", extra={"facts": {"restored": len(self._index), "stale": num_stale}})
 
     def _texts(self, items: Iterable[Item]) -> NDArray[np.uint8]:
         """A digest of what is read of each item, [I, 16]."""

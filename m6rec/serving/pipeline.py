@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.retrieval.blend import reciprocal_rank_fusion
 from m6rec.serving import chatting
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import NUM_RETRIEVED, Answer, Filters, RankRequest, Request
@@ -25,7 +26,6 @@ from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session
 from m6rec.text.batch import Row
 from m6rec.text.lexicon import Lexicon
-from m6rec.text.links import fused
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned
 from m6rec.types import Event, Item, Ranked, User
@@ -119,7 +119,7 @@ def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:
         for request, (_, orders), hits in zip(requests, found, ranked, strict=True):
             if orders:  # where nothing is known of the user, what is generally liked weighs as much
                 by_id = {one.item.id: one for one in hits}
-                hits = [by_id[item] for item in fused([*orders, [*by_id]])]
+                hits = [by_id[item] for item in reciprocal_rank_fusion([*orders, [*by_id]])]
             pages.append(_page(state, request, hits))
     unknown = (_unknown_events(state, one.history) for one in requests)
     return [Answer(page, dict(timings), left) for page, left in zip(pages, unknown, strict=True)]
@@ -190,7 +190,7 @@ def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
         return []
     scores = models.ranking.answers([(key, state.asked(models.rank, user, found))])[0]
     ranked = {one.item.id: one for one in _by_score(found, scores)}
-    return [ranked[item] for item in fused([near, popular, [*ranked]])]
+    return [ranked[item] for item in reciprocal_rank_fusion([near, popular, [*ranked]])]
 
 
 def as_told(state: ServingState, session: Session, user: str) -> AbstractContextManager[None]:

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.text.links import MAX_LIKES
 from m6rec.types import Event, Feedback, Item
 
 Floats = NDArray[np.float32]
+MAX_LIKES = 256
+"""Latest likes of a user that retrieval looks at."""
 
 STATISTICS = (
     "user_share",  # of this user's events
@@ -194,7 +195,7 @@ class Past:
         return np.array(traces, np.float32).reshape(len(traces), len(TRACES))
 
     def liked(self, user: str) -> list[str]:
-        """Ids of the user's latest likes, as many as ``Links.pulls`` looks at, oldest first."""
+        """Ids of the user's latest likes, as many as retrieval looks at, oldest first."""
         likes = (event.item for event in reversed(self.history(user)) if self._feedback(event).positive)
         return [*islice(likes, MAX_LIKES)][::-1]
 

@@ -7,9 +7,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from m6rec.retrieval.blend import fit
 from m6rec.serving import index as module
 from m6rec.serving.item_index import FILE, ItemIndex
-from m6rec.text.links import fit
 from m6rec.tuned import Tuned, TunedConfig, create
 from m6rec.types import Item
 from tests import tiny
@@ -19,10 +19,10 @@ ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama", "Wär 😀")[: n % 3]) fo
 
 @pytest.fixture(scope="module")
 def retrieve():
-    """Of the twelve items, three have links."""
+    """Of the twelve items, three are liked."""
     plain = create(TunedConfig(task="retrieve", domain="movielens", foundation="tiny"), tiny.foundation(num_layers=4))
-    links = fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6))
-    return Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, links)
+    blend = fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6))
+    return Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, blend)
 
 
 def built(retrieve, items=ITEMS):
@@ -48,16 +48,20 @@ def found(index, retrieve):
     return index.search(query, 100, None, (), ["i1"])
 
 
-@pytest.mark.parametrize(("nearness", "place"), [(0.9, 9), (0.1, 19)])
-def test_a_new_item_is_among_the_first_ten_where_it_is_nearer_than_all_before_it(retrieve, nearness, place):
-    known = [f"k{n}" for n in range(30)]
-    links = fit((f"u{n % 7}", item, True) for n, item in enumerate(known))
-    index = ItemIndex(Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, links))
-    vectors = np.zeros((31, retrieve.width), np.float32)
-    vectors[:, 0], vectors[30, 0] = 0.5, nearness
-    index.put([Item(item, item) for item in (*known, "fresh")], vectors)
-    query = np.eye(1, retrieve.width, dtype=np.float32)[0]
-    assert [item for item, _ in index.search(query, 31, None, (), ["k3"])].index("fresh") == place
+def test_warm_and_new_items_are_found_by_one_score(retrieve):
+    blend = retrieve.blend
+    index, query = built(retrieve), np.random.default_rng(0).standard_normal(retrieve.width).astype(np.float32)
+    added = dict(zip(blend.numbers, blend.scores(["i1"]).tolist(), strict=True))
+    score = {item: blend.text * float(index.vectors([item])[0] @ query) + added.get(item, 0) for item in ITEMS}
+    found = index.search(query, 12, None, (), ["i1"])
+    assert [item for item, _ in found] == sorted(ITEMS, key=lambda item: -score[item])
+    assert dict(found) == pytest.approx(score, abs=1e-5)
+    assert max(added.values()) > 0
+    plain = built(Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache))
+    by_text = dict(plain.search(query, 12, None, (), ["i1"]))
+    assert {item: blend.text * product for item, product in by_text.items() if item not in added} == pytest.approx(
+        {item: score[item] for item in ITEMS if item not in added}, abs=1e-5
+    )
 
 
 def test_a_restored_index_answers_as_the_one_that_was_saved(retrieve, folder):
@@ -101,19 +105,14 @@ def test_it_is_written_only_when_it_changed(retrieve, folder):
 
 
 def other_seed(retrieve):
-    return create(retrieve.config, retrieve.foundation, cache=retrieve.cache, links=retrieve.links, seed=7)
-
-
-def other_links(retrieve):
-    links = fit((f"u{n % 2}", f"i{n % 2}", True) for n in range(6))
-    return Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, links)
+    return create(retrieve.config, retrieve.foundation, cache=retrieve.cache, blend=retrieve.blend, seed=7)
 
 
 def other_foundation(retrieve):
-    return create(retrieve.config, tiny.foundation(num_layers=4, seed=3), links=retrieve.links)
+    return create(retrieve.config, tiny.foundation(num_layers=4, seed=3), blend=retrieve.blend)
 
 
-@pytest.mark.parametrize("change", [other_seed, other_links, other_foundation])
+@pytest.mark.parametrize("change", [other_seed, other_foundation])
 def test_a_snapshot_of_another_tuning_is_refused(retrieve, folder, caplog, change):
     index = restored(change(retrieve), folder)
     assert not any(item in index for item in ITEMS)
@@ -135,16 +134,16 @@ def rewrite(change):
 
 
 def flip(tensors, card):
-    tensors["new.codes"][0, 0] ^= 1
+    tensors["codes"][0, 0] ^= 1
 
 
 def swap_ids(tensors, card):
-    ids = json.loads(tensors["new.ids"].tobytes())
-    tensors["new.ids"] = np.frombuffer(json.dumps(ids[::-1]).encode(), np.uint8)
+    ids = json.loads(tensors["ids"].tobytes())
+    tensors["ids"] = np.frombuffer(json.dumps(ids[::-1]).encode(), np.uint8)
 
 
 def drop(tensors, card):
-    del tensors["known.texts"]
+    del tensors["texts"]
 
 
 def grow_old(tensors, card):

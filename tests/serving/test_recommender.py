@@ -7,12 +7,12 @@ from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, StoreError, UnknownError
+from m6rec.retrieval.blend import fit
 from m6rec.serving.backend import Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.task import ask
-from m6rec.text.links import fit
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned, TunedConfig, create
 from m6rec.types import Event, Item, User
@@ -131,21 +131,18 @@ def test_a_new_item_is_found_and_ranked_within_a_second(recommender):
     assert ids(recommender.rank("u0", ["fresh"]).items) == ["fresh"]
 
 
-def test_one_retrieved_place_in_ten_is_for_new_items(tunings):
+def test_one_score_retrieves_warm_and_new_items(tunings):
     retrieve, rank = tunings
-    links = fit((event.user, event.item, event.value >= 4) for event in EVENTS)
-    both = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, links)
+    blend = fit((event.user, event.item, event.value >= 4) for event in EVENTS)
+    both = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, blend)
     recommender = Recommender(both, rank, LOG, observed())
-    known = [f"k{n}" for n in range(20)]
-    recommender.upsert([Item(name, name) for name in known])
-    with_links = {"i0", "i1", "i2", "i3", "i4"}
-    found = ids(recommender.retrieve("u0", filters=Filters(seen=True)))
-    assert set(found[:5]) == with_links  # fewer than nine, so the rest follows
-    assert sorted(found[5:]) == sorted([*known, *(set(ITEMS) - with_links)])
-    pulls = links.strongest(observed().liked("u0"), 5)
-    listed = {one.item.id: one.score for one in recommender.retrieve("u0", filters=Filters(seen=True))}
-    assert all(abs(listed[i] - pulls.get(i, 0)) <= 1 + 1e-5 for i in with_links)  # the rest is a cosine
-    assert max(pulls.values()) > 0
+    recommender.upsert([Item(f"k{n}", f"k{n}") for n in range(20)])
+    found = recommender.retrieve("u0", filters=Filters(seen=True))
+    assert len(found) == len(ITEMS) + 20
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    added = blend.strongest(observed().liked("u0"), 5)
+    assert max(added.values()) > 0
+    assert all(abs(one.score - added.get(one.item.id, 0)) <= blend.text + 1e-5 for one in found)  # the rest is a cosine
     recommender.delete(["i0", "k3"])
     assert not {"i0", "k3"} & set(ids(recommender.retrieve("u0", filters=Filters(seen=True))))
     assert len(recommender.recommend("u0", 5, diversity=0.5).items) == 5

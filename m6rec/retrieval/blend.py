@@ -1,0 +1,298 @@
+"""One score for every item, warm or cold: what its text says beside what item-item models say.
+
+    score = w_text · ⟨user vector, item vector⟩ + Σ w_s · source_s(likes)
+
+Each source is scaled so that its greatest score is 1, and gives 0 to an item that it doesn't know. The same code ranks
+offline and online. The weights are learned on held-out likes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from m6rec.errors import AssetError
+from m6rec.metrics import ranks
+from m6rec.retrieval.sources import SOURCES, Arrays, Floats, Ints, Likes
+from m6rec.text.past import MAX_LIKES
+
+FoundT = TypeVar("FoundT", bound=Hashable)
+
+FILE = "blend.safetensors"
+TEXT = "text"
+"""The weight of the product of vectors, beside those of the sources."""
+DEFAULT_WEIGHTS = {TEXT: 0.4, "ials": 0.2, "next-item": 0.2, "ease": 0.2}
+"""Where none are learned; means over validation of MovieLens-100k, Amazon Toys and Beauty."""
+FAINTEST = 1e-3
+"""Where all scores of a source are fainter than this, they stay so."""
+NUM_RIVALS = 50
+"""Items that a source or the text puts first in a question, which the target must get ahead of."""
+PRIOR = 0.5
+"""How much weights are drawn to the default ones, in standard errors; see ``weigh``."""
+MIN_QUESTIONS = 100
+"""Fewer held-out likes are trusted less still."""
+MAX_QUESTIONS = 5_000
+"""Held-out likes from which weights are learned."""
+SOFTNESS = 0.03
+"""Of a blended score, of which 1 is the most: by how much an item must be ahead of another to be so for certain."""
+_MAX_SCORES = 1 << 24
+FUSION = 10
+"""So many places further down an item weighs half; chosen on dialogues (design/007)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """Fitted sources and what each weighs.
+
+    Attributes:
+        numbers: Row of each item that sources know, in order.
+        arrays: What each source of ``SOURCES`` has learned, by its name.
+        weights: Of each source and of ``TEXT``; they sum to 1.
+    """
+
+    numbers: dict[str, int]
+    arrays: Mapping[str, Arrays]
+    weights: Mapping[str, float]
+
+    @property
+    def text(self) -> float:
+        """The weight of the product of vectors."""
+        return self.weights[TEXT]
+
+    def parts(self, liked: Sequence[str]) -> Floats:
+        """Each source's scores of its items, [S, I], at most 1, by the ids of what a user liked, oldest first."""
+        known = [self.numbers[item] for item in dict.fromkeys(reversed(liked)) if item in self.numbers]
+        rows = np.array(known[:MAX_LIKES], np.int64)
+        if not len(rows):
+            return np.zeros((len(self.arrays), len(self.numbers)), np.float32)
+        return np.stack([_scaled(SOURCES[name].scores(arrays, rows)) for name, arrays in self.arrays.items()])
+
+    def scores(self, liked: Sequence[str]) -> Floats:
+        """What the sources add to the score of each of their items, [I], at least 0; see ``parts``."""
+        weight_S = np.array([self.weights[name] for name in self.arrays], np.float32)
+        scores_I: Floats = weight_S @ self.parts(liked)
+        return scores_I
+
+    def strongest(self, liked: Sequence[str], count: int) -> dict[str, float]:
+        """The ``count`` items of the greatest ``scores``, by id; none of 0."""
+        score_I = self.scores(liked)
+        rows = np.argpartition(-score_I, count)[:count] if count < len(score_I) else np.arange(len(score_I))
+        rows = rows[score_I[rows] > 0]
+        return {self._ids[row]: score for row, score in zip(rows.tolist(), score_I[rows].tolist(), strict=True)}
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return list(self.numbers)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``blend.safetensors``, whose header holds the ids and the weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{FILE}.partial"
+        arrays = {
+            f"{name}.{key}": np.ascontiguousarray(array)
+            for name, of_source in self.arrays.items()
+            for key, array in of_source.items()
+        }
+        header = {"ids": json.dumps(self._ids), "weights": json.dumps(dict(self.weights))}
+        save_file(arrays, str(partial), metadata=header)
+        os.replace(partial, folder / FILE)
+
+
+def load(folder: Path) -> Blend:
+    """Reads what ``Blend.save`` wrote. Raises AssetError where the file is not readable."""
+    try:
+        with safe_open(folder / FILE, "np") as file:
+            header = file.metadata() or {}
+            ids, weights = json.loads(header["ids"]), json.loads(header["weights"])
+            arrays: dict[str, dict[str, NDArray[np.generic]]] = {}
+            for path in file.keys():  # noqa: SIM118
+                name, _, key = path.rpartition(".")
+                arrays.setdefault(name, {})[key] = file.get_tensor(path)
+        if strange := [name for name in arrays if name not in SOURCES or name not in weights]:
+            raise ValueError(f"no source is named {strange[0]!r}; there are {', '.join(SOURCES)}")
+        for name, of_source in arrays.items():
+            if len(SOURCES[name].scores(of_source, np.zeros(0, np.int64))) != len(ids):
+                raise ValueError(f"{len(ids)} items, but {name} scores another number")
+    except (SafetensorError, OSError, KeyError, IndexError, ValueError) as error:
+        raise AssetError(f"{folder / FILE} holds no readable blend ({error}); tune the task again") from error
+    in_order = {name: arrays[name] for name in weights if name in arrays}
+    return Blend({item: number for number, item in enumerate(ids)}, in_order, weights)
+
+
+def fit(
+    events: Iterable[tuple[str, str, bool]],
+    vectors: Mapping[str, Floats] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Blend:
+    """Sources fitted on the training part's events, each user's in order of time, with the default weights.
+
+    Args:
+        events: User, item, and whether it was a like. Items without a like are unknown to all sources.
+        vectors: Unit vectors of items by id, read from their texts, for sources that take them.
+        progress: Called with (done, total) sources.
+    """
+    counts: dict[str, int] = {}
+    by_user: dict[str, dict[str, None]] = {}
+    for user, item, liked in events:
+        if liked and item not in by_user.setdefault(user, {}):
+            by_user[user][item] = None
+            counts[item] = counts.get(item, 0) + 1
+    numbers = {item: number for number, item in enumerate(sorted(counts, key=lambda item: (-counts[item], item)))}
+    sequences = [np.array([numbers[item] for item in liked], np.int64) for liked in by_user.values() if liked]
+    if vectors is None:
+        vectors_IE = np.zeros((len(numbers), 0), np.float32)
+    else:
+        vectors_IE = np.stack([vectors[item] for item in numbers])
+    likes = Likes(sequences=sequences, num_items=len(numbers), vectors_IE=vectors_IE)
+    arrays: dict[str, Arrays] = {}
+    for done, (name, source) in enumerate(SOURCES.items()):
+        progress(done, len(SOURCES))
+        if sequences:
+            arrays[name] = source.fit(likes)
+    progress(len(SOURCES), len(SOURCES))
+    return Blend(numbers, arrays, DEFAULT_WEIGHTS)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldOut:
+    """Likes to be told from what was before them, among a whole catalogue.
+
+    Attributes:
+        liked: For each, the numbers of the items that its user had liked, oldest first.
+        seen: … had had to do with, which are not recommended; never the target.
+        target_Q: Number of the item that was liked.
+        users_QE: User vectors.
+        ids: Of the items, by number.
+        items_IE: Item vectors.
+    """
+
+    liked: Sequence[Sequence[int] | Ints]
+    seen: Sequence[Sequence[int] | Ints]
+    target_Q: Ints
+    users_QE: Floats
+    ids: Sequence[str]
+    items_IE: Floats
+
+    def rows(self, blend: Blend) -> tuple[Ints, Ints]:
+        """(numbers of the items that the blend's sources know, their rows there)."""
+        row_I = np.array([blend.numbers.get(item, -1) for item in self.ids], np.int64)
+        known = np.flatnonzero(row_I >= 0)
+        return known, row_I[known]
+
+    def likes(self, question: int) -> list[str]:
+        """Ids of what had been liked, as many of the latest as count."""
+        return [self.ids[number] for number in self.liked[question][-MAX_LIKES:]]
+
+
+def ranked(blend: Blend | None, held_out: HeldOut) -> NDArray[np.floating]:
+    """Rank of each target among the items not seen, from 1: by the blend, or without one by the vectors alone."""
+    num_items = len(held_out.ids)
+    if blend is not None:
+        known, rows = held_out.rows(blend)
+    step, found = max(1, _MAX_SCORES // num_items), []
+    for start in range(0, len(held_out.target_Q), step):
+        numbers = range(start, min(start + step, len(held_out.target_Q)))
+        scores_QI = held_out.users_QE[start : start + step] @ held_out.items_IE.T
+        seen_QI = np.zeros(scores_QI.shape, np.bool_)
+        for place, number in enumerate(numbers):
+            seen_QI[place, held_out.seen[number]] = True
+            if blend is not None:
+                scores_QI[place] *= np.float32(blend.text)
+                scores_QI[place, known] += blend.scores(held_out.likes(number))[rows]
+        found.append(ranks(scores_QI, held_out.target_Q[start : start + step], seen_QI))
+    return np.concatenate(found)
+
+
+def weigh(blend: Blend, held_out: HeldOut) -> Blend:
+    """The blend with the weights that put held-out likes furthest ahead, by a smooth form of their NDCG.
+
+    Weights leave the default ones only for what is beyond the noise of so many questions: it costs ``PRIOR`` times the
+    root of their number to move by 1, where the gain of a question is 1 at most. So another seed, machine or number of
+    threads hardly changes them.
+
+    Args:
+        blend: Fitted on what is before the questions.
+        held_out: Of more than ``MAX_QUESTIONS`` so many are drawn; without one, the weights stay.
+    """
+    known, rows = held_out.rows(blend)
+    gaps, starts, end = [], [], 0
+    for number in np.random.default_rng(0).permutation(len(held_out.target_Q))[:MAX_QUESTIONS].tolist():
+        parts_SI = np.zeros((len(blend.arrays) + 1, len(held_out.ids)), np.float32)
+        parts_SI[:-1, known] = blend.parts(held_out.likes(number))[:, rows]
+        parts_SI[-1] = held_out.items_IE @ held_out.users_QE[number]
+        parts_SI[:, held_out.seen[number]] = -np.inf
+        gap_RS = _gaps(parts_SI, int(held_out.target_Q[number]))
+        if len(gap_RS):
+            gaps.append(gap_RS)
+            starts.append(end)
+            end += len(gap_RS)
+    if not gaps:
+        return blend
+    names = [*blend.arrays, TEXT]
+    default_S = np.array([DEFAULT_WEIGHTS[name] for name in names])
+    weight_S = _best_weights(np.concatenate(gaps), np.array(starts), default_S / default_S.sum())
+    return replace(blend, weights=dict(zip(names, weight_S.tolist(), strict=True)))
+
+
+def _gaps(parts_SI: Floats, target: int) -> Floats:
+    """By how much each rival is ahead of the target in each part, [R, S]: those that a part puts first."""
+    count = min(NUM_RIVALS, parts_SI.shape[1])
+    rivals = np.unique(np.argpartition(-parts_SI, count - 1, 1)[:, :count])
+    rivals = rivals[(rivals != target) & np.isfinite(parts_SI[-1, rivals])]
+    return (parts_SI[:, rivals] - parts_SI[:, [target]]).T
+
+
+def _best_weights(gap_RS: Floats, start_Q: Ints, default_S: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights that sum to 1, of the greatest NDCG with a sigmoid in place of each step (Qin, Liu & Li, 2010, eq. 8).
+
+    rank = 1 + Σ sigmoid(gap · weights / ``SOFTNESS``); the gain of a question is 1 / log2(1 + rank).
+    """
+    from scipy.optimize import minimize
+
+    rivals_Q = np.diff(start_Q, append=len(gap_RS))
+    prior = PRIOR * (len(start_Q) + MIN_QUESTIONS) ** 0.5
+
+    def loss(logit_S: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weight_S = np.exp(logit_S - logit_S.max())
+        weight_S /= weight_S.sum()
+        ahead_R = 1 / (1 + np.exp(np.clip(-gap_RS @ weight_S.astype(np.float32) / SOFTNESS, -50, 50)))
+        rank_Q = 1 + np.add.reduceat(ahead_R, start_Q)
+        bits_Q = np.log2(1 + rank_Q)
+        slope_Q = -1 / (bits_Q**2 * (1 + rank_Q) * np.log(2))
+        away_S = weight_S - default_S
+        slope_S = (ahead_R * (1 - ahead_R) / SOFTNESS * np.repeat(slope_Q, rivals_Q)) @ gap_RS - 2 * prior * away_S
+        gain = float((1 / bits_Q).sum() - prior * away_S @ away_S)
+        return -gain, -weight_S * (slope_S - weight_S @ slope_S)
+
+    found = minimize(loss, np.log(default_S), jac=True, method="L-BFGS-B").x
+    weight_S: NDArray[np.float64] = np.exp(found - found.max())
+    return weight_S / weight_S.sum()
+
+
+def reciprocal_rank_fusion(orders: Sequence[Sequence[FoundT]]) -> list[FoundT]:
+    """Several orders as one, by the sum of 1 / (``FUSION`` + place) (reciprocal rank fusion, Cormack et al., 2009).
+
+    >>> reciprocal_rank_fusion(["abc", "cb", "bca"])
+    ['b', 'c', 'a']
+    """
+    weights: dict[FoundT, float] = {}
+    for order in orders:
+        for place, item in enumerate(order):
+            weights[item] = weights.get(item, 0.0) + 1 / (FUSION + place)
+    return sorted(weights, key=lambda item: -weights[item])
+
+
+def _scaled(score_I: NDArray[np.floating]) -> Floats:
+    """Scores with 1 for the greatest, and none below 0."""
+    scaled_I: Floats = (np.maximum(score_I, 0) / max(float(score_I.max(initial=0)), FAINTEST)).astype(np.float32)
+    return scaled_I

@@ -1,0 +1,358 @@
+"""Candidate sources: item-item models, each fitted on sequences of likes and a page long.
+
+A source scores all items by what one user liked, so users need no training and a new like counts at once. Fitting is
+linear in the number of items: weights between items are regressions on the few items that occur with each, never an
+inverse over the whole catalogue. What is fitted is a few named arrays, which are saved as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Arrays = Mapping[str, NDArray[Any]]
+
+BLOCK = 2_000
+"""Items whose co-occurrences are counted at once; bounds memory and changes no result."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Likes:
+    """What sources are fitted on.
+
+    Attributes:
+        sequences: The items that each user liked, by row, oldest first, each once.
+        num_items: How many rows there are.
+        vectors_IE: Unit vectors of the items, read from their texts; none (E = 0) where there is no such model.
+    """
+
+    sequences: Sequence[Ints]
+    num_items: int
+    vectors_IE: Floats
+
+    @cached_property
+    def liked_UI(self) -> csr_matrix:
+        """1 where a user liked an item."""
+        return sparse_rows([(row, np.ones(len(row))) for row in self.sequences], self.num_items)
+
+
+class Source(Protocol):
+    """An item-item model; stateless, its settings are its own."""
+
+    def fit(self, likes: Likes) -> Arrays:
+        """What is learned, as arrays that say all that ``scores`` needs."""
+        ...
+
+    def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
+        """Scores of all items [I], by the rows of what a user liked, the latest first; nothing liked scores 0."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class IALS:
+    """Implicit-feedback matrix factorisation (Hu, Koren & Volinsky, ICDM 2008): what is liked by the same users.
+
+    The user's factors are solved for when they ask: the least squares of 1 for the likes and 0 for all other items
+    (eq. 4 there), in which a like weighs ``memory`` of the one after it.
+
+    Attributes:
+        confidence: What a like weighs in fitting, where everything else weighs 1.
+        regularisation: Weight of the factors' squared length.
+        memory: See above.
+        num_factors: Width of the vectors.
+    """
+
+    confidence: float = 6.0
+    regularisation: float = 30.0
+    memory: float = 0.8
+    num_factors: int = 128
+
+    def fit(self, likes: Likes) -> Arrays:
+        """Factors of each item, and their gram with the regularisation."""
+        model = factorise(likes.liked_UI, self.num_factors, self.regularisation, self.confidence)
+        factor_IF = np.asarray(model.item_factors, np.float32)
+        gram_FF = factor_IF.T @ factor_IF + np.float32(self.regularisation) * np.eye(factor_IF.shape[1])
+        settings = np.array([self.confidence, self.memory], np.float32)
+        return {"factor_IF": factor_IF, "gram_FF": gram_FF.astype(np.float32), "confidence_memory": settings}
+
+    def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
+        """See ``Source``."""
+        factor_IF, (confidence, memory) = arrays["factor_IF"], arrays["confidence_memory"]
+        liked_NF = factor_IF[rows_N]
+        weight_N = (confidence * memory ** np.arange(len(rows_N))).astype(np.float32)
+        gram_FF = arrays["gram_FF"] + (liked_NF.T * (weight_N - 1)) @ liked_NF  # each has its 1 in the items' gram
+        scores_I: Floats = factor_IF @ np.linalg.solve(gram_FF, weight_N @ liked_NF)
+        return scores_I
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextItem:
+    """What is liked next: a ridge regression from the likes before to the one that follows.
+
+    Attributes:
+        regularisation: Weight of the squared weights.
+        memory: What a like weighs of the one after it.
+        length: Likes before the next that count.
+        num_neighbours: Items that the score of an item may depend on: those that precede it most often.
+    """
+
+    regularisation: float = 300.0
+    memory: float = 0.6
+    length: int = 16
+    num_neighbours: int = 200
+
+    def fit(self, likes: Likes) -> Arrays:
+        """Weights from each item to those that follow it."""
+        before, after = [], []
+        for row in likes.sequences:
+            for end in range(1, len(row)):
+                known = row[max(0, end - self.length) : end]
+                before.append((known, self.memory ** np.arange(len(known) - 1, -1, -1)))
+                after.append((row[end : end + 1], np.ones(1)))
+        before_PI, after_PI = (sparse_rows(rows, likes.num_items) for rows in (before, after))
+        columns = _regressions(before_PI, after_PI, self.num_neighbours, self.regularisation)
+        return _weights(columns, likes.num_items, self.memory)
+
+    def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
+        """See ``Source``."""
+        return _sum(arrays, rows_N)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EASE:
+    """A linear autoencoder of who liked what (Steck, WWW 2019), pulled towards what the texts say (L3AE, 2025).
+
+    It minimises ‖X − XB‖² + regularisation · ‖B‖² + text · regularisation · ‖B − C‖² with a diagonal of 0, where C
+    are the cosines of the texts of an item's nearest by text. At ``text`` 0 it is EASE.
+
+    Attributes:
+        regularisation: See above.
+        text: See above.
+        memory: What a like weighs of the one after it when the user asks.
+        num_neighbours: Items that the score of an item may depend on: those most often liked together with it, and as
+            many of the nearest by text, where ``text`` is above 0.
+    """
+
+    regularisation: float = 100.0
+    text: float = 0.0
+    memory: float = 0.8
+    num_neighbours: int = 200
+
+    def fit(self, likes: Likes) -> Arrays:
+        """Weights from each item to those that are liked with it."""
+        liked_UI, vectors_IE = likes.liked_UI, likes.vectors_IE
+        pull = self.text * self.regularisation if vectors_IE.shape[1] else 0.0
+        columns = _regressions(liked_UI, liked_UI, self.num_neighbours, self.regularisation, pull, vectors_IE)
+        return _weights(columns, likes.num_items, self.memory)
+
+    def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
+        """See ``Source``."""
+        return _sum(arrays, rows_N)
+
+
+SOURCES: dict[str, Source] = {
+    "ials": IALS(),
+    "next-item": NextItem(),
+    "ease": EASE(),
+}
+"""By the name under which weights and arrays are kept; a further one is a further entry."""
+
+TEXT_RIDGE = 1.0
+"""Weight of the squared weights in the regression of one item's text vector on those of others."""
+_NO_VECTORS: Floats = np.zeros((0, 0), np.float32)
+
+
+def _regressions(
+    input_PI: csr_matrix,
+    target_PI: csr_matrix,
+    num_neighbours: int,
+    regularisation: float,
+    pull: float = 0.0,
+    vectors_IE: Floats = _NO_VECTORS,
+) -> Iterator[tuple[int, Ints, Floats]]:
+    """Each item's column of the regression from inputs to targets, within the inputs that occur most often with it.
+
+    For the neighbours N of item j: (G_NN + (regularisation + pull) · 1)⁻¹ (inputs_Nᵀ targets_j + pull · c_N), where
+    G is the gram of the inputs and c the regression of j's text vector on those of N.
+
+    Yields:
+        (item, rows of its neighbours, their weights).
+    """
+    num_items = input_PI.shape[1]
+    gram_II = _products(input_PI, input_PI, _MAX_GRAM)
+    place_I, within = np.full(num_items, -1), _within()
+    for first in range(0, num_items, BLOCK):
+        block = slice(first, min(first + BLOCK, num_items))
+        wanted_BI = (target_PI[:, block].T @ input_PI).tocsr()
+        near_BK = _nearest(vectors_IE, block, num_neighbours) if pull else None
+        for number, item in enumerate(range(block.start, block.stop)):
+            entries = slice(wanted_BI.indptr[number], wanted_BI.indptr[number + 1])
+            rows_N, wanted_N = wanted_BI.indices[entries], wanted_BI.data[entries]
+            rows_N, wanted_N = rows_N[rows_N != item], wanted_N[rows_N != item]
+            if len(rows_N) > num_neighbours:
+                kept = np.argpartition(-wanted_N, num_neighbours)[:num_neighbours]
+                rows_N, wanted_N = rows_N[kept], wanted_N[kept]
+            if near_BK is not None:
+                more = np.setdiff1d(near_BK[number], rows_N)
+                rows_N, wanted_N = np.concatenate([rows_N, more]), np.concatenate([wanted_N, np.zeros(len(more))])
+            if not len(rows_N):
+                continue
+            gram_NN = within(gram_II.indptr, gram_II.indices, gram_II.data, rows_N, place_I)
+            gram_NN[np.diag_indices_from(gram_NN)] += regularisation + pull
+            if pull:
+                own_NE = vectors_IE[rows_N]
+                text_NN = own_NE @ own_NE.T
+                text_NN[np.diag_indices_from(text_NN)] += TEXT_RIDGE
+                wanted_N = wanted_N + pull * np.linalg.solve(text_NN, own_NE @ vectors_IE[item])
+            yield item, rows_N.astype(np.int64), np.linalg.solve(gram_NN, wanted_N).astype(np.float32)
+
+
+_MAX_GRAM = 1_000
+"""Items of whom it is kept how often they occur with one item, the most frequent."""
+
+
+def _products(left_PI: csr_matrix, right_PI: csr_matrix, count: int) -> csr_matrix:
+    """The ``count`` greatest of each row of leftᵀ right, computed in blocks."""
+    from scipy.sparse import csr_matrix, vstack
+
+    left_IP = left_PI.T.tocsr()
+    blocks = []
+    for first in range(0, left_IP.shape[0], BLOCK):
+        block = (left_IP[first : first + BLOCK] @ right_PI).tocsr()
+        lengths = np.diff(block.indptr)
+        if lengths.max(initial=0) > count:
+            kept = np.concatenate(
+                [
+                    start
+                    + (
+                        np.argpartition(-block.data[start:end], count)[:count]
+                        if end - start > count
+                        else np.arange(end - start)
+                    )
+                    for start, end in zip(block.indptr, block.indptr[1:], strict=False)
+                ]
+            )
+            ends = np.concatenate([[0], np.minimum(lengths, count).cumsum()])
+            block = csr_matrix((block.data[kept], block.indices[kept], ends), shape=block.shape)
+        blocks.append(block)
+    return vstack(blocks, "csr")
+
+
+@cache
+def _within() -> Callable[[Ints, Ints, Floats, Ints, Ints], NDArray[np.float64]]:
+    """Compiled on first use: from a sparse gram (row starts, columns, values) to that of a few rows.
+
+    The last argument is room for a number an item, all -1, and is left so.
+    """
+    import numba
+
+    @numba.njit(cache=True)
+    def within(start_I: Ints, column_G: Ints, value_G: Floats, rows_N: Ints, place_I: Ints) -> NDArray[np.float64]:
+        found_NN = np.zeros((len(rows_N), len(rows_N)))
+        for place in range(len(rows_N)):
+            place_I[rows_N[place]] = place
+        for place in range(len(rows_N)):
+            for entry in range(start_I[rows_N[place]], start_I[rows_N[place] + 1]):
+                other = place_I[column_G[entry]]
+                if other >= 0:
+                    found_NN[place, other] = max(value_G[entry], found_NN[place, other])
+                    found_NN[other, place] = found_NN[place, other]
+        for row in rows_N:
+            place_I[row] = -1
+        return found_NN
+
+    return within
+
+
+def _nearest(vectors_IE: Floats, block: slice, count: int) -> Ints:
+    """The rows nearest to each of a block by inner product, itself left out."""
+    product_BI = vectors_IE[block] @ vectors_IE.T
+    product_BI[np.arange(len(product_BI)), np.arange(block.start, block.stop)] = -np.inf
+    count = min(count, len(vectors_IE) - 1)
+    return np.argpartition(-product_BI, count - 1, 1)[:, :count]
+
+
+def _weights(columns: Iterator[tuple[int, Ints, Floats]], num_items: int, memory: float) -> Arrays:
+    """The weights from each item, by row: those above 0, as the candidates that a like brings."""
+    from scipy.sparse import csr_matrix
+
+    found = [
+        (rows[weights > 0], np.full((weights > 0).sum(), item), weights[weights > 0]) for item, rows, weights in columns
+    ]
+    source, target, weight = (
+        (np.concatenate(parts) for parts in zip(*found, strict=True))
+        if found
+        else (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    )
+    weight_II = csr_matrix((weight, (source, target)), shape=(num_items, num_items))
+    return {
+        "start_I": weight_II.indptr.astype(np.int64),
+        "item_W": weight_II.indices.astype(np.int32),
+        "weight_W": weight_II.data.astype(np.float32),
+        "memory": np.array([memory], np.float32),
+    }
+
+
+def _sum(arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
+    """The weights from the rows, of which each counts ``memory`` of the one before it."""
+    start_I, memory = arrays["start_I"], float(arrays["memory"][0])
+    num_items = len(start_I) - 1
+    if not len(rows_N):
+        return np.zeros(num_items)
+    entry = np.concatenate(
+        [np.arange(start, end) for start, end in zip(start_I[rows_N], start_I[rows_N + 1], strict=True)]
+    )
+    decay = np.repeat(memory ** np.arange(len(rows_N)), start_I[rows_N + 1] - start_I[rows_N])
+    scores_I: NDArray[np.floating] = np.bincount(arrays["item_W"][entry], arrays["weight_W"][entry] * decay, num_items)
+    return scores_I
+
+
+def factorise(
+    liked_UI: csr_matrix,
+    num_factors: int,
+    regularisation: float,
+    confidence: float,
+    *,
+    iterations: int = 15,
+    seed: int = 0,
+) -> Any:
+    """A model of ``implicit``: factors of users and items by alternating least squares.
+
+    Args:
+        liked_UI: Who liked what.
+        num_factors: Width of the vectors.
+        regularisation: Weight of their squared length.
+        confidence: What a like weighs, where everything else weighs 1.
+        iterations: Rounds of solving for users, then for items.
+        seed: Of the first vectors.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    # implicit runs its own threads and warns when those of BLAS run beside them.
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            num_factors, regularization=regularisation, alpha=confidence, iterations=iterations, random_state=seed
+        )
+        model.fit(liked_UI, show_progress=False)
+    return model
+
+
+def sparse_rows(rows: Sequence[tuple[Sequence[int] | Ints, NDArray[np.floating]]], num_items: int) -> csr_matrix:
+    """Rows of (columns, values) as a matrix [len(rows), num_items] in float32; a column may come twice."""
+    from scipy.sparse import csr_matrix
+
+    ends = np.concatenate([[0], np.cumsum([len(columns) for columns, _ in rows])]).astype(np.int64)
+    columns = np.concatenate([np.zeros(0, np.int64), *(np.array(columns, np.int64) for columns, _ in rows)])
+    values = np.concatenate([np.zeros(0), *(values for _, values in rows)]).astype(np.float32)
+    return csr_matrix((values, columns, ends), shape=(len(rows), num_items))

@@ -1,0 +1,143 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from m6rec.errors import AssetError
+from m6rec.retrieval import blend as module
+from m6rec.retrieval.blend import DEFAULT_WEIGHTS, FILE, TEXT, HeldOut, fit, load, ranked, weigh
+from m6rec.retrieval.sources import SOURCES
+from m6rec.text.past import MAX_LIKES
+
+RNG = np.random.default_rng(0)
+EVENTS = [(f"u{u}", f"i{i}", bool(RNG.random() < 0.7)) for u in range(400) for i in RNG.permutation(12)[:6]]
+EVENTS += [("u0", "hated", False)]
+FITTED = fit(EVENTS)
+
+
+def test_the_score_is_the_weighted_sum_of_parts_scaled_to_one():
+    liked = ["i3", "never heard of", "i4"]
+    rows = np.array([FITTED.numbers["i4"], FITTED.numbers["i3"]])
+    expected = np.zeros(12)
+    for (name, source), part in zip(SOURCES.items(), FITTED.parts(liked), strict=True):
+        score = np.maximum(source.scores(FITTED.arrays[name], rows), 0)
+        np.testing.assert_allclose(part, score / score.max(), rtol=1e-5)
+        expected += FITTED.weights[name] * part
+    np.testing.assert_allclose(FITTED.scores(liked), expected, rtol=1e-5)
+    assert sum(FITTED.weights.values()) == pytest.approx(1)
+
+
+def test_likes_count_once_at_their_latest_and_the_latest_of_many():
+    np.testing.assert_array_equal(FITTED.scores(["i4", "i3", "i4"]), FITTED.scores(["i3", "i4"]))
+    assert not FITTED.scores([]).any()
+    assert not FITTED.scores(["hated", "other"]).any()
+    many = fit([("u", f"x{n}", True) for n in range(MAX_LIKES + 9)])
+    ids = [f"x{n}" for n in range(MAX_LIKES + 9)]
+    np.testing.assert_array_equal(many.scores(ids), many.scores(ids[9:]))
+
+
+def test_what_nobody_likes_is_unknown():
+    assert set(FITTED.numbers) == {f"i{n}" for n in range(12)}
+    nothing = fit([("u", "x", False)])
+    assert nothing.strongest(["x"], 3) == {}
+    assert nothing.text == DEFAULT_WEIGHTS[TEXT]
+
+
+def test_where_all_scores_of_a_source_are_faint_they_stay_so():
+    faint = {name: dict(arrays) for name, arrays in FITTED.arrays.items()}
+    faint["ease"]["weight_W"] = faint["ease"]["weight_W"] * 1e-6
+    place = list(SOURCES).index("ease")
+    assert 0 < replace(FITTED, arrays=faint).parts(["i3"])[place].max() < 0.01
+
+
+def test_the_strongest_are_those_of_the_greatest_scores():
+    score_I = FITTED.scores(["i3", "i4"])
+    strongest = FITTED.strongest(["i3", "i4"], 4)
+    assert sorted(strongest.values()) == pytest.approx(np.sort(score_I)[-4:])
+    assert all(score_I[FITTED.numbers[item]] == score for item, score in strongest.items())
+    assert len(FITTED.strongest(["i3"], 100)) == (FITTED.scores(["i3"]) > 0).sum()
+
+
+KNOWN = fit([(f"u{u}", f"{u % 10}-{i}", True) for u in range(200) for i in RNG.permutation(20)[:8]])
+"""Ten kinds of items; a user likes those of one kind."""
+IDS = list(KNOWN.numbers)
+
+
+def held_out(num_questions, *, text, sources, seed=0):
+    """Each part names the kind of the target in its share of the questions, and another one in the others."""
+    random = np.random.default_rng(seed)
+    kind_I = np.array([int(item[0]) for item in IDS])
+    target_Q = random.integers(len(IDS), size=num_questions)
+    told_2Q = kind_I[target_Q] + np.where(random.random((2, num_questions)) < [[text], [sources]], 0, 5)
+    items_IE = np.eye(10, dtype=np.float32)[kind_I]
+    liked = [random.permutation(np.flatnonzero(kind_I == kind % 10))[:3] for kind in told_2Q[1]]
+    return HeldOut(
+        liked=liked,
+        seen=[np.setdiff1d(row, target) for row, target in zip(liked, target_Q, strict=True)],
+        target_Q=target_Q,
+        users_QE=np.eye(10, dtype=np.float32)[told_2Q[0] % 10],
+        ids=IDS,
+        items_IE=items_IE,
+    )
+
+
+def test_what_tells_held_out_likes_weighs_most():
+    assert weigh(KNOWN, held_out(1_000, text=0.9, sources=0.1)).text > 0.5
+    assert weigh(KNOWN, held_out(1_000, text=0.1, sources=0.9)).text < 0.2
+    asked = held_out(1_000, text=0.9, sources=0.1, seed=1)
+    learned = weigh(KNOWN, held_out(1_000, text=0.9, sources=0.1))
+    assert ranked(learned, asked).mean() < ranked(KNOWN, asked).mean()
+    assert sum(learned.weights.values()) == pytest.approx(1)
+
+
+def test_other_questions_of_the_kind_change_weights_little():
+    first, second = (weigh(KNOWN, held_out(1_000, text=0.6, sources=0.6, seed=seed)).weights for seed in (0, 1))
+    assert all(abs(first[name] - second[name]) < 0.05 for name in first)
+
+
+def test_a_few_questions_change_little_and_none_nothing():
+    few, many = (weigh(KNOWN, held_out(count, text=1, sources=0)).text for count in (2, 1_000))
+    assert DEFAULT_WEIGHTS[TEXT] - 0.01 < few < DEFAULT_WEIGHTS[TEXT] + 0.1 < many
+    assert weigh(KNOWN, held_out(0, text=1, sources=0)) is KNOWN
+    one = held_out(1, text=1, sources=0)
+    others = np.setdiff1d(np.arange(len(IDS)), one.target_Q)
+    assert weigh(KNOWN, replace(one, seen=[others])) is KNOWN  # no other item may be recommended
+
+
+def test_ranks_are_by_the_score_of_all_that_is_not_seen():
+    """New items among them, of which no source knows."""
+    asked = held_out(20, text=0.5, sources=0.5)
+    vectors_IE = RNG.standard_normal((203, 10)).astype(np.float32)
+    asked = replace(asked, ids=[*IDS, "new", "newer", "newest"], items_IE=vectors_IE)
+    found, by_text = ranked(KNOWN, asked), ranked(None, asked)
+    for number, target in enumerate(asked.target_Q):
+        product_I = vectors_IE @ asked.users_QE[number]
+        score_I = np.float32(KNOWN.text) * product_I
+        score_I[:200] += KNOWN.scores([IDS[row] for row in asked.liked[number]])
+        for score, rank in ((score_I, found[number]), (product_I, by_text[number])):
+            others = np.setdiff1d(np.arange(203), [*asked.seen[number], target])
+            assert rank == 1 + (score[others] > score[target]).sum() + (score[others] == score[target]).sum() / 2
+
+
+def test_saved_and_loaded(tmp_path):
+    odd = replace(fit([("a", 'line\nfeed, "quote"', True), ("a", "b.c", True)]), weights={**DEFAULT_WEIGHTS, TEXT: 0.7})
+    odd.save(tmp_path)
+    back = load(tmp_path)
+    assert (back.numbers, back.weights) == (odd.numbers, odd.weights)
+    np.testing.assert_array_equal(back.scores(["b.c"]), odd.scores(["b.c"]))
+    assert list(back.arrays) == list(odd.arrays)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_a_file_that_is_no_blend_is_refused(tmp_path, monkeypatch):
+    FITTED.save(tmp_path)
+    replace(FITTED, numbers={"a": 0}).save(tmp_path)
+    with pytest.raises(AssetError, match=r"holds no readable blend \(1 items, but .* scores another number"):
+        load(tmp_path)
+    FITTED.save(tmp_path)
+    monkeypatch.setattr(module, "SOURCES", {"ials": SOURCES["ials"]})
+    with pytest.raises(AssetError, match=r"no source is named '(next-item|ease)'; there are ials"):
+        load(tmp_path)
+    (tmp_path / FILE).write_bytes(b"not a tensor")
+    with pytest.raises(AssetError, match="holds no readable blend"):
+        load(tmp_path)
