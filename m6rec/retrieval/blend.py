@@ -276,7 +276,8 @@ def _best_weights(gap_RS: Floats, start_Q: Ints, default_S: NDArray[np.float64])
 
     found = minimize(loss, np.log(default_S), jac=True, method="L-BFGS-B").x
     weight_S: NDArray[np.float64] = np.exp(found - found.max())
-    return weight_S / weight_S.sum()
+    weight_S /= weight_S.sum()
+    return weight_S
 
 
 def reciprocal_rank_fusion(orders: Sequence[Sequence[FoundT]]) -> list[FoundT]:

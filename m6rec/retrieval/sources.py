@@ -313,8 +313,7 @@ def _sum(arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
         [np.arange(start, end) for start, end in zip(start_I[rows_N], start_I[rows_N + 1], strict=True)]
     )
     decay = np.repeat(memory ** np.arange(len(rows_N)), start_I[rows_N + 1] - start_I[rows_N])
-    scores_I: NDArray[np.floating] = np.bincount(arrays["item_W"][entry], arrays["weight_W"][entry] * decay, num_items)
-    return scores_I
+    return np.bincount(arrays["item_W"][entry], arrays["weight_W"][entry] * decay, num_items).astype(np.float64)
 
 
 def factorise(
