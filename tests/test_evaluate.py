@@ -22,7 +22,7 @@ from m6rec.evaluate import (
     retrieval_tables,
     text_tables,
 )
-from m6rec.retrieval.blend import DEFAULT_WEIGHTS, TEXT
+from m6rec.retrieval.blend import TEXT, default_weights
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
 from m6rec.types import Event, Item, User
@@ -81,11 +81,11 @@ def test_weights_are_learned_from_validation():
     questions = ask_all(named("retrieve"), SPLIT, BOOKS)
     targets = questions.answers(VALID)
     known = fit_blend(SPLIT, questions, BOOKS, np.eye(30, dtype=np.float32)[targets], np.eye(30, dtype=np.float32))
-    assert known.text > DEFAULT_WEIGHTS[TEXT] + 0.1  # the vectors tell what will be liked
+    assert known.text > default_weights()[TEXT] + 0.1  # the vectors tell what will be liked
     unknown = fit_blend(
         SPLIT, questions, BOOKS, np.eye(30, dtype=np.float32)[targets - 1], np.eye(30, dtype=np.float32)
     )
-    assert unknown.text < DEFAULT_WEIGHTS[TEXT] - 0.1
+    assert unknown.text < default_weights()[TEXT] - 0.1
 
 
 def test_sources_of_the_training_part_score_what_is_liked():

@@ -31,20 +31,8 @@ FoundT = TypeVar("FoundT", bound=Hashable)
 FILE = "blend.safetensors"
 TEXT = "text"
 """The weight of the product of vectors, beside those of the sources."""
-DEFAULT_WEIGHTS = {TEXT: 0.4, "ials": 0.2, "next-item": 0.2, "ease": 0.2}
-"""Where none are learned; means over validation of MovieLens-100k, Amazon Toys and Beauty."""
 FAINTEST = 1e-3
 """Where all scores of a source are fainter than this, they stay so."""
-NUM_RIVALS = 50
-"""Items that a source or the text puts first in a question, which the target must get ahead of."""
-PRIOR = 0.5
-"""How much weights are drawn to the default ones, in standard errors; see ``weigh``."""
-MIN_QUESTIONS = 100
-"""Fewer held-out likes are trusted less still."""
-MAX_QUESTIONS = 5_000
-"""Held-out likes from which weights are learned."""
-SOFTNESS = 0.03
-"""Of a blended score, of which 1 is the most: by how much an item must be ahead of another to be so for certain."""
 _MAX_SCORES = 1 << 24
 FUSION = 10
 """So many places further down an item weighs half; chosen on dialogues (design/007)."""
@@ -108,6 +96,12 @@ class Blend:
         os.replace(partial, folder / FILE)
 
 
+def default_weights() -> dict[str, float]:
+    """Where none are learned: those of ``SOURCES`` beside a text of 1, scaled to a sum of 1."""
+    total = 1 + sum(source.weight for source in SOURCES.values())
+    return {name: source.weight / total for name, source in SOURCES.items()} | {TEXT: 1 / total}
+
+
 def load(folder: Path) -> Blend:
     """Reads what ``Blend.save`` wrote. Raises AssetError where the file is not readable."""
     try:
@@ -148,7 +142,9 @@ def fit(
             by_user[user][item] = None
             counts[item] = counts.get(item, 0) + 1
     numbers = {item: number for number, item in enumerate(sorted(counts, key=lambda item: (-counts[item], item)))}
-    sequences = [np.array([numbers[item] for item in liked], np.int64) for liked in by_user.values() if liked]
+    sequences = [
+        np.array([numbers[item] for item in [*liked][-MAX_LIKES:]], np.int64) for liked in by_user.values() if liked
+    ]
     if vectors is None:
         vectors_IE = np.zeros((len(numbers), 0), np.float32)
     else:
@@ -160,7 +156,7 @@ def fit(
         if sequences:
             arrays[name] = source.fit(likes)
     progress(len(SOURCES), len(SOURCES))
-    return Blend(numbers, arrays, DEFAULT_WEIGHTS)
+    return Blend(numbers, arrays, default_weights())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -213,25 +209,47 @@ def ranked(blend: Blend | None, held_out: HeldOut) -> NDArray[np.floating]:
     return np.concatenate(found)
 
 
-def weigh(blend: Blend, held_out: HeldOut) -> Blend:
+@dataclass(frozen=True, kw_only=True)
+class WeightConfig:
+    """How weights are learned.
+
+    Attributes:
+        prior: How much they are drawn to the default ones, in standard errors; see ``weigh``.
+        min_questions: Fewer held-out likes are trusted less still.
+        max_questions: Of more, so many are drawn.
+        rivals: Items that a part puts first in a question, which the target must get ahead of.
+        softness: By how much of a blended score, of which 1 is the most, one item is surely ahead of another.
+        least: A source that weighs less is left out.
+    """
+
+    prior: float = 0.5
+    min_questions: int = 100
+    max_questions: int = 5_000
+    rivals: int = 50
+    softness: float = 0.03
+    least: float = 0.02
+
+
+def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()) -> Blend:
     """The blend with the weights that put held-out likes furthest ahead, by a smooth form of their NDCG.
 
-    Weights leave the default ones only for what is beyond the noise of so many questions: it costs ``PRIOR`` times the
-    root of their number to move by 1, where the gain of a question is 1 at most. So another seed, machine or number of
+    Weights leave the default ones only for what is beyond the noise of so many questions: to move by 1 costs ``prior``
+    times the root of their number, where the gain of a question is 1 at most. So another seed, machine or number of
     threads hardly changes them.
 
     Args:
         blend: Fitted on what is before the questions.
-        held_out: Of more than ``MAX_QUESTIONS`` so many are drawn; without one, the weights stay.
+        held_out: The questions; without one, the weights stay.
+        config: How to learn.
     """
     known, rows = held_out.rows(blend)
     gaps, starts, end = [], [], 0
-    for number in np.random.default_rng(0).permutation(len(held_out.target_Q))[:MAX_QUESTIONS].tolist():
+    for number in np.random.default_rng(0).permutation(len(held_out.target_Q))[: config.max_questions].tolist():
         parts_SI = np.zeros((len(blend.arrays) + 1, len(held_out.ids)), np.float32)
         parts_SI[:-1, known] = blend.parts(held_out.likes(number))[:, rows]
         parts_SI[-1] = held_out.items_IE @ held_out.users_QE[number]
         parts_SI[:, held_out.seen[number]] = -np.inf
-        gap_RS = _gaps(parts_SI, int(held_out.target_Q[number]))
+        gap_RS = _gaps(parts_SI, int(held_out.target_Q[number]), config.rivals)
         if len(gap_RS):
             gaps.append(gap_RS)
             starts.append(end)
@@ -239,38 +257,49 @@ def weigh(blend: Blend, held_out: HeldOut) -> Blend:
     if not gaps:
         return blend
     names = [*blend.arrays, TEXT]
-    default_S = np.array([DEFAULT_WEIGHTS[name] for name in names])
-    weight_S = _best_weights(np.concatenate(gaps), np.array(starts), default_S / default_S.sum())
-    return replace(blend, weights=dict(zip(names, weight_S.tolist(), strict=True)))
+    default_S = np.array([default_weights()[name] for name in names])
+    weight_S = _best_weights(np.concatenate(gaps), np.array(starts), default_S, config)
+    kept = {
+        name: weight
+        for name, weight in zip(names, weight_S.tolist(), strict=True)
+        if name == TEXT or weight >= config.least
+    }
+    total = sum(kept.values())
+    arrays = {name: of_source for name, of_source in blend.arrays.items() if name in kept}
+    return replace(blend, arrays=arrays, weights={name: weight / total for name, weight in kept.items()})
 
 
-def _gaps(parts_SI: Floats, target: int) -> Floats:
+def _gaps(parts_SI: Floats, target: int, count: int) -> Floats:
     """By how much each rival is ahead of the target in each part, [R, S]: those that a part puts first."""
-    count = min(NUM_RIVALS, parts_SI.shape[1])
+    count = min(count, parts_SI.shape[1])
     rivals = np.unique(np.argpartition(-parts_SI, count - 1, 1)[:, :count])
     rivals = rivals[(rivals != target) & np.isfinite(parts_SI[-1, rivals])]
     return (parts_SI[:, rivals] - parts_SI[:, [target]]).T
 
 
-def _best_weights(gap_RS: Floats, start_Q: Ints, default_S: NDArray[np.float64]) -> NDArray[np.float64]:
+def _best_weights(
+    gap_RS: Floats, start_Q: Ints, default_S: NDArray[np.float64], config: WeightConfig
+) -> NDArray[np.float64]:
     """Weights that sum to 1, of the greatest NDCG with a sigmoid in place of each step (Qin, Liu & Li, 2010, eq. 8).
 
-    rank = 1 + Σ sigmoid(gap · weights / ``SOFTNESS``); the gain of a question is 1 / log2(1 + rank).
+    rank = 1 + Σ sigmoid(gap · weights / softness); the gain of a question is 1 / log2(1 + rank).
     """
     from scipy.optimize import minimize
 
     rivals_Q = np.diff(start_Q, append=len(gap_RS))
-    prior = PRIOR * (len(start_Q) + MIN_QUESTIONS) ** 0.5
+    prior = config.prior * (len(start_Q) + config.min_questions) ** 0.5
 
     def loss(logit_S: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight_S = np.exp(logit_S - logit_S.max())
         weight_S /= weight_S.sum()
-        ahead_R = 1 / (1 + np.exp(np.clip(-gap_RS @ weight_S.astype(np.float32) / SOFTNESS, -50, 50)))
+        ahead_R = 1 / (1 + np.exp(np.clip(-gap_RS @ weight_S.astype(np.float32) / config.softness, -50, 50)))
         rank_Q = 1 + np.add.reduceat(ahead_R, start_Q)
         bits_Q = np.log2(1 + rank_Q)
         slope_Q = -1 / (bits_Q**2 * (1 + rank_Q) * np.log(2))
         away_S = weight_S - default_S
-        slope_S = (ahead_R * (1 - ahead_R) / SOFTNESS * np.repeat(slope_Q, rivals_Q)) @ gap_RS - 2 * prior * away_S
+        slope_S = (
+            ahead_R * (1 - ahead_R) / config.softness * np.repeat(slope_Q, rivals_Q)
+        ) @ gap_RS - 2 * prior * away_S
         gain = float((1 / bits_Q).sum() - prior * away_S @ away_S)
         return -gain, -weight_S * (slope_S - weight_S @ slope_S)
 
