@@ -7,8 +7,8 @@ READY = $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
-test: $(READY)
-	$(BIN)/python -m pytest
+test: $(READY) # JOBS=1 for one process, whose output comes in order
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile
 
 bench-core: $(READY)
 	$(BIN)/python -m benchmarks.core

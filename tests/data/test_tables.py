@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 from pathlib import Path
 
 import duckdb
@@ -219,7 +220,9 @@ def postgres(tmp_path_factory):
     as_other = []
     if os.geteuid() == 0:  # the server refuses to run as root
         as_other = ["runuser", "-u", "postgres", "--"]
-        for parent in (folder, folder.parent, folder.parent.parent):
+        for parent in (folder, *folder.parents):
+            if parent == Path(tempfile.gettempdir()):
+                break
             parent.chmod(0o755)
         shutil.chown(folder, "postgres")
     initdb, ctl = found[-1] / "initdb", found[-1] / "pg_ctl"
