@@ -67,7 +67,7 @@ def _tables(told: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
 def impressions(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """B1: labels of impressions that are random by construction, which nothing may tell; in MIND's own format."""
     rng = np.random.default_rng(0)
-    num, clicks, shown = (2_000 if setup.quick else 6_000), [], []
+    num, clicks, shown = (2_000 if setup.quick else 24_000), [], []
     with _empty() as folder:
         news = [f"n{n}\tnews\tworld\tStory {n} of the day\tMore of it.\t\t\t" for n in range(300)]
         for number in range(num):

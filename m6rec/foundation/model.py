@@ -670,8 +670,9 @@ class Model(nn.Module):
         first: int = 0,
         last: int | None = None,
         delta: Delta | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> Tensor:
-        """Runs layers [first, last) and returns their hidden_BLD, not yet normed."""
+        """Runs layers [first, last) and returns their hidden_BLD, not yet normed; calls ``between`` after each."""
         c = self.config
         rotations: dict[RopeConfig, tuple[Tensor, Tensor]] = {}
         for layer in range(first, c.num_layers if last is None else last):
@@ -683,6 +684,7 @@ class Model(nn.Module):
             block = self.block(layer)
             chosen: Layer = block if delta is None else delta.block(layer, block)
             hidden_BLD = chosen(layer, hidden_BLD, rotations[rope], attention, delta)
+            between()
         return hidden_BLD
 
     def finish(self, hidden_BLD: Tensor) -> Tensor:
@@ -709,6 +711,7 @@ class Model(nn.Module):
         positions_BL: Tensor | None = None,
         mask_BLL: Tensor | None = None,
         delta: Delta | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """Layers [0, depth) on segments, each alone, causal, with positions from 0.
 
@@ -718,6 +721,7 @@ class Model(nn.Module):
             positions_BL: Given with ``mask_BLL`` where a row holds a tree of segments (``text.prefixes``).
             mask_BLL: True where a token may look.
             delta: A tuning whose adapters reach the lower layers; the states are then its own.
+            between: See ``run``.
 
         Returns:
             hidden_BLD, whose padded places mean nothing.
@@ -725,7 +729,8 @@ class Model(nn.Module):
         if positions_BL is None:
             positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
         hidden_BLD = self.embed(ids_BL, positions_BL, mask_BLL)
-        return self.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_BLL), last=depth, delta=delta)
+        attention = Dense(positions_BL, mask_BLL)
+        return self.run(hidden_BLD, positions_BL, attention, last=depth, delta=delta, between=between)
 
     def upper(
         self,

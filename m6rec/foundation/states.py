@@ -160,12 +160,18 @@ class StateCache:
             store_failures=self._store.failures if self._store is not None else 0,
         )
 
-    def fetch(self, texts: Iterable[str], progress: Callable[[int, int], None] = lambda done, total: None) -> States:
+    def fetch(
+        self,
+        texts: Iterable[str],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        between: Callable[[], None] = lambda: None,
+    ) -> States:
         """States of all the texts, computed where they are not known.
 
         Args:
             texts: Segments, in any order and number.
             progress: Called with (computed, to compute) as work goes on.
+            between: Called after each layer, so that a service can do something shorter first.
         """
         unique = list(dict.fromkeys(texts))
         known = self._known(unique)
@@ -173,7 +179,7 @@ class StateCache:
         with self._counting:
             self.hits += len(known)
             self.misses += len(missing)
-        known |= self._compute(missing, progress)
+        known |= self._compute(missing, progress, between)
         coder = self._coder
         counts = [len(known[text]) // coder.token_bytes for text in unique]
         starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
@@ -208,7 +214,9 @@ class StateCache:
     def _remember(self, text: str, value: bytes) -> None:
         self._memory.put(text, value, len(text) + len(value) + ENTRY_BYTES)
 
-    def _compute(self, texts: Sequence[str], progress: Callable[[int, int], None]) -> dict[str, bytes]:
+    def _compute(
+        self, texts: Sequence[str], progress: Callable[[int, int], None], between: Callable[[], None]
+    ) -> dict[str, bytes]:
         """Encoded states by text, which memory and the store have from now on."""
         ids = self.foundation.tokenizer.encode(texts)
         empty = next((text for text, row in zip(texts, ids, strict=True) if not row), None)
@@ -224,7 +232,7 @@ class StateCache:
         while begun < len(trees):
             batch = trees[begun : begun + max(1, most // len(trees[begun].ids))]
             begun += len(batch)
-            for number, tokens in self._lower(batch):
+            for number, tokens in self._lower(batch, between):
                 text = texts[number]
                 computed[text] = fresh[self._key(text)] = self._coder.encode(tokens)
                 self._remember(text, computed[text])
@@ -235,12 +243,17 @@ class StateCache:
         return computed
 
     @torch.no_grad()
-    def _lower(self, trees: Sequence[Tree]) -> Iterator[tuple[int, Tensor]]:
+    def _lower(self, trees: Sequence[Tree], between: Callable[[], None]) -> Iterator[tuple[int, Tensor]]:
         """(number of a text, its kept tokens), for all of the trees."""
         model, keep = self.foundation.model, self.config.keep
         ids_BL, positions_BL, mask_BLL = (torch.from_numpy(array).to(model.device) for array in prefixes.pad(trees))
         hidden_BLD = model.lower(
-            ids_BL, self.config.depth, positions_BL=positions_BL, mask_BLL=mask_BLL, delta=self._delta
+            ids_BL,
+            self.config.depth,
+            positions_BL=positions_BL,
+            mask_BLL=mask_BLL,
+            delta=self._delta,
+            between=between,
         ).cpu()
         with self._counting:
             self.computed_tokens += sum(len(tree.ids) for tree in trees)

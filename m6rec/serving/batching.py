@@ -188,11 +188,13 @@ class Batcher:
     def _work(self) -> None:
         while self._wait():
             self._run_batch()
-            with self._turn:
-                text = self._next_text()
-                # While others begin, those that have begun wait: a first slice reads and ranks, and is the longest.
-                if text and _goes_on(text):
-                    self._texts.append(text)
+            text = None
+            if self._texts_waiting:
+                with self._turn:
+                    text = self._next_text()
+                    # While others begin, those that have begun wait: a first slice reads and ranks, and is the longest.
+                    if text and _goes_on(text):
+                        self._texts.append(text)
             if not text and self._texts:
                 self._write_on()
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, UnknownError
-from m6rec.foundation.states import CacheStatistics
+from m6rec.foundation.states import CacheStatistics, StateCache
 from m6rec.serving import chatting, explaining, pipeline
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
@@ -216,14 +216,27 @@ class Recommender(LocalBackend):
 
     def _read_into(self, index: ItemIndex, retrieve: Tuned, items: Sequence[Item]) -> None:
         """Puts items into an index that nobody searches yet; others are answered in between."""
-        for some, vectors in self._encoded(items, retrieve.item_vectors):
+        for some, vectors in self._encoded(items, retrieve):
             index.put(some, vectors)
 
     def _encoded(
-        self, items: Sequence[Item], read: Callable[[Sequence[Item]], R]
-    ) -> Iterator[tuple[Sequence[Item], R]]:
-        """What is read of the items, a few at a time; others go between."""
-        reading = slices(items, lambda some: (some, read(some)))
+        self, items: Sequence[Item], retrieve: Tuned, *others: Tuned
+    ) -> Iterator[tuple[Sequence[Item], NDArray[np.float32]]]:
+        """The items' vectors, a few at a time, whose texts the other tasks know from then on.
+
+        Other work goes between two layers.
+        """
+
+        def read(some: Sequence[Item]) -> tuple[Sequence[Item], NDArray[np.float32]]:
+            texts: dict[StateCache, list[str]] = {}
+            for one in (retrieve, *others):
+                words = (segment.text for item in some for segment in one.task.candidate(item, one.domain))
+                texts.setdefault(one.cache, []).extend(words)
+            for cache, words in texts.items():
+                cache.fetch(words, between=self._lock.give_way)
+            return some, retrieve.item_vectors(some)
+
+        reading = slices(items, read)
         while True:
             with self._lock:
                 made = next(reading, None)
@@ -418,13 +431,8 @@ class Recommender(LocalBackend):
             for item in items:
                 models.admission.item(item)
 
-            def read(some: Sequence[Item]) -> NDArray[np.float32]:
-                rank = models.rank
-                rank.cache.fetch(segment.text for item in some for segment in rank.task.candidate(item, rank.domain))
-                return models.retrieve.item_vectors(some)
-
             # First, as a text that can't be read must change nothing.
-            vectors = np.concatenate([some for _, some in self._encoded(items, read)])
+            vectors = np.concatenate([some for _, some in self._encoded(items, models.retrieve, models.rank)])
             if self._catalogue is not None:
                 self._catalogue.upsert(items)
             fresh = {item.id: item for item in items}

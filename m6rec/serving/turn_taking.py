@@ -58,6 +58,12 @@ class FairLock:
             if not self._depth:
                 self._hand_over()
 
+    def give_way(self) -> None:
+        """Lets those who wait go first; for its owner, in the middle of long work."""
+        if self._waiting:
+            self.__exit__(None, None, None)
+            self.__enter__()
+
     def _hand_over(self) -> None:
         self._owner, self._depth = None, 0
         if self._waiting:

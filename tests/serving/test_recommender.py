@@ -1,3 +1,4 @@
+import threading
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ from m6rec.serving.backend import Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
+from m6rec.serving.turn_taking import FairLock
 from m6rec.tasks.task import ask
 from m6rec.text.past import Past
 from m6rec.tuned import Tuned, TunedConfig, create
@@ -294,6 +296,26 @@ def test_unknown_ids_and_counts_are_named(recommender):
     for options in ({"count": 0}, {"count": 90, "offset": 11}, {"offset": -1}, {"diversity": 1.5}, {"calibration": -1}):
         with pytest.raises(ConfigError, match=str(list(options.values())[-1])):
             recommender.recommend("u0", **options)
+
+
+def test_a_ranking_goes_between_two_layers_of_an_upsert(recommender, monkeypatch):
+    answers, give_way = [], FairLock.give_way
+
+    def once_with_another(lock):
+        if not answers:
+            other = threading.Thread(target=lambda: answers.append(recommender.rank("u0", ["i1"])))
+            other.start()
+            until = time.monotonic() + 10
+            while not lock._waiting:
+                assert time.monotonic() < until
+                time.sleep(0.001)
+            give_way(lock)
+            other.join(10)
+
+    monkeypatch.setattr(FairLock, "give_way", once_with_another)
+    recommender.upsert([Item("new", "A text that nobody has read yet")])
+    assert [hit.item.id for hit in answers[0].items] == ["i1"]
+    assert recommender.rank("u0", ["new"]).items
 
 
 def test_a_forgotten_user_leaves_nothing_and_counts_as_if_they_had_never_been(tunings, tmp_path):

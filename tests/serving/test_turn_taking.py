@@ -40,6 +40,27 @@ def test_a_lock_may_be_taken_again_by_who_has_it():
     other.join()
 
 
+def test_who_gives_way_goes_on_after_those_who_wait():
+    lock, order = FairLock(), []
+
+    def ask():
+        with lock:
+            order.append("other")
+
+    other = threading.Thread(target=ask)
+    with lock:
+        lock.give_way()  # to nobody
+        other.start()
+        until = time.monotonic() + 10
+        while not lock._waiting:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        lock.give_way()
+        order.append("own")
+    other.join(10)
+    assert order == ["other", "own"]
+
+
 def test_a_failure_within_gives_the_lock_back():
     lock = FairLock()
     with pytest.raises(RuntimeError), lock:
