@@ -230,8 +230,8 @@ class Recommender(LocalBackend):
         def read(some: Sequence[Item]) -> tuple[Sequence[Item], NDArray[np.float32]]:
             texts: dict[StateCache, list[str]] = {}
             for one in (retrieve, *others):
-                words = (segment.text for item in some for segment in one.task.candidate(item, one.domain))
-                texts.setdefault(one.cache, []).extend(words)
+                read_of = (segment.text for item in some for segment in one.task.candidate(item, one.domain))
+                texts.setdefault(one.cache, []).extend(read_of)
             for cache, words in texts.items():
                 cache.fetch(words, between=self._lock.give_way)
             return some, retrieve.item_vectors(some)
