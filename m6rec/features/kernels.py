@@ -2,34 +2,37 @@
 
 Training walks a whole log with them, serving takes an event or a question at a time. What an event or a question
 costs depends on the user's ``LATEST`` behaviours alone, not on how many events, users or items there are.
+
+The table of pairs of items says how two items fare with users who met both. A pair has ``COUNTS`` numbers: how often a
+user liked both, liked the one of the lower row alone, the other alone, neither; and the sum of products of their
+residuals. It has sets of ``WAYS`` slots, as caches of processors have. Where a set is full, a new pair takes the place
+of the one that was counted least: the table is all but exact while it can grow, and then forgets rare pairs first.
+
+Everything compiled is in this one file, and constants come in with the state: numba's cache doesn't notice a change of
+another file.
 """
 
 from __future__ import annotations
 
-from math import exp, isnan, log1p, sqrt
+from math import exp, isnan, log, log1p, sqrt
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from m6rec.features import co_likes
-from m6rec.features.layout import (
-    CATEGORY_PRIOR,
-    CORRELATION_PRIOR,
-    ITEM_PRIOR,
-    LATEST,
-    MOST_MET,
-    NEAR_PRIOR,
-    NEIGHBOUR_PRIOR,
-    RECENT_MEMORY,
-    SURPRISE_PRIOR,
-    USER_PRIOR,
-    State,
-)
+from m6rec.features.layout import State
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+Keys = NDArray[np.int64]
+Counts = NDArray[np.float32]
+
+WAYS = 8
+"""Slots of a set; their keys fill a cache line. As ``layout.WAYS``, and here for the compiler."""
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2⁶⁴ / φ: multiplicative hashing (Knuth, The Art of Computer Programming, vol. 3, section 6.4)."""
 
 _compiled = njit(cache=True, error_model="numpy")
 
@@ -91,8 +94,9 @@ def walk(
 def crowded(state: State, most_sets: int) -> bool:
     """Whether the state has to grow before it takes in an event."""
     total = state.total[0]
-    pairs = len(state.keys) < most_sets and total.pairs + LATEST > state.keys.size // 2
-    return pairs or total.behaviours + 2 * LATEST > len(state.behaviours)
+    latest = state.constants[0].LATEST
+    pairs = len(state.keys) < most_sets and total.pairs + latest > state.keys.size // 2
+    return pairs or total.behaviours + 2 * latest > len(state.behaviours)
 
 
 @_compiled
@@ -111,23 +115,23 @@ def update(
         trace_T: Receives ``TRACES``, without the pause.
         imagined: Whether it counts for the user alone.
     """
-    total, of_user, of_item = state.total[0], state.users[user], state.items[item]
+    constants, total, of_user, of_item = state.constants[0], state.total[0], state.users[user], state.items[item]
     share = _item_share(state, item)
     value_surprise = strength - _item_value(state, item, strength)
-    known = of_user.count + USER_PRIOR
+    known = of_user.count + constants.USER_PRIOR
     residual = _in_spreads(total, value_surprise - of_user.value_surprise / known)
     trace_T[0], trace_T[1], trace_T[2] = liked, strength, value_surprise
     trace_T[3] = liked - share - of_user.surprise / known
     trace_T[4], trace_T[5] = share, log1p(of_item.count)
 
-    first = of_user.start + max(0, of_user.size - LATEST)
+    first = of_user.start + max(0, of_user.size - constants.LATEST)
     end = of_user.start + of_user.size
     if not imagined:
         for at in range(first, end):
             other = state.behaviours[at]
             if other.item != item:
                 lower_liked, higher_liked = (liked, other.liked) if item < other.item else (other.liked, liked)
-                total.pairs += co_likes.add(
+                total.pairs += _add(
                     state.keys,
                     state.counts,
                     min(item, other.item),
@@ -141,7 +145,7 @@ def update(
     rate = _like_rate(total)
     of_user.recent = _recent(state, place, end, of_user.recent if of_user.count else rate, liked, True)
     of_user.recent_value_surprise = _recent(state, place, end, of_user.recent_value_surprise, value_surprise, False)
-    if place > first or end - first < LATEST:
+    if place > first or end - first < constants.LATEST:
         _insert(state, user, end - place, time, item, value_surprise, residual, liked)
     of_user.surprise += liked - share
     of_user.values += strength
@@ -168,11 +172,12 @@ def update(
 @_compiled
 def _recount(state: State, before: int) -> None:
     """An item that was met ``before`` times is met once more."""
+    most = len(state.items_by_count_C) - 1
     if before:
-        state.items_by_count_C[min(before, MOST_MET)] -= 1
+        state.items_by_count_C[min(before, most)] -= 1
     else:
         state.total[0].met += 1
-    state.items_by_count_C[min(before + 1, MOST_MET)] += 1
+    state.items_by_count_C[min(before + 1, most)] += 1
 
 
 @_compiled
@@ -189,17 +194,18 @@ def _insert(
 ) -> None:
     """Puts a behaviour before the ``later`` ones of a user; room is doubled up to twice the latest, then reused."""
     total, of_user, behaviours = state.total[0], state.users[user], state.behaviours
+    latest = state.constants[0].LATEST
     if of_user.size == of_user.room:
-        if of_user.room < 2 * LATEST:
+        if of_user.room < 2 * latest:
             start, room = total.behaviours, max(4, 2 * of_user.room)
             for at in range(of_user.size):
                 behaviours[start + at] = behaviours[of_user.start + at]
             of_user.start, of_user.room = start, room
             total.behaviours += room
         else:
-            for at in range(LATEST):
-                behaviours[of_user.start + at] = behaviours[of_user.start + LATEST + at]
-            of_user.size = LATEST
+            for at in range(of_user.start, of_user.start + latest):
+                behaviours[at] = behaviours[at + of_user.size - latest]
+            of_user.size = latest
     place = of_user.start + of_user.size
     for _ in range(later):
         behaviours[place] = behaviours[place - 1]
@@ -219,7 +225,7 @@ def compute(state: State, user: int, item_I: Ints, features_IF: Floats) -> None:
         item_I: Rows; -1 for none known.
         features_IF: Receives them.
     """
-    total, first, end = state.total[0], 0, 0
+    constants, total, first, end = state.constants[0], state.total[0], 0, 0
     rate = _like_rate(total)
     mean = total.values / total.count if total.count else 0.0
     count, likes, surprise, values, value_surprise, recent, recent_value_surprise = 0, 0, 0.0, 0.0, 0.0, rate, 0.0
@@ -229,72 +235,89 @@ def compute(state: State, user: int, item_I: Ints, features_IF: Floats) -> None:
         value_surprise, recent_value_surprise = of_user.value_surprise, of_user.recent_value_surprise
         recent = of_user.recent if count else rate
         end = of_user.start + of_user.size
-        first = max(of_user.start, end - LATEST)
-    known = count + USER_PRIOR
-    share, value_surprise = (likes + USER_PRIOR * rate) / known, value_surprise / known
+        first = max(of_user.start, end - constants.LATEST)
+    known = count + constants.USER_PRIOR
+    share, value_surprise = (likes + constants.USER_PRIOR * rate) / known, value_surprise / known
     _sum_categories(state, first, end)
     for row in range(len(item_I)):
         item, features_F = item_I[row], features_IF[row]
         features_F[0], features_F[1], features_F[2] = share, log1p(count), recent
         features_F[3] = _item_share(state, item)
         features_F[4] = log1p(state.items[item].count) if item >= 0 else 0.0
-        features_F[5], features_F[16] = _of_categories(state, item, share, value_surprise)
-        _of_neighbours(state, first, end, item, features_F[6:11])
-        features_F[11], features_F[12] = surprise / known, (values + USER_PRIOR * mean) / known
-        features_F[13], features_F[14], features_F[15] = (
-            _item_value(state, item, 0.0),
-            value_surprise,
-            recent_value_surprise,
-        )
-        features_F[17], features_F[18] = _near(state, first, end, item, share, value_surprise)
+        features_F[5], features_F[17] = _of_categories(state, item, share, value_surprise)
+        _of_neighbours(state, first, end, item, features_F[6:12])
+        features_F[12], features_F[13] = surprise / known, (values + constants.USER_PRIOR * mean) / known
+        features_F[14], features_F[15] = _item_value(state, item, 0.0), value_surprise
+        features_F[16] = recent_value_surprise
+        features_F[18], features_F[19] = _near(state, first, end, item, share, value_surprise)
     _forget_categories(state, first, end)
 
 
 @_compiled
-def _of_neighbours(state: State, first: int, end: int, item: int, features_5: Floats) -> None:
-    """The ``NEIGHBOURLY`` features: how the item fares with those who agree or disagree with each behaviour.
+def _of_neighbours(state: State, first: int, end: int, item: int, features_6: Floats) -> None:
+    """The ``NEIGHBOURLY`` features: how the item fares with those who agree or disagree on each behaviour.
 
     Users weigh by what they share: a viewer of the item who shares three likes with the user stands in three pairs of
     items. The user's own events with the item are taken out, so that nobody is their own neighbour.
     """
-    prior = _item_share(state, item)
-    own_likes, own_dislikes, own_residual = 0, 0, 0.0
-    for at in range(first, end):
-        one = state.behaviours[at]
-        if one.item == item:
-            own_likes += one.liked
-            own_dislikes += not one.liked
-            own_residual += one.residual
+    of, prior = state.constants[0], _item_share(state, item)
+    liking, disliking = of.NEIGHBOUR_PRIOR * prior, of.NEIGHBOUR_PRIOR * (1 - prior)
+    expected = (liking + of.HALF) / (disliking + of.HALF)
+    own_likes, own_dislikes, own_residual = _own(state, first, end, item)
     likes_3, met_3 = np.zeros(3), np.zeros(3)  # of who shares likes, shares dislikes, disagrees
-    product, weight = 0.0, 0.0
+    odds, trusted, product, squares, together = 0.0, of.ODDS_PRIOR, 0.0, of.SURPRISE_PRIOR, 0.0
     for at in range(first, end):
         one = state.behaviours[at]
         slot = -1
         if item >= 0 and one.item != item:
-            slot = co_likes.find(state.keys, co_likes.key_of(item, one.item))
+            slot = _find(state.keys, _key(item, one.item))
         if slot < 0:
             continue
         counts, lower = state.counts[slot], item < one.item  # whether the item is the first of the pair
-        liked_both, item_alone = counts[0], counts[1] if lower else counts[2]
-        other_alone, neither = counts[2] if lower else counts[1], counts[3]
-        shared = liked_both + item_alone + other_alone + neither - own_likes - own_dislikes
+        both, item_alone, other_alone = counts[0], counts[1] if lower else counts[2], counts[2] if lower else counts[1]
+        neither, products = counts[3], counts[4]
+        if own_likes or own_dislikes:
+            my_likes, my_dislikes, my_residual = _own(state, first, end, one.item)
+            both = max(0, both - my_likes * own_likes)
+            item_alone = max(0, item_alone - my_dislikes * own_likes)
+            other_alone = max(0, other_alone - my_likes * own_dislikes)
+            neither = max(0, neither - my_dislikes * own_dislikes)
+            products -= my_residual * own_residual
         if one.liked:
-            liked_both, other_alone = max(0, liked_both - own_likes), max(0, other_alone - own_dislikes)
+            agreeing, likes, dislikes, opposed_likes, opposed_dislikes = 0, both, other_alone, item_alone, neither
+            together += both / sqrt(state.items[item].likes * state.items[one.item].likes + 1)
         else:
-            item_alone, neither = max(0, item_alone - own_likes), max(0, neither - own_dislikes)
-        with_likes, with_dislikes = (0, 2) if one.liked else (2, 1)
-        likes_3[with_likes] += liked_both
-        met_3[with_likes] += liked_both + other_alone
-        likes_3[with_dislikes] += item_alone
-        met_3[with_dislikes] += item_alone + neither
+            agreeing, likes, dislikes, opposed_likes, opposed_dislikes = 1, item_alone, neither, both, other_alone
+        likes_3[agreeing] += likes
+        met_3[agreeing] += likes + dislikes
+        likes_3[2] += opposed_likes
+        met_3[2] += opposed_likes + opposed_dislikes
+        trust = (likes + dislikes) / (likes + dislikes + of.TRUST_PRIOR)
+        trusted += trust
+        odds += trust * log((likes + liking + of.HALF) / (dislikes + disliking + of.HALF) / expected)
         # 0.8 is about the variance of a residual, which makes this a correlation shrunk to nought.
-        correlation = (counts[4] - own_residual * one.residual) / (max(0, shared) + CORRELATION_PRIOR) / 0.8
-        product += correlation * one.residual
-        weight += abs(correlation)
+        shared = likes + dislikes + opposed_likes + opposed_dislikes
+        correlation = products / (shared + of.CORRELATION_PRIOR) / 0.8 * shared / (shared + of.SHARED_PRIOR)
+        product += correlation * abs(correlation) * one.residual
+        squares += correlation * correlation
     for kind in range(3):
-        features_5[kind] = (likes_3[kind] + NEIGHBOUR_PRIOR * prior) / (met_3[kind] + NEIGHBOUR_PRIOR)
-    features_5[3] = (likes_3[0] + likes_3[1] + NEIGHBOUR_PRIOR * prior) / (met_3[0] + met_3[1] + NEIGHBOUR_PRIOR)
-    features_5[4] = product / (weight + 5 * SURPRISE_PRIOR)
+        features_6[kind] = (likes_3[kind] + liking) / (met_3[kind] + of.NEIGHBOUR_PRIOR)
+    features_6[3] = odds / trusted
+    features_6[4] = product / squares
+    features_6[5] = log1p(together)
+
+
+@_compiled
+def _own(state: State, first: int, end: int, item: int) -> tuple[int, int, float]:
+    """Of the user's own behaviours with an item: likes, dislikes, the sum of their residuals."""
+    likes, dislikes, residual = 0, 0, 0.0
+    for at in range(first, end):
+        one = state.behaviours[at]
+        if one.item == item:
+            likes += one.liked
+            dislikes += not one.liked
+            residual += one.residual
+    return likes, dislikes, residual
 
 
 @_compiled
@@ -323,7 +346,8 @@ def _forget_categories(state: State, first: int, end: int) -> None:
 @_compiled
 def _of_categories(state: State, item: int, share: float, value_surprise: float) -> tuple[float, float]:
     """(``category_share``, ``category_value_surprise``)."""
-    likes, met, surprise = CATEGORY_PRIOR * share, CATEGORY_PRIOR, CATEGORY_PRIOR * value_surprise
+    prior = state.constants[0].CATEGORY_PRIOR
+    likes, met, surprise = prior * share, prior, prior * value_surprise
     if item >= 0:
         of_item = state.items[item]
         for place in range(of_item.first_category, of_item.first_category + of_item.num_categories):
@@ -337,7 +361,8 @@ def _of_categories(state: State, item: int, share: float, value_surprise: float)
 @_compiled
 def _near(state: State, first: int, end: int, item: int, share: float, value_surprise: float) -> tuple[float, float]:
     """(``near_share``, ``near_value_surprise``); an item without a number is near to none."""
-    likes, weights, surprise = NEAR_PRIOR * share, NEAR_PRIOR, NEAR_PRIOR * value_surprise
+    prior = state.constants[0].NEAR_PRIOR
+    likes, weights, surprise = prior * share, prior, prior * value_surprise
     numbered = False
     for m in range(len(state.units_M)):
         numbered |= item >= 0 and not isnan(state.numbers_IM[item, m])
@@ -346,8 +371,8 @@ def _near(state: State, first: int, end: int, item: int, share: float, value_sur
         apart, shared = 0.0, 0
         for m in range(len(state.units_M)):
             distance = abs(state.numbers_IM[item, m] - state.numbers_IM[one.item, m])
-            if not isnan(distance):
-                apart += distance / state.units_M[m] if distance else 0.0
+            if not isnan(distance) and state.units_M[m] > 0:
+                apart += distance / state.units_M[m]
                 shared += 1
         if shared:
             weight = exp(-apart / shared)
@@ -367,7 +392,8 @@ def _item_share(state: State, item: int) -> float:
     rate = _like_rate(state.total[0])
     if item < 0 or not state.items[item].count:
         return rate
-    return (state.items[item].likes + ITEM_PRIOR * rate) / (state.items[item].count + ITEM_PRIOR)
+    prior = state.constants[0].ITEM_PRIOR
+    return (state.items[item].likes + prior * rate) / (state.items[item].count + prior)
 
 
 @_compiled
@@ -377,7 +403,8 @@ def _item_value(state: State, item: int, first: float) -> float:
     mean = total.values / total.count if total.count else first
     if item < 0 or not state.items[item].count:
         return mean
-    return (state.items[item].values + ITEM_PRIOR * mean) / (state.items[item].count + ITEM_PRIOR)
+    prior = state.constants[0].ITEM_PRIOR
+    return (state.items[item].values + prior * mean) / (state.items[item].count + prior)
 
 
 @_compiled
@@ -389,9 +416,94 @@ def _in_spreads(total: Any, difference: float) -> float:
 @_compiled
 def _recent(state: State, place: int, end: int, before: float, number: float, of_likes: bool) -> float:
     """A mean whose latest numbers weigh most, with a number more, which those from a place on came before."""
-    since, weight = 0.0, 1.0
+    memory, since, weight = state.constants[0].RECENT_MEMORY, 0.0, 1.0
     for at in range(place, end):
         one = state.behaviours[at]
-        since = RECENT_MEMORY * since + (1 - RECENT_MEMORY) * (one.liked if of_likes else one.value_surprise)
-        weight *= RECENT_MEMORY
-    return RECENT_MEMORY * (before - since) + (1 - RECENT_MEMORY) * weight * number + since
+        since = memory * since + (1 - memory) * (one.liked if of_likes else one.value_surprise)
+        weight *= memory
+    return memory * (before - since) + (1 - memory) * weight * number + since
+
+
+@_compiled
+def _key(one: int, other: int) -> int:
+    """The key of two different rows, which is never 0."""
+    return (min(one, other) << 32) | max(one, other)
+
+
+@_compiled
+def _find(keys: Keys, key: int) -> int:
+    """The slot of a pair; -1 where it isn't counted."""
+    return _find_in(keys, _set_of(keys, key), key)
+
+
+@_compiled
+def _find_in(keys: Keys, at: int, key: int) -> int:
+    """The slot of a key in a set, 0 for one that is free; -1 for none."""
+    found = -1
+    for way in range(WAYS):  # to the end, as where it is found can't be predicted
+        found = at * WAYS + way if keys[at, way] == key else found
+    return found
+
+
+@_compiled
+def _add(keys: Keys, counts: Counts, lower: int, higher: int, kind: int, product: float) -> int:
+    """Counts a user with both items.
+
+    Args:
+        keys: Of the table.
+        counts: Of the table.
+        lower: The lower row.
+        higher: The other.
+        kind: Which of the first four ``COUNTS``.
+        product: Of the residuals.
+
+    Returns:
+        How many slots more are in use, 0 or 1.
+    """
+    key = _key(lower, higher)
+    slot, new = _find(keys, key), 0
+    if slot < 0:
+        slot = _find_in(keys, _set_of(keys, key), 0)
+        new = slot >= 0
+        if slot < 0:
+            slot = _rarest(counts, _set_of(keys, key))
+        keys[slot // WAYS, slot % WAYS] = key
+        counts[slot] = 0
+    counts[slot, kind] += 1
+    counts[slot, 4] += product
+    return new
+
+
+@_compiled
+def grow_pairs(keys: Keys, counts: Counts, larger_keys: Keys, larger_counts: Counts) -> int:
+    """Puts all pairs into a larger empty table; returns how many there are."""
+    num = 0
+    for at in range(len(keys)):
+        for way in range(WAYS):
+            key = keys[at, way]
+            if key == 0:
+                continue
+            there = _set_of(larger_keys, key)
+            for free in range(WAYS):
+                if larger_keys[there, free] == 0:
+                    larger_keys[there, free] = key
+                    larger_counts[there * WAYS + free] = counts[at * WAYS + way]
+                    num += 1
+                    break
+    return num
+
+
+@_compiled
+def _rarest(counts: Counts, at: int) -> int:
+    """The slot of a full set whose pair was met least."""
+    rarest, least = -1, np.float32(np.inf)
+    for slot in range(at * WAYS, (at + 1) * WAYS):
+        met = counts[slot, 0] + counts[slot, 1] + counts[slot, 2] + counts[slot, 3]
+        if met < least:
+            rarest, least = slot, met
+    return rarest
+
+
+@_compiled
+def _set_of(keys: Keys, key: int) -> int:
+    return np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(32)) & (len(keys) - 1)

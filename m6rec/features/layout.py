@@ -21,8 +21,9 @@ STATISTICS = (
     "like_minded_share",  # among viewers of the item, weighted by the latest likes they share with this user
     "dislike_minded_share",  # … weighted by the dislikes they share
     "opposed_share",  # … weighted by the items they and this user disagree on
-    "agreeing_share",  # … weighted by likes and dislikes they share
-    "neighbour_surprise",  # how much more than expected the items correlated with this one are valued by this user
+    "agreeing_odds",  # ln of how the odds of a like rise among who agrees on one of the user's items; mean over these
+    "neighbour_surprise",  # how much more than expected this user values the items that are correlated with this one
+    "liked_together",  # … ln(1 + sum) of the cosines of this item and the user's latest likes, by who likes them
     "user_surprise",  # how much more than their items' viewers this user likes what they see, in [-1, 1]
     "user_value",  # mean value of this user's events
     "item_value",  # mean value of this item's events
@@ -44,18 +45,31 @@ TRACES = (
 )
 """Names and meanings of the columns of ``Past.traces``, in order; each as it was just before the event."""
 
-NEIGHBOURLY = slice(6, 11)
+NEIGHBOURLY = slice(6, 12)
 """The columns of ``STATISTICS`` that compare the user with other users."""
+SHARES = slice(6, 9)
+"""Those of them that are the item's own share where nobody is compared with; the others are 0."""
 
 # Pseudo-observations of a share's prior, and the memory of ``recent_share``; chosen on validation.
 USER_PRIOR, ITEM_PRIOR, CATEGORY_PRIOR, NEIGHBOUR_PRIOR, NEAR_PRIOR = 5.0, 5.0, 3.0, 3.0, 3.0
-CORRELATION_PRIOR, SURPRISE_PRIOR = 10.0, 0.1
+CORRELATION_PRIOR, SURPRISE_PRIOR, SHARED_PRIOR = 10.0, 0.1, 30.0
+ODDS_PRIOR, TRUST_PRIOR, HALF = 2.0, 20.0, 0.5
 RECENT_MEMORY = 0.85
+NEAR_SPREADS = 0.35
+"""Items whose numbers are so many standard deviations apart are somewhat alike: they weigh 1/e."""
+MOST_NUMBERS = 8
+"""Names of numbers that are looked at, the first ones met; a catalogue may have any."""
 LATEST = 128
 """Behaviours of a user that features look at one by one, the latest; what is older counts in sums alone."""
 
+CONSTANTS = (
+    *("USER_PRIOR", "ITEM_PRIOR", "CATEGORY_PRIOR", "NEIGHBOUR_PRIOR", "NEAR_PRIOR", "CORRELATION_PRIOR"),
+    *("SURPRISE_PRIOR", "SHARED_PRIOR", "ODDS_PRIOR", "TRUST_PRIOR", "HALF", "RECENT_MEMORY", "LATEST"),
+)
+"""Names of those above that the compiled functions use."""
+
 WAYS, COUNTS = 8, 5
-"""Slots of a set of the table of pairs, whose keys fill a cache line; numbers of a pair, see ``co_likes``."""
+"""Slots of a set of the table of pairs, whose keys fill a cache line; numbers of a pair, see ``kernels``."""
 MOST_MET = 1_000
 """Events of an item from which on its popularity is as high as any."""
 
@@ -86,23 +100,32 @@ BEHAVIOUR = np.dtype(
 """A positive or negative event of a user; ``residual`` is also relative to the user, in spreads of all values."""
 
 
+def constants() -> NDArray[np.void]:
+    """One record of the ``CONSTANTS``."""
+    formats = ["i8" if name == "LATEST" else "f8" for name in CONSTANTS]
+    record = np.dtype({"names": [*CONSTANTS], "formats": formats})
+    return np.array([tuple(globals()[name] for name in CONSTANTS)], record)
+
+
 class State(NamedTuple):
     """All columns, as the compiled functions take them; they are changed in place.
 
     Attributes:
+        constants: One record of the ``CONSTANTS``.
         total: One ``TOTAL``.
         users: A ``USER`` each.
         items: An ``ITEM`` each.
         items_by_count_C: How many items were met 1, 2, … times, the last for as many and more.
         behaviours: Of all users; those of one are side by side, in order of time.
-        keys: Of the table of pairs of items (``co_likes``).
+        keys: Of the table of pairs of items (``kernels``).
         counts: Of the same.
         categories: Rows of categories; those of one item are side by side.
-        numbers_IM: Numbers that items carry, NaN for none.
-        units_M: How far apart two of them are that are somewhat alike.
+        numbers_IM: Numbers that items carry, such as a year or a price, on scales of their own; NaN for none.
+        units_M: How far apart two of them are that are somewhat alike; 0 where all are the same.
         scratch_3C: Zeros; a question sums a user's behaviours in it by category.
     """
 
+    constants: Any
     total: Any
     users: Any
     items: Any

@@ -18,6 +18,7 @@ from m6rec.features.layout import (
     ITEM,
     LATEST,
     MOST_MET,
+    NEAR_SPREADS,
     STATISTICS,
     TOTAL,
     TRACES,
@@ -26,9 +27,11 @@ from m6rec.features.layout import (
     Asked,
     Events,
     State,
+    constants,
 )
 
 Floats = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
 
 Count = tuple[int, int, float]
 """(events, liked events, sum of their values)."""
@@ -38,6 +41,9 @@ LEAST_SETS = 1 << 9
 MOST_PAIRS = 1 << 25
 """Pairs of items that are counted, at 28 bytes each in a table that is at most half full until it can't grow."""
 
+SAME = 1e-7
+"""Numbers that differ by less than this share of themselves are the same but for rounding."""
+NO_SCALES: Mapping[int, float] = {}
 NOTHING = Asked(*[np.zeros(0, np.int64)] * 3)
 
 
@@ -54,6 +60,7 @@ class FeatureStore:
         self.num_users = self.num_items = 0
         self._num_categories = 0  # rows of ``State.categories`` in use
         self._state = State(
+            constants=constants(),
             total=np.zeros(1, TOTAL),
             users=np.zeros(16, USER),
             items=np.zeros(16, ITEM),
@@ -62,8 +69,8 @@ class FeatureStore:
             keys=np.zeros((LEAST_SETS, WAYS), np.int64),
             counts=np.zeros((LEAST_SETS * WAYS, COUNTS), np.float32),
             categories=np.zeros(16, np.int32),
-            numbers_IM=np.zeros((16, 1)),
-            units_M=np.ones(1),
+            numbers_IM=np.zeros((16, 0)),
+            units_M=np.zeros(0),
             scratch_3C=np.zeros((3, 16)),
         )
 
@@ -109,11 +116,18 @@ class FeatureStore:
             self._state = self._state._replace(items=items, numbers_IM=numbers_IM)
         self._state.numbers_IM[self.num_items - count : self.num_items] = np.nan
 
-    def describe(self, item: int, categories: Sequence[int], number: float | None) -> None:
-        """Says of an item which categories it has and where it stands on the scale; events with it count likewise."""
+    def describe(self, item: int, categories: Sequence[int], numbers: Mapping[int, float]) -> None:
+        """Says of an item which categories it has, and its numbers by column; events with it count likewise."""
+        width = 1 + max(numbers, default=-1)
+        if width > len(self._state.units_M):
+            more = ((0, 0), (0, width - len(self._state.units_M)))
+            numbers_IM = np.pad(self._state.numbers_IM, more, constant_values=np.nan)
+            self._state = self._state._replace(numbers_IM=numbers_IM, units_M=np.pad(self._state.units_M, more[1]))
         state = self._state
         of_item = state.items[item]
-        state.numbers_IM[item, 0] = np.nan if number is None else number
+        state.numbers_IM[item] = np.nan
+        for column, number in numbers.items():
+            state.numbers_IM[item, column] = number
         first, count = of_item["first_category"], of_item["num_categories"]
         if state.categories[first : first + count].tolist() == [*categories]:
             return
@@ -126,6 +140,18 @@ class FeatureStore:
             )
         state.categories[first : self._num_categories] = categories
         of_item["first_category"], of_item["num_categories"] = first, len(categories)
+
+    def scale(self, given: Mapping[int, float] = NO_SCALES) -> Floats64:
+        """Measures numbers in their standard deviations over the items, or in those that are given by column."""
+        number_IM = self._state.numbers_IM[: self.num_items]
+        known_IM = ~np.isnan(number_IM)
+        count_M = np.maximum(known_IM.sum(0), 1)
+        off_IM = np.where(known_IM, number_IM - np.where(known_IM, number_IM, 0).sum(0) / count_M, 0)
+        deviation_M: Floats64 = np.sqrt((off_IM**2).sum(0) / count_M)
+        deviation_M[deviation_M < SAME * np.nan_to_num(np.abs(number_IM)).max(0, initial=0)] = 0
+        deviation_M[list(given)] = list(given.values())
+        self._state.units_M[:] = NEAR_SPREADS * deviation_M
+        return deviation_M
 
     def update(self, events: Events, asked: Asked = NOTHING, *, imagined: bool = False) -> tuple[Floats, Floats]:
         """Takes in events in their order, and answers questions between them.
@@ -177,7 +203,7 @@ class FeatureStore:
 
     def _make_room(self, most_sets: int) -> None:
         """Lets the state grow where it is ``kernels.crowded``."""
-        from m6rec.features import co_likes
+        from m6rec.features import kernels
 
         state = self._state
         needed = int(self.total["behaviours"]) + 2 * LATEST
@@ -187,7 +213,7 @@ class FeatureStore:
                 np.zeros((2 * len(state.keys), WAYS), np.int64),
                 np.zeros((2 * len(state.counts), COUNTS), np.float32),
             )
-            co_likes.grow(state.keys, state.counts, keys, counts)
+            kernels.grow_pairs(state.keys, state.counts, keys, counts)
             state = state._replace(keys=keys, counts=counts)
         self._state = state
 

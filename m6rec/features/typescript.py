@@ -7,6 +7,7 @@ CONSTANTS = (
     "ITEM_PRIOR",
     "CATEGORY_PRIOR",
     "NEAR_PRIOR",
+    "NEAR_SPREADS",
     "RECENT_MEMORY",
     "LATEST",
 )

@@ -10,23 +10,25 @@ is counted nowhere.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from math import copysign, log1p
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.features.layout import MOST_MET, NEIGHBOURLY, STATISTICS, TRACES, Asked, Events
+from m6rec.features.layout import MOST_MET, MOST_NUMBERS, NEIGHBOURLY, SHARES, STATISTICS, TRACES, Asked, Events
 from m6rec.features.store import Count, FeatureStore
 from m6rec.text.links import MAX_LIKES
 from m6rec.types import Event, Feedback, Item
 
-__all__ = ["STATISTICS", "TRACES", "Past", "Popularity", "scale", "without_neighbours"]
+__all__ = ["STATISTICS", "TRACES", "Past", "Popularity", "numbers", "without_neighbours"]
 
 Floats = NDArray[np.float32]
 
@@ -46,21 +48,24 @@ class Popularity:
     Attributes:
         total: Of all items.
         items: By id, of items that have events.
+        scales: How much the items' ``numbers`` differ, by name; what is not there is measured on the items at hand.
     """
 
     total: Count = (0, 0, 0.0)
     items: Mapping[str, Count] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
-def scale(item: Item) -> float | None:
-    """Where an item stands on a scale that tastes go by, one apart being somewhat alike; None where it has no number.
+def numbers(item: Item) -> dict[str, float]:
+    """The numbers among an item's details by name, on a logarithmic scale: tastes go by how many times dearer it is.
 
-    The year, in steps of five; else the price, where half as much again is nearly a step.
+    Years differ so little from each other that it is all but linear for them.
     """
-    year, price = (item.details.get(name) for name in ("year", "price"))
-    if isinstance(year, int | float):
-        return (year - 2000) / 5
-    return 2 * float(np.log(price)) if isinstance(price, int | float) and price > 0 else None
+    found = {}
+    for name, value in item.details.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+            found[name] = copysign(log1p(abs(value)), value)
+    return found
 
 
 class Past:
@@ -93,6 +98,8 @@ class Past:
         self._viewers: list[array[int]] = []  # twice the row of each user who was for or against the item, + 1 if for
         self._reviews: list[list[Event]] = []
         self._categories: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # columns, by name
+        self._given = popularity.scales
         self._trace_NT = np.zeros((16, len(TRACES) - 1), np.float32)
         self._num_traced = 0
         self._store = FeatureStore()
@@ -174,7 +181,8 @@ class Past:
     def popularity(self, items: Iterable[str]) -> Popularity:
         """What all users did so far, with these items apart."""
         of = {item: _count(self._store.items[self._rows[item]]) for item in items if item in self._rows}
-        return Popularity(_count(self._store.total), {item: count for item, count in of.items() if count[0]})
+        counts = {item: count for item, count in of.items() if count[0]}
+        return Popularity(_count(self._store.total), counts, self._scales)
 
     def most_liked(self) -> Sequence[str]:
         """Ids of what was met, by the number of likes, most first; as of now or of a hundredth fewer events."""
@@ -207,7 +215,13 @@ class Past:
         for item in items:
             self._items[item.id] = item
             categories = [self._categories.setdefault(name, len(self._categories)) for name in item.categories]
-            self._store.describe(self._item_row(item.id), categories, scale(item))
+            columns = {}
+            for name, number in numbers(item).items():
+                if name in self._numbers or len(self._numbers) < MOST_NUMBERS:
+                    columns[self._numbers.setdefault(name, len(self._numbers))] = number
+            self._store.describe(self._item_row(item.id), categories, columns)
+        given = {self._numbers[name]: of for name, of in self._given.items() if name in self._numbers}
+        self._scales = dict(zip(self._numbers, self._store.scale(given).tolist(), strict=False))
 
     def observe(self, event: Event) -> None:
         """Takes in the next event of the log, or one that comes late: histories are in order of time."""
@@ -365,6 +379,5 @@ def _count(record: Any) -> Count:
 def without_neighbours(statistics_NF: Floats) -> Floats:
     """The ``STATISTICS`` of a user whom nobody is compared with, as on a device."""
     alone_NF = statistics_NF.copy()
-    alone_NF[:, NEIGHBOURLY] = statistics_NF[:, 3:4]
-    alone_NF[:, NEIGHBOURLY.stop - 1] = 0
+    alone_NF[:, NEIGHBOURLY], alone_NF[:, SHARES] = 0, statistics_NF[:, 3:4]
     return alone_NF

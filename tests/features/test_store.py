@@ -19,7 +19,8 @@ def made(num_users=USERS, num_items=ITEMS):
     store.add_users(num_users)
     store.add_items(num_items)
     for item in range(num_items):
-        store.describe(item, [item % 7, 7 + item % 3], None if item % 5 == 0 else item / 9)
+        store.describe(item, [item % 7, 7 + item % 3], {item % 2: item / 9} if item % 5 else {})
+    store.scale()
     return store
 
 
@@ -141,10 +142,10 @@ def test_what_is_imagined_leaves_nothing(user):
 
 def test_what_an_item_is_counts_for_events_that_were_before():
     early, late = made(), made()
-    early.describe(5, [1, 2], 3.0)
+    early.describe(5, [1, 2], {1: 3.0})
     for store in (early, late):
         store.update(random_log(2000))
-    late.describe(5, [1, 2], 3.0)
+    late.describe(5, [1, 2], {1: 3.0})
     for user in range(USERS):
         np.testing.assert_array_equal(early.features(user, range(ITEMS)), late.features(user, range(ITEMS)))
 

@@ -9,17 +9,17 @@ import {
     ITEM_PRIOR,
     LATEST,
     NEAR_PRIOR,
+    NEAR_SPREADS,
     NUM_STATISTICS,
     RECENT_MEMORY,
     USER_PRIOR,
 } from "./features.js";
-import type { Count, Event, Item, Known } from "./types.js";
+import type { Count, Event, Item, Known, Scales } from "./types.js";
 
-/** Where an item stands on a scale that tastes go by; undefined without a number. */
-function scale(item: Item | undefined): number | undefined {
-    const { year, price } = item?.details ?? {};
-    if (typeof year === "number") return (year - 2000) / 5;
-    return typeof price === "number" && price > 0 ? 2 * Math.log(price) : undefined;
+/** A number of an item, on a logarithmic scale; undefined where it has none of the name. */
+function numberOf(item: Item | undefined, name: string): number | undefined {
+    const value = item?.details[name];
+    return typeof value === "number" && Number.isFinite(value) ? Math.sign(value) * Math.log1p(Math.abs(value)) : undefined;
 }
 
 /** The user's events, and counts of what everyone did. */
@@ -41,6 +41,7 @@ export class Past {
     constructor(
         private readonly items: ReadonlyMap<string, Known>,
         total: Count,
+        private readonly scales: Scales,
     ) {
         this.total = [...total];
         for (const { item, count } of items.values()) if (count) this.counts.set(item.id, [...count]);
@@ -82,7 +83,7 @@ export class Past {
             const share = this.itemShare(item);
             const seen = Math.log1p(this.count(item)[0]);
             const [category, categorySurprise] = this.ofCategories(item, userShare, valueSurprise);
-            const neighbours = [share, share, share, share, 0];
+            const neighbours = [share, share, share, 0, 0, 0];
             table.set(
                 [
                     ...[userShare, Math.log1p(count), recent, share, seen, category, ...neighbours, surprise],
@@ -135,12 +136,15 @@ export class Past {
 
     /** Of the latest events, by how near their items' numbers are to this one. */
     private near(item: string, userShare: number, valueSurprise: number): [share: number, surprise: number] {
-        const number = scale(this.items.get(item)?.item);
+        const asked = this.items.get(item)?.item;
         let [likes, weights, sum] = [0, 0, 0];
-        for (const [item, like, surprise] of number === undefined ? [] : this.latest) {
-            const other = scale(item);
-            if (other === undefined) continue;
-            const weight = Math.exp(-Math.abs(other - number!));
+        for (const [other, like, surprise] of this.latest) {
+            const apart = Object.entries(this.scales).flatMap(([name, scale]) => {
+                const [one, two] = [numberOf(asked, name), numberOf(other, name)];
+                return scale > 0 && one !== undefined && two !== undefined ? [Math.abs(one - two) / (NEAR_SPREADS * scale)] : [];
+            });
+            if (!apart.length) continue;
+            const weight = Math.exp(-apart.reduce((total, one) => total + one, 0) / apart.length);
             [likes, weights, sum] = [likes + weight * like, weights + weight, sum + weight * surprise];
         }
         return [
