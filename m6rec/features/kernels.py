@@ -285,16 +285,18 @@ def _of_neighbours(state: State, first: int, end: int, item: int, features_6: Fl
             products -= my_residual * own_residual
         if one.liked:
             agreeing, likes, dislikes, opposed_likes, opposed_dislikes = 0, both, other_alone, item_alone, neither
-            together += both / sqrt(state.items[item].likes * state.items[one.item].likes + 1)
+            if both:
+                together += both / sqrt(state.items[item].likes * state.items[one.item].likes + 1)
         else:
             agreeing, likes, dislikes, opposed_likes, opposed_dislikes = 1, item_alone, neither, both, other_alone
         likes_3[agreeing] += likes
         met_3[agreeing] += likes + dislikes
         likes_3[2] += opposed_likes
         met_3[2] += opposed_likes + opposed_dislikes
-        trust = (likes + dislikes) / (likes + dislikes + of.TRUST_PRIOR)
-        trusted += trust
-        odds += trust * log((likes + liking + of.HALF) / (dislikes + disliking + of.HALF) / expected)
+        if likes + dislikes:
+            trust = (likes + dislikes) / (likes + dislikes + of.TRUST_PRIOR)
+            trusted += trust
+            odds += trust * log((likes + liking + of.HALF) / (dislikes + disliking + of.HALF) / expected)
         # 0.8 is about the variance of a residual, which makes this a correlation shrunk to nought.
         shared = likes + dislikes + opposed_likes + opposed_dislikes
         correlation = products / (shared + of.CORRELATION_PRIOR) / 0.8 * shared / (shared + of.SHARED_PRIOR)
@@ -506,4 +508,4 @@ def _rarest(counts: Counts, at: int) -> int:
 
 @_compiled
 def _set_of(keys: Keys, key: int) -> int:
-    return np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(32)) & (len(keys) - 1)
+    return int((np.uint64(key) * _GOLDEN) >> np.uint64(32)) & (len(keys) - 1)

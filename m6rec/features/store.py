@@ -93,10 +93,10 @@ class FeatureStore:
         """Goes on from what others did: (events, likes, sum of values) of all items, and of single rows."""
         for record, count in [(self.total, total), *((self._state.items[row], count) for row, count in counts.items())]:
             record["count"], record["likes"], record["values"] = count
-        for number, (row, (count, _, _)) in enumerate(counts.items()):
+        for number, (row, (met, _, _)) in enumerate(counts.items()):
             self._state.items[row]["first"] = number
-            self.total["met"] += count > 0
-            self._state.items_by_count_C[min(count, MOST_MET)] += count > 0
+            self.total["met"] += met > 0
+            self._state.items_by_count_C[min(met, MOST_MET)] += met > 0
 
     def add_users(self, count: int) -> None:
         """Gives rows to so many users more."""
@@ -188,8 +188,7 @@ class FeatureStore:
     def imagining(self, user: int) -> Iterator[None]:
         """Within, events may be imagined of one user; nothing of them stays."""
         end, before = int(self.total["behaviours"]), self._state.users[user].copy()
-        while end + 2 * LATEST > len(self._state.behaviours):
-            self._make_room(0)
+        self._make_room(0)
         # The copy is worked on, as what the user did may be moved.
         first, size = int(before["start"]), int(before["size"])
         self._state.behaviours[end : end + size] = self._state.behaviours[first : first + size]
@@ -209,10 +208,8 @@ class FeatureStore:
         needed = int(self.total["behaviours"]) + 2 * LATEST
         state = state._replace(behaviours=_larger(state.behaviours, needed))
         if len(state.keys) < most_sets and self.total["pairs"] + LATEST > state.keys.size // 2:
-            keys, counts = (
-                np.zeros((2 * len(state.keys), WAYS), np.int64),
-                np.zeros((2 * len(state.counts), COUNTS), np.float32),
-            )
+            keys = np.zeros((2 * len(state.keys), WAYS), np.int64)
+            counts = np.zeros((keys.size, COUNTS), np.float32)
             kernels.grow_pairs(state.keys, state.counts, keys, counts)
             state = state._replace(keys=keys, counts=counts)
         self._state = state

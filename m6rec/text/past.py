@@ -71,7 +71,7 @@ def numbers(item: Item) -> dict[str, float]:
 class Past:
     """Histories and features of everything observed so far.
 
-    An event costs some fifty bytes besides itself, and what an event or a question takes doesn't grow with the log.
+    An event costs some hundred bytes besides itself, and what an event or a question takes doesn't grow with the log.
     """
 
     def __init__(
@@ -307,10 +307,8 @@ class Past:
         rows: list[tuple[int, int, int, float, int]] = []
         for number, (event, of) in enumerate(zip(events, said, strict=True)):
             user = self._user_row(event.user) if imagined_of is None else imagined_of
-            item, positive = (
-                self._rows.get(event.item, -1),
-                -1 if of.positive is None or not event.item else of.positive,
-            )
+            item = self._rows.get(event.item, -1)
+            positive = -1 if of.positive is None or not event.item else int(of.positive)
             history, place = self._histories[user], len(self._histories[user])
             if imagined_of is None:
                 self._time = max(self._time, event.time)
@@ -329,8 +327,7 @@ class Past:
                 self._judged[user].append(item)
             rows.append((user, item, positive, of.strength, _LAST if imagined_of is not None else event.time))
         users, items, positives, strengths, times = zip(*rows, strict=True) if rows else [()] * 5
-        ints = (np.array(column, np.int64) for column in (users, items, positives, times))
-        user_N, item_N, positive_N, time_N = ints
+        user_N, item_N, positive_N, time_N = (np.array(of, np.int64) for of in (users, items, positives, times))
         return Events(user_N, item_N, positive_N, np.array(strengths, np.float64), time_N)
 
     def _trace(self, trace_NT: Floats) -> None:
