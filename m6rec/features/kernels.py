@@ -266,10 +266,11 @@ def _of_neighbours(state: State, first: int, end: int, item: int, features_6: Fl
     own_likes, own_dislikes, own_residual = _own(state, first, end, item)
     likes_3, met_3 = np.zeros(3), np.zeros(3)  # of who shares likes, shares dislikes, disagrees
     odds, trusted, product, squares, together = 0.0, of.ODDS_PRIOR, 0.0, of.SURPRISE_PRIOR, 0.0
-    for at in range(first, end):
+    is_met = item >= 0 and state.items[item].count > 0
+    for at in range(first, end if is_met else first):
         one = state.behaviours[at]
         slot = -1
-        if item >= 0 and one.item != item:
+        if one.item != item:
             slot = _find(state.keys, _key(item, one.item))
         if slot < 0:
             continue
