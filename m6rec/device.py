@@ -362,7 +362,11 @@ def read_parcel(file: Path, card: Card) -> Parcel:
         parts = np.split(states_TD, np.cumsum(counts)[:-1]) if counts else []
         return Parcel(
             [item_of(one) for one in raw["items"]],
-            Popularity(_count(raw["total"]), {item: _count(of) for item, of in raw["popularity"].items()}),
+            Popularity(
+                _count(raw["total"]),
+                {item: _count(of) for item, of in raw["popularity"].items()},
+                {name: float(scale) for name, scale in raw["scales"].items()},
+            ),
             dict(zip(raw["texts"], parts, strict=True)),
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -488,7 +492,8 @@ class _Store:
             rows = self._connection.execute("SELECT id, item, popularity FROM items ORDER BY rowid").fetchall()
         total = _count(json.loads(self.note("total") or "[0, 0, 0]"))
         counts = {item: _count(json.loads(of)) for item, _, of in rows if of}
-        return {item: item_of(json.loads(record)) for item, record, _ in rows}, Popularity(total, counts)
+        scales = json.loads(self.note("scales") or "{}")
+        return {item: item_of(json.loads(record)) for item, record, _ in rows}, Popularity(total, counts, scales)
 
     def put_items(self, items: Sequence[Item], popularity: Popularity | None) -> None:
         """Adds or replaces items, and what is counted of them if it is given."""
@@ -498,7 +503,8 @@ class _Store:
                 [(item.id, json.dumps(record_of(item))) for item in items],
             )
             if popularity is not None:
-                connection.execute("REPLACE INTO notes VALUES ('total', ?)", (json.dumps(popularity.total),))
+                notes = [("total", json.dumps(popularity.total)), ("scales", json.dumps(dict(popularity.scales)))]
+                connection.executemany("REPLACE INTO notes VALUES (?, ?)", notes)
                 counts = ((item.id, popularity.items.get(item.id)) for item in items)
                 connection.executemany(
                     "UPDATE items SET popularity = ? WHERE id = ?",

@@ -174,6 +174,7 @@ def send(
         "items": [record_of(item) for item in items],
         "total": popularity.total,
         "popularity": popularity.items,
+        "scales": popularity.scales,
         "words": words(task, domain, items, values, user),
         "texts": list(texts),
         "counts": [table.places[text][1] for text in texts],

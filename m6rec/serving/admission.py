@@ -17,7 +17,6 @@ from m6rec.tasks import writing
 from m6rec.tasks.task import Task, behaviour
 from m6rec.tasks.writing import TextTask
 from m6rec.text.lexicon import Lexicon
-from m6rec.text.past import scale
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, Segment, User
 
@@ -92,7 +91,6 @@ class Admission:
                 raise ValueError("a category is blank")
             _check_texts([self._domain.item(item)])
             titled(self._domain, item)
-            scale(item)
             Lexicon([item])
             _check_segments(segment for task in self._tasks for segment in task.candidate(item, self._domain))
         self.event(Event("someone", item.id, 0), item)

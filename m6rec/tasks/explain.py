@@ -185,8 +185,9 @@ def _of_fans(
     crowds = past.also_liked(item.id, [event.item for _, event in likes], without=user)
     statistics = {
         "like_minded_share": known["item_share"],
-        "agreeing_share": known["item_share"],
+        "agreeing_odds": 0.0,
         "neighbour_surprise": 0.0,
+        "liked_together": 0.0,
     }
     found = []
     for (place, event), (liked, seen) in zip(likes, crowds, strict=True):

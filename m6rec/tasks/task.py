@@ -19,7 +19,7 @@ from m6rec.data.negatives import Negatives, Sampler
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.text.batch import Row
-from m6rec.text.past import Past
+from m6rec.text.past import STATISTICS, Past, Question
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, Segment, Situation, User
 
@@ -177,7 +177,7 @@ def ask(
         words,
         np.full(len(blocks), len(words)),
         blocks,
-        _signals(task, past, user.id, [item.id for item in candidates]) if not task.ask else _none(1),
+        past.statistics(user.id, [item.id for item in candidates]) if _has_features(task) else _none(len(blocks)),
         nothing,
         nothing,
         past.traces(user.id)[first:] if task.uses_signals else _none(0),
@@ -238,6 +238,9 @@ def lay_out(
     past = Past(items, domain.feedback)
     drafts: dict[str, _Draft] = {}
     numbers = {item: number for number, item in enumerate(items)}
+    questions: list[Question] = []
+    found = [np.zeros((0, len(STATISTICS)), np.float32)]
+    num_questions = time = 0
     for moment in moments(events):
         asked: dict[str, list[tuple[int, str, int]]] = {}
         for position in moment.asked:
@@ -248,30 +251,37 @@ def lay_out(
             of_user.append((position, event.item, numbers[event.item] if task.readout == "embed" else answer))
             if sampler is not None and answer == 1:
                 of_user += [(position, item, 0) for item in sampler.draw(position)]
-        for user, questions in asked.items():
+        for user, of_user in asked.items():
             draft = _draft(drafts, task, users[user], domain)
-            signals = _signals(task, past, user, [item for _, item, _ in questions]) if not task.ask else None
-            for place, (position, item, answer) in enumerate(questions):
+            for position, item, answer in of_user:
                 draft.visible.append(len(draft.context))
                 draft.candidates.append(
-                    task.ask(past.time)
+                    task.ask(time)
                     if task.ask
                     else _cross(task, past, users[user], items[item], situation_of(events[position]), domain)
                     + task.candidate(items[item], domain)
                 )
-                draft.signals.append(_none(1)[0] if signals is None else signals[place])
                 draft.answers.append(answer)
                 draft.events.append(position)
                 draft.items.append(numbers[item])
+                if _has_features(task):
+                    draft.questions.append(num_questions)
+                    num_questions += 1
+                    questions.append((0 if task.cross else moment.observed[0], user, item))
         for position in moment.observed:
             event = events[position]
             draft = _draft(drafts, task, users[event.user], domain)
             draft.context.append(behaviour(task, domain, event, items))
-            past.observe(event)
+            time = max(time, event.time)
+        if task.cross:  # which is worded from the past as it is at each moment
+            found.append(past.walk([events[position] for position in moment.observed], questions))
+            questions.clear()
         if sampler is not None:
             sampler.observe(moment)
+    found.append(past.walk(() if task.cross else events, questions))
+    features_QF = np.concatenate(found)
     rows = [
-        draft.row(past.traces(user) if task.uses_signals else _none(0))
+        draft.row(features_QF, past.traces(user) if task.uses_signals else _none(0))
         for user, draft in drafts.items()
         if draft.events
     ]
@@ -308,17 +318,17 @@ class _Draft:
         self.context = facts
         self.visible: list[int] = []
         self.candidates: list[tuple[Segment, ...]] = []
-        self.signals: list[NDArray[np.float32]] = []
+        self.questions: list[int] = []  # rows of the features; none for tasks without
         self.answers: list[int] = []
         self.events: list[int] = []
         self.items: list[int] = []
 
-    def row(self, traces: NDArray[np.float32]) -> Row:
+    def row(self, features_QF: NDArray[np.float32], traces: NDArray[np.float32]) -> Row:
         whole = Row(
             tuple(self.context),
             np.array(self.visible),
             tuple(self.candidates),
-            np.stack(self.signals),
+            features_QF[self.questions] if self.questions else _none(len(self.events)),
             np.array(self.answers),
             np.array(self.events),
             traces,
@@ -331,5 +341,6 @@ def _none(count: int) -> NDArray[np.float32]:
     return np.zeros((count, 0), np.float32)
 
 
-def _signals(task: Task, past: Past, user: str, items: list[str]) -> NDArray[np.float32]:
-    return past.statistics(user, items) if task.uses_signals else _none(len(items))
+def _has_features(task: Task) -> bool:
+    """Whether questions of the task come with ``STATISTICS``; what is asked once of the whole user has none."""
+    return task.uses_signals and not task.ask

@@ -3,6 +3,7 @@
 import copy
 import threading
 import time
+from array import array
 from contextlib import suppress
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from m6rec.data.log import Log
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError, UnknownError
+from m6rec.features.store import FeatureStore
 from m6rec.serving.admission import MAX_AHEAD_S
 from m6rec.serving.backend import Chat, Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
@@ -24,6 +26,7 @@ from m6rec.text.past import STATISTICS, Past
 from m6rec.tuned import TunedConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
+from tests.columns import known
 from tests.laws.test_data_laws import ITEM_DETAILS, VALUES
 
 KINDS = ("Drama", "Comedy", "War")
@@ -137,8 +140,8 @@ def test_what_can_not_have_happened_is_refused_with_what_can(served, event, told
     assert fingerprint(recommender._state.past) == before
 
 
-CACHES = {"_neighbours", "_by_likes"}
-"""What a ``Past`` only keeps to be faster; a question may fill it."""
+CACHES = {"_by_likes", "_trace_NT"}
+"""What a ``Past`` only keeps to be faster, and what has room left; a question may fill it."""
 
 
 def fingerprint(past):
@@ -149,17 +152,14 @@ def fingerprint(past):
             return value.tolist()
         if isinstance(value, dict):
             return [(key, plain(one)) for key, one in value.items()]
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple | array):
             return [plain(one) for one in value]
-        if type(value).__module__.startswith("m6rec.text"):
-            size = len(value) if hasattr(value, "__len__") else None
-            return [
-                (name, plain(one[:size] if size is not None and isinstance(one, np.ndarray) else one))
-                for name, one in vars(value).items()
-            ]
+        if isinstance(value, FeatureStore):
+            return plain(known(value))
         return value if not callable(value) else None
 
-    return copy.deepcopy([(name, plain(value)) for name, value in vars(past).items() if name not in CACHES])
+    held = {**vars(past), "traces": past._trace_NT[: past._num_traced]}
+    return copy.deepcopy([(name, plain(value)) for name, value in held.items() if name not in CACHES])
 
 
 def test_asking_leaves_no_trace(shops):

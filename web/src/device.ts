@@ -5,7 +5,8 @@ import { InferenceSession, env, type Tensor } from "onnxruntime-web/wasm";
 import { AssetError, DataError, UnknownError, message } from "./errors.js";
 import { ADAPTERS, Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Card, type Progress } from "./folder.js";
 import { readParcel } from "./parcel.js";
-import { NUM_STATISTICS, Past } from "./past.js";
+import { NUM_STATISTICS } from "./features.js";
+import { Past } from "./past.js";
 import { Store, type Contents } from "./store.js";
 import { Tokenizer } from "./tokenizer.js";
 import type { Event, Item, Known, Ranked, Segment } from "./types.js";
@@ -34,7 +35,7 @@ export class Device {
     private known: ReadonlyMap<string, Known> = new Map();
     private facts: readonly Segment[] = [];
     private usesSignals = false;
-    private past = new Past(new Map(), [0, 0, 0]);
+    private past = new Past(new Map(), [0, 0, 0], {});
     private lower: Promise<InferenceSession> | undefined;
     private readonly states = new Map<string, Float32Array>();
     private turn: Promise<unknown> = Promise.resolve();
@@ -238,12 +239,12 @@ export class Device {
     }
 
     /** Counts anew from what is stored. */
-    private remember({ items, events, total, facts, uses_signals }: Contents): void {
+    private remember({ items, events, total, scales, facts, uses_signals }: Contents): void {
         this.known = items;
         this.items = new Map([...items].map(([id, { item }]) => [id, item]));
         this.facts = facts;
         this.usesSignals = uses_signals;
-        this.past = new Past(items, total);
+        this.past = new Past(items, total, scales);
         for (const event of events) {
             const { liked, strength } = valued(this.need(event.item), event.value);
             this.past.observe(event, liked, strength);

@@ -2,12 +2,13 @@
 
 import { AssetError, message } from "./errors.js";
 import { FORMAT, digest, type Card } from "./folder.js";
-import type { Count, Item, Kind, Known, Segment } from "./types.js";
+import type { Count, Item, Kind, Known, Scales, Segment } from "./types.js";
 
 /** A parcel that was verified. */
 export interface Parcel {
     readonly known: readonly Known[];
     readonly total: Count;
+    readonly scales: Scales;
     /** The user's facts; null where the parcel says nothing of them. */
     readonly facts: readonly Segment[] | null;
     readonly uses_signals: boolean;
@@ -31,6 +32,7 @@ interface Raw {
     readonly items: readonly Item[];
     readonly total: Count;
     readonly popularity: Readonly<Record<string, Count>>;
+    readonly scales: Scales | undefined;
     readonly words: Words | null | undefined;
     readonly texts: readonly string[];
     readonly counts: readonly number[];
@@ -82,7 +84,8 @@ export async function readParcel(bytes: Uint8Array<ArrayBuffer>, card: Card, sou
             if (!kind) throw new Error(`it has no kind ${number}`);
             return { item, head, kind, count: raw.popularity[item.id] ?? null };
         });
-        return { known, total: raw.total, facts: words.facts, uses_signals: words.signals, states };
+        if (!raw.scales) throw new Error("it says nothing of its items' numbers");
+        return { known, total: raw.total, scales: raw.scales, facts: words.facts, uses_signals: words.signals, states };
     } catch (error) {
         if (error instanceof AssetError) throw error;
         throw new AssetError(`${source} is not a readable parcel of items (${message(error)}); send it anew`);

@@ -1,28 +1,25 @@
 /**
- * What was known before a question: `m6rec/text/past.py` for one user, of whom no other user is a neighbour.
+ * What was known before a question: `m6rec/features` for one user, of whom no other user is a neighbour.
  *
  * Tests hold it to what Python computes.
  */
 
-import type { Count, Event, Item, Known } from "./types.js";
+import {
+    CATEGORY_PRIOR,
+    ITEM_PRIOR,
+    LATEST,
+    NEAR_PRIOR,
+    NEAR_SPREADS,
+    NUM_STATISTICS,
+    RECENT_MEMORY,
+    USER_PRIOR,
+} from "./features.js";
+import type { Count, Event, Item, Known, Scales } from "./types.js";
 
-/** Numbers of user and item, in the order of `STATISTICS`. */
-export const NUM_STATISTICS = 19;
-/** Numbers of a behaviour, in the order of `TRACES`. */
-export const NUM_TRACES = 7;
-
-const USER_PRIOR = 5;
-const ITEM_PRIOR = 5;
-const CATEGORY_PRIOR = 3;
-const NEAR_PRIOR = 3;
-const RECENT_MEMORY = 0.85;
-const MAX_NEAR = 200;
-
-/** Where an item stands on a scale that tastes go by; undefined without a number. */
-function scale(item: Item | undefined): number | undefined {
-    const { year, price } = item?.details ?? {};
-    if (typeof year === "number") return (year - 2000) / 5;
-    return typeof price === "number" && price > 0 ? 2 * Math.log(price) : undefined;
+/** A number of an item, on a logarithmic scale; undefined where it has none of the name. */
+function numberOf(item: Item | undefined, name: string): number | undefined {
+    const value = item?.details[name];
+    return typeof value === "number" && Number.isFinite(value) ? Math.sign(value) * Math.log1p(Math.abs(value)) : undefined;
 }
 
 /** The user's events, and counts of what everyone did. */
@@ -31,9 +28,8 @@ export class Past {
     /** `NUM_TRACES` numbers of each event. */
     readonly traces: number[] = [];
     private readonly counts = new Map<string, [events: number, likes: number, values: number]>();
-    private readonly categories = new Map<string, [likes: number, events: number, surprise: number]>();
-    /** Of events with items that have a number: that, whether it was liked, the surprise of its value. */
-    private readonly numbered: [number: number, like: number, surprise: number][] = [];
+    /** Of each of the latest events: its item, whether it was liked, the surprise of its value. */
+    private latest: [item: Item | undefined, like: number, surprise: number][] = [];
     private total: [events: number, likes: number, values: number];
     private likes = 0;
     private recent = 0;
@@ -45,6 +41,7 @@ export class Past {
     constructor(
         private readonly items: ReadonlyMap<string, Known>,
         total: Count,
+        private readonly scales: Scales,
     ) {
         this.total = [...total];
         for (const { item, count } of items.values()) if (count) this.counts.set(item.id, [...count]);
@@ -64,13 +61,8 @@ export class Past {
         this.values += strength;
         this.valueSurprise += valueSurprise;
         this.recentValueSurprise = RECENT_MEMORY * this.recentValueSurprise + (1 - RECENT_MEMORY) * valueSurprise;
-        const number = scale(this.items.get(event.item)?.item);
-        if (number !== undefined) this.numbered.push([number, like, valueSurprise]);
+        this.latest = [...this.latest.slice(1 - LATEST), [this.items.get(event.item)?.item, like, valueSurprise]];
         this.recent = RECENT_MEMORY * (last ? this.recent : this.likeRate) + (1 - RECENT_MEMORY) * like;
-        for (const category of this.items.get(event.item)?.item.categories ?? []) {
-            const [likes, events, sum] = this.categories.get(category) ?? [0, 0, 0];
-            this.categories.set(category, [likes + like, events + 1, sum + valueSurprise]);
-        }
         this.events.push(event);
         this.likes += like;
         this.counts.set(event.item, [count[0] + 1, count[1] + like, count[2] + strength]);
@@ -91,7 +83,7 @@ export class Past {
             const share = this.itemShare(item);
             const seen = Math.log1p(this.count(item)[0]);
             const [category, categorySurprise] = this.ofCategories(item, userShare, valueSurprise);
-            const neighbours = [share, share, share, share, 0];
+            const neighbours = [share, share, share, 0, 0, 0];
             table.set(
                 [
                     ...[userShare, Math.log1p(count), recent, share, seen, category, ...neighbours, surprise],
@@ -128,10 +120,13 @@ export class Past {
     }
 
     private ofCategories(item: string, userShare: number, valueSurprise: number): [share: number, surprise: number] {
+        const categories = this.items.get(item)?.item.categories ?? [];
         let [likes, events, sum] = [0, 0, 0];
-        for (const category of this.items.get(item)?.item.categories ?? []) {
-            const own = this.categories.get(category);
-            if (own) [likes, events, sum] = [likes + own[0], events + own[1], sum + own[2]];
+        for (const [other, like, surprise] of this.latest) {
+            for (const category of other?.categories ?? []) {
+                const times = categories.filter((own) => own === category).length;
+                [likes, events, sum] = [likes + times * like, events + times, sum + times * surprise];
+            }
         }
         return [
             (likes + CATEGORY_PRIOR * userShare) / (events + CATEGORY_PRIOR),
@@ -141,10 +136,15 @@ export class Past {
 
     /** Of the latest events, by how near their items' numbers are to this one. */
     private near(item: string, userShare: number, valueSurprise: number): [share: number, surprise: number] {
-        const number = scale(this.items.get(item)?.item);
+        const asked = this.items.get(item)?.item;
         let [likes, weights, sum] = [0, 0, 0];
-        for (const [other, like, surprise] of number === undefined ? [] : this.numbered.slice(-MAX_NEAR)) {
-            const weight = Math.exp(-Math.abs(other - number!));
+        for (const [other, like, surprise] of this.latest) {
+            const apart = Object.entries(this.scales).flatMap(([name, scale]) => {
+                const [one, two] = [numberOf(asked, name), numberOf(other, name)];
+                return scale > 0 && one !== undefined && two !== undefined ? [Math.abs(one - two) / (NEAR_SPREADS * scale)] : [];
+            });
+            if (!apart.length) continue;
+            const weight = Math.exp(-apart.reduce((total, one) => total + one, 0) / apart.length);
             [likes, weights, sum] = [likes + weight * like, weights + weight, sum + weight * surprise];
         }
         return [

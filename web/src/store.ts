@@ -3,7 +3,7 @@
 import { DataError, StoreError, message } from "./errors.js";
 import { FORMAT } from "./folder.js";
 import type { Parcel } from "./parcel.js";
-import type { Count, Event, Known, Segment } from "./types.js";
+import type { Count, Event, Known, Scales, Segment } from "./types.js";
 
 const STORES = ["notes", "items", "events", "states"] as const;
 type Name = (typeof STORES)[number];
@@ -13,6 +13,7 @@ export interface Contents {
     readonly items: Map<string, Known>;
     readonly events: Event[];
     readonly total: Count;
+    readonly scales: Scales;
     readonly facts: readonly Segment[];
     readonly uses_signals: boolean;
 }
@@ -61,10 +62,11 @@ export class Store {
         try {
             const transaction = this.database.transaction(["notes", "items", "events"]);
             const notes = transaction.objectStore("notes");
-            const [items, events, total, facts, signals] = await Promise.all([
+            const [items, events, total, scales, facts, signals] = await Promise.all([
                 result(transaction.objectStore("items").getAll()) as Promise<Known[]>,
                 result(transaction.objectStore("events").getAll()) as Promise<Event[]>,
                 result(notes.get("total")) as Promise<Count | undefined>,
+                result(notes.get("scales")) as Promise<Scales | undefined>,
                 result(notes.get("facts")) as Promise<Segment[] | undefined>,
                 result(notes.get("signals")) as Promise<boolean | undefined>,
             ]);
@@ -72,6 +74,7 @@ export class Store {
                 items: new Map(items.map((known) => [known.item.id, known])),
                 events,
                 total: total ?? [0, 0, 0],
+                scales: scales ?? {},
                 facts: facts ?? [],
                 uses_signals: signals ?? false,
             };
@@ -82,7 +85,8 @@ export class Store {
 
     /** Takes in a parcel, all or nothing; `notes` are written with it. */
     async receive(parcel: Parcel, notes: Readonly<Record<string, unknown>>): Promise<void> {
-        const noted = { total: parcel.total, signals: parcel.uses_signals, ...(parcel.facts && { facts: parcel.facts }), ...notes };
+        const { total, scales, uses_signals: signals, facts } = parcel;
+        const noted = { total, scales, signals, ...(facts && { facts }), ...notes };
         await this.change(["notes", "items", "states"], (of) => {
             for (const known of parcel.known) of("items").put(known, known.item.id);
             for (const [text, states] of parcel.states) of("states").put(states, text);

@@ -27,6 +27,9 @@ export type Segment = readonly [text: string, slot: string];
 /** [events, liked events, sum of the strengths of their feedback] */
 export type Count = readonly [events: number, likes: number, values: number];
 
+/** How much the items' numbers differ, by name. */
+export type Scales = Readonly<Record<string, number>>;
+
 /** How items of one kind are worded: tails that follow the item's own head, and what each value says. */
 export interface Kind {
     readonly values: readonly (number | null)[];

@@ -2,7 +2,7 @@
 
 import { Tensor } from "onnxruntime-web/wasm";
 
-import { NUM_STATISTICS, NUM_TRACES } from "./past.js";
+import { NUM_STATISTICS, NUM_TRACES } from "./features.js";
 import { SLOTS, type Segment } from "./types.js";
 
 /** The inputs of the graph. */
