@@ -434,7 +434,7 @@ class Recommender(LocalBackend):
                 state.items |= fresh
                 state.lexicon.put(items)
                 models.creator.forget_catalogue()
-                models.index.put(items, vectors)
+            models.index.put(items, vectors)  # whose searches go on beside it
 
     def delete(self, ids: Sequence[str]) -> int:
         """See ``Backend``. Histories go on naming what was deleted."""
