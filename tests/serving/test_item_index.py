@@ -7,8 +7,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from m6rec.retrieval.blend import fit
 from m6rec.predicate import ALL
+from m6rec.retrieval.blend import fit
 from m6rec.retrieval.index import IndexConfig
 from m6rec.serving.item_index import FILE, ItemIndex
 from m6rec.tuned import Tuned, TunedConfig, create
