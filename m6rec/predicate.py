@@ -19,6 +19,10 @@ _SCALES = {
 """Numbers that go by several names, or are written as text."""
 
 
+NO_CATEGORY = ""
+"""The category of an item that has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What an item is found by.
@@ -41,7 +45,7 @@ def attributes(item: Item) -> Attributes:
     >>> attributes(Item("1", "Heat (1995)", ("Crime",), {"runtime": "170", "available": 1}))
     Attributes(categories=('Crime',), numbers={'available': 1.0, 'length': 170.0, 'year': 1995.0})
     """
-    told = {name: value for name, value in item.details.items() if not isinstance(value, str)}
+    told: dict[str, Value] = {name: value for name, value in item.details.items() if not isinstance(value, str)}
     for scale, names in _SCALES.items():
         if name := next((name for name in names if name in item.details), ""):
             told[scale] = item.details[name]
@@ -72,7 +76,7 @@ class Predicate:
 
     def admits(self, item: Attributes) -> bool:
         """Whether it holds of one item; ``retrieval.InvertedIndex`` answers for all items at once."""
-        own = set(item.categories)
+        own = set(item.categories or (NO_CATEGORY,))
         if not own.issuperset(self.all_of) or own.intersection(self.none_of):
             return False
         if self.any_of and not own.intersection(self.any_of):

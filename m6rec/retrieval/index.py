@@ -73,6 +73,12 @@ class Index:
     def __contains__(self, item: object) -> bool:
         return item in self._rows
 
+    @property
+    def categories(self) -> list[str]:
+        """Those of any item, ``NO_CATEGORY`` among them where an item has none."""
+        with self._reading:
+            return self._attributes.categories
+
     def put(
         self, ids: Sequence[str], vectors_IE: NDArray[np.float32], attributes: Sequence[Attributes] | None = None
     ) -> None:
@@ -178,7 +184,7 @@ class Index:
     ) -> Index:
         """The index that ``arrays`` was taken of, with the attributes of its ids, in their order."""
         made = cls(width, config)
-        made._lists = faiss.deserialize_index(arrays["lists"])
+        made._lists = faiss.deserialize_index(arrays["lists"])  # type: ignore[arg-type, assignment]
         rows: list[int] = arrays["rows"].tolist()
         made._ids = [""] * (max(rows, default=-1) + 1)
         for place, (item, row) in enumerate(zip(ids, rows, strict=True)):
@@ -230,7 +236,7 @@ class Index:
         if filtered:
             mask = np.zeros(len(self._ids), np.bool_)
             mask[np.array((matching - left_out).to_array(), np.int64)] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[arg-type, call-arg]
         elif left_out:
             selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(np.array(left_out.to_array(), np.int64)))
         # As many vectors are looked at as without a filter.
@@ -280,9 +286,7 @@ def _lists(centroids_CE: NDArray[np.float32]) -> faiss.IndexIVF:
     half, product = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     lists = faiss.IndexIVFScalarQuantizer(quantiser, width, num, half, product, False)
     lists.is_trained = True  # there is nothing to fit: centroids are given, and half precision has no ranges
-    quantiser.this.disown()
-    lists.own_fields = True
-    lists.set_direct_map_type(faiss.DirectMap.Hashtable)
+    lists.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
     return lists
 
 

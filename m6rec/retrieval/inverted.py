@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from m6rec.predicate import Attributes, Predicate
+from m6rec.predicate import NO_CATEGORY, Attributes, Predicate
 
 
 class InvertedIndex:
@@ -20,12 +20,17 @@ class InvertedIndex:
         self._by_category: dict[str, BitMap] = {}
         self._columns: dict[str, NDArray[np.float64]] = {}
 
+    @property
+    def categories(self) -> list[str]:
+        """Those of any row, ``NO_CATEGORY`` among them where a row has none."""
+        return [*self._by_category]
+
     def put(self, row: int, attributes: Attributes) -> None:
         """Adds a row that is not there."""
         self._rows.add(row)
         self._of_row += [None] * (row + 1 - len(self._of_row))
         self._of_row[row] = attributes
-        for category in attributes.categories:
+        for category in attributes.categories or (NO_CATEGORY,):
             self._by_category.setdefault(category, BitMap()).add(row)
         for name, number in attributes.numbers.items():
             column = self._columns.get(name, np.zeros(0))
@@ -40,7 +45,7 @@ class InvertedIndex:
         self._rows.remove(row)
         attributes, self._of_row[row] = self._of_row[row], None
         assert attributes is not None
-        for category in dict.fromkeys(attributes.categories):
+        for category in dict.fromkeys(attributes.categories or (NO_CATEGORY,)):
             self._by_category[category].remove(row)
             if not self._by_category[category]:
                 del self._by_category[category]

@@ -50,6 +50,11 @@ class ItemIndex:
     def __contains__(self, item: object) -> bool:
         return item in self._index
 
+    @property
+    def categories(self) -> list[str]:
+        """See ``Index``."""
+        return self._index.categories
+
     def put(self, items: Sequence[Item], vectors_IE: NDArray[np.float32]) -> None:
         """Adds items or replaces them."""
         self._index.put([item.id for item in items], vectors_IE, [attributes(item) for item in items])

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from m6rec.predicate import Attributes, Predicate
+from m6rec.predicate import NO_CATEGORY, Attributes, Predicate
 from m6rec.retrieval import index as module
 from m6rec.retrieval.index import Index, IndexConfig
 
@@ -21,6 +21,7 @@ PREDICATES = [
     Predicate(any_of=("drama",)),
     Predicate(any_of=("rare", "war")),
     Predicate(any_of=("unheard of",)),
+    Predicate(any_of=(NO_CATEGORY, "rare")),
     Predicate(all_of=("drama", "comedy"), none_of=("war",)),
     Predicate(ranges={"available": (1, 1)}),
     Predicate(any_of=("comedy",), ranges={"available": (1, 1), "price": (float("-inf"), 20)}),
