@@ -15,7 +15,7 @@ from m6rec.predicate import ALL, Attributes, Predicate
 from m6rec.retrieval.index import Index
 
 WIDTH, MANY, FEW = 256, 1_000_000, 120_000
-NUM_FOUND, NUM_USERS, NUM_SEEN = 100, 200, 200
+NUM_FOUND, NUM_USERS, NUM_SEEN = 100, 100, 200
 SHARES = {"half": 0.5, "tenth": 0.1, "hundredth": 0.01, "thousandth": 0.001}
 AVAILABLE = {"available": (1.0, 1.0)}
 PREDICATES = {
@@ -63,7 +63,8 @@ def measure(vectors_IE: made_up.Floats, like_I: NDArray[np.int64]) -> dict[str, 
             begin = time.perf_counter()
             found = index.search(query_E, NUM_FOUND, where=where, without=met)
             seconds.append(time.perf_counter() - begin)
-            nearest = row_N[np.argpartition(-(left_NE @ query_E), NUM_FOUND + NUM_SEEN)[: NUM_FOUND + NUM_SEEN]]
+            many = min(NUM_FOUND + NUM_SEEN, len(row_N))
+            nearest = row_N[np.argpartition(-(left_NE @ query_E), many - 1)[:many]]
             product_N = vectors_IE[nearest] @ query_E
             left = [f"{row}" for row in nearest[np.argsort(-product_N)].tolist()]
             best = [item for item in left if item not in set(met)][:NUM_FOUND]

@@ -30,7 +30,7 @@ class IndexConfig:
         growth: Lists are made anew when there are so many times as many vectors.
         sampled: Vectors that each list is fitted to.
         queries: Queries that ``recall`` is measured with.
-        gathered: Items left by a filter up to which each is looked at, wherever it is listed.
+        gathered: Share of the items, left by a filter, up to which each is looked at, wherever it is listed.
     """
 
     exact: int = 100_000
@@ -40,7 +40,7 @@ class IndexConfig:
     growth: float = 2.0
     sampled: int = 40
     queries: int = 64
-    gathered: int = 10_000
+    gathered: float = 0.01
 
 
 DEFAULT = IndexConfig()
@@ -155,7 +155,7 @@ class Index:
             count = min(count, num_left)
             if count <= 0:
                 return []
-            if num_left <= self._config.gathered:
+            if num_left <= self._config.gathered * len(self._rows):
                 found = self._gathered(query_E, count, matching - left_out)
             else:
                 found = self._probed(query_E, count, matching, left_out, filtered=bool(where))

@@ -11,7 +11,7 @@ from m6rec.retrieval.index import Index, IndexConfig
 
 WIDTH = 16
 ONE_LIST = IndexConfig()
-MANY_LISTS = IndexConfig(exact=150, recall=0.99, neighbours=20, growth=1.5, gathered=20)
+MANY_LISTS = IndexConfig(exact=150, recall=0.99, neighbours=20, growth=1.5, gathered=0.1)
 CONFIGS = pytest.mark.parametrize("config", [ONE_LIST, MANY_LISTS], ids=["exact", "lists"])
 NAMES = [f"i{n}" for n in range(600)]
 CATEGORIES = ("drama", "war", "comedy", "rare")
