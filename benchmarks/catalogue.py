@@ -1,7 +1,7 @@
 """Retrieve and rank from ten thousand items to a million.
 
-Vectors are random ones of unit length, as what a search costs does not depend on where they point. A request searches
-them for 100 items, and then ranks 100 real items of the log with the model.
+Vectors and users are those of ``benchmarks.vectors``, in clusters. A request searches them for 100 items, and then
+ranks 100 real items of the log with the model.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import vectors as made_up
 from benchmarks.setup import Claims, Setup, rss_mib
-from m6rec.serving.index import Index
+from m6rec.retrieval.index import Index
 
 SIZES = (10_000, 100_000, 1_000_000)
 NUM_RANKED, NUM_USERS = 100, 50
@@ -30,19 +31,17 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     width = recommender.width
     results: dict[str, Any] = {}
     for size in SIZES:
+        vectors, _ = made_up.clustered(size, width)
+        queries = made_up.users(vectors, NUM_USERS)
         before, start = rss_mib(), time.perf_counter()
         index = Index(width)
-        for first in range(0, size, 100_000):
-            vectors = rng.standard_normal((min(100_000, size - first), width), np.float32)
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            index.put([f"{number}" for number in range(first, first + len(vectors))], vectors)
+        index.put([f"{number}" for number in range(size)], vectors)
         built, grown = time.perf_counter() - start, rss_mib() - before
         searches, whole = [], []
         for number in range(50 if setup.quick else 200):
-            query = rng.standard_normal(width).astype(np.float32)
             seen = [f"{n}" for n in rng.integers(0, size, 200)]
             begin = time.perf_counter()
-            index.search(query, NUM_RANKED, without=seen)
+            index.search(queries[number % NUM_USERS], NUM_RANKED, without=seen)
             found = time.perf_counter()
             recommender.rank(users[number % NUM_USERS], [ids[n] for n in rng.integers(0, len(ids), NUM_RANKED)])
             searches.append(1_000 * (found - begin))
@@ -58,7 +57,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
             "retrieve_and_rank_p99_ms": float(np.quantile(whole, 0.99)),
             "add_and_remove_ms": 1_000 * (time.perf_counter() - start),
         }
-        del index
+        del index, vectors
     million = results[f"{SIZES[-1]} items"]["retrieve_and_rank_p50_ms"]
     growth = million / results[f"{SIZES[0]} items"]["retrieve_and_rank_p50_ms"]
     results["times the cost, from 10 k to 1 M items"] = growth

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from m6rec.data.log import Log
 from m6rec.metrics.conversation import naive_repeat, recall
+from m6rec.predicate import ALL, Predicate, attributes
 from m6rec.report import Row, Table
 from m6rec.retrieval import blend
 from m6rec.serving.recommender import Recommender
@@ -87,10 +88,10 @@ def others(path: Path, marks: dict[str, Item], count: int) -> list[tuple[str, st
     ]
 
 
-def best(scores: NDArray[np.float64], items: list[Item], session: Session, lexicon: Lexicon | None) -> list[str]:
-    """The ids of the best items that have not come up, of those that the session allows where there is a lexicon."""
+def best(scores: NDArray[np.float64], items: list[Item], session: Session, where: Predicate) -> list[str]:
+    """The ids of the best items that have not come up, of those that a predicate holds of."""
     order = (items[place] for place in np.argsort(-scores, kind="stable"))
-    fit = (item.id for item in order if item.id not in session.named and (not lexicon or session.allows(item, lexicon)))
+    fit = (item.id for item in order if item.id not in session.named and where.admits(attributes(item)))
     return list(islice(fit, CUTS[-1]))
 
 
@@ -125,9 +126,10 @@ def table(
         pull_I = fitted.scores([*session.shown, *session.seen, *session.liked])
         return np.where(row_I >= 0, pull_I[row_I], 0) + 1e-6 * popular_I
 
-    for note, keeps in (("", lexicon), (", any wish ignored", None)):
-        lists[f"{POPULARITY}{note}"] = [best(popular_I, known, session, keeps) for session in sessions]
-        lists[f"item-item models{note}"] = [best(pulled(one), known, one, keeps) for one in sessions]
+    for note, wishes in (("", [one.predicate for one in sessions]), (", any wish ignored", [ALL] * len(sessions))):
+        asked_for = [*zip(sessions, wishes, strict=True)]
+        lists[f"{POPULARITY}{note}"] = [best(popular_I, known, one, where) for one, where in asked_for]
+        lists[f"item-item models{note}"] = [best(pulled(one), known, one, where) for one, where in asked_for]
     recommender.delete([item for item in items if item not in catalogue])
     recommender.upsert([item for item in known if item.id not in items])
     lists[ELSEWHERE] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import random
 import time
 import uuid
@@ -288,7 +289,20 @@ def _answer(found: Mapping[str, Any]) -> Answer:
 
 
 def _filters(filters: Filters) -> dict[str, Any]:
-    return {"categories": list(filters.categories), "exclude": sorted(filters.exclude), "seen": filters.seen}
+    ranges = [
+        {
+            "name": name,
+            "least": None if least == -math.inf else least,
+            "greatest": None if greatest == math.inf else greatest,
+        }
+        for name, (least, greatest) in filters.ranges.items()
+    ]
+    return {
+        "categories": list(filters.categories),
+        "exclude": sorted(filters.exclude),
+        "seen": filters.seen,
+        "ranges": ranges,
+    }
 
 
 def _ranked(found: Mapping[str, Any]) -> list[Ranked]:

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 
 from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
+from m6rec.predicate import attributes
 from m6rec.serving.backend import NO_FILTERS, Answer, Creation, Explanation, LocalBackend, Observed, Reason, Reply
 from m6rec.types import Item, Ranked, User
 
@@ -56,8 +57,7 @@ class FakeBackend(LocalBackend):
         kept = [
             item.id
             for item in self.items.values()
-            if item.id not in filters.exclude
-            and (not filters.categories or set(item.categories) & set(filters.categories))
+            if item.id not in filters.exclude and filters.predicate.admits(attributes(item))
         ]
         return self._ordered(kept)[:count]
 

@@ -30,7 +30,7 @@ def both():
 
 def test_a_client_answers_as_the_backend_does(both):
     client, backend = both
-    filters = Filters(categories=("Drama",), exclude=frozenset({"i3"}))
+    filters = Filters(categories=("Drama",), exclude=frozenset({"i3"}), ranges={"n": (4, float("inf"))})
     assert (
         client.recommend("u0", 3, offset=1, filters=filters).items
         == backend.recommend("u0", 3, offset=1, filters=filters).items

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.predicate import Predicate
 from m6rec.tasks.chat import Intent, Message
 from m6rec.tasks.explain import Kind
 from m6rec.types import Event, Item, Ranked, User
@@ -31,11 +32,18 @@ class Filters:
         categories: Only items of one of these; empty allows all.
         exclude: Ids that are left out.
         seen: Whether items may come up that the user has met already.
+        ranges: The least and the greatest that a number of the item may be, by name (``predicate.attributes``).
     """
 
     categories: tuple[str, ...] = ()
     exclude: frozenset[str] = frozenset()
     seen: bool = False
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
+
+    @property
+    def predicate(self) -> Predicate:
+        """What must hold of an item, whoever asks."""
+        return Predicate(any_of=self.categories, ranges=self.ranges)
 
 
 @dataclass(frozen=True, slots=True)

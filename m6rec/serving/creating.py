@@ -7,7 +7,7 @@ the gate of ``tasks.faithfulness`` refuses. Where none is left, a text without a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ class Asked:
         history: Their events, oldest first.
         items: By id, those of the history and those deleted.
         live: By id, those that may be named.
+        categories: All of the catalogue, ``design.OTHER`` among them where an item has none.
     """
 
     brief: Brief
@@ -49,6 +50,7 @@ class Asked:
     history: Sequence[Event]
     items: dict[str, Item]
     live: Mapping[str, Item]
+    categories: Sequence[str]
 
 
 class Creator:
@@ -62,11 +64,6 @@ class Creator:
 
     def __init__(self, rank: Tuned, writers: Writers, blocked: Blocklist) -> None:
         self._rank, self._writers, self._blocked = rank, writers, blocked
-        self._answers: dict[str, tuple[TitleTrie, dict[str, list[str]]]] = {}
-
-    def forget_catalogue(self) -> None:
-        """The catalogue has changed: what may be named is gathered anew when it is next asked for."""
-        self._answers.clear()
 
     def create(self, asked: Asked, past: Past, recommended: Callable[[str], Iterable[Item]]) -> Writing[list[Creation]]:
         """See ``Backend.create``; in slices.
@@ -81,72 +78,61 @@ class Creator:
         return self._designs(asked, recommended) if asked.brief.kind == "design" else self._queries(asked)
 
     def _designs(self, asked: Asked, recommended: Callable[[str], Iterable[Item]]) -> Writing[list[Creation]]:
-        noun, given = self._rank.domain.noun, asked.brief.category or ""
-        if not any(titled(self._rank.domain, item) for item in asked.live.values()):
-            raise ConfigError(f"no {noun} of the catalogue has a title, so none can be designed; ask for a headline")
-        names = [name for name in _categories(asked.live.values()) if not self._blocked.holds(name)]
+        domain, given = self._rank.domain, asked.brief.category or ""
+        if not any(titled(domain, item) for item in asked.live.values()):
+            raise ConfigError(
+                f"no {domain.noun} of the catalogue has a title, so none can be designed; ask for a headline"
+            )
+        names = [name for name in asked.categories if not self._blocked.holds(name)]
         if given and given not in names:
             raise UnknownError(
                 f"there is no category {given!r} among the {len(names)} of the catalogue; check its name"
             )
-        tokenizer = self._rank.foundation.tokenizer
-        by_text: dict[str, list[str]] = {}
-        constraint: Constraint[Any]
         if asked.brief.catalogue:
-            constraint, by_text = self._named(asked.live, given, names)
-        else:
-            opened: list[Constraint[Any]] = (
-                [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
-            )
-            constraint = Series([*opened, Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
-        seen = {event.item for event in asked.history}
-        wrong_title = self._wrong(asked, design.LONGEST)
-
-        def wrong(text: str) -> str | None:
-            if not asked.brief.catalogue:
-                return wrong_title(design.read(text, given)[1])
-            if seen.issuperset(by_text[text]):
-                return "the user has met it already"
-            return self._wrong_name(design.read(text, given)[1])
-
-        written = yield from self._write(asked, design.prompt(self._rank.domain, given), constraint)
-        found, refused = _pass(written, wrong, asked.brief.count)
-        if found:
-            created = []
-            for text, before in found:
-                category, title = design.read(text, given)
-                item = next((one for one in by_text.get(text, ()) if one not in seen), None)
-                title = asked.live[item].title if item is not None else title
-                created.append(Creation(title, "model", category, item, before))
-            return created
-        liked = given or next((name for name in self._liked(asked) if name in names), names[0])
-        if not asked.brief.catalogue:
-            return [Creation(f"Untitled {noun}", "template", liked, None, refused)]
-        stand_ins = [one for one in recommended(given) if self._wrong_name(one.title) is None]
-        if not stand_ins:
-            of = f" of category {given!r}" if given else ""
-            raise UnknownError(
-                f"there is no {noun}{of} left that the user has not met and that may be named; ask for another "
-                "category, or without the catalogue"
-            )
+            return (yield from self._named(asked, recommended(given), {given} if given else set(names)))
+        tokenizer = self._rank.foundation.tokenizer
+        opened: list[Constraint[Any]] = [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
+        constraint = Series([*opened, Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
+        wrong = self._wrong(asked, design.LONGEST)
+        written = yield from self._write(asked, design.prompt(domain, given), constraint)
+        found, refused = _pass(written, lambda text: wrong(design.read(text, given)[1]), asked.brief.count)
+        if not found:
+            liked = given or next((name for name in self._liked(asked) if name in names), names[0])
+            return [Creation(f"Untitled {domain.noun}", "template", liked, None, refused)]
         return [
-            Creation(one.title, "template", given or design.categories(one)[0], one.id, refused)
-            for one in stand_ins[: asked.brief.count]
+            Creation(title, "model", category, None, before)
+            for text, before in found
+            for category, title in [design.read(text, given)]
         ]
 
-    def _named(
-        self, live: Mapping[str, Item], given: str, names: Sequence[str]
-    ) -> tuple[TitleTrie, dict[str, list[str]]]:
-        """The trie of what fills the blanks by the catalogue, and the ids of the items that each text names."""
-        if given not in self._answers:
-            by_text: dict[str, list[str]] = {}
-            allowed = {given} if given else set(names)
-            for item in live.values():
-                for name in allowed.intersection(design.categories(item)):
-                    text = design.closed(item.title) if given else design.target(name, item.title)
-                    by_text.setdefault(text, []).append(item.id)
-            self._answers[given] = TitleTrie(self._rank.foundation.tokenizer, by_text), by_text
-        return self._answers[given]
+    def _named(self, asked: Asked, items: Iterable[Item], names: Collection[str]) -> Writing[list[Creation]]:
+        """Designs that exist: the model chooses among items recommended to the user, of these categories."""
+        given, domain = asked.brief.category or "", self._rank.domain
+        texts: dict[str, Item] = {}
+        for item in items:
+            if self._blocked.holds(item.title):  # it is nobody's secret, but it may be blocked
+                continue
+            for name in design.categories(item):
+                if name in names:
+                    texts.setdefault(design.closed(item.title) if given else design.target(name, item.title), item)
+        if not texts:
+            of = f" of category {given!r}" if given else ""
+            raise UnknownError(
+                f"there is no {domain.noun}{of} left that the user has not met and that may be named; ask for another "
+                "category, or without the catalogue"
+            )
+        constraint = TitleTrie(self._rank.foundation.tokenizer, texts)
+        written = yield from self._write(asked, design.prompt(domain, given), constraint)
+        found, refused = _pass(written, lambda text: None, asked.brief.count)
+        if not found:
+            best = list({item.id: item for item in texts.values()}.values())[: asked.brief.count]
+            return [
+                Creation(item.title, "template", given or design.categories(item)[0], item.id, refused) for item in best
+            ]
+        return [
+            Creation(texts[text].title, "model", design.read(text, given)[0], texts[text].id, before)
+            for text, before in found
+        ]
 
     def _queries(self, asked: Asked) -> Writing[list[Creation]]:
         wrong = self._wrong(asked, query.LONGEST)
@@ -207,10 +193,6 @@ class Creator:
         taken = {asked.items[event.item].title for event in asked.history}
         return lambda text: fault(text, longest=longest, blocked=self._blocked, private=private, taken=taken)
 
-    def _wrong_name(self, title: str) -> str | None:
-        """Why a title of the catalogue must not be: it is nobody's secret, but it may be blocked."""
-        return "it holds a blocked word" if self._blocked.holds(title) else None
-
     def _liked(self, asked: Asked) -> list[str]:
         """Categories by how many likes the user has of them, most first."""
         likes = (asked.items[event.item] for event in asked.history if self._rank.domain.positive(event))
@@ -237,7 +219,3 @@ def _pass(
 def _unclosed(text: str) -> str:
     """A query without the quotation mark at its end."""
     return text.removesuffix('"').strip()
-
-
-def _categories(items: Iterable[Item]) -> list[str]:
-    return list(dict.fromkeys(name for item in items for name in design.categories(item)))

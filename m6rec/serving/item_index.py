@@ -16,14 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m6rec.errors import StoreError
-from m6rec.serving.index import Index
+from m6rec.predicate import NO_ATTRIBUTES, Predicate, attributes
+from m6rec.retrieval.index import DEFAULT, Index, IndexConfig
 from m6rec.tuned import Tuned
 from m6rec.types import Item
 
 FILE = "items.safetensors"
 NUM_FROM_SOURCES = 1_000
 """Items that come from the sources of the blend, the best; others are found by their text alone."""
-_FORMAT = "3"
+_FORMAT = "4"
 _DIGEST_BYTES = 16
 
 _log = logging.getLogger(__name__)
@@ -38,19 +39,25 @@ class ItemIndex:
 
     Args:
         retrieve: The task.
+        config: How the vectors are searched.
     """
 
-    def __init__(self, retrieve: Tuned) -> None:
-        self._retrieve = retrieve
-        self._index = Index(retrieve.width)
+    def __init__(self, retrieve: Tuned, config: IndexConfig = DEFAULT) -> None:
+        self._retrieve, self._config = retrieve, config
+        self._index = Index(retrieve.width, config)
         self._changed = True
 
     def __contains__(self, item: object) -> bool:
         return item in self._index
 
+    @property
+    def categories(self) -> list[str]:
+        """See ``Index``."""
+        return self._index.categories
+
     def put(self, items: Sequence[Item], vectors_IE: NDArray[np.float32]) -> None:
         """Adds items or replaces them."""
-        self._index.put([item.id for item in items], vectors_IE)
+        self._index.put([item.id for item in items], vectors_IE, [attributes(item) for item in items])
         self._changed |= bool(items)
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -67,17 +74,25 @@ class ItemIndex:
         self,
         vector_E: NDArray[np.float32],
         count: int,
-        only: Collection[str] | None,
+        where: Predicate,
         without: Collection[str],
         liked: Sequence[str],
     ) -> list[tuple[str, float]]:
         """The best by the blend of the product with ``vector_E`` and what its sources say of ``liked``."""
         blend = self._retrieve.blend
         if blend is None:
-            return self._index.search(vector_E, count, only=only, without=without)
+            return self._index.search(vector_E, count, where=where, without=without)
         added = blend.strongest(liked, NUM_FROM_SOURCES)
         query_E = np.float32(blend.text) * vector_E
-        return self._index.search(query_E, count, only=only, without=without, pulls=added)
+        return self._index.search(query_E, count, where=where, without=without, scores=added)
+
+    def admitted(self, where: Predicate, ids: Iterable[str]) -> list[str]:
+        """See ``Index``."""
+        return self._index.admitted(where, ids)
+
+    def some(self, where: Predicate, count: int) -> list[str]:
+        """See ``Index``."""
+        return self._index.some(where, count)
 
     def save(self, folder: Path, items: Mapping[str, Item]) -> None:
         """Writes a snapshot unless the last one still holds; where that fails, a warning is logged.
@@ -122,7 +137,9 @@ class ItemIndex:
             _log.warning("item vectors are read anew: %s", error)
             return
         ids: list[str] = json.loads(tensors["ids"].tobytes())
-        self._index = Index.of(self._retrieve.width, ids, {kind: tensors[kind] for kind in ("codes", "trained")})
+        found_by = [attributes(items[item]) if item in items else NO_ATTRIBUTES for item in ids]
+        arrays = {kind: tensors[kind] for kind in ("rows", "lists")}
+        self._index = Index.of(self._retrieve.width, ids, arrays, found_by, self._config)
         there_I = np.array([item in items for item in ids], np.bool_)
         texts = self._texts(items[item] for item in ids if item in items)
         there_I[there_I] = (tensors["texts"][there_I] == texts).all(1)

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.predicate import Predicate
 from m6rec.retrieval.blend import reciprocal_rank_fusion
 from m6rec.serving import chatting
 from m6rec.serving.admission import Admission
-from m6rec.serving.backend import NUM_RETRIEVED, Answer, Filters, RankRequest, Request
+from m6rec.serving.backend import NUM_RETRIEVED, Answer, RankRequest, Request
 from m6rec.serving.creating import Creator
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.documents import Documents
@@ -34,6 +35,8 @@ QUERY_WEIGHT = 1.0
 """What the words of a conversation weigh in its retrieval, beside what is read of the user."""
 NUM_POPULAR = 50
 """Much-liked items that stand beside what is retrieved where little is known of who asks."""
+MAX_POPULAR = 2_000
+"""Items that these are sought among."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,7 +143,7 @@ def retrieve(state: ServingState, requests: Sequence[tuple[Request, int]]) -> li
         without = set(one.filters.exclude)
         if not one.filters.seen:
             without |= met
-        found = models.index.search(vectors_1E[0].astype(np.float32), count, _only(state, one.filters), without, likes)
+        found = models.index.search(vectors_1E[0].astype(np.float32), count, one.filters.predicate, without, likes)
         answers.append([Ranked(state.live[item], score) for item, score in found])
     return answers
 
@@ -175,16 +178,14 @@ def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
     vector_E = models.retrieval.answers([(key, state.asked(models.retrieve, user, []))])[0][0].astype(np.float32)
     if session.query:
         vector_E += QUERY_WEIGHT * models.documents.vectors([session.query])[0]
-    only = None
-    if session.constrained:
-        only = {item.id for item in state.live.values() if session.allows(item, state.lexicon)}
+    where = session.predicate
     without = session.named | past.seen(user)
     # All that has come up tells what the conversation is about, the liked last, as they weigh most.
     before = [item for item in past.liked(user) if item not in session.named]
     named = (*session.shown, *session.seen, *session.liked)
     pulling = [*before, *(item for item in named if item not in session.disliked)]
-    near = [item for item, _ in models.index.search(vector_E, NUM_RETRIEVED, only, without, pulling)]
-    popular = _popular(state, only, without)
+    near = [item for item, _ in models.index.search(vector_E, NUM_RETRIEVED, where, without, pulling)]
+    popular = _popular(state, where, without)
     found = [state.live[item] for item in dict.fromkeys([*near, *popular])]
     if not found:
         return []
@@ -219,22 +220,23 @@ def _with_popular(state: ServingState, request: Request, near: Sequence[Ranked])
     items = [one.item for one in near]
     if request.history or state.past.timeline(request.user):
         return items, []
-    popular = _popular(state, _only(state, request.filters), request.filters.exclude)
+    popular = _popular(state, request.filters.predicate, request.filters.exclude)
     both = dict.fromkeys([*(item.id for item in items), *popular])
     return [state.live[item] for item in both], [[item.id for item in items], popular]
 
 
-def _popular(state: ServingState, only: set[str] | None, without: frozenset[str]) -> list[str]:
-    allowed = (item for item in state.past.most_liked() if item in state.live and item not in without)
-    return list(islice((item for item in allowed if only is None or item in only), NUM_POPULAR))
+def _popular(state: ServingState, where: Predicate, without: frozenset[str]) -> list[str]:
+    """What is liked most of what a predicate holds of.
 
-
-def _only(state: ServingState, filters: Filters) -> set[str] | None:
-    """Ids of one of the categories; None where all are."""
-    if not filters.categories:
-        return None
-    wanted = set(filters.categories)
-    return {item.id for item in state.live.values() if wanted & set(item.categories)}
+    It is sought among the ``MAX_POPULAR`` most-liked items and, where too few of them will do, among as many others.
+    """
+    index, past = state.models.index, state.past
+    popular = [item for item in index.admitted(where, islice(past.most_liked(), MAX_POPULAR)) if item not in without]
+    if where and len(popular) < NUM_POPULAR:
+        others = dict.fromkeys([*popular, *(item for item in index.some(where, MAX_POPULAR) if item not in without)])
+        met = past.popularity(others).items
+        popular = sorted((item for item in met if met[item][1]), key=lambda item: -met[item][1])
+    return popular[:NUM_POPULAR]
 
 
 def _unknown_events(state: ServingState, history: Sequence[Event]) -> tuple[str, ...]:

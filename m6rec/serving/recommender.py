@@ -20,6 +20,7 @@ from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, UnknownError
 from m6rec.foundation.states import CacheStatistics, StateCache
+from m6rec.predicate import NO_CATEGORY
 from m6rec.serving import chatting, explaining, pipeline
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
@@ -51,6 +52,7 @@ from m6rec.serving.turns import MEMORY_BYTES, Turns
 from m6rec.serving.writers import Writers
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session, read
+from m6rec.tasks.design import OTHER
 from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.past import Past
@@ -361,10 +363,12 @@ class Recommender(LocalBackend):
             history=state.past.history(brief.user),
             items=state.items,
             live=state.live,
+            categories=[name or OTHER for name in state.models.index.categories],
         )
 
         def recommended(name: str) -> list[Item]:
-            filters = Filters(categories=(name,) if name else ())
+            names = (name, NO_CATEGORY) if name == OTHER else (name,) if name else ()
+            filters = Filters(categories=names)
             return [one.item for one in self.retrieve(brief.user, filters=filters)]
 
         return (yield from state.models.creator.create(asked, state.past, recommended))
@@ -441,8 +445,7 @@ class Recommender(LocalBackend):
                 state.live |= fresh
                 state.items |= fresh
                 state.lexicon.put(items)
-                models.creator.forget_catalogue()
-                models.index.put(items, vectors)
+            models.index.put(items, vectors)  # whose searches go on beside it
 
     def delete(self, ids: Sequence[str]) -> int:
         """See ``Backend``. Histories go on naming what was deleted."""
@@ -454,7 +457,6 @@ class Recommender(LocalBackend):
                 for item in ids:
                     state.live.pop(item, None)
                 state.lexicon.remove(ids)
-                state.models.creator.forget_catalogue()
                 return state.models.index.remove(ids)
 
     def put_user(self, user: User) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from m6rec.predicate import Predicate
 from m6rec.text.lexicon import Lexicon, Token, tokens
 from m6rec.text.verbalise import names, quote
 from m6rec.types import Item
@@ -154,25 +155,12 @@ class Session:
     @property
     def told(self) -> bool:
         """Whether there is anything to go by."""
-        return bool(self.named or self.constrained)
+        return bool(self.named or self.predicate)
 
     @property
-    def constrained(self) -> bool:
-        """Whether some items are ruled out by what they are."""
-        return bool(self.wanted or self.unwanted or self.akin or self.bounds)
-
-    def allows(self, item: Item, lexicon: Lexicon) -> bool:
-        """Whether an item is of the kinds that are asked for; what has come up already is another matter."""
-        own = set(item.categories)
-        if not own.issuperset(self.wanted) or own.intersection(self.unwanted):
-            return False
-        if self.akin and not own.intersection(self.akin):
-            return False
-        for name, (least, greatest) in self.bounds.items():
-            number = lexicon.number(item.id, name)
-            if number is None or not least <= number <= greatest:
-                return False
-        return True
+    def predicate(self) -> Predicate:
+        """What must hold of an item that is asked for; whether it has come up already is another matter."""
+        return Predicate(any_of=self.akin, all_of=self.wanted, none_of=self.unwanted, ranges=self.bounds)
 
 
 def read(messages: Sequence[Message], lexicon: Lexicon) -> Session:

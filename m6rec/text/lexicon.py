@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from m6rec.predicate import TITLE_YEAR, attributes
 from m6rec.types import Item
 
 MAX_TITLE_WORDS = 12
@@ -46,7 +47,6 @@ SYNONYMS = tuple(
 """Words that ask for one category: generic ones, since a domain's own are its categories' names."""
 
 _TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
-_TITLE_YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
 _YEAR_AFTER = re.compile(r"[\"”'’]?\s{0,2}(\()?(\d{4})\b")
 _CUES = frozenset(
     "like liked love loved enjoyed hated seen saw watched watch read about than of film movie book called named why"
@@ -54,11 +54,6 @@ _CUES = frozenset(
 )
 _ENDS = frozenset("and or but too is was because it which that though as instead so either with".split())
 _ARTICLES = ("the", "a", "an")
-_NUMBERS = {
-    "year": ("year",),
-    "length": ("length", "runtime", "duration", "minutes", "pages", "num_pages"),
-    "price": ("price",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +168,7 @@ class Lexicon:
     def number(self, item: str, scale: str) -> float | None:
         """How much an item has of a scale, "year", "length" or "price"; None where it doesn't tell."""
         known = self._items.get(item)
-        if known is None:
-            return None
-        for key in _NUMBERS[scale]:
-            try:
-                return float(known.details[key])
-            except (KeyError, ValueError):
-                pass
-        found = _TITLE_YEAR.search(known.title) if scale == "year" else None
-        return float(found.group(1)) if found else None
+        return None if known is None else attributes(known).numbers.get(scale)
 
     def titles(self, text: Sequence[Token]) -> list[Name]:
         """The titles in a text, in their order; none overlaps another."""
@@ -278,7 +265,7 @@ def _spaced(part: Sequence[Token], start: int) -> Iterable[str]:
 def _keys(item: Item) -> set[tuple[str, ...]]:
     """The words of the title, with and without its year and a leading article."""
     keys = set()
-    for title in (item.title, _TITLE_YEAR.sub("", item.title)):
+    for title in (item.title, TITLE_YEAR.sub("", item.title)):
         words = tuple(token.word for token in tokens(title) if token.is_word)[:MAX_TITLE_WORDS]
         keys.add(words)
         if len(words) > 1 and words[0] in _ARTICLES:

@@ -131,7 +131,7 @@ def test_where_all_is_refused_a_template_stands_in(recommender, monkeypatch):
     (made,) = recommender.create("u0", "design", count=3)
     assert (made.text, made.worded_by, made.category) == ("Untitled item", "template", "Sci-Fi")
     assert made.refused == ("it echoes a title of the user's history",)
-    says(monkeypatch, 'Sci-Fi" named "Alien"')
+    says(monkeypatch, 'Sci-Fi" named "Alien', reason="length")
     named = recommender.create("u0", "design", count=2, catalogue=True)
     assert [one.worded_by for one in named] == ["template", "template"]
     assert not {one.item for one in named} & {"i0", "i1"}
@@ -242,7 +242,7 @@ def test_what_has_no_title_is_not_designed(tunings):
     rank = create_tuned(TunedConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
     creator = creating.Creator(rank, Writers(rank, {}), Blocklist())
     brief = Brief(user="u0", kind="design")
-    asked = creating.Asked(brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS)
+    asked = creating.Asked(brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS, categories=[])
     with pytest.raises(ConfigError, match="has a title, so none"):
         next(creator.create(asked, Past(ITEMS, rank.domain.feedback), lambda name: []))
 

@@ -7,8 +7,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from m6rec.predicate import ALL
 from m6rec.retrieval.blend import fit
-from m6rec.serving import index as module
+from m6rec.retrieval.index import IndexConfig
 from m6rec.serving.item_index import FILE, ItemIndex
 from m6rec.tuned import Tuned, TunedConfig, create
 from m6rec.types import Item
@@ -45,7 +46,7 @@ def restored(retrieve, folder, items=ITEMS):
 
 def found(index, retrieve):
     query = np.random.default_rng(0).standard_normal(retrieve.width).astype(np.float32)
-    return index.search(query, 100, None, (), ["i1"])
+    return index.search(query, 100, ALL, (), ["i1"])
 
 
 def test_warm_and_new_items_are_found_by_one_score(retrieve):
@@ -53,12 +54,12 @@ def test_warm_and_new_items_are_found_by_one_score(retrieve):
     index, query = built(retrieve), np.random.default_rng(0).standard_normal(retrieve.width).astype(np.float32)
     added = dict(zip(blend.numbers, blend.scores(["i1"]).tolist(), strict=True))
     score = {item: blend.text * float(index.vectors([item])[0] @ query) + added.get(item, 0) for item in ITEMS}
-    found = index.search(query, 12, None, (), ["i1"])
+    found = index.search(query, 12, ALL, (), ["i1"])
     assert [item for item, _ in found] == sorted(ITEMS, key=lambda item: -score[item])
     assert dict(found) == pytest.approx(score, abs=1e-5)
     assert max(added.values()) > 0
     plain = built(Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache))
-    by_text = dict(plain.search(query, 12, None, (), ["i1"]))
+    by_text = dict(plain.search(query, 12, ALL, (), ["i1"]))
     assert {item: blend.text * product for item, product in by_text.items() if item not in added} == pytest.approx(
         {item: score[item] for item in ITEMS if item not in added}, abs=1e-5
     )
@@ -134,7 +135,7 @@ def rewrite(change):
 
 
 def flip(tensors, card):
-    tensors["codes"][0, 0] ^= 1
+    tensors["lists"][-1] ^= 1
 
 
 def swap_ids(tensors, card):
@@ -187,8 +188,9 @@ def test_what_can_not_be_written_is_a_warning_and_leaves_nothing(retrieve, tmp_p
     assert sorted(os.listdir(tmp_path)) == ["file", FILE]
 
 
-def test_a_rounded_index_is_restored_as_it_is(retrieve, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "EXACT", 5)
-    before = built(retrieve)
+def test_an_index_of_many_lists_is_restored_as_it_is(retrieve, tmp_path):
+    before, again = (ItemIndex(retrieve, IndexConfig(exact=5)) for _ in range(2))
+    before.put(list(ITEMS.values()), retrieve.item_vectors(list(ITEMS.values())))
     before.save(tmp_path, ITEMS)
-    assert found(restored(retrieve, tmp_path), retrieve) == found(before, retrieve)
+    again.restore(tmp_path, ITEMS)
+    assert found(again, retrieve) == found(before, retrieve)

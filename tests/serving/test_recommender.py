@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,16 @@ def test_filters(recommender):
     assert sorted(ids(drama)) == ["i0", "i3", "i6", "i9"]
     rest = recommender.recommend("u0", 10, filters=Filters(categories=("Drama",), exclude=frozenset({"i6"}))).items
     assert set(ids(rest)) == {"i0", "i3", "i9"} - observed().seen("u0") - {"i6"}
+
+
+def test_an_item_that_is_not_available_is_found_again_when_it_is(recommender):
+    in_stock = Filters(categories=("Drama",), seen=True, ranges={"available": (1, float("inf"))})
+    dramas = ("i0", "i3", "i6")
+    for available in (("i0", "i3"), ("i3", "i6"), ()):
+        recommender.upsert([replace(ITEMS[one], details={"available": int(one in available)}) for one in dramas])
+        for user in ("u0", "nobody"):  # of whom nothing is known, so that what is liked by all is asked for as well
+            assert sorted(ids(recommender.recommend(user, 10, filters=in_stock).items)) == sorted(available)
+    assert len(recommender.recommend("u0", 10, filters=Filters(categories=("Drama",), seen=True)).items) == 4
 
 
 def test_ranking_gives_the_scores_of_the_tuned_task(recommender, tunings):

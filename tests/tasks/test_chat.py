@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from m6rec.predicate import attributes
 from m6rec.tasks import chat
 from m6rec.tasks.chat import MAX_QUERY_CHARS, Message, Session, read
 from m6rec.text.lexicon import Lexicon
@@ -205,15 +206,19 @@ def test_what_items_do_not_tell_is_said():
 
 def test_only_what_fits_is_allowed():
     session = told("a comedy from before 1990, nothing for kids")
-    assert [item.id for item in ITEMS.values() if session.allows(item, LEXICON)] == ["airplane"]
+    assert [item.id for item in ITEMS.values() if session.predicate.admits(attributes(item))] == ["airplane"]
     short = told("something shorter")
-    assert [item.id for item in ITEMS.values() if short.allows(item, LEXICON)] == ["airplane", "order", "fargo"]
+    assert [item.id for item in ITEMS.values() if short.predicate.admits(attributes(item))] == [
+        "airplane",
+        "order",
+        "fargo",
+    ]
 
 
 def test_what_is_to_be_like_another_has_a_category_of_it():
     session = told("more like the second one")
     assert session.akin == ("Horror", "Sci-Fi")
-    assert [item.id for item in ITEMS.values() if session.allows(item, LEXICON)] == ["wars", "alien"]
+    assert [item.id for item in ITEMS.values() if session.predicate.admits(attributes(item))] == ["wars", "alien"]
     assert after("Something like Fargo, but funny").akin == ("Crime",)
     assert after("Something like Fargo", "How about nothing?", "another").akin == ("Crime",)
     assert after("Something like Fargo", "How about nothing?", "a comedy").akin == ()

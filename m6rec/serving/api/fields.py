@@ -204,6 +204,8 @@ _CELL: dict[str, Any] = {
     ]
 }
 _MEMBER = {"anyOf": [{"type": "string", "maxLength": 100}, {"type": "integer"}, {"type": "boolean"}, {"type": "null"}]}
+_DETAIL_NAME = {"minLength": 1, "maxLength": Limits.KIND_CHARS, "pattern": f"^{_NAMED}$"}
+DetailName = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", **_DETAIL_NAME})]
 Details = Annotated[
     dict[str, Any],
     BeforeValidator(_details),
@@ -211,7 +213,7 @@ Details = Annotated[
         {
             "type": "object",
             "maxProperties": Limits.NUM_DETAILS,
-            "propertyNames": {"minLength": 1, "maxLength": Limits.KIND_CHARS, "pattern": f"^{_NAMED}$"},
+            "propertyNames": _DETAIL_NAME,
             "additionalProperties": {"anyOf": [*_CELL["anyOf"], {"type": "array", "items": _MEMBER, "maxItems": 100}]},
         }
     ),

@@ -6,6 +6,7 @@ Answers are those of ``Recommender`` as JSON.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Self
@@ -16,6 +17,7 @@ from m6rec.data.schema import Limits
 from m6rec.serving.api.fields import (
     WHOLE,
     Categories,
+    DetailName,
     Details,
     EventKind,
     Id,
@@ -51,20 +53,38 @@ _ABOUT_SOMETHING = {
 }
 
 
+class RangeBody(BaseModel):
+    """What a number among the details of an item may be; an item without it is left out."""
+
+    model_config = example(name="year", least=1990, greatest=1999)
+
+    name: Annotated[DetailName, Field(description='Also "year" of a title, and "length" for pages or minutes.')]
+    least: Annotated[Number | None, Field(description="None for no bound.")] = None
+    greatest: Annotated[Number | None, Field(description="None for no bound.")] = None
+
+
 class FiltersBody(BaseModel):
     """Which items may come up."""
 
-    model_config = example(categories=["Comedy"], exclude=["50"])
+    model_config = example(categories=["Comedy"], exclude=["50"], ranges=[{"name": "year", "least": 1990}])
 
     categories: Annotated[
         list[Id], Field(max_length=Limits.NUM_CATEGORIES, description="Only these; none allows all.")
     ] = []
     exclude: Annotated[list[Id], Field(max_length=MAX_CANDIDATES, description="Ids that are left out.")] = []
     seen: Annotated[bool, Field(description="Whether items may come up that the user has met already.")] = False
+    ranges: Annotated[list[RangeBody], Field(max_length=Limits.NUM_DETAILS, description="All must hold.")] = []
 
     def filters(self) -> Filters:
         """The same as a value of the recommender."""
-        return Filters(categories=tuple(self.categories), exclude=frozenset(self.exclude), seen=self.seen)
+        ranges: dict[str, tuple[float, float]] = {}
+        for one in self.ranges:
+            least, greatest = ranges.get(one.name, (-math.inf, math.inf))
+            least = least if one.least is None else max(least, one.least)
+            ranges[one.name] = least, greatest if one.greatest is None else min(greatest, one.greatest)
+        return Filters(
+            categories=tuple(self.categories), exclude=frozenset(self.exclude), seen=self.seen, ranges=ranges
+        )
 
 
 class HistoryEventBody(BaseModel):
