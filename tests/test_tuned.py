@@ -127,7 +127,7 @@ def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
             mask_LL[:region, :region] = True
         positions_BL = torch.arange(length)[None]
         hidden_BLD = model.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_LL[None]), delta=tuning)
-        expected = tuning.score(model.finish(hidden_BLD)[:, -1]).softmax(-1)[:, 1]
+        expected = tuning.score(model.finish(hidden_BLD)[:, -1], torch.from_numpy(row.signals)).softmax(-1)[:, 1]
         close(tuned.scores([row]), expected.detach().numpy())
 
 
@@ -156,7 +156,7 @@ def test_every_method_answers_trains_and_comes_back(method, tmp_path):
 
 def test_a_fresh_tuning_answers_as_the_foundation_does():
     """Options start as the embeddings of the answer words, so the untrained score is the model's own."""
-    tuned, model = make(used=False, method="option-adapter"), FOUNDATION.model
+    tuned, model = make("ctr", used=False, method="option-adapter"), FOUNDATION.model
     hidden_D = torch.randn(model.config.width, generator=torch.Generator().manual_seed(0))
     no, yes = (
         model.embed_tokens.weight[torch.tensor(ids)].mean(0) for ids in FOUNDATION.tokenizer.encode([" no", " yes"])

@@ -1,7 +1,7 @@
 """A tuned task → a device folder: the model in two graphs, its tokenizer, and a card with the checksum of each file.
 
 The graphs are traced from ``Model`` and ``Tuning`` themselves, so there is no second description of either. What the
-tuning adds (prompts, segment embeddings, adapters, projections of the signals, option rows) is part of the upper one.
+tuning adds (prompts, segment embeddings, adapters, option rows, the base of the score) is part of the upper one.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ class _Upper(nn.Module):
         hidden_1LD = model.run(hidden_1LD, positions_1L, attention, first=self.depth, last=last, delta=tuning)
         attention = Dense(positions_1L, mask_1LL[:, skip:], skip)
         hidden_1CD = model.run(hidden_1LD, positions_1L, attention, first=last, last=self.end, delta=tuning)
-        return tuning.score(model.finish(hidden_1CD)[0]).softmax(-1)[:, -1]
+        return tuning.score(model.finish(hidden_1CD)[0], signals).softmax(-1)[:, -1]
 
     def example(self) -> dict[str, Tensor]:
         """Inputs to trace with: three tokens of context, two behaviours, and two candidates of two tokens."""
