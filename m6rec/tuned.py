@@ -206,13 +206,7 @@ class Tuned:
         if batch.traces_BNG.size:
             added_BND = mixture.trace(_tensor(batch.traces_BNG, device))
             states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
-        blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
-        if batch.signals_BCF.shape[2]:
-            added_BC1D = mixture.inject(_tensor(batch.signals_BCF, device))[:, :, None]
-            if blocks_BCMD.shape[2] > 1:
-                added_BC1D = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2])[..., None] * added_BC1D
-            blocks_BCMD = blocks_BCMD + added_BC1D
-        return states_BND, blocks_BCMD
+        return states_BND, states_of(batch.block_BCM, batch.block_slot_BCM)
 
     def answer(self, asked: Sequence[tuple[Known, Row]]) -> tuple[list[NDArray[np.floating]], list[Known]]:
         """``scores`` or ``vectors`` of users whose context has been read in part (``Model.answer``).

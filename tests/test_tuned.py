@@ -116,7 +116,6 @@ def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
         for segment in question.context + question.candidate:
             ids_L = torch.tensor(encode([segment.text])[0])
             hidden.append(model.embed(ids_L) + tuning.slots_SD[SLOTS.index(segment.slot)])
-        hidden[-1][-1] += tuning.inject(torch.from_numpy(row.signals)[None])[0, 0]
         for behaviour, trace in zip(hidden[1 + row.num_facts :], row.traces, strict=False):
             behaviour[-1] += tuning.trace(torch.from_numpy(trace)[None, None])[0, 0]
         hidden_BLD = torch.cat(hidden)[None]
@@ -306,7 +305,8 @@ def test_errors(tmp_path):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_an_exit_is_a_shorter_model(layers):
     made, rows = make(depth=1), ROWS["like"]
-    made.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in rows])))  # else they drown the rest
+    signals_QF = torch.from_numpy(np.concatenate([row.signals for row in rows]))
+    made.tuning.base.network.fit(signals_QF)  # else they drown the rest
     left = Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
     short = tiny.foundation()
     short.model.config = replace(short.model.config, num_layers=1 + layers)

@@ -232,8 +232,6 @@ class _Upper(nn.Module):
         states_TD, asked_CD = states + tuning.slots_SD[slots], asked + tuning.slots_SD[asked_slots]
         if tuning.traces is not None:
             states_TD = states_TD.index_add(0, traced, tuning.trace(traces[None])[0])
-        if tuning.signals is not None:
-            asked_CD = asked_CD + tuning.inject(signals[None])[0]
         prompts_PD = tuning.prompts_PD
         count, skip = len(prompts_PD), len(prompts_PD) + states.shape[0]
         hidden_1LD = torch.cat([prompts_PD, states_TD, asked_CD])[None]
@@ -263,7 +261,7 @@ class _Upper(nn.Module):
             "asked": torch.randn(2, width),
             "asked_slots": torch.zeros(2, dtype=torch.long),
             "asked_positions": torch.tensor([4, 4]),
-            "signals": torch.randn(2, len(STATISTICS) if self.tuning.signals is not None else 0),
+            "signals": torch.randn(2, len(STATISTICS) if self.tuning.base is not None else 0),
         }
 
 

@@ -1,4 +1,4 @@
-"""The collaborative signal as a vector: numbers of a question or of a behaviour, projected into the model's width.
+"""The collaborative signal: numbers of a question → the base of its score, of a behaviour → a vector in its state.
 
 CoLLM (Zhang et al., 2023) projects the factors of a classical model; ours are statistics that are up to date.
 """

@@ -151,7 +151,6 @@ class Tuning(nn.Module):
         self.change = method.change(config, model, generator)
         has_head = config.num_classes and not method.options
         self.head = _linear(width, config.num_classes, generator) if has_head else None
-        self.signals = Signals(config.num_signals, width, generator) if config.num_signals else None
         has_base = config.num_signals and config.num_classes
         self.base = Base(config.num_signals, config.num_classes, config.gate_columns, generator) if has_base else None
         self.traces = Signals(config.num_traces, width, generator) if config.num_traces else None
@@ -166,17 +165,6 @@ class Tuning(nn.Module):
     def prompts_PD(self) -> Tensor:
         """Prompts that the caller puts before the context; P is 0 in methods without prompts."""
         return self.slots_SD.new_empty(0, self.slots_SD.shape[1]) if self.prompts is None else self.prompts.tokens()
-
-    def inject(self, signals_BCF: Tensor) -> Tensor:
-        """What the caller adds to the state of each candidate's last token, added_BCD in fp32; zero at first.
-
-        Raises:
-            ConfigError: The tuning was made with ``num_signals=0``.
-        """
-        if self.signals is None:
-            raise ConfigError("this tuning takes no signals; make one with num_signals")
-        added_BCD: Tensor = self.signals(signals_BCF)
-        return added_BCD
 
     def trace(self, traces_BNG: Tensor) -> Tensor:
         """What the caller adds to the state of each behaviour's last token, added_BND in fp32; zero at first.
