@@ -313,7 +313,10 @@ def load(folder: Path, model: Model) -> Tuning:
         ) from error
     _require_foundation(foundation, model)
     tuning = create(config, model, seed=0)
-    tuning.load_state_dict(tensors)
+    try:
+        tuning.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise AssetError(f"{file} has not the parts that this m6rec makes a tuning of; tune again ({error})") from error
     return tuning
 
 
