@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks import sets
@@ -38,7 +37,7 @@ from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask, named, texts
 from m6rec.text.batch import pack, pad, size
 from m6rec.text.past import Past
-from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
+from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
 from m6rec.tuned import TunedConfig
 
 WATTS = 3.9
@@ -70,10 +69,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     states_s = _seconds(lambda: fresh.fetch(part)) * tokens(every) / tokens(part)
 
     states = one.cache.fetch(texts(questions.rows[TRAIN]))
-    assert one.tuning.signals is not None
-    assert one.tuning.traces is not None
-    one.tuning.signals.fit(torch.from_numpy(questions.signals(TRAIN)))
-    one.tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in questions.rows[TRAIN]])))
+    base_s = _seconds(lambda: fit_numbers(one.tuning, questions.rows[TRAIN], questions.rows[VALID]))
     groups = pack([size(row, states.length) for row in questions.rows[TRAIN]], TRAINING_TOKENS)
     groups = groups[:: 16 if setup.quick else 4]
     batches = [pad([questions.rows[TRAIN][number] for number in group], states.places) for group in groups]
@@ -111,7 +107,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     def wh(seconds: float) -> tuple[float, ...]:
         return (seconds * watts / 3600,)
 
-    task_s, own_task_s = LIKE.epochs * epoch_s, LIKE.epochs * own_epoch_s
+    task_s, own_task_s = base_s + LIKE.epochs * epoch_s, base_s + LIKE.epochs * own_epoch_s
     pieces = {
         "states of all texts, once for all tasks": states_s,
         "a task tuned on the foundation": task_s,

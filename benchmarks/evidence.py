@@ -19,9 +19,8 @@ Parts, each of which can be run alone (``--part``):
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +35,7 @@ from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
 from benchmarks.within import moments
 from m6rec import baselines
+from m6rec.ablation import by_count
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.demo import LIKE, OURS, RETRIEVE
 from m6rec.domains.domain import Domain
@@ -108,54 +108,6 @@ def _published(name: str, metric: str) -> list[Row]:
         for who, told in sets.PUBLISHED.get(name, {}).items()
         if metric in told
     ]
-
-
-def by_count(
-    title: str,
-    split: Split,
-    events: NDArray[np.int64],
-    cuts: Sequence[int],
-    found: Mapping[str, Sequence[Floats]],
-    judge: Callable[[Floats, NDArray[np.bool_]], float | None],
-) -> list[Table]:
-    """A measure by how many events of the user, and of the item, there had been before the question.
-
-    Args:
-        title: What is measured.
-        split: The split.
-        events: Position of each question in the log.
-        cuts: Where the numbers of earlier events are cut.
-        found: What each method answered, one array a seed.
-        judge: From answers and which of the questions to the measure of these; None where they have none.
-    """
-    earlier = {"user": np.zeros(len(split.part), np.int64), "item": np.zeros(len(split.part), np.int64)}
-    for whose, count_E in earlier.items():
-        counts: dict[str, int] = {}
-        for at, event in enumerate(split.log.events):
-            key = event.user if whose == "user" else event.item
-            count_E[at] = counts.get(key, 0)
-            counts[key] = count_E[at] + 1
-    spans = [(low + 1, high) for low, high in itertools.pairwise(cuts)]
-    words = ("0", *(f"{low}-{high}" if low < high else f"{low}" for low, high in spans), f">{cuts[-1]}")
-    tables = []
-    for whose, count_E in earlier.items():
-        bucket_Q = np.searchsorted(cuts, count_E[events])  # 0: none, then up to each of the cuts
-        chosen = {f"{word} (n={(bucket_Q == number).sum()})": bucket_Q == number for number, word in enumerate(words)}
-        first = next(iter(found.values()))[0]
-        chosen = {word: asked for word, asked in chosen.items() if asked.any() and judge(first, asked) is not None}
-        rows = tuple(
-            Row(
-                method=method,
-                metrics={
-                    word: tuple(value for answers in by_seed if (value := judge(answers, asked)) is not None)
-                    for word, asked in chosen.items()
-                },
-            )
-            for method, by_seed in found.items()
-        )
-        named = f"{title} by the number of the {whose}'s earlier events"
-        tables.append(Table(title=named, metric=next(iter(chosen)), rows=rows, ours=OURS))
-    return tables
 
 
 def _at_once(name: str, runs: Sequence[Tuned], questions: Questions, split: Split, domain: Domain) -> Table:

@@ -38,7 +38,7 @@ from m6rec.report import Row, Table
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Row as Asked
 from m6rec.text.batch import pack, pad, size
-from m6rec.train import TRAINING_TOKENS, fit
+from m6rec.train import TRAINING_TOKENS, fit, fit_numbers
 from m6rec.tuned import Tuned, TunedConfig
 
 SIZES = (0, 16, 64, 80, 256, 400, 1_000, 10_000)
@@ -132,8 +132,8 @@ def _known(questions: Questions, first: Tuned, starts: Sequence[Path]) -> dict[s
     found: dict[str, list[tuple[Floats, Floats]]] = {CORRECTED: [], MOVED_MLP: []}
     for seed, start in enumerate(starts):
         one = _started(start, first, seed)
-        assert one.tuning.signals is not None
-        one.tuning.signals.fit(torch.from_numpy(here))
+        assert one.tuning.base is not None
+        one.tuning.base.network.fit(torch.from_numpy(here))
         found[CORRECTED].append((_logits(one.scores(questions.rows[TRAIN])), _logits(one.scores(questions.rows[TEST]))))
         network = baselines.fit_mlp(normed(before, before), asked.answers(TRAIN), seed=seed)
         found[MOVED_MLP].append(
@@ -233,12 +233,9 @@ def _started(start: Path | None, first: Tuned, seed: int) -> Tuned:
 
 
 def _tune(one: Tuned, rows: Sequence[Asked], states: Any, seed: int, *, fresh: bool) -> None:
-    """Trains on all the rows; what was tuned elsewhere keeps the scale of its numbers and takes smaller steps."""
-    assert one.tuning.signals is not None
-    assert one.tuning.traces is not None
+    """Trains on all the rows; what was tuned elsewhere keeps its base and takes smaller steps."""
     if fresh:
-        one.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in rows])))
-        one.tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in rows])))
+        fit_numbers(one.tuning, rows, rows)
     groups = pack([size(row, states.length) for row in rows], TRAINING_TOKENS)
     batches = [pad([rows[number] for number in group], states.places) for group in groups]
     epochs = max(LIKE.epochs, math.ceil(STEPS / len(batches)))

@@ -40,7 +40,7 @@ from m6rec.tasks import writing
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import pack, pad, size
 from m6rec.text.past import STATISTICS, TRACES
-from m6rec.train import RETRIEVAL_TOKENS, TRAINING_TOKENS, TrainConfig, fit
+from m6rec.train import RETRIEVAL_TOKENS, TRAINING_TOKENS, TrainConfig, fit, fit_numbers
 from m6rec.tuned import ItemBlocks, Tuned, TunedConfig
 from m6rec.tuning import Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
@@ -192,8 +192,8 @@ def _transfer(
         like.reads.tuning = tuning = trained(f"without-{name}", others)
         told[MOVED][name] = like.judge()
         learned, (signals, labels) = _numbers([like], TRAIN), _numbers([like], TEST)
-        assert tuning.signals is not None
-        tuning.signals.fit(torch.from_numpy(learned[0]))
+        assert tuning.base is not None
+        tuning.base.network.fit(torch.from_numpy(learned[0]))
         told[f"{MOVED}, normed"][name] = like.judge()
         told[ALL][name] = together[name]
         told[counted][name] = auc(labels, baselines.fit_mlp(*_numbers(others, TRAIN), seed=seed)(signals))
@@ -221,15 +221,13 @@ def _fresh(foundation: Foundation, settings: Sequence[Setting], seed: int) -> Tu
         first_layer=model.config.num_layers - tuned.UPPER_LAYERS,
         embed_width=tuned.EMBED_WIDTH,
         num_signals=len(STATISTICS),
+        gate_columns=tuple(map(STATISTICS.index, tuned.GATED_BY)),
         num_traces=len(TRACES),
     )
     tuning = create_tuning(config, model, seed=seed)
     rows = [row for setting in settings if setting.questions for row in setting.questions.rows[TRAIN]]
     if rows:
-        assert tuning.signals is not None
-        assert tuning.traces is not None
-        tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in rows])))
-        tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in rows])))
+        fit_numbers(tuning, rows, rows)
     return tuning
 
 

@@ -80,7 +80,7 @@ def demo(
 
     chosen = Plan(ranking_training=LIKE, retrieval_training=RETRIEVE, ranking_seeds=SEEDS[:seeds])
     made = tune_all(project, log, dataset, model, chosen, stage)
-    assert made.ranking is not None, "MovieLens can be ranked on"
+    assert made.ranking, "MovieLens can be ranked on"
     with seconds.stage("zero-shot and few-shot"):
         shots = zero_shot.table(model, log.split, log.domain, seeds=(0,), progress=_tell)
     tuning_seconds = [seconds.stages[f"tuning like-{seed}"] for seed in SEEDS[:seeds]]
@@ -89,7 +89,7 @@ def demo(
         title="m6rec on MovieLens-100k, time split",
         tables=(*made.tables, shots),
         claims=_claims(
-            made.ranking,
+            made.ranking[0],
             made.retrieving,
             shots,
             made.ranked[0][0],

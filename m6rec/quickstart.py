@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from m6rec import assets, tuned
+from m6rec.ablation import ablations, reading_tables
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
@@ -85,7 +86,7 @@ class Outcome:
     Attributes:
         ranked: The ranking runs and how their training went, one a seed; empty where the log can't be ranked on.
         retrieved: Likewise.
-        ranking: The table of ranking.
+        ranking: The tables of ranking, the first beside its peers.
         retrieving: Those of retrieval.
         impossible: Why a task was not tuned, by its name.
         num_tokens: Tokens whose states were computed for it.
@@ -93,7 +94,7 @@ class Outcome:
 
     ranked: list[tuple[Tuned, History]] = field(default_factory=list)
     retrieved: list[tuple[Tuned, History]] = field(default_factory=list)
-    ranking: Table | None = None
+    ranking: tuple[Table, ...] = ()
     retrieving: tuple[Table, ...] = ()
     impossible: Mapping[str, str] = field(default_factory=dict)
     num_tokens: int = 0
@@ -101,7 +102,7 @@ class Outcome:
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables."""
-        return (*([self.ranking] if self.ranking else ()), *self.retrieving)
+        return (*self.ranking, *self.retrieving)
 
 
 def tune_all(
@@ -155,11 +156,11 @@ def tune_all(
         retrieval=f"retrieve-{chosen.retrieval_seeds[0]}" if retrieved else "",
     )
     ours = f"m6rec, {config.method}"
-    ranking: Table | None = None
+    ranking: tuple[Table, ...] = ()
     retrieving: tuple[Table, ...] = ()
     if ranked:
         with stage("measuring ranking") as update:
-            ranking = ranking_report(made, asked[chosen.ranking], {ours: [one for one, _ in ranked]}, update)
+            ranking = ranking_report(made, asked[chosen.ranking], ours, [one for one, _ in ranked], update)
     if retrieved:
         with stage("measuring retrieval"):
             rows, items = asked["retrieve"].rows[TEST], list(made.split.log.items.values())
@@ -178,17 +179,28 @@ def tune_all(
 def ranking_report(
     made: Prepared,
     questions: Questions,
-    ours: Mapping[str, Sequence[Tuned]],
+    name: str,
+    runs: Sequence[Tuned],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Table:
-    """The table of a ranking task on the test part, whatever its number of classes."""
-    first = next(iter(ours.values()))[0]
-    rows = questions.rows[TEST]
-    probabilities = {name: [one.probabilities(rows, progress) for one in by_seed] for name, by_seed in ours.items()}
-    if first.task.num_classes > 2 or len(set(questions.answers(TEST).tolist())) < 2:
-        return class_table(questions, first.task, probabilities)
-    scores = {name: [of_seed[:, 1] for of_seed in by_seed] for name, by_seed in probabilities.items()}
-    return ranking_table(made.split, questions, made.domain, scores)
+) -> tuple[Table, ...]:
+    """A ranking task on the test part, whatever its number of classes: beside its peers, and of two what reading adds.
+
+    Args:
+        made: The prepared log.
+        questions: Of the task.
+        name: What the task is called in the tables.
+        runs: One a seed.
+        progress: Told of the questions read.
+    """
+    task, labels = runs[0].task, questions.answers(TEST)
+    found = ablations(name, runs, questions.rows[TEST], progress)
+    if task.num_classes > 2 or len(set(labels.tolist())) < 2:
+        return (class_table(questions, task, found),)
+    scores = {part: [of_seed[:, 1] for of_seed in by_seed] for part, by_seed in found.items()}
+    return (
+        ranking_table(made.split, questions, made.domain, scores),
+        *reading_tables(made.split, labels, questions.events(TEST), scores),
+    )
 
 
 def _tune(

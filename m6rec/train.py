@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -25,6 +26,7 @@ from m6rec.project import CONFIG
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Batch, Row, pack, pad, regroup, size
 from m6rec.tuned import ItemBlocks, Tuned
+from m6rec.tuning import Tuning
 from m6rec.types import Draft, Item
 from m6rec.writer import Writer
 
@@ -39,6 +41,10 @@ RETRIEVAL_TOKENS = 1_200
 """… of one of retrieval, whose users are each other's negatives."""
 MAX_SCORES = 1 << 24
 """Scores of questions and items that are held at once."""
+BASE_QUESTIONS = 512
+"""Questions of a batch of the base."""
+BASE = "base"
+"""Where a run keeps the training of its base."""
 AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
 
@@ -91,6 +97,10 @@ class TrainConfig:
             )
         if not 0 <= self.pairwise <= 1:
             raise ConfigError(f"pairwise is {self.pairwise}; it is a share of the loss, from 0 to 1")
+
+
+BASE_TRAINING = TrainConfig(epochs=12, learning_rate=1e-3, patience=3)
+"""How the base of a score is fitted."""
 
 
 @dataclass
@@ -372,10 +382,7 @@ def tune(
         catalogue = ItemBlocks.of(tuned.task, tuned.domain, items, np.log(share).astype(np.float32) if log_q else None)
         states = tuned.cache.fetch([*texts(training), *catalogue.texts()])
         catalogue.bind(states)
-    if tuned.tuning.signals is not None:
-        tuned.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in training])))
-    if tuned.tuning.traces is not None:
-        tuned.tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in training])))
+    fit_numbers(tuned.tuning, training, validation, folder=folder / BASE if folder else None)
     training = tuned.rows(training)
     most = config.batch_tokens or (TRAINING_TOKENS if catalogue is None else RETRIEVAL_TOKENS)
     sizes = [size(row, states.length) for row in training]
@@ -417,6 +424,65 @@ def tune(
         progress=progress,
     )
     _end(tuned, folder)
+    return history
+
+
+def fit_numbers(
+    tuning: Tuning,
+    training: Sequence[Row],
+    validation: Sequence[Row],
+    config: TrainConfig = BASE_TRAINING,
+    *,
+    folder: Path | None = None,
+) -> History | None:
+    """Fits what a tuning makes of numbers alone, before it reads: the base of its scores, and how traces are normed.
+
+    Args:
+        tuning: Fitted in place, if it takes numbers; the base is fixed from then on.
+        training: Rows of the training part.
+        validation: Rows that choose the epoch of the base.
+        config: How the base is trained; it takes seconds.
+        folder: See ``fit``.
+
+    Returns:
+        The history of the base; None where there is none.
+    """
+    if tuning.traces is not None:
+        tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in training])))
+    base = tuning.base
+    if base is None:
+        return None
+    network, device = base.network, tuning.slots_SD.device
+
+    def of(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        signals_QF = torch.from_numpy(np.concatenate([row.signals for row in rows]))
+        return signals_QF.to(device), torch.from_numpy(np.concatenate([row.answers for row in rows])).to(device)
+
+    (signals_QF, answers_Q), (signals_VF, answers_V) = of(training), of(validation)
+    network.fit(signals_QF)
+    labels = answers_V.cpu().numpy()
+    users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
+    rates_C = base_rates(answers_Q.cpu().numpy(), tuning.config.num_classes)
+
+    def batches(epoch: int) -> Sequence[Tensor]:
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(answers_Q))
+        return torch.from_numpy(order).to(device).split(BASE_QUESTIONS)
+
+    def judge() -> float:
+        with torch.no_grad():
+            probabilities_VC = base(signals_VF).softmax(-1).double().cpu().numpy()
+        return class_metric(labels, probabilities_VC, users, rates_C)
+
+    network.requires_grad_(True)
+    history = fit(
+        network,
+        batches,
+        lambda chosen: F.cross_entropy(base(signals_QF[chosen]), answers_Q[chosen]),
+        config,
+        judge=judge,
+        folder=folder,
+    )
+    network.requires_grad_(False)
     return history
 
 

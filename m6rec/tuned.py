@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,8 @@ TEMPERATURE = 0.07
 EMBED_WIDTH = 128
 UPPER_LAYERS = 1
 """Layers that run online by default: a second gains .0012 AUC and doubles the time (design/002-one-cache.md)."""
+GATED_BY = ("item_count", "user_count")
+"""Statistics that tell how much of what is read is added to the base of a score."""
 INFERENCE_TOKENS = 2048
 """Padded kept tokens of one inference batch on cores."""
 
@@ -204,13 +206,7 @@ class Tuned:
         if batch.traces_BNG.size:
             added_BND = mixture.trace(_tensor(batch.traces_BNG, device))
             states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
-        blocks_BCMD = states_of(batch.block_BCM, batch.block_slot_BCM)
-        if batch.signals_BCF.shape[2]:
-            added_BC1D = mixture.inject(_tensor(batch.signals_BCF, device))[:, :, None]
-            if blocks_BCMD.shape[2] > 1:
-                added_BC1D = F.one_hot(_tensor(batch.last_BC, device), blocks_BCMD.shape[2])[..., None] * added_BC1D
-            blocks_BCMD = blocks_BCMD + added_BC1D
-        return states_BND, blocks_BCMD
+        return states_BND, states_of(batch.block_BCM, batch.block_slot_BCM)
 
     def answer(self, asked: Sequence[tuple[Known, Row]]) -> tuple[list[NDArray[np.floating]], list[Known]]:
         """``scores`` or ``vectors`` of users whose context has been read in part (``Model.answer``).
@@ -242,7 +238,7 @@ class Tuned:
             read, kept = model.answer(turns, self.cache.config.depth, end=self.end, delta=mixture)
             pairs = zip(read, last, strict=True)
             normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
-        answers = self._answers(normed_QD)
+        answers = self._answers(normed_QD, [row for _, row in asked])
         return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
 
     def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None, *, pairwise: float = 0.0) -> Tensor:
@@ -261,7 +257,8 @@ class Tuned:
         answers_Q = _tensor(batch.answers_BC, self.foundation.model.device)[valid_BC]
         normed_QD = self.read(batch, states)[valid_BC]
         if self.task.readout == "score":
-            logits_QC = self.tuning.score(normed_QD)
+            signals_QF = _tensor(batch.signals_BCF, self.foundation.model.device)[valid_BC]
+            logits_QC = self.tuning.score(normed_QD, signals_QF)
             loss = F.cross_entropy(logits_QC, answers_Q)
             if not pairwise:
                 return loss
@@ -295,12 +292,28 @@ class Tuned:
         Raises:
             ConfigError: The task compares vectors and has no classes.
         """
+        base_QC, text_QC = self.logits(rows, progress)
+        return _softmax(base_QC + text_QC)
+
+    @torch.no_grad()
+    def logits(
+        self, rows: Sequence[Row], progress: Progress = lambda done, total: None, *, mean_state: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(logits_QC of the base, logits_QC that reading adds) of every question, row after row (``Tuning.parts``).
+
+        Args:
+            rows: The questions.
+            progress: Told of the questions read.
+            mean_state: Whether every text's states are replaced by the mean of them all, so that nothing is read. The
+                numbers stay as they are.
+
+        Raises:
+            ConfigError: The task compares vectors and has no classes.
+        """
         if self.task.readout != "score":
             raise ConfigError(f"task {self.task.name!r} compares vectors; use vectors and item_vectors")
-        with torch.no_grad():
-            logits_QC = self.tuning.score(self._hidden(rows, progress))
-        probabilities_QC: NDArray[np.float64] = logits_QC.softmax(-1).double().cpu().numpy()
-        return probabilities_QC
+        hidden_QD = self._hidden(rows, progress, mean_state=mean_state)
+        return self.tuning.parts(hidden_QD, self._signals(rows))
 
     def _grades(self) -> NDArray[np.float64]:
         """What each class is worth, float64 [C]. Raises ConfigError where classes have no order."""
@@ -313,7 +326,7 @@ class Tuned:
 
     def vectors(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the users, float32 [Q, ``width``] of unit length, one for every question, row after row."""
-        return self._answers(self._hidden(rows, progress)).astype(np.float32)
+        return self._answers(self._hidden(rows, progress), rows).astype(np.float32)
 
     def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the items, float32 [I, ``width``]: of unit length, read from their text."""
@@ -333,18 +346,24 @@ class Tuned:
         return np.concatenate(vectors)
 
     @torch.no_grad()
-    def _answers(self, hidden_QD: Tensor) -> NDArray[np.floating]:
-        """What the task makes of the hidden states of questions: scores [Q], or user vectors [Q, E]."""
+    def _answers(self, hidden_QD: Tensor, rows: Sequence[Row]) -> NDArray[np.floating]:
+        """What the task makes of the hidden states of the rows' questions: scores [Q], or user vectors [Q, E]."""
         if self.task.readout == "score":
-            probabilities_QC: NDArray[np.float64] = self.tuning.score(hidden_QD).softmax(-1).double().cpu().numpy()
-            return probabilities_QC @ self._grades()
+            return _softmax(self.tuning.score(hidden_QD, self._signals(rows))) @ self._grades()
         vectors_QE: NDArray[np.float32] = self.tuning.embed(hidden_QD, "user").cpu().numpy()
         return vectors_QE
 
-    def _hidden(self, rows: Sequence[Row], progress: Progress) -> Tensor:
-        """normed_QD of every question, row after row."""
+    def _signals(self, rows: Sequence[Row]) -> Tensor:
+        """signals_QF of every question, row after row."""
+        return _tensor(np.concatenate([row.signals for row in rows]), self.foundation.model.device)
+
+    def _hidden(self, rows: Sequence[Row], progress: Progress, *, mean_state: bool = False) -> Tensor:
+        """normed_QD of every question, row after row; see ``logits``."""
         rows = self.rows(rows)
         states = self.cache.fetch(tasks.texts(rows))
+        if mean_state:
+            mean_1D = states.tokens_TD.float().mean(0, keepdim=True).to(states.tokens_TD.dtype)
+            states = replace(states, tokens_TD=mean_1D.expand_as(states.tokens_TD))
         parts: dict[int, Tensor] = {}
         groups = pack([size(row, states.length) for row in rows], INFERENCE_TOKENS * self.foundation.model.at_once)
         with torch.no_grad():
@@ -452,6 +471,7 @@ def create(
             num_classes=task.num_classes,
             embed_width=EMBED_WIDTH if task.readout == "embed" else 0,
             num_signals=len(STATISTICS) if task.uses_signals else 0,
+            gate_columns=tuple(map(STATISTICS.index, GATED_BY)) if task.uses_signals else (),
             num_traces=len(TRACES) if task.uses_signals else 0,
         ),
         model,
@@ -579,6 +599,12 @@ def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
     ids = foundation.tokenizer.encode(task.options)
     table = foundation.model.embed_tokens.weight.float()
     return torch.stack([table[row].mean(0) for row in ids])
+
+
+def _softmax(logits_QC: Tensor) -> NDArray[np.float64]:
+    """Probabilities, float64 [Q, C]."""
+    probabilities_QC: NDArray[np.float64] = logits_QC.softmax(-1).double().cpu().numpy()
+    return probabilities_QC
 
 
 def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:

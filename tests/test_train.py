@@ -22,13 +22,13 @@ from m6rec.tasks import task as tasks
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
-from m6rec.train import CHECKPOINT, TrainConfig, class_metric, fit, tune, tune_texts
+from m6rec.train import CHECKPOINT, TrainConfig, class_metric, fit, fit_numbers, tune, tune_texts
 from m6rec.tuned import TunedConfig, create, load
 from m6rec.types import Event, Item, Segment, User
 from m6rec.writer import WriterConfig
 from m6rec.writer import create as create_writer
 from m6rec.writer import load as load_writer
-from tests import tiny
+from tests import test_tuned, tiny
 
 ROOT = Path(__file__).parents[1]
 GENERIC = domains.named("generic")
@@ -136,6 +136,23 @@ def test_a_task_of_any_number_of_classes_is_learned(monkeypatch, name):
     elif name != "TWO":
         with pytest.raises(ConfigError, match="without an order"):
             tuned.scores(rows)
+
+
+def test_numbers_are_fitted_first_and_stay_as_they_are_while_text_is_read():
+    rows, names = test_tuned.ROWS["like"], ("gate_weight_G", "gate_bias")
+    alone, tuned = test_tuned.make(used=False), test_tuned.make(used=False)
+    history = fit_numbers(alone.tuning, rows, rows, TrainConfig(epochs=60, learning_rate=0.01))
+    assert history.losses[-1] < 0.5 * history.losses[0]
+    alone = test_tuned.make(used=False)
+    fit_numbers(alone.tuning, rows, rows)
+    tune(tuned, rows, rows, [], TrainConfig(epochs=2))
+    expected, found = alone.tuning.base.state_dict(), tuned.tuning.base.state_dict()
+    assert {name for name in expected if not torch.equal(expected[name], found[name])} <= set(names)
+    assert found["gate_bias"] != expected["gate_bias"]
+
+
+def test_where_there_are_no_numbers_nothing_is_fitted():
+    assert fit_numbers(test_tuned.make("ctr").tuning, test_tuned.ROWS["ctr"], test_tuned.ROWS["ctr"]) is None
 
 
 def test_a_validation_of_one_class_is_judged_by_its_loss():

@@ -116,7 +116,6 @@ def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
         for segment in question.context + question.candidate:
             ids_L = torch.tensor(encode([segment.text])[0])
             hidden.append(model.embed(ids_L) + tuning.slots_SD[SLOTS.index(segment.slot)])
-        hidden[-1][-1] += tuning.inject(torch.from_numpy(row.signals)[None])[0, 0]
         for behaviour, trace in zip(hidden[1 + row.num_facts :], row.traces, strict=False):
             behaviour[-1] += tuning.trace(torch.from_numpy(trace)[None, None])[0, 0]
         hidden_BLD = torch.cat(hidden)[None]
@@ -127,7 +126,7 @@ def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
             mask_LL[:region, :region] = True
         positions_BL = torch.arange(length)[None]
         hidden_BLD = model.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_LL[None]), delta=tuning)
-        expected = tuning.score(model.finish(hidden_BLD)[:, -1]).softmax(-1)[:, 1]
+        expected = tuning.score(model.finish(hidden_BLD)[:, -1], torch.from_numpy(row.signals)).softmax(-1)[:, 1]
         close(tuned.scores([row]), expected.detach().numpy())
 
 
@@ -156,7 +155,7 @@ def test_every_method_answers_trains_and_comes_back(method, tmp_path):
 
 def test_a_fresh_tuning_answers_as_the_foundation_does():
     """Options start as the embeddings of the answer words, so the untrained score is the model's own."""
-    tuned, model = make(used=False, method="option-adapter"), FOUNDATION.model
+    tuned, model = make("ctr", used=False, method="option-adapter"), FOUNDATION.model
     hidden_D = torch.randn(model.config.width, generator=torch.Generator().manual_seed(0))
     no, yes = (
         model.embed_tokens.weight[torch.tensor(ids)].mean(0) for ids in FOUNDATION.tokenizer.encode([" no", " yes"])
@@ -306,7 +305,8 @@ def test_errors(tmp_path):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_an_exit_is_a_shorter_model(layers):
     made, rows = make(depth=1), ROWS["like"]
-    made.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in rows])))  # else they drown the rest
+    signals_QF = torch.from_numpy(np.concatenate([row.signals for row in rows]))
+    made.tuning.base.network.fit(signals_QF)  # else they drown the rest
     left = Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
     short = tiny.foundation()
     short.model.config = replace(short.model.config, num_layers=1 + layers)

@@ -186,7 +186,7 @@ def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None
     rows, items = questions.rows[TEST], list(made.split.log.items.values())
     with bar("scoring") as update:
         if first.task.readout == "score":
-            return [ranking_report(made, questions, {name: tuned}, update)]
+            return [*ranking_report(made, questions, name, tuned, update)]
         ours = {name: [Retriever(one.vectors(rows, update), one.item_vectors(items), one.blend) for one in tuned]}
         return [*retrieval_tables(made.split, questions, made.domain, ours)]
 

@@ -1,7 +1,7 @@
 """A tuned task → a device folder: the model in two graphs, its tokenizer, and a card with the checksum of each file.
 
 The graphs are traced from ``Model`` and ``Tuning`` themselves, so there is no second description of either. What the
-tuning adds (prompts, segment embeddings, adapters, projections of the signals, option rows) is part of the upper one.
+tuning adds (prompts, segment embeddings, adapters, option rows, the base of the score) is part of the upper one.
 """
 
 from __future__ import annotations
@@ -233,8 +233,6 @@ class _Upper(nn.Module):
         states_TD, asked_CD = states + tuning.slots_SD[slots], asked + tuning.slots_SD[asked_slots]
         if tuning.traces is not None:
             states_TD = states_TD.index_add(0, traced, tuning.trace(traces[None])[0])
-        if tuning.signals is not None:
-            asked_CD = asked_CD + tuning.inject(signals[None])[0]
         prompts_PD = tuning.prompts_PD
         count, skip = len(prompts_PD), len(prompts_PD) + states.shape[0]
         hidden_1LD = torch.cat([prompts_PD, states_TD, asked_CD])[None]
@@ -249,7 +247,7 @@ class _Upper(nn.Module):
         hidden_1LD = model.run(hidden_1LD, positions_1L, attention, first=self.depth, last=last, delta=tuning)
         attention = Dense(positions_1L, mask_1LL[:, skip:], skip)
         hidden_1CD = model.run(hidden_1LD, positions_1L, attention, first=last, last=self.end, delta=tuning)
-        return tuning.score(model.finish(hidden_1CD)[0]).softmax(-1)[:, -1]
+        return tuning.score(model.finish(hidden_1CD)[0], signals).softmax(-1)[:, -1]
 
     def example(self) -> dict[str, Tensor]:
         """Inputs to trace with: three tokens of context, two behaviours, and two candidates of two tokens."""
@@ -264,7 +262,7 @@ class _Upper(nn.Module):
             "asked": torch.randn(2, width),
             "asked_slots": torch.zeros(2, dtype=torch.long),
             "asked_positions": torch.tensor([4, 4]),
-            "signals": torch.randn(2, len(STATISTICS) if self.tuning.signals is not None else 0),
+            "signals": torch.randn(2, len(STATISTICS) if self.tuning.base is not None else 0),
         }
 
 

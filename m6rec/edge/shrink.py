@@ -45,7 +45,7 @@ from m6rec.text import prefixes
 from m6rec.text.batch import Batch, Row, pack, pad, size
 from m6rec.text.past import without_neighbours
 from m6rec.text.vocabulary import trim
-from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
+from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
 from m6rec.tuned import Tuned, create
 
 CARD, RECIPE = "card.json", "recipe.json"
@@ -265,8 +265,8 @@ def _tune(
     asked = {part: _asked(rows[part], recipe) for part in (TRAIN, VALID)}
     said = teacher.scores(rows[TRAIN]) if recipe.logits else np.zeros(sum(len(row.answers) for row in rows[TRAIN]))
     told = np.split(said, np.cumsum([len(row.answers) for row in rows[TRAIN]])[:-1])
-    if recipe.alone and small.tuning.signals is not None:
-        small.tuning.signals.fit(torch.from_numpy(np.concatenate([row.signals for row in asked[TRAIN]])))
+    if recipe.alone:
+        fit_numbers(small.tuning, asked[TRAIN], asked[VALID])
     model = student.model
     trained: list[nn.Module] = [small.tuning]
     touched = recipe.sparsity or recipe.upper_neurons < 1 or recipe.upper_heads < 1
@@ -329,7 +329,8 @@ def _answer_loss(
     told_BC = np.zeros(batch.valid_BC.shape, np.float32)
     for row, scores in zip(told_BC, told, strict=True):
         row[: len(scores)] = scores
-    log_QK = small.tuning.score(small.read(batch, states)[valid_BC]).log_softmax(-1)
+    signals_QF = torch.from_numpy(batch.signals_BCF)[valid_BC]
+    log_QK = small.tuning.score(small.read(batch, states)[valid_BC], signals_QF).log_softmax(-1)
     told_Q = torch.from_numpy(told_BC)[valid_BC]
     answers_Q = torch.from_numpy(batch.answers_BC)[valid_BC]
     total = torch.zeros(())

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from m6rec.errors import ConfigError
 from m6rec.foundation.model import Attention, Block, Delta, Layer
-from m6rec.tuning.signals import Signals
 from m6rec.tuning.tuning import Tuning
 
 
@@ -51,13 +50,19 @@ class Mixture:
         """The segment embeddings of each row."""
         return torch.stack([tuning.slots_SD for tuning in self._tunings])[self._task_B]
 
-    def inject(self, signals_BCF: Tensor) -> Tensor:
-        """What is added to the state of each candidate's last token, added_BCD in fp32; see ``Tuning.inject``."""
-        return self._added(lambda tuning: tuning.signals, signals_BCF)
-
     def trace(self, traces_BNG: Tensor) -> Tensor:
-        """What is added to the state of each behaviour's last token, added_BND in fp32; see ``Tuning.trace``."""
-        return self._added(lambda tuning: tuning.traces, traces_BNG)
+        """What is added to the state of each behaviour's last token, added_BND in fp32; see ``Tuning.trace``.
+
+        It is 0 in rows of tasks that take no traces.
+        """
+        if len(self._rows) == 1 and (only := self._tunings[next(iter(self._rows))].traces) is not None:
+            return only(traces_BNG)  # type: ignore[no-any-return]
+        added_BND = traces_BNG.new_zeros(*traces_BNG.shape[:2], self._tunings[0].slots_SD.shape[-1])
+        for task, rows in self._rows.items():
+            traces = self._tunings[task].traces
+            if traces is not None:
+                added_BND = added_BND.index_copy(0, rows, traces(traces_BNG[rows]))
+        return added_BND
 
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``Delta``."""
@@ -75,17 +80,6 @@ class Mixture:
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """See ``Delta``."""
         return self._by_task(lambda tuning, x, y: tuning.ffn(layer, x, y), x_BLD, y_BLD)
-
-    def _added(self, part: Callable[[Tuning], Signals | None], numbers_BTF: Tensor) -> Tensor:
-        """What each row's tuning makes of its numbers, added_BTD; 0 in rows of tasks without this part."""
-        if len(self._rows) == 1 and (only := part(self._tunings[next(iter(self._rows))])) is not None:
-            return only(numbers_BTF)  # type: ignore[no-any-return]
-        added_BTD = numbers_BTF.new_zeros(*numbers_BTF.shape[:2], self._tunings[0].slots_SD.shape[-1])
-        for task, rows in self._rows.items():
-            signals = part(self._tunings[task])
-            if signals is not None:
-                added_BTD = added_BTD.index_copy(0, rows, signals(numbers_BTF[rows]))
-        return added_BTD
 
     def _by_task(self, hook: Callable[[Tuning, Tensor, Tensor], Tensor], x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         if len(self._rows) == 1:

@@ -1,4 +1,4 @@
-"""The collaborative signal as a vector: numbers of a question or of a behaviour, projected into the model's width.
+"""The collaborative signal: numbers of a question → the base of its score, of a behaviour → a vector in its state.
 
 CoLLM (Zhang et al., 2023) projects the factors of a classical model; ours are statistics that are up to date.
 """
@@ -17,13 +17,20 @@ LEAST_ROWS = 16
 
 
 class Signals(nn.Module):
-    """F numbers → a vector that is added to a token's state, through two hidden layers; zero at first.
+    """F numbers → a vector, through two hidden layers; zero at first.
 
     ``fit`` sets the numbers' mean and spread from the training part, by which they are normed.
+
+    Args:
+        num_signals: F.
+        width: Numbers of the vector.
+        generator: Source of the initial values.
+        gain: By what the vector is multiplied.
     """
 
-    def __init__(self, num_signals: int, width: int, generator: Generator) -> None:
+    def __init__(self, num_signals: int, width: int, generator: Generator, gain: float = GAIN) -> None:
         super().__init__()
+        self._gain = gain
 
         def random(rows: int, columns: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(rows, columns, generator=generator) * (2 / rows) ** 0.5)
@@ -41,13 +48,16 @@ class Signals(nn.Module):
         self.mean_F = signals_NF.mean(0).to(self.w3_RD.device)
         self.spread_F = signals_NF.std(0).clamp_min(1e-3).to(self.w3_RD.device)
 
+    def normed(self, signals_BCF: Tensor) -> Tensor:
+        """By the mean and spread of ``fit``; B and C may be any number of dimensions."""
+        return ((signals_BCF - self.mean_F) / self.spread_F).clamp(-8, 8)
+
     def forward(self, signals_BCF: Tensor) -> Tensor:
-        """added_BCD."""
-        normed_BCF = ((signals_BCF - self.mean_F) / self.spread_F).clamp(-8, 8)
-        normed_NF = normed_BCF.flatten(0, 1)
+        """vectors_BCD."""
+        normed_NF = self.normed(signals_BCF).flatten(0, 1)
         count = len(normed_NF)
         normed_NF = F.pad(normed_NF, (0, 0, 0, max(0, LEAST_ROWS - count)))
         hidden_NR = (normed_NF @ self.w1_FR).add_(self.b1_R).relu_()
         hidden_NR = (hidden_NR @ self.w2_RR).add_(self.b2_R).relu_()
-        added_ND = (hidden_NR @ self.w3_RD).mul_(GAIN)
+        added_ND = (hidden_NR @ self.w3_RD).mul_(self._gain)
         return added_ND[:count].view(*signals_BCF.shape[:2], added_ND.shape[1])

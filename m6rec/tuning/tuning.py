@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.model import Block, Layer, Model
 from m6rec.tuning.adapter import Adapters
+from m6rec.tuning.base import Base
 from m6rec.tuning.blocks import Blocks
 from m6rec.tuning.change import Change
 from m6rec.tuning.lora import LoRA
@@ -44,7 +45,8 @@ class TuningConfig:
         lora_rank: Rank of LoRA's updates.
         lora_alpha: LoRA scales its updates by alpha / rank.
         embed_width: Width of the vectors of ``embed``, 128 in the paper; 0 for tasks that don't retrieve.
-        num_signals: Numbers a candidate that ``inject`` takes; 0 for tasks without.
+        num_signals: Numbers of a question, from which its ``base`` is made; 0 for tasks without.
+        gate_columns: Which of these numbers gate what is read (``Base``).
         num_traces: Numbers a behaviour that ``trace`` takes; 0 for tasks without.
     """
 
@@ -56,9 +58,11 @@ class TuningConfig:
     lora_alpha: float = 16.0
     embed_width: int = 0
     num_signals: int = 0
+    gate_columns: tuple[int, ...] = ()
     num_traces: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "gate_columns", tuple(self.gate_columns))  # JSON knows lists only
         if self.method not in METHODS:
             raise ConfigError(f"tuning method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
         for name, least in (("first_layer", 0), ("num_classes", 0), ("num_prompts", 1), ("lora_rank", 1)):
@@ -147,7 +151,8 @@ class Tuning(nn.Module):
         self.change = method.change(config, model, generator)
         has_head = config.num_classes and not method.options
         self.head = _linear(width, config.num_classes, generator) if has_head else None
-        self.signals = Signals(config.num_signals, width, generator) if config.num_signals else None
+        has_base = config.num_signals and config.num_classes
+        self.base = Base(config.num_signals, config.num_classes, config.gate_columns, generator) if has_base else None
         self.traces = Signals(config.num_traces, width, generator) if config.num_traces else None
         self.projections = nn.ModuleDict(
             {side: _linear(width, config.embed_width, generator) for side in ("user", "item")}
@@ -160,17 +165,6 @@ class Tuning(nn.Module):
     def prompts_PD(self) -> Tensor:
         """Prompts that the caller puts before the context; P is 0 in methods without prompts."""
         return self.slots_SD.new_empty(0, self.slots_SD.shape[1]) if self.prompts is None else self.prompts.tokens()
-
-    def inject(self, signals_BCF: Tensor) -> Tensor:
-        """What the caller adds to the state of each candidate's last token, added_BCD in fp32; zero at first.
-
-        Raises:
-            ConfigError: The tuning was made with ``num_signals=0``.
-        """
-        if self.signals is None:
-            raise ConfigError("this tuning takes no signals; make one with num_signals")
-        added_BCD: Tensor = self.signals(signals_BCF)
-        return added_BCD
 
     def trace(self, traces_BNG: Tensor) -> Tensor:
         """What the caller adds to the state of each behaviour's last token, added_BND in fp32; zero at first.
@@ -195,19 +189,31 @@ class Tuning(nn.Module):
         """See ``Delta``."""
         return self.change.ffn(layer, x_BLD, y_BLD)
 
-    def score(self, normed_BD: Tensor) -> Tensor:
-        """Logits of the classes, logits_BC in fp32: W(normed), or its products with the option prompts.
+    def score(self, normed_BD: Tensor, signals_BF: Tensor | None = None) -> Tensor:
+        """Logits of the classes, logits_BC in fp32: those of the base, if there is one, and what reading adds.
 
         Raises:
             ConfigError: The tuning was made with ``num_classes=0``.
         """
+        base_BC, text_BC = self.parts(normed_BD, signals_BF)
+        return base_BC + text_BC
+
+    def parts(self, normed_BD: Tensor, signals_BF: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(logits_BC of the base, or zeros; logits_BC that reading adds), see ``score``.
+
+        The latter are W(normed), or its products with the option prompts, times the gate of the base.
+        """
         if not self.config.num_classes:
             raise ConfigError("this tuning has no classes to score; it was made with num_classes=0")
         if self.head is not None:
-            logits_BC: Tensor = self.head(normed_BD.float())
-            return logits_BC
-        assert self.prompts is not None
-        return normed_BD.float() @ self.prompts.rows(self.config.num_classes).T
+            text_BC = self.head(normed_BD.float())
+        else:
+            assert self.prompts is not None
+            text_BC = normed_BD.float() @ self.prompts.rows(self.config.num_classes).T
+        if self.base is None:
+            return torch.zeros_like(text_BC), text_BC
+        assert signals_BF is not None, "the base of a score takes numbers"
+        return self.base(signals_BF), self.base.gate(signals_BF) * text_BC
 
     def embed(self, normed_BD: Tensor, side: Literal["user", "item"]) -> Tensor:
         """Retrieval vectors of unit length, vectors_BE in fp32.
@@ -307,7 +313,10 @@ def load(folder: Path, model: Model) -> Tuning:
         ) from error
     _require_foundation(foundation, model)
     tuning = create(config, model, seed=0)
-    tuning.load_state_dict(tensors)
+    try:
+        tuning.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise AssetError(f"{file} has not the parts that this m6rec makes a tuning of; tune again ({error})") from error
     return tuning
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.evidence import OURS, by_count
+from benchmarks.evidence import OURS
 from benchmarks.latency import flop, upper_products
 from benchmarks.samples import Cells, corrected, correction
+from m6rec.ablation import by_count
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
 from m6rec.foundation.model import Turn

@@ -93,7 +93,7 @@ def test_only_its_own_parameters_train(model, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_saved_equals_loaded(model, method, tmp_path):
-    made = create(method, model, used=True, embed_width=8)
+    made = create(method, model, used=True, embed_width=8, num_signals=3, gate_columns=(0, 2))
     made.save(tmp_path)
     again = tuning.load(tmp_path, model)
     assert again.config == made.config
@@ -101,7 +101,8 @@ def test_saved_equals_loaded(model, method, tmp_path):
     assert again.num_trainable() == made.num_trainable()
     normed_BD = alone(model, made)
     assert torch.equal(alone(model, again), normed_BD)
-    assert torch.equal(again.score(normed_BD), made.score(normed_BD))
+    signals_BF = torch.randn(len(normed_BD), 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.score(normed_BD, signals_BF), made.score(normed_BD, signals_BF))
 
 
 def count(method, c: ModelConfig, first_layer, *, classes=2, prompts=8, rank=8):

@@ -101,6 +101,14 @@ def test_nothing_readable(model, tmp_path):
         tuning.load(tmp_path, model)
 
 
+def test_the_parts_of_another_version(model, tmp_path):
+    made = tuning.create(TuningConfig(method="head", first_layer=0, num_signals=4), model, seed=0)
+    made.base = None
+    made.save(tmp_path)
+    with pytest.raises(AssetError, match=r"has not the parts that this m6rec makes a tuning of; tune again"):
+        tuning.load(tmp_path, model)
+
+
 def test_merged_shares_what_did_not_change(model):
     merged = tuning.create(TuningConfig(method="lora", first_layer=3), model, seed=0).merge(model)
     assert merged.embed_tokens.weight.data_ptr() == model.embed_tokens.weight.data_ptr()
