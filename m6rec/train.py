@@ -466,7 +466,7 @@ def fit_numbers(
 
     def batches(epoch: int) -> Sequence[Tensor]:
         order = np.random.default_rng([config.seed, epoch]).permutation(len(answers_Q))
-        return torch.from_numpy(order).to(device).split(BASE_QUESTIONS)
+        return torch.split(torch.from_numpy(order).to(device), BASE_QUESTIONS)
 
     def judge() -> float:
         with torch.no_grad():
