@@ -47,8 +47,8 @@ class Task:
         grades: What each class is worth, ascending, where classes are degrees of one thing; the expected grade is then
             the score. () for classes without order; two classes are worth 0 and 1.
         negatives: How negatives are drawn for a task of two classes in a log that has none.
-        uses_signals: Whether the statistics of user and item are the base of the score, and the traces of the behaviours
-            go in as vectors.
+        uses_signals: Whether the statistics of user and item are the base of the score, and the traces of the
+            behaviours go in as vectors.
     """
 
     name: str
