@@ -222,11 +222,11 @@ class WeightConfig:
         least: A source that weighs less is left out.
     """
 
-    prior: float = 0.5
+    prior: float = 2.0
     min_questions: int = 100
     max_questions: int = 5_000
     rivals: int = 50
-    softness: float = 0.03
+    softness: float = 0.01
     least: float = 0.02
 
 

@@ -92,6 +92,7 @@ class IALS:
         regularisation: Weight of the factors' squared length.
         memory: See above.
         num_factors: Width of the vectors.
+        seed: Of the first factors.
         weight: See ``Source``.
     """
 
@@ -99,11 +100,12 @@ class IALS:
     regularisation: float = 30.0
     memory: float = 0.8
     num_factors: int = 128
+    seed: int = 0
     weight: float = 0.5
 
     def fit(self, likes: Likes) -> Arrays:
         """Factors of each item, and their gram with the regularisation."""
-        model = factorise(likes.liked_UI, self.num_factors, self.regularisation, self.confidence)
+        model = factorise(likes.liked_UI, self.num_factors, self.regularisation, self.confidence, seed=self.seed)
         factor_IF = np.asarray(model.item_factors, np.float32)
         gram_FF = factor_IF.T @ factor_IF + np.float32(self.regularisation) * np.eye(factor_IF.shape[1])
         settings = np.array([self.confidence, self.memory], np.float32)
