@@ -1,4 +1,4 @@
-"""Retrieval: ``make bench-retrieval`` writes ``benchmarks/results/retrieval.json``, ``QUICK=1`` a short form to ``runs``.
+"""Retrieval: ``make bench-retrieval`` writes ``benchmarks/results/retrieval.json``, ``QUICK=1`` less into ``runs``.
 
 One part alone: ``python -m benchmarks.retrieval --part cold``.
 """

@@ -13,7 +13,7 @@ from m6rec.cli.app import Device, Dtype, ExitAfter, Foundation, Json, app, bar, 
 from m6rec.cli.runs import Data, ProjectFolder, data_of, require_dataset, run_of
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import DEFAULT
-from m6rec.project import Project, Run
+from m6rec.project import Project, Run, task_and_foundation
 
 
 @app.command()
@@ -142,7 +142,6 @@ def evaluate(
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.tasks import writing
-    from m6rec.tuned import task_and_foundation
 
     runs, data = [run_of(project, run) for run in runs], data_of(project, data)
     dataset = prepared.fingerprint(data)

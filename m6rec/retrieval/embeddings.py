@@ -53,11 +53,11 @@ class Whitening:
         well-conditioned, where there are fewer.
 
         Raises:
-            DataError: There are fewer than two items, or a state is not finite.
+            DataError: There is no item, or a state is not finite.
         """
-        if len(states_ID) < 2 or not np.isfinite(states_ID).all():
+        if not len(states_ID) or not np.isfinite(states_ID).all():
             raise DataError(
-                f"whitening needs two items or more with finite states, but was given {len(states_ID)}, of which "
+                f"whitening needs items with finite states, but was given {len(states_ID)}, of which "
                 f"{int(np.isfinite(states_ID).all(1).sum())} are finite; give the states of a whole catalogue"
             )
         num_items, width = states_ID.shape

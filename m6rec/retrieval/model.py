@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from m6rec.data.examples import moments
 from m6rec.data.split import TRAIN, VALID, Split
+from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
+from m6rec.fingerprint import Fingerprint, begin, changed, digest, rule_of
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Model
 from m6rec.foundation.states import StateCache, StatesConfig
+from m6rec.foundation.stores import Store
+from m6rec.project import CONFIG, config_at, require_saved, save_config
+from m6rec.retrieval import embeddings as embedding
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, user_vectors
 from m6rec.retrieval.training import EmbeddingConfig, History, Questions, fit
+from m6rec.tasks import probe
+from m6rec.tasks import task as tasks
 from m6rec.tasks.retrieve import describe
+from m6rec.tasks.task import Task
+from m6rec.text.links import FILE as LINKS
+from m6rec.text.links import Links
+from m6rec.text.links import load as load_links
 from m6rec.types import Item
 
 MAX_VALIDATED = 4_000
@@ -26,8 +36,194 @@ MAX_VALIDATED = 4_000
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """What a run of retrieval is made from; saved with it.
+
+    Attributes:
+        task: A name of ``tasks.task.named``.
+        domain: A name of ``domains.domain.named``.
+        rule: What the log counts as positive, likewise.
+        foundation: What ``foundation.checkpoint.load`` was given.
+        data: Digest of the prepared dataset (``fingerprint.of_dataset``).
+        split: How it is split; likewise.
+    """
+
+    domain: str
+    foundation: str
+    task: str = "retrieve"
+    data: str = ""
+    split: str = ""
+    rule: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RetrievalModel:
+    """Vectors of items, new ones too, and of users; one inner product compares them.
+
+    Attributes:
+        config: What it was made from.
+        foundation: What reads the items' texts.
+        cache: Where their states come from.
+        embeddings: From states to vectors.
+        links: Item-item models that are blended in; None without.
+    """
+
+    config: RetrievalConfig
+    foundation: Foundation
+    cache: StateCache
+    embeddings: Embeddings
+    links: Links | None = None
+
+    @property
+    def task(self) -> Task:
+        """Its words and labels."""
+        return tasks.named(self.config.task)
+
+    @property
+    def domain(self) -> Domain:
+        """Which events are positive."""
+        return domains.named(self.config.domain, self.config.rule)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        return self.embeddings.width
+
+    def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> Floats:
+        """Vectors of the items, float32 [I, ``width``], of unit length; each depends on its own item alone."""
+        if not items:
+            return np.zeros((0, self.width), np.float32)
+        return self.embeddings.item_vectors([item.id for item in items], states_of(self.cache, items, progress))
+
+    def user_vector(self, liked_NE: Floats) -> Floats:
+        """The vector of a user, float32 [``width``], from the vectors of what they liked, oldest first."""
+        return user_vectors(liked_NE, [np.arange(len(liked_NE))], self.embeddings.decay)[0]
+
+    def digest(self) -> str:
+        """A short digest of what makes vectors, and of which items have links."""
+        model = self.foundation.model
+        read_by = f"{model.id}|{model.dtype}|{self.cache.config}"
+        return digest([read_by, self.embeddings.digest(), None if self.links is None else list(self.links.numbers)])
+
+    def fingerprint(self) -> Fingerprint:
+        """What it is made from, but for the training."""
+        return Fingerprint(
+            data=self.config.data,
+            split=self.config.split,
+            domain=self.config.domain,
+            rule=rule_of(self.config.rule),
+            task=self.config.task,
+            wording=probe.wording(self.task, self.domain),
+            foundation=self.foundation.model.id,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the embeddings, the links, what it is made from, and at last its configuration."""
+        self.embeddings.save(folder)
+        if self.links is not None:
+            self.links.save(folder)
+        save_config(self.config, self.fingerprint(), folder)
+
+
+def create(
+    config: RetrievalConfig,
+    foundation: Foundation,
+    items: Sequence[Item],
+    store: Path | Store | None = None,
+    *,
+    cache: StateCache | None = None,
+    links: Links | None = None,
+    training: EmbeddingConfig | None = None,
+    progress: Progress = lambda done, total: None,
+) -> RetrievalModel:
+    """A model that nothing was learned for: vectors are the whitened states of a catalogue.
+
+    Args:
+        config: What it is made from.
+        foundation: What reads the items' texts.
+        items: The catalogue.
+        store: Where states are kept, a folder or a store; None keeps them in memory.
+        cache: A cache of the same split to share instead of one at ``store``.
+        links: Item-item models to blend in.
+        training: How it will be trained.
+        progress: Called with (texts read, texts to read).
+
+    Raises:
+        DataError: There is no item.
+    """
+    cache = _cache_of(foundation, cache, store)
+    training = training or EmbeddingConfig()
+    states_ID = states_of(cache, items, progress)
+    made = Embeddings.untrained(states_ID, training.width, training.decay)
+    return RetrievalModel(config=config, foundation=foundation, cache=cache, embeddings=made, links=links)
+
+
+def train(
+    model: RetrievalModel,
+    split: Split,
+    training: EmbeddingConfig,
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> tuple[RetrievalModel, History]:
+    """Trains on the likes of the training part, for as many epochs as are best on those of the validation part.
+
+    Args:
+        model: Of ``create``.
+        split: The log.
+        training: How to train.
+        folder: The run, which takes no other one (``fingerprint.begin``); what is finished there is read. None keeps
+            nothing.
+        progress: Called with (steps done, steps at most, loss).
+
+    Raises:
+        ConfigError: The folder holds another run.
+    """
+    likes, asked = likes_of(split, model.domain), questions_of(split, model.domain)
+    if folder is not None:
+        made = replace(
+            model.fingerprint(), training=changed(training), examples=digest([likes, asked.likes, asked.targets])
+        )
+        begin(folder, made, results=(CONFIG,))
+        if (folder / CONFIG).exists():
+            return load(folder, model.foundation, model.cache), History()
+    items = list(split.log.items.values())
+    ids, states_ID = [item.id for item in items], states_of(model.cache, items)
+    validation = asked if len(asked.targets) else None
+    found, history = fit(ids, states_ID, likes, training, validation=validation, progress=progress)
+    trained = replace(model, embeddings=found)
+    if folder is not None:
+        trained.save(folder)
+    return trained, history
+
+
+def load(
+    folder: Path, foundation: Foundation, cache: StateCache | None = None, store: Path | Store | None = None
+) -> RetrievalModel:
+    """Reads what ``RetrievalModel.save`` wrote.
+
+    Args:
+        folder: The run.
+        foundation: The model whose states it was trained on.
+        cache: A cache of the same split to share; else one is opened at ``store``.
+        store: See ``cache``.
+
+    Raises:
+        AssetError: The folder is not a run.
+        ConfigError: It was tuned on another foundation, or with other words.
+    """
+    config = config_at(folder, RetrievalConfig)
+    links = load_links(folder) if (folder / LINKS).exists() else None
+    cache = _cache_of(foundation, cache, store)
+    made = embedding.load(folder)
+    model = RetrievalModel(config=config, foundation=foundation, cache=cache, embeddings=made, links=links)
+    require_saved(folder, model.fingerprint())
+    return model
+
+
 def states_config(model: Model) -> StatesConfig:
-    """What is kept of an item's text: the mean state of its tokens after all layers but the last."""
+    """What is kept of an item's text: the mean state of its tokens before the last layer."""
     return StatesConfig(depth=max(0, model.config.num_layers - 1), mean=True)
 
 
@@ -50,7 +246,7 @@ def likes_of(split: Split, domain: Domain) -> list[Ints]:
 
 
 def questions_of(split: Split, domain: Domain, part: int = VALID, *, seed: int = 0) -> Questions:
-    """The likes of a part whose item the user had not met, each after the likes before it; ``MAX_VALIDATED`` drawn."""
+    """The likes of a part whose item the user had not met, each after those before it; ``MAX_VALIDATED`` are drawn."""
     rows = {item: row for row, item in enumerate(split.log.items)}
     events = list(split.log.events)
     likes: dict[str, list[int]] = {}
@@ -59,9 +255,10 @@ def questions_of(split: Split, domain: Domain, part: int = VALID, *, seed: int =
     for moment in moments(events):
         for position in moment.asked:
             event = events[position]
-            if split.part[position] == part and event.item and domain.positive(event) and event.user in likes:
-                if rows[event.item] not in met[event.user]:
-                    asked.append((np.array(likes[event.user], np.int64), rows[event.item]))
+            if split.part[position] != part or not event.item or not domain.positive(event):
+                continue
+            if event.user in likes and rows[event.item] not in met[event.user]:
+                asked.append((np.array(likes[event.user], np.int64), rows[event.item]))
         for event in (events[position] for position in moment.observed):
             positive = domain.feedback(event).positive if event.item else None
             if positive is not None:
@@ -72,22 +269,7 @@ def questions_of(split: Split, domain: Domain, part: int = VALID, *, seed: int =
     return Questions([asked[n][0] for n in drawn], np.array([asked[n][1] for n in drawn], np.int64))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalConfig:
-    """What a run of retrieval is made from; saved with it.
-
-    Attributes:
-        task: A name of ``tasks.task.named``.
-        domain: A name of ``domains.domain.named``.
-        rule: What the log counts as positive, likewise.
-        foundation: What ``foundation.checkpoint.load`` was given.
-        data: Digest of the prepared dataset (``fingerprint.of_dataset``).
-        split: How it is split; likewise.
-    """
-
-    task: str = "retrieve"
-    domain: str
-    foundation: str
-    data: str = ""
-    split: str = ""
-    rule: Mapping[str, Any] | None = None
+def _cache_of(foundation: Foundation, shared: StateCache | None, store: Path | Store | None) -> StateCache:
+    """``shared`` where it keeps what is needed, else a cache at ``store``."""
+    config = states_config(foundation.model)
+    return StateCache(foundation, config, store) if shared is None or shared.config != config else shared

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from m6rec.errors import DataError
 from m6rec.metrics import ndcg, ranks
 from m6rec.retrieval.embeddings import Embeddings, Floats, Head, Ints, Whitening, user_vectors
 
@@ -168,6 +167,11 @@ class EmbeddingConfig:
     decays: tuple[float, ...] = (0.6, 0.7, 0.8, 0.9, 1.0)
     seed: int = 0
 
+    @property
+    def decay(self) -> float:
+        """The decay where none is chosen, and by which epochs are: the middle one."""
+        return self.decays[len(self.decays) // 2]
+
 
 @dataclass(kw_only=True)
 class History:
@@ -203,12 +207,14 @@ def fit(
         validation: Of likes that are not among those given; None trains for all epochs.
         progress: Called with (steps done, steps at most, loss).
 
+    Where no user liked two items, nothing can be learned, and vectors are whitened states.
+
     Raises:
-        DataError: There is no user with two likes, so nothing can be learned, or states can't be whitened.
+        DataError: States can't be whitened.
     """
     chosen = [row[-config.likes :] for row in likes if len(row) > 1]
     if not chosen:
-        raise DataError("no user liked two items, so no item says anything of another; give a log with more likes")
+        return Embeddings.untrained(states_ID, config.width, config.decay), History()
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
     whitening = Whitening.fit(states_ID)
@@ -219,7 +225,6 @@ def fit(
     optimisers: list[torch.optim.Optimizer] = [torch.optim.Adam(net.head_parameters(), config.learning_rate)]
     if net.residuals is not None:
         optimisers.append(torch.optim.SparseAdam([*net.residuals.parameters()], config.residual_rate))
-    middle = config.decays[len(config.decays) // 2]
     history = History()
 
     def embeddings(decay: float) -> Embeddings:
@@ -231,7 +236,7 @@ def fit(
 
     best = net.copy()
     if validation is not None:
-        history.validation.append(judge(middle))
+        history.validation.append(judge(config.decay))
     total = config.epochs * batches.per_epoch
     for epoch in range(1, config.epochs + 1):
         net.train()
@@ -252,13 +257,13 @@ def fit(
         if validation is None:
             history.epochs, best = epoch, net.copy()
             continue
-        history.validation.append(judge(middle))
+        history.validation.append(judge(config.decay))
         if history.validation[-1] > max(history.validation[:-1]):
             history.epochs, best = epoch, net.copy()
         if epoch - history.epochs >= config.patience:
             break
     net.load_state_dict(best)
-    decay = middle if validation is None else max(config.decays, key=judge)
+    decay = config.decay if validation is None else max(config.decays, key=judge)
     return embeddings(decay), history
 
 

@@ -37,12 +37,12 @@ def test_a_whitened_state_has_the_length_that_a_head_takes():
     np.testing.assert_allclose(np.linalg.norm(Whitening.fit(states_ID)(states_ID), axis=1), WIDTH**0.5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [2, WIDTH // 2])
+@pytest.mark.parametrize("count", [1, 2, WIDTH // 2])
 def test_fewer_items_than_dimensions_are_whitened_with_bounds(count):
     whitening = Whitening.fit(states(count))
     widest = np.linalg.svd(whitening.map_DD, compute_uv=False)
     assert np.isfinite(widest).all()
-    assert widest[0] / widest[-1] < 1e4
+    assert widest[0] <= 1e4 * widest[-1]
     # A new item isn't blown up by directions that the catalogue says nothing of.
     new_ID = (states(50, seed=1) - whitening.mean_D) @ whitening.map_DD
     assert np.linalg.norm(new_ID, axis=1).max() < 100 * WIDTH**0.5
@@ -53,9 +53,9 @@ def test_equal_states_are_whitened_to_nothing():
     assert not Whitening.fit(states_ID)(states_ID).any()
 
 
-@pytest.mark.parametrize("states_ID", [states(1), np.full((3, WIDTH), np.nan, np.float32)])
+@pytest.mark.parametrize("states_ID", [states(0), np.full((3, WIDTH), np.nan, np.float32)])
 def test_states_that_cannot_be_whitened_are_refused(states_ID):
-    with pytest.raises(DataError, match="whitening needs two items or more with finite states"):
+    with pytest.raises(DataError, match="whitening needs items with finite states"):
         Whitening.fit(states_ID)
 
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from m6rec.errors import DataError
 from m6rec.metrics import ndcg
 from m6rec.retrieval.embeddings import Embeddings, unit
 from m6rec.retrieval.training import EmbeddingConfig, ItemMatrix, Questions, Softmax, Step, fit
@@ -79,9 +78,10 @@ def test_a_head_alone_has_no_residuals():
     assert not made.residuals
 
 
-def test_likes_that_say_nothing_of_each_other_are_refused():
-    with pytest.raises(DataError, match="no user liked two items"):
-        fit(IDS, STATES_ID, [row[:1] for row in LIKES], CONFIG)
+def test_likes_that_say_nothing_of_each_other_leave_whitened_states():
+    made, history = fit(IDS, STATES_ID, [row[:1] for row in LIKES], CONFIG)
+    np.testing.assert_array_equal(vectors(made), vectors(Embeddings.untrained(STATES_ID, 16, made.decay)))
+    assert history.losses == []
 
 
 def step(rows, num_columns, log_share=0.0):
