@@ -198,13 +198,15 @@ def user_vectors(vectors_IE: Floats, likes: Sequence[Ints], decay: float) -> Flo
 
     Args:
         vectors_IE: Of items.
-        likes: For each user the rows of what they liked, oldest first. Nothing liked gives the zero vector.
+        likes: For each user the rows of what they liked, oldest first; what was liked twice counts once, at its latest.
+            Nothing liked gives the zero vector.
         decay: What a like weighs for each later one, above 0, at most 1.
     """
     result_UE = np.zeros((len(likes), vectors_IE.shape[1]), np.float32)
     for row_E, liked in zip(result_UE, likes, strict=True):
-        if len(liked):
-            row_E[:] = (decay ** np.arange(len(liked) - 1, -1, -1.0)).astype(np.float32) @ vectors_IE[liked]
+        latest_first = [*dict.fromkeys(np.flip(liked).tolist())]
+        if latest_first:
+            row_E[:] = (decay ** np.arange(len(latest_first))).astype(np.float32) @ vectors_IE[latest_first]
     return unit(result_UE)
 
 

@@ -13,22 +13,21 @@ from m6rec.data.examples import moments
 from m6rec.data.split import TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.fingerprint import Fingerprint, begin, changed, digest, rule_of
+from m6rec.fingerprint import Fingerprint, digest, rule_of
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Model
 from m6rec.foundation.states import StateCache, StatesConfig
 from m6rec.foundation.stores import Store
-from m6rec.project import CONFIG, config_at, require_saved, save_config
+from m6rec.project import config_at, require_saved, save_config
+from m6rec.retrieval import blend as blending
 from m6rec.retrieval import embeddings as embedding
+from m6rec.retrieval.blend import Blend
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, user_vectors
 from m6rec.retrieval.training import EmbeddingConfig, History, Questions, fit
 from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.retrieve import describe
 from m6rec.tasks.task import Task
-from m6rec.text.links import FILE as LINKS
-from m6rec.text.links import Links
-from m6rec.text.links import load as load_links
 from m6rec.types import Item
 
 MAX_VALIDATED = 4_000
@@ -66,14 +65,14 @@ class RetrievalModel:
         foundation: What reads the items' texts.
         cache: Where their states come from.
         embeddings: From states to vectors.
-        links: Item-item models that are blended in; None without.
+        blend: Item-item models and what they weigh beside the vectors; None without.
     """
 
     config: RetrievalConfig
     foundation: Foundation
     cache: StateCache
     embeddings: Embeddings
-    links: Links | None = None
+    blend: Blend | None = None
 
     @property
     def task(self) -> Task:
@@ -97,14 +96,15 @@ class RetrievalModel:
         return self.embeddings.item_vectors([item.id for item in items], states_of(self.cache, items, progress))
 
     def user_vector(self, liked_NE: Floats) -> Floats:
-        """The vector of a user, float32 [``width``], from the vectors of what they liked, oldest first."""
-        return user_vectors(liked_NE, [np.arange(len(liked_NE))], self.embeddings.decay)[0]
+        """The vector of a user, float32 [``width``], from the vectors of what they liked, oldest first, each once."""
+        vectors_1E = user_vectors(liked_NE, [np.arange(len(liked_NE))], self.embeddings.decay)
+        return vectors_1E.reshape(-1)
 
     def digest(self) -> str:
-        """A short digest of what makes vectors, and of which items have links."""
+        """A short digest of what makes ``item_vectors``."""
         model = self.foundation.model
         read_by = f"{model.id}|{model.dtype}|{self.cache.config}"
-        return digest([read_by, self.embeddings.digest(), None if self.links is None else list(self.links.numbers)])
+        return digest([read_by, self.embeddings.digest()])
 
     def fingerprint(self) -> Fingerprint:
         """What it is made from, but for the training."""
@@ -119,10 +119,10 @@ class RetrievalModel:
         )
 
     def save(self, folder: Path) -> None:
-        """Writes the embeddings, the links, what it is made from, and at last its configuration."""
+        """Writes the embeddings, the blend, what it is made from, and at last its configuration."""
         self.embeddings.save(folder)
-        if self.links is not None:
-            self.links.save(folder)
+        if self.blend is not None:
+            self.blend.save(folder)
         save_config(self.config, self.fingerprint(), folder)
 
 
@@ -133,7 +133,6 @@ def create(
     store: Path | Store | None = None,
     *,
     cache: StateCache | None = None,
-    links: Links | None = None,
     training: EmbeddingConfig | None = None,
     progress: Progress = lambda done, total: None,
 ) -> RetrievalModel:
@@ -145,7 +144,6 @@ def create(
         items: The catalogue.
         store: Where states are kept, a folder or a store; None keeps them in memory.
         cache: A cache of the same split to share instead of one at ``store``.
-        links: Item-item models to blend in.
         training: How it will be trained.
         progress: Called with (texts read, texts to read).
 
@@ -156,46 +154,31 @@ def create(
     training = training or EmbeddingConfig()
     states_ID = states_of(cache, items, progress)
     made = Embeddings.untrained(states_ID, training.width, training.decay)
-    return RetrievalModel(config=config, foundation=foundation, cache=cache, embeddings=made, links=links)
+    return RetrievalModel(config=config, foundation=foundation, cache=cache, embeddings=made)
 
 
 def train(
     model: RetrievalModel,
-    split: Split,
+    items: Sequence[Item],
+    likes: Sequence[Ints],
+    validation: Questions,
     training: EmbeddingConfig,
-    *,
-    folder: Path | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> tuple[RetrievalModel, History]:
-    """Trains on the likes of the training part, for as many epochs as are best on those of the validation part.
+    """Trains a model's vectors, for as many epochs as are best on validation; see ``training.fit``.
 
     Args:
         model: Of ``create``.
-        split: The log.
+        items: The catalogue.
+        likes: Of ``likes_of``.
+        validation: Of ``questions_of``; where it asks nothing, all epochs are made.
         training: How to train.
-        folder: The run, which takes no other one (``fingerprint.begin``); what is finished there is read. None keeps
-            nothing.
         progress: Called with (steps done, steps at most, loss).
-
-    Raises:
-        ConfigError: The folder holds another run.
     """
-    likes, asked = likes_of(split, model.domain), questions_of(split, model.domain)
-    if folder is not None:
-        made = replace(
-            model.fingerprint(), training=changed(training), examples=digest([likes, asked.likes, asked.targets])
-        )
-        begin(folder, made, results=(CONFIG,))
-        if (folder / CONFIG).exists():
-            return load(folder, model.foundation, model.cache), History()
-    items = list(split.log.items.values())
     ids, states_ID = [item.id for item in items], states_of(model.cache, items)
-    validation = asked if len(asked.targets) else None
-    found, history = fit(ids, states_ID, likes, training, validation=validation, progress=progress)
-    trained = replace(model, embeddings=found)
-    if folder is not None:
-        trained.save(folder)
-    return trained, history
+    asked = validation if len(validation.targets) else None
+    found, history = fit(ids, states_ID, likes, training, validation=asked, progress=progress)
+    return replace(model, embeddings=found), history
 
 
 def load(
@@ -214,10 +197,10 @@ def load(
         ConfigError: It was tuned on another foundation, or with other words.
     """
     config = config_at(folder, RetrievalConfig)
-    links = load_links(folder) if (folder / LINKS).exists() else None
+    blend = blending.load(folder) if (folder / blending.FILE).exists() else None
     cache = _cache_of(foundation, cache, store)
     made = embedding.load(folder)
-    model = RetrievalModel(config=config, foundation=foundation, cache=cache, embeddings=made, links=links)
+    model = RetrievalModel(config=config, foundation=foundation, cache=cache, embeddings=made, blend=blend)
     require_saved(folder, model.fingerprint())
     return model
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m6rec.errors import StoreError
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.index import Index
-from m6rec.tuned import Tuned
 from m6rec.types import Item
 
 FILE = "items.safetensors"
@@ -30,17 +30,17 @@ _log = logging.getLogger(__name__)
 
 
 class ItemIndex:
-    """Item vectors of one retrieval task, searched together with what the sources of its blend add.
+    """Item vectors of one retrieval model, searched together with what the sources of its blend add.
 
     A snapshot is one file, so that it is whole or not there. Its header is a card of its format, of what its vectors
-    were made with (``Tuned.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read items
-    anew.
+    were made with (``RetrievalModel.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read
+    items anew.
 
     Args:
-        retrieve: The task.
+        retrieve: The model.
     """
 
-    def __init__(self, retrieve: Tuned) -> None:
+    def __init__(self, retrieve: RetrievalModel) -> None:
         self._retrieve = retrieve
         self._index = Index(retrieve.width)
         self._changed = True
@@ -62,6 +62,11 @@ class ItemIndex:
     def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """See ``Index``."""
         return self._index.vectors(ids)
+
+    def user_vector(self, liked: Sequence[str]) -> NDArray[np.float32]:
+        """The vector of who liked these items, oldest first; what is not in the index says nothing."""
+        latest = [item for item in dict.fromkeys(reversed(liked)) if item in self._index]
+        return self._retrieve.user_vector(self._index.vectors(latest[::-1]))
 
     def search(
         self,

@@ -20,6 +20,7 @@ from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, UnknownError
 from m6rec.foundation.states import CacheStatistics
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving import chatting, explaining, pipeline
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
@@ -109,7 +110,7 @@ class Recommender(LocalBackend):
     waited for. Writers of one kind wait for each other, so that memory changes in the order of the disk.
 
     Args:
-        retrieve: The retrieval task, which fetches ``NUM_RETRIEVED`` candidates.
+        retrieve: The retrieval model, which finds ``NUM_RETRIEVED`` candidates.
         rank: The ranking task, which orders them.
         log: The items and users to start with.
         past: Everything observed in the log. Whom the journal has forgotten, it is made anew without.
@@ -127,7 +128,7 @@ class Recommender(LocalBackend):
 
     def __init__(
         self,
-        retrieve: Tuned,
+        retrieve: RetrievalModel,
         rank: Tuned,
         log: Log,
         past: Past,
@@ -185,7 +186,7 @@ class Recommender(LocalBackend):
 
     def swap(
         self,
-        retrieve: Tuned,
+        retrieve: RetrievalModel,
         rank: Tuned,
         writers: Mapping[str, Writer] = NO_WRITERS,
     ) -> None:
@@ -206,7 +207,6 @@ class Recommender(LocalBackend):
                     retrieve=retrieve,
                     rank=rank,
                     index=index,
-                    retrieval=Turns(retrieve, self._limits.context_bytes),
                     ranking=Turns(rank, self._limits.context_bytes),
                     documents=Documents(retrieve, rank, self._limits.document_bytes),
                     writers=self._writers[-1],
@@ -214,7 +214,7 @@ class Recommender(LocalBackend):
                     admission=Admission(rank.domain, (retrieve.task, rank.task)),
                 )
 
-    def _read_into(self, index: ItemIndex, retrieve: Tuned, items: Sequence[Item]) -> None:
+    def _read_into(self, index: ItemIndex, retrieve: RetrievalModel, items: Sequence[Item]) -> None:
         """Puts items into an index that nobody searches yet; others are answered in between."""
         for some, vectors in self._encoded(items, retrieve.item_vectors):
             index.put(some, vectors)
@@ -477,17 +477,16 @@ class Recommender(LocalBackend):
             if user not in state.users:
                 return erased
             with self._lock:
-                for tuned in (models.retrieve, models.rank):
-                    words = tasks.context(tuned.task, state.past, state.users[user], tuned.domain, state.items)
-                    tuned.cache.forget(segment.text for segment in words)
+                rank = models.rank
+                words = tasks.context(rank.task, state.past, state.users[user], rank.domain, state.items)
+                rank.cache.forget(segment.text for segment in words)
             self._events = [event for event in self._events if event.user != user]
             past = Past(state.items, models.rank.domain.feedback).observe_all(self._events)
             with self._lock:
                 state.past = past
                 del state.users[user]
                 # What was kept of the others was read beside this user.
-                retrieval, ranking = (Turns(one, self._limits.context_bytes) for one in (models.retrieve, models.rank))
-                state.models = replace(models, retrieval=retrieval, ranking=ranking)
+                state.models = replace(models, ranking=Turns(models.rank, self._limits.context_bytes))
         return True
 
     def _take_in(self, event: Event) -> None:

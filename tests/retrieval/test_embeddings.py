@@ -85,7 +85,7 @@ def test_the_residual_of_a_new_item_is_zero():
 def test_a_user_is_the_decayed_sum_of_their_likes():
     vectors_IE = unit(RANDOM.standard_normal((5, 8)).astype(np.float32))
     wanted_E = vectors_IE[3] + 0.5 * vectors_IE[1] + 0.25 * vectors_IE[4]
-    made_UE = user_vectors(vectors_IE, [np.array([4, 1, 3]), np.array([], np.int64)], decay=0.5)
+    made_UE = user_vectors(vectors_IE, [np.array([4, 3, 1, 3]), np.array([], np.int64)], decay=0.5)
     np.testing.assert_allclose(made_UE[0], wanted_E / np.linalg.norm(wanted_E), rtol=1e-5)
     assert not made_UE[1].any()
 
