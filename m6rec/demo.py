@@ -163,6 +163,7 @@ def _claims(
         return Claim(name=name, value=value, relation=relation, target=target, command=COMMAND)
 
     best_hit = max(row.mean("HitRate@10") for row in unseen.rows if row.method != RETRIEVAL)
+    lead_hit = _mean(unseen, RETRIEVAL, "HitRate@10") - best_hit
     return (
         claim("like-ranking: mean test AUC", _mean(ranking, OURS, "AUC"), ">=", 0.770),
         claim("like-ranking: lead over the best baseline", _lead(ranking), ">=", 0.005),
@@ -170,9 +171,7 @@ def _claims(
         claim("states: tokens a second", states_rate, ">=", 2000),
         claim("like-ranking: seconds to tune, slowest seed", tuning_seconds, "<=", 480),
         claim("retrieval of unseen items: lead in NDCG@10", _lead(unseen), ">", 0.0),
-        claim(
-            "retrieval of unseen items: lead in HitRate@10", _mean(unseen, RETRIEVAL, "HitRate@10") - best_hit, ">", 0.0
-        ),
+        claim("retrieval of unseen items: lead in HitRate@10", lead_hit, ">", 0.0),
         claim("zero-shot: test AUC", _mean(shots, "zero-shot", "AUC"), ">", 0.60),
         claim("few-shot, 80 examples: test AUC", _mean(shots, "80 examples", "AUC"), ">", 0.60),
         claim("few-shot, 400 examples: test AUC", _mean(shots, "400 examples", "AUC"), ">", 0.60),
