@@ -84,7 +84,7 @@ def test_training_finds_more_of_what_is_liked_next():
 def test_what_is_loaded_is_what_was_saved(tmp_path):
     made = replace(trained()[0], blend=blend.fit((e.user, e.item, e.value == 5) for e in SPLIT.log.events))
     made.save(tmp_path)
-    again, items = load(tmp_path, FOUNDATION), [*ITEMS.values(), Item("new", "Rain", ("War",))]
+    again, items = load(tmp_path, FOUNDATION, made.cache), [*ITEMS.values(), Item("new", "Rain", ("War",))]
     np.testing.assert_array_equal(again.item_vectors(items), made.item_vectors(items))
     assert again.digest() == made.digest() != MODEL.digest()
     assert again.blend.weights == made.blend.weights

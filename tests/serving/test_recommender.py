@@ -251,11 +251,11 @@ def test_control_tokens_in_a_title_change_nothing_outside_it(recommender):
 
 def test_embeddings_are_those_of_items(recommender, tunings):
     vectors, tokens = recommender.embed(["Film 1", "Storm"])
-    assert vectors.shape == (2, 128)
+    assert vectors.shape == (2, tunings[0].width)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(vectors[0], tunings[0].item_vectors([Item("x", "Film 1")])[0], atol=1e-6)
     assert tokens > 4
-    assert recommender.embed([])[0].shape == (0, 128)
+    assert recommender.embed([])[0].shape == (0, tunings[0].width)
 
 
 def test_swapped_tunings_answer_anew(recommender, tunings):
