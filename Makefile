@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-serving bench-text redis redis-durable web
+.PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-serving bench-text redis redis-durable web
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -28,6 +28,9 @@ bench-evidence: $(READY)
 bench-peers: $(READY)
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[evidence]'
 	$(BIN)/python -m benchmarks.peers
+
+bench-retrieval: $(READY)
+	$(BIN)/python -m benchmarks.retrieval
 
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving

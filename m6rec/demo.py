@@ -21,7 +21,7 @@ from m6rec.cli import bar, err, guard
 from m6rec.domains import prepared
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.project import Project
-from m6rec.quickstart import Plan, tune_all
+from m6rec.quickstart import RETRIEVAL, Plan, tune_all
 from m6rec.report import Claim, Curve, Report, Table
 from m6rec.train import History, TrainConfig
 from m6rec.tuned import Tuned
@@ -29,7 +29,6 @@ from m6rec.tuned import Tuned
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
 LIKE = TrainConfig(epochs=4)
-RETRIEVE = TrainConfig(epochs=2)
 OURS = "m6rec, option-adapter"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -78,7 +77,7 @@ def demo(
         with seconds.stage(name), bar(name) as update:
             yield update
 
-    chosen = Plan(ranking_training=LIKE, retrieval_training=RETRIEVE, ranking_seeds=SEEDS[:seeds])
+    chosen = Plan(ranking_training=LIKE, ranking_seeds=SEEDS[:seeds])
     made = tune_all(project, log, dataset, model, chosen, stage)
     assert made.ranking, "MovieLens can be ranked on"
     with seconds.stage("zero-shot and few-shot"):
@@ -163,7 +162,8 @@ def _claims(
     def claim(name: str, value: float, relation: str, target: float) -> Claim:
         return Claim(name=name, value=value, relation=relation, target=target, command=COMMAND)
 
-    best_hit = max(row.mean("HitRate@10") for row in unseen.rows if row.method != OURS)
+    best_hit = max(row.mean("HitRate@10") for row in unseen.rows if row.method != RETRIEVAL)
+    lead_hit = _mean(unseen, RETRIEVAL, "HitRate@10") - best_hit
     return (
         claim("like-ranking: mean test AUC", _mean(ranking, OURS, "AUC"), ">=", 0.770),
         claim("like-ranking: lead over the best baseline", _lead(ranking), ">=", 0.005),
@@ -171,7 +171,7 @@ def _claims(
         claim("states: tokens a second", states_rate, ">=", 2000),
         claim("like-ranking: seconds to tune, slowest seed", tuning_seconds, "<=", 480),
         claim("retrieval of unseen items: lead in NDCG@10", _lead(unseen), ">", 0.0),
-        claim("retrieval of unseen items: lead in HitRate@10", _mean(unseen, OURS, "HitRate@10") - best_hit, ">", 0.0),
+        claim("retrieval of unseen items: lead in HitRate@10", lead_hit, ">", 0.0),
         claim("zero-shot: test AUC", _mean(shots, "zero-shot", "AUC"), ">", 0.60),
         claim("few-shot, 80 examples: test AUC", _mean(shots, "80 examples", "AUC"), ">", 0.60),
         claim("few-shot, 400 examples: test AUC", _mean(shots, "400 examples", "AUC"), ">", 0.60),

@@ -41,12 +41,14 @@ from m6rec.report import Row as ReportRow
 from m6rec.report import Table
 from m6rec.retrieval import blend as blending
 from m6rec.retrieval.blend import Blend, HeldOut, ranked, weigh
+from m6rec.retrieval.embeddings import user_vectors
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.retrieval.sources import sparse_rows
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Row
-from m6rec.text.past import STATISTICS, Past
+from m6rec.text.past import MAX_LIKES, STATISTICS, Past
 from m6rec.tuned import Progress
 from m6rec.types import Draft, Event
 from m6rec.writer import Writer, untuned
@@ -151,6 +153,16 @@ def fit_blend(
     """
     blend = fit_sources(split, domain, items_IE=items_IE, progress=progress)
     return weigh(blend, _held_out(split, questions, domain, VALID, users_QE, items_IE))
+
+
+def retriever_of(
+    model: RetrievalModel, split: Split, questions: Questions, domain: Domain, part: int = TEST
+) -> Retriever:
+    """What a run retrieves by for the questions of a part; each user is what they had liked by then."""
+    items_IE = model.item_vectors(list(split.log.items.values()))
+    liked, _ = _histories(split, domain, questions.events(part))
+    likes = [np.array(rows[-MAX_LIKES:], np.int64) for rows in liked]
+    return Retriever(user_vectors(items_IE, likes, model.embeddings.decay), items_IE, model.blend)
 
 
 def ask_all(task: Task, split: Split, domain: Domain) -> Questions:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from m6rec import files
-from m6rec.errors import ConfigError
+from m6rec.errors import AssetError, ConfigError
+from m6rec.fingerprint import Fingerprint
 from m6rec.tasks import task as tasks
 from m6rec.tasks import writing
 
@@ -29,6 +30,7 @@ CONFIG = "config.json"
 ENVIRONMENT = "M6REC_PROJECT"
 """Names the project of commands that are given none."""
 
+ConfigT = TypeVar("ConfigT")
 Readout = Literal["score", "embed", "text"]
 _KINDS: Mapping[Readout, tuple[str, str]] = {
     "score": ("ranking", "like"),
@@ -65,6 +67,41 @@ class Run:
             return cls(folder=folder, task=task, finished=(folder / CONFIG).stat().st_mtime_ns)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def config_at(folder: Path, kind: Callable[..., ConfigT]) -> ConfigT:
+    """The configuration of this kind that was saved with a run. Raises AssetError where the folder holds none."""
+    try:
+        return kind(**json.loads((folder / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AssetError(
+            f"{folder} holds no tuned task ({error}); make one with `m6rec tune --run {folder}`"
+        ) from error
+
+
+def task_and_foundation(folder: Path) -> tuple[str, str]:
+    """(task, foundation) of a saved run, whatever its kind. Raises AssetError where the folder is not one."""
+    return config_at(folder, lambda **values: (str(values["task"]), str(values["foundation"])))
+
+
+def save_config(config: Any, fingerprint: Fingerprint, folder: Path) -> None:
+    """Writes what ``config_at`` reads, and the fingerprint where a training hasn't begun with its own."""
+    if Fingerprint.load(folder) is None:
+        fingerprint.save(folder)
+    files.write(folder / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
+
+
+def require_saved(folder: Path, here: Fingerprint) -> None:
+    """Raises ConfigError where a saved run has other words, features or foundation than it would be used with."""
+    saved = Fingerprint.load(folder)
+    if saved is None:
+        raise ConfigError(f"{folder} was tuned by an earlier m6rec, which kept no fingerprint; tune it in a new folder")
+    saved.require(
+        here,
+        what=f"the run in {folder}",
+        parts=("wording", "features", "foundation"),
+        remedy=f"use the m6rec and foundation it was tuned with, or tune it again: m6rec tune {here.task} --run FOLDER",
+    )
 
 
 def runs_in(folder: Path) -> list[Run]:

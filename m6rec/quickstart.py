@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from m6rec import assets, tuned
@@ -14,24 +15,31 @@ from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
 from m6rec.evaluate import (
     Questions,
-    Retriever,
     ask_all,
     check_leaks,
     class_table,
     fit_blend,
     ranking_table,
     retrieval_tables,
-    seen_before,
+    retriever_of,
 )
-from m6rec.fingerprint import Fingerprint
+from m6rec.fingerprint import Fingerprint, begin, changed, digest
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.states import StateCache
-from m6rec.project import Project
+from m6rec.foundation.stores import Store
+from m6rec.project import CONFIG, Project
 from m6rec.report import Table
+from m6rec.retrieval import training as embedding
+from m6rec.retrieval.model import RetrievalConfig, RetrievalModel, likes_of, questions_of, train
+from m6rec.retrieval.model import create as create_retrieval
+from m6rec.retrieval.model import load as load_retrieval
+from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named, texts
 from m6rec.train import History, TrainConfig, tune
 from m6rec.tuned import Tuned, TunedConfig
 
+RETRIEVAL = "m6rec, item vectors"
+"""What a run of retrieval is called in a table."""
 SMALL_EVENTS = 20_000
 """Training events below which it is steps that are counted rather than epochs, and stopped early."""
 
@@ -53,7 +61,7 @@ class Plan:
 
     ranking: str = "like"
     ranking_training: TrainConfig = TrainConfig(epochs=4)  # noqa: RUF009 - frozen
-    retrieval_training: TrainConfig = TrainConfig(epochs=2)  # noqa: RUF009
+    retrieval_training: EmbeddingConfig = EmbeddingConfig()  # noqa: RUF009
     ranking_seeds: Sequence[int] = (0,)
     retrieval_seeds: Sequence[int] = (0,)
 
@@ -61,8 +69,8 @@ class Plan:
         """The choices in words."""
         return {
             "ranking task": self.ranking,
-            "epochs": f"{self.ranking_training.epochs} of ranking, {self.retrieval_training.epochs} of retrieval",
-            "steps at least": f"{self.ranking_training.min_steps}, {self.retrieval_training.min_steps}",
+            "epochs of ranking": f"{self.ranking_training.epochs}, {self.ranking_training.min_steps} steps at least",
+            "epochs of retrieval": f"{self.retrieval_training.epochs} at most",
         }
 
 
@@ -75,7 +83,6 @@ def plan(made: Prepared) -> Plan:
     return replace(
         chosen,
         ranking_training=replace(chosen.ranking_training, epochs=2, min_steps=120, patience=2),
-        retrieval_training=replace(chosen.retrieval_training, min_steps=60, patience=3),
     )
 
 
@@ -85,15 +92,15 @@ class Outcome:
 
     Attributes:
         ranked: The ranking runs and how their training went, one a seed; empty where the log can't be ranked on.
-        retrieved: Likewise.
+        retrieved: The retrieval runs, likewise.
         ranking: The tables of ranking, the first beside its peers.
         retrieving: Those of retrieval.
         impossible: Why a task was not tuned, by its name.
-        num_tokens: Tokens whose states were computed for it.
+        num_tokens: Tokens whose states were computed for ranking.
     """
 
     ranked: list[tuple[Tuned, History]] = field(default_factory=list)
-    retrieved: list[tuple[Tuned, History]] = field(default_factory=list)
+    retrieved: list[tuple[RetrievalModel, embedding.History]] = field(default_factory=list)
     ranking: tuple[Table, ...] = ()
     retrieving: tuple[Table, ...] = ()
     impossible: Mapping[str, str] = field(default_factory=dict)
@@ -143,14 +150,27 @@ def tune_all(
                 impossible[task] = str(error)
     if not asked:
         raise DataError(f"nothing can be tuned on this log: {'; '.join(dict.fromkeys(impossible.values()))}")
-    cache = tuned.create(config, model, assets.home() / "states").cache
-    with stage("states") as update:
-        cache.fetch((text for one in asked.values() for rows in one.rows.values() for text in texts(rows)), update)
-    num_tokens = cache.tokens
-    ranked = _tune(project, made, config, model, cache, asked.get(chosen.ranking), chosen.ranking_training,
-                   chosen.ranking_seeds, stage)  # fmt: skip
-    retrieved = _tune(project, made, replace(config, task="retrieve"), model, cache, asked.get("retrieve"),
-                      chosen.retrieval_training, chosen.retrieval_seeds, stage)  # fmt: skip
+    store = assets.home() / "states"
+    cache = tuned.create(config, model, store).cache
+    ranked = []
+    if chosen.ranking in asked:
+        with stage("states") as update:
+            rows = asked[chosen.ranking].rows.values()
+            cache.fetch((text for of_part in rows for text in texts(of_part)), update)
+        ranked = _tune(project, made, config, model, cache, asked[chosen.ranking], chosen.ranking_training,
+                       chosen.ranking_seeds, stage)  # fmt: skip
+    retrieved = []
+    if "retrieve" in asked:
+        of_retrieval = RetrievalConfig(
+            domain=config.domain, rule=config.rule, foundation=config.foundation, data=config.data, split=config.split
+        )
+        shared = None
+        for seed in chosen.retrieval_seeds:
+            training, folder = replace(chosen.retrieval_training, seed=seed), project.run(f"retrieve-{seed}")
+            retrieved.append(
+                tune_retrieval(made, of_retrieval, model, asked["retrieve"], training, folder, stage, store, shared)
+            )
+            shared = retrieved[0][0].cache
     project.serve(
         ranking=f"{chosen.ranking}-{chosen.ranking_seeds[0]}" if ranked else "",
         retrieval=f"retrieve-{chosen.retrieval_seeds[0]}" if retrieved else "",
@@ -163,16 +183,15 @@ def tune_all(
             ranking = ranking_report(made, asked[chosen.ranking], ours, [one for one, _ in ranked], update)
     if retrieved:
         with stage("measuring retrieval"):
-            rows, items = asked["retrieve"].rows[TEST], list(made.split.log.items.values())
-            by_seed = [Retriever(one.vectors(rows), one.item_vectors(items), one.blend) for one, _ in retrieved]
-            retrieving = retrieval_tables(made.split, asked["retrieve"], made.domain, {ours: by_seed})
+            by_seed = [retriever_of(one, made.split, asked["retrieve"], made.domain) for one, _ in retrieved]
+            retrieving = retrieval_tables(made.split, asked["retrieve"], made.domain, {RETRIEVAL: by_seed})
     return Outcome(
         ranked=ranked,
         retrieved=retrieved,
         ranking=ranking,
         retrieving=retrieving,
         impossible=impossible,
-        num_tokens=num_tokens,
+        num_tokens=cache.tokens,
     )
 
 
@@ -209,17 +228,14 @@ def _tune(
     config: TunedConfig,
     model: Foundation,
     cache: StateCache,
-    questions: Questions | None,
+    questions: Questions,
     training: TrainConfig,
     seeds: Sequence[int],
     stage: Stage,
 ) -> list[tuple[Tuned, History]]:
     """A run of a task for each seed."""
     results: list[tuple[Tuned, History]] = []
-    if questions is None:
-        return results
     items = list(made.split.log.items.values())
-    seen = seen_before(made.split, made.domain, questions, VALID) if named(config.task).readout == "embed" else None
     for seed in seeds:
         name = f"{config.task}-{seed}"
         one = tuned.create(config, model, cache=cache, seed=seed)
@@ -231,13 +247,55 @@ def _tune(
                 items,
                 replace(training, seed=seed),
                 folder=project.run(name),
-                seen=seen,
                 progress=update,
             )
-        if one.task.readout == "embed":
-            with stage(f"item-item models, {name}") as update:
-                users_QE, items_IE = one.vectors(questions.rows[VALID]), one.item_vectors(items)
-                one.blend = fit_blend(made.split, questions, made.domain, users_QE, items_IE, update)
-            one.blend.save(project.run(name))
         results.append((one, history))
     return results
+
+
+def tune_retrieval(
+    made: Prepared,
+    config: RetrievalConfig,
+    foundation: Foundation,
+    questions: Questions,
+    training: EmbeddingConfig,
+    folder: Path,
+    stage: Stage,
+    store: Path | Store | None = None,
+    cache: StateCache | None = None,
+) -> tuple[RetrievalModel, embedding.History]:
+    """A run of retrieval: vectors of the catalogue, trained on the training part, and a blend weighed on validation.
+
+    Args:
+        made: The prepared log.
+        config: What the run is made from.
+        foundation: What reads the items' texts.
+        questions: Of the retrieval task.
+        training: How vectors are trained.
+        folder: The run; what is finished there is read, and another run refused.
+        stage: Told of each stage.
+        store: Where states are kept.
+        cache: A cache of the same split to share.
+
+    Returns:
+        The run and how its training went, which is empty for one that was finished before.
+
+    Raises:
+        ConfigError: The folder holds another run.
+    """
+    items, name = list(made.split.log.items.values()), folder.name
+    likes, asked = likes_of(made.split, made.domain), questions_of(made.split, made.domain)
+    with stage(f"states, {name}") as update:
+        model = create_retrieval(config, foundation, items, store, cache=cache, training=training, progress=update)
+    examples = digest([likes, asked.likes, asked.targets])
+    begin(folder, replace(model.fingerprint(), training=changed(training), examples=examples), results=(CONFIG,))
+    if (folder / CONFIG).exists():
+        return load_retrieval(folder, foundation, model.cache), embedding.History()
+    with stage(f"tuning {name}") as update:
+        model, history = train(model, items, likes, asked, training, update)
+    with stage(f"item-item models, {name}") as update:
+        found = retriever_of(model, made.split, questions, made.domain, VALID)
+        blend = fit_blend(made.split, questions, made.domain, found.users_QE, found.items_IE, update)
+    model = replace(model, blend=blend)
+    model.save(folder)
+    return model, history

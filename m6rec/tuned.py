@@ -7,11 +7,10 @@ question to its answer.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +18,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m6rec import files
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.errors import AssetError, ConfigError
+from m6rec.errors import ConfigError
 from m6rec.fingerprint import Fingerprint, changed, rule_of
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Known, Model, Turn
 from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.foundation.stores import Store
-from m6rec.project import CONFIG
+from m6rec.project import config_at, require_saved, save_config
 from m6rec.retrieval.blend import FILE, Blend
 from m6rec.retrieval.blend import load as load_blend
 from m6rec.tasks import probe
@@ -52,7 +50,6 @@ INFERENCE_TOKENS = 2048
 """Padded kept tokens of one inference batch on cores."""
 
 Progress = Callable[[int, int], None]
-ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -552,44 +549,9 @@ def fingerprint_of(
     )
 
 
-def require_saved(folder: Path, here: Fingerprint) -> None:
-    """Raises ConfigError where a saved run has other words, features or foundation than it would be used with."""
-    saved = Fingerprint.load(folder)
-    if saved is None:
-        raise ConfigError(f"{folder} was tuned by an earlier m6rec, which kept no fingerprint; tune it in a new folder")
-    saved.require(
-        here,
-        what=f"the run in {folder}",
-        parts=("wording", "features", "foundation"),
-        remedy=f"use the m6rec and foundation it was tuned with, or tune it again: m6rec tune {here.task} --run FOLDER",
-    )
-
-
 def read_config(folder: Path) -> TunedConfig:
     """The configuration of a saved run. Raises AssetError where the folder is not one."""
     return config_at(folder, TunedConfig)
-
-
-def config_at(folder: Path, kind: Callable[..., ConfigT]) -> ConfigT:
-    """The configuration of this kind that was saved with a run. Raises AssetError where the folder holds none."""
-    try:
-        return kind(**json.loads((folder / CONFIG).read_text()))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise AssetError(
-            f"{folder} holds no tuned task ({error}); make one with `m6rec tune --run {folder}`"
-        ) from error
-
-
-def task_and_foundation(folder: Path) -> tuple[str, str]:
-    """(task, foundation) of a saved run, whatever its kind. Raises AssetError where the folder is not one."""
-    return config_at(folder, lambda **values: (str(values["task"]), str(values["foundation"])))
-
-
-def save_config(config: Any, fingerprint: Fingerprint, folder: Path) -> None:
-    """Writes what ``config_at`` reads, and the fingerprint where a training hasn't begun with its own."""
-    if Fingerprint.load(folder) is None:
-        fingerprint.save(folder)
-    files.write(folder / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
 
 
 def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:

@@ -29,20 +29,12 @@ from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.model import Known
 from m6rec.foundation.states import StateCache, States
 from m6rec.foundation.stores import Store
+from m6rec.project import config_at, require_saved, save_config
 from m6rec.tasks import writing
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import flat, pack
 from m6rec.text.constraints import Constraint
-from m6rec.tuned import (
-    Progress,
-    cache_of,
-    config_at,
-    fingerprint_of,
-    first_layer,
-    require_saved,
-    save_config,
-    states_config,
-)
+from m6rec.tuned import Progress, cache_of, fingerprint_of, first_layer, states_config
 from m6rec.tuning import Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
 from m6rec.tuning import load as load_tuning

@@ -1,6 +1,8 @@
 """Small things with the shape of real ones, made in memory: no network, no files but those asked for."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Model, ModelConfig, RopeConfig
+from m6rec.retrieval.model import RetrievalConfig, RetrievalModel, create
 from m6rec.text.tokenizer import Tokenizer
+from m6rec.types import Item
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCAB = 300
@@ -130,3 +134,8 @@ def hf_folder(name: str, folder: Path, *, seed: int = 0) -> transformers.PreTrai
 def ids(*shape: int, seed: int = 0) -> Tensor:
     """Random token ids, control tokens left out."""
     return torch.randint(len(SPECIAL), VOCAB, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def retrieval(foundation: Foundation, items: Sequence[Item], domain: str, **options: Any) -> RetrievalModel:
+    """A model of retrieval that nothing was learned for."""
+    return create(RetrievalConfig(domain=domain, foundation="tiny"), foundation, items, **options)

@@ -205,12 +205,13 @@ def tuned_runs(
     exit_after: int | None = None,
     former: Collection[str] = (),
 ) -> tuple[Any, Any, Any]:
-    """(the prepared log, the retrieval task, the ranking task) on one foundation and one cache, that of this machine.
+    """(the prepared log, the retrieval model, the ranking task) on one foundation, with states of this machine.
 
     ``states`` is the folder or the URL of another cache; see ``require_dataset`` for ``former``.
     """
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
+    from m6rec.retrieval.model import load as load_retrieval
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
@@ -222,4 +223,4 @@ def tuned_runs(
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
     ranking = load_tuned(rank, foundation, store=state_store(states), exit_after=exit_after)
-    return made, load_tuned(retrieve, foundation, ranking.cache, state_store(states)), ranking
+    return made, load_retrieval(retrieve, foundation, store=state_store(states)), ranking

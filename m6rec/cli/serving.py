@@ -73,6 +73,7 @@ def serve(
 
     from m6rec.data.erasure import without
     from m6rec.domains import prepared
+    from m6rec.retrieval.model import load as load_retrieval
     from m6rec.serving.binding import bind
     from m6rec.serving.catalogue import Catalogue
     from m6rec.serving.journal import open_journal
@@ -128,7 +129,7 @@ def serve(
             require_dataset(run, dataset, former=former)
         fresh = load_tuned(now.rank, ranking.foundation, ranking.cache, state_store(states), exit_after=exit_after)
         recommender.swap(
-            load_tuned(now.retrieve, ranking.foundation, ranking.cache, state_store(states)),
+            load_retrieval(now.retrieve, ranking.foundation, retrieval.cache, state_store(states)),
             fresh,
             text_writers(now.rank, fresh, states),
         )

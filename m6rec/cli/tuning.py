@@ -13,7 +13,7 @@ from m6rec.cli.app import Device, Dtype, ExitAfter, Foundation, Json, app, bar, 
 from m6rec.cli.runs import Data, ProjectFolder, data_of, require_dataset, run_of
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import DEFAULT
-from m6rec.project import Project, Run
+from m6rec.project import Project, Run, task_and_foundation
 
 
 @app.command()
@@ -34,10 +34,14 @@ def tune(
     ] = None,
     keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
     all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
-    epochs: int = 3,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training part, at most; 3, of retrieval 20.", min=0)
+    ] = None,
     min_steps: Annotated[int, typer.Option(help="Steps at least, by more epochs, for small logs.", min=0)] = 100,
-    learning_rate: float = 2e-3,
-    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better one; 0 never.")] = 0,
+    learning_rate: Annotated[float | None, typer.Option(help="0.002, of retrieval 0.001.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one; 0 never. 0, of retrieval 3.")
+    ] = None,
     pairwise: Annotated[
         float, typer.Option(help="Of scores: share of the loss, 0 to 1, that orders a user's own items pair by pair.")
     ] = 0.0,
@@ -49,9 +53,13 @@ def tune(
     """Tunes a task on a prepared log; resumes where it was interrupted."""
     from m6rec.data.split import TRAIN, VALID
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, draft_all, fit_blend, seen_before
+    from m6rec.evaluate import ask_all, check_leaks, draft_all
     from m6rec.foundation.checkpoint import load
+    from m6rec.quickstart import tune_retrieval
+    from m6rec.retrieval.model import RetrievalConfig
+    from m6rec.retrieval.training import EmbeddingConfig
     from m6rec.tasks import writing
+    from m6rec.tasks.task import named
     from m6rec.train import TrainConfig, tune_texts
     from m6rec.train import tune as train
     from m6rec.tuned import TunedConfig, create
@@ -61,61 +69,60 @@ def tune(
     data = data_of(project, data)
     run = run or Project.find(project).run(f"{task.rpartition(':')[2].lower()}-{seed}")
     made, dataset = prepared.load(data), prepared.fingerprint(data)
-    training = TrainConfig(
-        epochs=epochs, min_steps=min_steps, learning_rate=learning_rate, patience=patience, pairwise=pairwise, seed=seed
-    )
-    kind = WriterConfig if writing.writes(task) else TunedConfig
-    config = kind(
-        task=task,
-        domain=made.domain_name,
-        rule=None if made.domain.rule is None else made.domain.rule.to_json(),
-        foundation=foundation,
-        data=dataset.data,
-        split=dataset.split,
-        method=method or kind.method,
-        depth=depth,
-        keep=keep,
-        all_layers=all_layers,
-    )
-    model = load(foundation, dtype=dtype, device=device)
-    store = assets.home() / "states"
+    of_data: dict[str, Any] = {
+        "task": task,
+        "domain": made.domain_name,
+        "rule": None if made.domain.rule is None else made.domain.rule.to_json(),
+        "foundation": foundation,
+        "data": dataset.data,
+        "split": dataset.split,
+    }
+    rates: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "patience": patience}
+    given = {name: value for name, value in rates.items() if value is not None}
+    model, store = load(foundation, dtype=dtype, device=device), assets.home() / "states"
     was_finished = Run.at(run) is not None
-    if isinstance(config, WriterConfig):
-        writer = create_writer(config, model, store, seed=seed)
-        drafts = draft_all(writer.task, made.split, made.domain)
-        with bar(f"tuning {task}") as update:
-            history = tune_texts(writer, drafts[TRAIN], drafts[VALID], training, folder=run, progress=update)
-        tuning = writer.tuning
-    else:
-        tuned = create(config, model, store, seed=seed)
-        questions = ask_all(tuned.task, made.split, made.domain)
-        check_leaks(made.split, questions)
-        items = list(made.split.log.items.values())
-        with bar(f"tuning {task}") as update:
-            history = train(
-                tuned,
-                questions.rows[TRAIN],
-                questions.rows[VALID],
-                items,
-                training,
-                folder=run,
-                seen=seen_before(made.split, made.domain, questions, VALID) if tuned.task.ask else None,
-                progress=update,
+    facts: dict[str, Any] = {"run": str(run)}
+    history: Any
+    if not writing.writes(task) and named(task).readout == "embed":
+        if method or depth is not None or keep != 1 or all_layers or pairwise:
+            raise ConfigError(
+                f"task {task!r} trains vectors of items; leave --method, --depth, --keep, --all-layers and --pairwise "
+                "out, or tune a task that scores, such as like"
             )
-        if tuned.task.readout == "embed":
-            users_QE, items_IE = tuned.vectors(questions.rows[VALID]), tuned.item_vectors(items)
-            with bar("fitting item-item models") as update:
-                fit_blend(made.split, questions, made.domain, users_QE, items_IE, update).save(run)
-        tuning = tuned.tuning
+        questions = ask_all(named(task), made.split, made.domain)
+        check_leaks(made.split, questions)
+        training = EmbeddingConfig(**given, seed=seed)
+        _, history = tune_retrieval(made, RetrievalConfig(**of_data), model, questions, training, run, bar, store)
+        facts |= {"validation": history.validation, "kept epoch": history.epochs}
+    else:
+        training_of_task = TrainConfig(**{"epochs": 3, **given}, min_steps=min_steps, pairwise=pairwise, seed=seed)
+        kind = WriterConfig if writing.writes(task) else TunedConfig
+        config = kind(**of_data, method=method or kind.method, depth=depth, keep=keep, all_layers=all_layers)
+        if isinstance(config, WriterConfig):
+            writer = create_writer(config, model, store, seed=seed)
+            drafts = draft_all(writer.task, made.split, made.domain)
+            with bar(f"tuning {task}") as update:
+                history = tune_texts(
+                    writer, drafts[TRAIN], drafts[VALID], training_of_task, folder=run, progress=update
+                )
+            tuning = writer.tuning
+        else:
+            tuned = create(config, model, store, seed=seed)
+            questions = ask_all(tuned.task, made.split, made.domain)
+            check_leaks(made.split, questions)
+            rows = questions.rows
+            items = list(made.split.log.items.values())
+            with bar(f"tuning {task}") as update:
+                history = train(tuned, rows[TRAIN], rows[VALID], items, training_of_task, folder=run, progress=update)
+            tuning = tuned.tuning
+        facts |= {
+            "trained parameters": tuning.num_trainable(),
+            "share of the foundation": tuning.trainable_share(model.model),
+            "validation": history.judgements,
+            "kept epoch": history.best_epoch,
+        }
     if was_finished:
         err.print(f"{run} was finished already, with all of these settings; nothing was trained", highlight=False)
-    facts = {
-        "run": str(run),
-        "trained parameters": tuning.num_trainable(),
-        "share of the foundation": tuning.trainable_share(model.model),
-        "validation": history.judgements,
-        "kept epoch": history.best_epoch,
-    }
     say(facts, as_json, "\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
@@ -142,7 +149,6 @@ def evaluate(
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.tasks import writing
-    from m6rec.tuned import task_and_foundation
 
     runs, data = [run_of(project, run) for run in runs], data_of(project, data)
     dataset = prepared.fingerprint(data)
@@ -173,22 +179,27 @@ def evaluate(
 
 def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
     """What ``evaluate`` says of tasks that score or embed."""
-    from m6rec.data.split import TEST
-    from m6rec.evaluate import Retriever, ask_all, check_leaks, retrieval_tables
-    from m6rec.quickstart import ranking_report
+    from m6rec.evaluate import ask_all, check_leaks, retrieval_tables, retriever_of
+    from m6rec.quickstart import RETRIEVAL, ranking_report
+    from m6rec.retrieval.model import load as load_retrieval
+    from m6rec.tasks.task import named
     from m6rec.tuned import load as load_tuned
 
-    first = load_tuned(runs[0], foundation, store=assets.home() / "states", exit_after=exit_after)
-    tuned = [first, *(load_tuned(run, foundation, first.cache, exit_after=exit_after) for run in runs[1:])]
-    name = f"m6rec {first.config.method}"
-    questions = ask_all(first.task, made.split, made.domain)
+    task, store = named(task_and_foundation(runs[0])[0]), assets.home() / "states"
+    questions = ask_all(task, made.split, made.domain)
     check_leaks(made.split, questions)
-    rows, items = questions.rows[TEST], list(made.split.log.items.values())
-    with bar("scoring") as update:
-        if first.task.readout == "score":
-            return [*ranking_report(made, questions, name, tuned, update)]
-        ours = {name: [Retriever(one.vectors(rows, update), one.item_vectors(items), one.blend) for one in tuned]}
+    if task.readout == "embed":
+        if exit_after is not None:
+            raise ConfigError(f"task {task.name!r} runs no upper layers; leave --exit-after out")
+        model = load_retrieval(runs[0], foundation, store=store)
+        models = [model, *(load_retrieval(run, foundation, model.cache) for run in runs[1:])]
+        with bar("reading items"):
+            ours = {RETRIEVAL: [retriever_of(one, made.split, questions, made.domain) for one in models]}
         return [*retrieval_tables(made.split, questions, made.domain, ours)]
+    first = load_tuned(runs[0], foundation, store=store, exit_after=exit_after)
+    tuned = [first, *(load_tuned(run, foundation, first.cache, exit_after=exit_after) for run in runs[1:])]
+    with bar("scoring") as update:
+        return [*ranking_report(made, questions, f"m6rec {first.config.method}", tuned, update)]
 
 
 def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int) -> list[Any]:

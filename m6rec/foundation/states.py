@@ -37,16 +37,20 @@ class StatesConfig:
     Attributes:
         depth: Layers that run ahead of time on each segment alone; 0 keeps token embeddings.
         keep: How many of a segment's last tokens are kept; 0 keeps all.
+        mean: Whether one state is kept in their place, the mean over all tokens, which doesn't grow with the text.
         quantised: Whether a state is rounded to 8 bits a number, with one scale a token (its largest magnitude).
     """
 
     depth: int
     keep: int = 1
+    mean: bool = False
     quantised: bool = False
 
     def __post_init__(self) -> None:
         if self.depth < 0 or self.keep < 0:
             raise ConfigError(f"depth is {self.depth} and keep is {self.keep}; both must be at least 0 (keep 0 = all)")
+        if self.mean and self.keep != 1:
+            raise ConfigError(f"the mean is one state for a segment, but keep is {self.keep}; leave it 1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +142,8 @@ class StateCache:
         model = foundation.model
         self._coder = _Coder(model.config.width, model.dtype, config.quantised)
         number = f"{model.dtype}/int8" if config.quantised else f"{model.dtype}"
-        self._scope = f"{model.id}|{tuning_id}|{config.depth}|{config.keep}|{number}|".encode()
+        kept = "mean" if config.mean else config.keep
+        self._scope = f"{model.id}|{tuning_id}|{config.depth}|{kept}|{number}|".encode()
         if isinstance(store, Path):
             store = LmdbStore(store / hashlib.blake2b(self._scope, digest_size=8).hexdigest())
         self._store = Forgiving(store) if store is not None else None
@@ -245,11 +250,11 @@ class StateCache:
     @torch.no_grad()
     def _lower(self, trees: Sequence[Tree], between: Callable[[], None]) -> Iterator[tuple[int, Tensor]]:
         """(number of a text, its kept tokens), for all of the trees."""
-        model, keep = self.foundation.model, self.config.keep
+        model, config = self.foundation.model, self.config
         ids_BL, positions_BL, mask_BLL = (torch.from_numpy(array).to(model.device) for array in prefixes.pad(trees))
         hidden_BLD = model.lower(
             ids_BL,
-            self.config.depth,
+            config.depth,
             positions_BL=positions_BL,
             mask_BLL=mask_BLL,
             delta=self._delta,
@@ -259,7 +264,10 @@ class StateCache:
             self.computed_tokens += sum(len(tree.ids) for tree in trees)
         for hidden_LD, tree in zip(hidden_BLD, trees, strict=True):
             for number, path in tree.paths.items():
-                yield number, hidden_LD[path[-keep:] if keep else path]
+                if config.mean:
+                    yield number, hidden_LD[path].float().mean(0, keepdim=True).to(model.dtype)
+                else:
+                    yield number, hidden_LD[path[-config.keep :] if config.keep else path]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.domains.domain import Domain, titled
+from m6rec.foundation.checkpoint import Foundation
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.turn_taking import slices
 from m6rec.tasks import task as tasks
+from m6rec.tasks.retrieve import describe
 from m6rec.text.batch import Row
 from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
@@ -25,30 +28,26 @@ class Documents:
     """Reads texts by the tasks that are served.
 
     Args:
-        retrieve: The retrieval task.
+        retrieve: The retrieval model.
         rank: The ranking task.
         memory_bytes: What the states of such texts may take in memory.
     """
 
-    def __init__(self, retrieve: Tuned, rank: Tuned, memory_bytes: int) -> None:
+    def __init__(self, retrieve: RetrievalModel, rank: Tuned, memory_bytes: int) -> None:
         self.width = retrieve.width
-        self._retrieve, self._rank = (_apart(one, memory_bytes // 2) for one in (retrieve, rank))
+        self._retrieve = replace(retrieve, cache=retrieve.cache.apart(memory_bytes // 2))
+        self._rank = _apart(rank, memory_bytes // 2)
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors of the texts [n, E]: the item side of the retrieval task."""
-        return self._retrieve.item_vectors([Item("text", text) for text in texts])
+        """Unit vectors of the texts [n, E], as of new items."""
+        return self._retrieve.item_vectors([Item("", text) for text in texts])
 
     def embed(self, texts: Sequence[str]) -> Iterator[tuple[NDArray[np.float32], int]]:
         """``vectors`` of the texts and how many tokens were read, in slices."""
         retrieve = self._retrieve
 
         def read(some: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-            words = [
-                segment.text
-                for text in some
-                for segment in retrieve.task.candidate(Item("text", text), retrieve.domain)
-            ]
-            return self.vectors(some), _num_tokens(retrieve, words)
+            return self.vectors(some), _num_tokens(retrieve.foundation, [describe(Item("", text)) for text in some])
 
         return slices(texts, read)
 
@@ -62,7 +61,7 @@ class Documents:
         nobody = Past({}, domain.feedback)
         one = tasks.ask(task, nobody, User(""), [_DOCUMENT], domain, {})
         context = (*one.context, Segment(f"The user searched {quote(query)}.", "history"))
-        yield np.zeros(0), _num_tokens(rank, [segment.text for segment in context])
+        yield np.zeros(0), _num_tokens(rank.foundation, [segment.text for segment in context])
 
         cross = task.cross(nobody, User(""), _DOCUMENT, Situation(), domain) if task.cross else ()
 
@@ -72,7 +71,7 @@ class Documents:
             visible = np.full(len(some), len(context))
             row = Row(context, visible, blocks, np.repeat(one.signals, len(some), 0), nothing, nothing)
             words = [segment.text for block in blocks for segment in block]
-            return rank.scores([row]), _num_tokens(rank, words)
+            return rank.scores([row]), _num_tokens(rank.foundation, words)
 
         yield from slices(documents, score)
 
@@ -95,5 +94,5 @@ def _wording_titles(domain: Domain) -> Domain:
     return replace(domain, item=lambda item: f"the {domain.noun} named {quote(item.title)}")
 
 
-def _num_tokens(tuned: Tuned, texts: Sequence[str]) -> int:
-    return sum(map(len, tuned.foundation.tokenizer.encode(list(texts))))
+def _num_tokens(foundation: Foundation, texts: Sequence[str]) -> int:
+    return sum(map(len, foundation.tokenizer.encode(list(texts))))

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from m6rec.errors import StoreError
 from m6rec.predicate import NO_ATTRIBUTES, Predicate, attributes
 from m6rec.retrieval.index import DEFAULT, Index, IndexConfig
-from m6rec.tuned import Tuned
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.types import Item
 
 FILE = "items.safetensors"
@@ -31,18 +31,18 @@ _log = logging.getLogger(__name__)
 
 
 class ItemIndex:
-    """Item vectors of one retrieval task, searched together with what the sources of its blend add.
+    """Item vectors of one retrieval model, searched together with what the sources of its blend add.
 
     A snapshot is one file, so that it is whole or not there. Its header is a card of its format, of what its vectors
-    were made with (``Tuned.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read items
-    anew.
+    were made with (``RetrievalModel.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read
+    items anew.
 
     Args:
-        retrieve: The task.
+        retrieve: The model.
         config: How the vectors are searched.
     """
 
-    def __init__(self, retrieve: Tuned, config: IndexConfig = DEFAULT) -> None:
+    def __init__(self, retrieve: RetrievalModel, config: IndexConfig = DEFAULT) -> None:
         self._retrieve, self._config = retrieve, config
         self._index = Index(retrieve.width, config)
         self._changed = True
@@ -69,6 +69,11 @@ class ItemIndex:
     def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """See ``Index``."""
         return self._index.vectors(ids)
+
+    def user_vector(self, liked: Sequence[str]) -> NDArray[np.float32]:
+        """The vector of who liked these items, oldest first; what is not in the index says nothing."""
+        latest = [item for item in dict.fromkeys(reversed(liked)) if item in self._index]
+        return self._retrieve.user_vector(self._index.vectors(latest[::-1]))
 
     def search(
         self,

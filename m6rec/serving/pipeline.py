@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.predicate import Predicate
 from m6rec.retrieval.blend import reciprocal_rank_fusion
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving import chatting
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import NUM_RETRIEVED, Answer, RankRequest, Request
@@ -41,12 +42,11 @@ MAX_POPULAR = 2_000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Models:
-    """The tunings that answer, and what is made of them; other tunings are put in place as a whole."""
+    """The models that answer, and what is made of them; others are put in place as a whole."""
 
-    retrieve: Tuned
+    retrieve: RetrievalModel
     rank: Tuned
     index: ItemIndex
-    retrieval: Turns
     ranking: Turns
     documents: Documents
     writers: Writers
@@ -101,7 +101,7 @@ class ServingState:
 
 
 def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:
-    """See ``Backend.recommend_many``: two batches of the upper layers, one of retrieval and one of ranking.
+    """See ``Backend.recommend_many``: one search a request, then one batch of the upper layers for ranking.
 
     Raises:
         ConfigError: A page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or both
@@ -129,21 +129,20 @@ def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:
 
 
 def retrieve(state: ServingState, requests: Sequence[tuple[Request, int]]) -> list[list[Ranked]]:
-    """The nearest items for each of several requests, and how many at most; their vectors are one batch."""
-    models = state.models
-    rows, seen, liked = [], [], []
-    for one, _ in requests:
-        with state.having_done(one.user, one.history):
-            rows.append((_key(one.user, one.history), state.asked(models.retrieve, one.user, [])))
-            seen.append(state.past.seen(one.user))
-            liked.append(state.past.liked(one.user))
+    """The nearest items for each of several requests, and how many at most.
+
+    A user who liked nothing yet is one who likes what most do.
+    """
+    index = state.models.index
     answers = []
-    vectors = models.retrieval.answers(rows)
-    for (one, count), vectors_1E, met, likes in zip(requests, vectors, seen, liked, strict=True):
+    for one, count in requests:
+        with state.having_done(one.user, one.history):
+            met, likes = state.past.seen(one.user), state.past.liked(one.user)
+        likes = likes or [*islice(state.past.most_liked(), NUM_POPULAR)][::-1]
         without = set(one.filters.exclude)
         if not one.filters.seen:
             without |= met
-        found = models.index.search(vectors_1E[0].astype(np.float32), count, one.filters.predicate, without, likes)
+        found = index.search(index.user_vector(likes), count, one.filters.predicate, without, likes)
         answers.append([Ranked(state.live[item], score) for item, score in found])
     return answers
 
@@ -174,21 +173,21 @@ def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
     The user has just done what the conversation tells (``chatting.events``).
     """
     models, past = state.models, state.past
-    key = f"{user}\0"  # what was read of the user without the conversation is kept
-    vector_E = models.retrieval.answers([(key, state.asked(models.retrieve, user, []))])[0][0].astype(np.float32)
-    if session.query:
-        vector_E += QUERY_WEIGHT * models.documents.vectors([session.query])[0]
     where = session.predicate
     without = session.named | past.seen(user)
     # All that has come up tells what the conversation is about, the liked last, as they weigh most.
     before = [item for item in past.liked(user) if item not in session.named]
     named = (*session.shown, *session.seen, *session.liked)
     pulling = [*before, *(item for item in named if item not in session.disliked)]
+    vector_E = models.index.user_vector(pulling)
+    if session.query:
+        vector_E += QUERY_WEIGHT * models.documents.vectors([session.query])[0]
     near = [item for item, _ in models.index.search(vector_E, NUM_RETRIEVED, where, without, pulling)]
     popular = _popular(state, where, without)
     found = [state.live[item] for item in dict.fromkeys([*near, *popular])]
     if not found:
         return []
+    key = f"{user}\0"  # what was read of the user without the conversation is kept
     scores = models.ranking.answers([(key, state.asked(models.rank, user, found))])[0]
     ranked = {one.item.id: one for one in _by_score(found, scores)}
     return [ranked[item] for item in reciprocal_rank_fusion([near, popular, [*ranked]])]

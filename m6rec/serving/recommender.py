@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, UnknownError
-from m6rec.foundation.states import CacheStatistics, StateCache
+from m6rec.foundation.states import CacheStatistics
 from m6rec.predicate import NO_CATEGORY
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving import chatting, explaining, pipeline
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
@@ -54,6 +55,7 @@ from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session, read
 from m6rec.tasks.design import OTHER
 from m6rec.tasks.explain import NUM_STATEMENTS
+from m6rec.tasks.retrieve import describe
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
@@ -111,7 +113,7 @@ class Recommender(LocalBackend):
     waited for. Writers of one kind wait for each other, so that memory changes in the order of the disk.
 
     Args:
-        retrieve: The retrieval task, which fetches ``NUM_RETRIEVED`` candidates.
+        retrieve: The retrieval model, which finds ``NUM_RETRIEVED`` candidates.
         rank: The ranking task, which orders them.
         log: The items and users to start with.
         past: Everything observed in the log. Whom the journal has forgotten, it is made anew without.
@@ -129,7 +131,7 @@ class Recommender(LocalBackend):
 
     def __init__(
         self,
-        retrieve: Tuned,
+        retrieve: RetrievalModel,
         rank: Tuned,
         log: Log,
         past: Past,
@@ -187,7 +189,7 @@ class Recommender(LocalBackend):
 
     def swap(
         self,
-        retrieve: Tuned,
+        retrieve: RetrievalModel,
         rank: Tuned,
         writers: Mapping[str, Writer] = NO_WRITERS,
     ) -> None:
@@ -208,7 +210,6 @@ class Recommender(LocalBackend):
                     retrieve=retrieve,
                     rank=rank,
                     index=index,
-                    retrieval=Turns(retrieve, self._limits.context_bytes),
                     ranking=Turns(rank, self._limits.context_bytes),
                     documents=Documents(retrieve, rank, self._limits.document_bytes),
                     writers=self._writers[-1],
@@ -216,13 +217,13 @@ class Recommender(LocalBackend):
                     admission=Admission(rank.domain, (retrieve.task, rank.task)),
                 )
 
-    def _read_into(self, index: ItemIndex, retrieve: Tuned, items: Sequence[Item]) -> None:
+    def _read_into(self, index: ItemIndex, retrieve: RetrievalModel, items: Sequence[Item]) -> None:
         """Puts items into an index that nobody searches yet; others are answered in between."""
         for some, vectors in self._encoded(items, retrieve):
             index.put(some, vectors)
 
     def _encoded(
-        self, items: Sequence[Item], retrieve: Tuned, *others: Tuned
+        self, items: Sequence[Item], retrieve: RetrievalModel, *others: Tuned
     ) -> Iterator[tuple[Sequence[Item], NDArray[np.float32]]]:
         """The items' vectors, a few at a time, whose texts the other tasks know from then on.
 
@@ -230,12 +231,10 @@ class Recommender(LocalBackend):
         """
 
         def read(some: Sequence[Item]) -> tuple[Sequence[Item], NDArray[np.float32]]:
-            texts: dict[StateCache, list[str]] = {}
-            for one in (retrieve, *others):
+            retrieve.cache.fetch(map(describe, some), between=self._lock.give_way)
+            for one in others:
                 read_of = (segment.text for item in some for segment in one.task.candidate(item, one.domain))
-                texts.setdefault(one.cache, []).extend(read_of)
-            for cache, words in texts.items():
-                cache.fetch(words, between=self._lock.give_way)
+                one.cache.fetch(read_of, between=self._lock.give_way)
             return some, retrieve.item_vectors(some)
 
         reading = slices(items, read)
@@ -487,17 +486,16 @@ class Recommender(LocalBackend):
             if user not in state.users:
                 return erased
             with self._lock:
-                for tuned in (models.retrieve, models.rank):
-                    words = tasks.context(tuned.task, state.past, state.users[user], tuned.domain, state.items)
-                    tuned.cache.forget(segment.text for segment in words)
+                rank = models.rank
+                words = tasks.context(rank.task, state.past, state.users[user], rank.domain, state.items)
+                rank.cache.forget(segment.text for segment in words)
             self._events = [event for event in self._events if event.user != user]
             past = Past(state.items, models.rank.domain.feedback).observe_all(self._events)
             with self._lock:
                 state.past = past
                 del state.users[user]
                 # What was kept of the others was read beside this user.
-                retrieval, ranking = (Turns(one, self._limits.context_bytes) for one in (models.retrieve, models.rank))
-                state.models = replace(models, retrieval=retrieval, ranking=ranking)
+                state.models = replace(models, ranking=Turns(models.rank, self._limits.context_bytes))
         return True
 
     def _take_in(self, event: Event) -> None:

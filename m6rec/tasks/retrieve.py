@@ -1,15 +1,44 @@
-"""Retrieval of the items that the user will like next (M6-Rec, section 3.1): a user vector and item vectors."""
+"""Retrieval of the items that the user will like next (M6-Rec, section 3.1): a user vector and item vectors.
+
+An item is read alone, all of its text; a user is the decayed sum of the vectors of what they liked
+(``retrieval.embeddings``).
+"""
 
 from m6rec.domains.domain import Domain
 from m6rec.tasks import like
 from m6rec.tasks.task import Task
-from m6rec.text.verbalise import month_and_year, sentence
+from m6rec.text.verbalise import month_and_year, plain
 from m6rec.types import Event, Item, Segment
+
+MAX_CHARS = 2_000
+"""Of an item's text that are read; what it takes to read grows with them, what is kept doesn't."""
+_ADDRESSES = ("http://", "https://", "www.")
+
+
+def describe(item: Item) -> str:
+    """All that is said of an item: its categories, the widest first, its title and its details; never its id.
+
+    Items of the same categories begin alike, so that the states of that beginning are computed once.
+
+    >>> describe(Item("7", "Reading lamp", ("Lamps", "Home"), {"brand": "Lux", "image": "https://lux.example/7"}))
+    'Home, Lamps: Reading lamp. brand: Lux'
+    >>> describe(Item("8", "8"))
+    'item'
+    """
+    categories = ", ".join(plain(category) for category in reversed(item.categories))
+    title = plain(item.title) if item.title != item.id else ""
+    details = (
+        f"{plain(name)}: {value:g}" if isinstance(value, float) else f"{plain(name)}: {plain(str(value))}"
+        for name, value in item.details.items()
+        if not str(value).lower().startswith(_ADDRESSES)
+    )
+    named = ": ".join(filter(None, (categories, title)))
+    return ". ".join(filter(None, (named, *details)))[:MAX_CHARS] or "item"
 
 
 def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
-    """The item's own side: a noun phrase, read without any user."""
-    return (Segment(f"{sentence(domain.item(item))} It is recommended.", "candidate"),)
+    """What is read of the item; the same in every domain."""
+    return (Segment(describe(item), "candidate"),)
 
 
 def answer(event: Event, domain: Domain) -> int | None:

@@ -33,8 +33,17 @@ def quote(text: str, *, longest: int = 200) -> str:
     >>> quote("abcdef", longest=4)
     '"abc…"'
     """
-    line = _SPACE.sub(" ", text).strip().replace('"', "'")
+    line = plain(text).replace('"', "'")
     return f'"{line}"' if len(line) <= longest else f'"{line[: longest - 1].rstrip()}…"'
+
+
+def plain(text: str) -> str:
+    r"""A text of others as one line: runs of white space and control characters become one space.
+
+    >>> plain("  Made of\n\twood ")
+    'Made of wood'
+    """
+    return _SPACE.sub(" ", text).strip()
 
 
 def sentence(text: str) -> str:

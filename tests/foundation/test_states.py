@@ -71,6 +71,18 @@ def test_a_state_is_that_of_its_text_alone(keep):
     assert [len(found[text]) for text in TEXTS] == [min(keep, n) if keep else n for n in lengths]
 
 
+def test_the_mean_of_a_text_is_of_its_tokens_alone_and_as_large_for_any(tmp_path):
+    cache = StateCache(FOUNDATION, StatesConfig(depth=2, mean=True), tmp_path)
+    found = tokens(cache)
+    for text in TEXTS:
+        mean_1D = alone(text, 2, 0).mean(0, keepdim=True)
+        torch.testing.assert_close(found[text], mean_1D, rtol=1e-5, atol=1e-6)
+    assert not same(found, tokens(open_cache(tmp_path)))  # each has entries of its own
+    again = StateCache(FOUNDATION, StatesConfig(depth=2, mean=True), tmp_path)
+    assert same(tokens(again), found)
+    assert again.misses == 0
+
+
 def test_each_text_is_computed_once():
     cache = open_cache()
     seen = []
@@ -297,6 +309,8 @@ def test_keys_do_not_depend_on_the_process(tmp_path):
 def test_errors(tmp_path):
     with pytest.raises(ConfigError, match="depth is -1 and keep is 1; both must be at least 0"):
         StatesConfig(depth=-1)
+    with pytest.raises(ConfigError, match="the mean is one state for a segment, but keep is 2; leave it 1"):
+        StatesConfig(depth=1, keep=2, mean=True)
     with pytest.raises(ConfigError, match="depth is 5, but the foundation has 4 layers; give 0 to 4"):
         open_cache(depth=5)
     with pytest.raises(ConfigError, match="the text '' has no token"):

@@ -281,6 +281,7 @@ SETTINGS = {
     "depth": {"depth": 1},
     "kept tokens": {"keep": 2},
     "all kept": {"keep": 0},
+    "mean": {"mean": True},
     "rounding": {"quantised": True},
 }
 

@@ -45,8 +45,7 @@ class Shop:
         events = tuple(Event(f"u{n % 3}", f"i{n % 5}", 10 * n, float(values[n % len(values)])) for n in range(20))
         self.log = Log(events=events, items=self.items, users=users)
         rank = create(TunedConfig(task="like", domain=name, foundation="tiny"), FOUNDATION)
-        retrieve = create(TunedConfig(task="retrieve", domain=name, foundation="tiny"), FOUNDATION, cache=rank.cache)
-        self.tunings = retrieve, rank
+        self.tunings = tiny.retrieval(FOUNDATION, list(self.items.values()), name), rank
 
     def open(self, folder=None, log=None, **options):
         log = log or self.log
@@ -380,20 +379,6 @@ def test_documents_are_ranked_whatever_a_domain_says_of_every_user(shops, monkey
         monkeypatch.undo()
 
 
-def test_embeddings_leave_after_as_many_layers_as_the_items_do(shops):
-    from m6rec.tuned import Tuned
-
-    retrieve, rank = shops["movielens"].tunings
-    config = replace(retrieve.config, depth=1)
-    whole = create(config, FOUNDATION)
-    early = Tuned(whole.config, whole.foundation, whole.tuning, whole.cache, exit_after=1)
-    past = Past(shops["movielens"].items, rank.domain.feedback)
-    recommender = Recommender(early, rank, shops["movielens"].log, past)
-    np.testing.assert_allclose(
-        recommender.embed(["Film 1"])[0][0], early.item_vectors([Item("x", "Film 1")])[0], atol=1e-6
-    )
-
-
 class Alone:
     """Fails where two threads are in one model at once, which nothing in it is made for."""
 
@@ -413,7 +398,8 @@ def test_any_thread_may_call_it(shops, monkeypatch):
     """Answers and writes of several threads: nobody fails, nothing is lost, and no two are in the model at once."""
     shop = shops["movielens"]
     recommender = shop.open()
-    monkeypatch.setattr(shop.tunings[1].cache, "fetch", Alone(shop.tunings[1].cache.fetch))
+    for one in shop.tunings:
+        monkeypatch.setattr(one.cache, "fetch", Alone(one.cache.fetch))
     failures, stop = [], threading.Event()
 
     def repeated(work):
@@ -454,17 +440,17 @@ def test_an_upsert_of_seconds_holds_no_reader_up(shops, monkeypatch):
     """Counted in slices, not in seconds: between any two of them, whoever waits is answered."""
     shop = shops["movielens"]
     recommender = shop.open()
-    retrieve, entered = shop.tunings[0], []
-    read = retrieve.item_vectors
+    kind, entered = type(shop.tunings[0]), []
+    read = kind.item_vectors
     begun = threading.Event()
 
-    def slow(items, *rest):
+    def slow(self, items, *rest):
         entered.append(len(items))
         begun.set()
         time.sleep(0.02)  # longer than a slice may take, so that each is of one item
-        return read(items, *rest)
+        return read(self, items, *rest)
 
-    monkeypatch.setattr(retrieve, "item_vectors", slow)
+    monkeypatch.setattr(kind, "item_vectors", slow)
     items = [Item(f"new-{n}", f"Novelty {n}") for n in range(40)]
     writer = threading.Thread(target=recommender.upsert, args=(items,))
     writer.start()

@@ -35,8 +35,7 @@ def tunings():
     foundation.model.embed_tokens.weight.mul_(0.2)  # so that it isn't sure of anything
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
     rank = create_tuned(TunedConfig(task="like", domain="generic", foundation="tiny"), foundation)
-    config = TunedConfig(task="retrieve", domain="generic", foundation="tiny")
-    return create_tuned(config, foundation, cache=rank.cache), rank
+    return tiny.retrieval(foundation, list(ITEMS.values()), "generic"), rank
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ LOG = Log(events=EVENTS, items=ITEMS, users={f"u{n}": User(f"u{n}") for n in ran
 def recommender():
     foundation = tiny.foundation()
     rank = create(TunedConfig(task="like", domain="generic", foundation="tiny"), foundation)
-    retrieve = create(TunedConfig(task="retrieve", domain="generic", foundation="tiny"), foundation, cache=rank.cache)
+    retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "generic")
     past = Past(ITEMS, rank.domain.feedback).observe_all(EVENTS)
     return Recommender(retrieve, rank, LOG, past)
 

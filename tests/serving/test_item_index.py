@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from m6rec.predicate import ALL
 from m6rec.retrieval.blend import fit
 from m6rec.retrieval.index import IndexConfig
 from m6rec.serving.item_index import FILE, ItemIndex
-from m6rec.tuned import Tuned, TunedConfig, create
 from m6rec.types import Item
 from tests import tiny
 
@@ -21,9 +21,8 @@ ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama", "Wär 😀")[: n % 3]) fo
 @pytest.fixture(scope="module")
 def retrieve():
     """Of the twelve items, three are liked."""
-    plain = create(TunedConfig(task="retrieve", domain="movielens", foundation="tiny"), tiny.foundation(num_layers=4))
-    blend = fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6))
-    return Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, blend)
+    plain = tiny.retrieval(tiny.foundation(num_layers=4), list(ITEMS.values()), "movielens")
+    return replace(plain, blend=fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6)))
 
 
 def built(retrieve, items=ITEMS):
@@ -58,7 +57,7 @@ def test_warm_and_new_items_are_found_by_one_score(retrieve):
     assert [item for item, _ in found] == sorted(ITEMS, key=lambda item: -score[item])
     assert dict(found) == pytest.approx(score, abs=1e-5)
     assert max(added.values()) > 0
-    plain = built(Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache))
+    plain = built(replace(retrieve, blend=None))
     by_text = dict(plain.search(query, 12, ALL, (), ["i1"]))
     assert {item: blend.text * product for item, product in by_text.items() if item not in added} == pytest.approx(
         {item: score[item] for item in ITEMS if item not in added}, abs=1e-5
@@ -105,15 +104,15 @@ def test_it_is_written_only_when_it_changed(retrieve, folder):
     assert (folder / FILE).exists()
 
 
-def other_seed(retrieve):
-    return create(retrieve.config, retrieve.foundation, cache=retrieve.cache, blend=retrieve.blend, seed=7)
+def other_catalogue(retrieve):
+    return tiny.retrieval(retrieve.foundation, list(ITEMS.values())[:9], "movielens", cache=retrieve.cache)
 
 
 def other_foundation(retrieve):
-    return create(retrieve.config, tiny.foundation(num_layers=4, seed=3), blend=retrieve.blend)
+    return tiny.retrieval(tiny.foundation(num_layers=4, seed=3), list(ITEMS.values()), "movielens")
 
 
-@pytest.mark.parametrize("change", [other_seed, other_foundation])
+@pytest.mark.parametrize("change", [other_catalogue, other_foundation])
 def test_a_snapshot_of_another_tuning_is_refused(retrieve, folder, caplog, change):
     index = restored(change(retrieve), folder)
     assert not any(item in index for item in ITEMS)

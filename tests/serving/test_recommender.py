@@ -10,6 +10,7 @@ from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, StoreError, UnknownError
 from m6rec.retrieval.blend import fit
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.backend import Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
@@ -17,7 +18,7 @@ from m6rec.serving.recommender import Recommender
 from m6rec.serving.turn_taking import FairLock
 from m6rec.tasks.task import ask
 from m6rec.text.past import Past
-from m6rec.tuned import Tuned, TunedConfig, create
+from m6rec.tuned import TunedConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -32,8 +33,7 @@ LOG = Log(events=EVENTS, items=ITEMS, users=USERS)
 def tunings():
     foundation = tiny.foundation(num_layers=4)
     rank = create(TunedConfig(task="like", domain="movielens", foundation="tiny"), foundation)
-    retrieve = create(TunedConfig(task="retrieve", domain="movielens", foundation="tiny"), foundation, cache=rank.cache)
-    return retrieve, rank
+    return tiny.retrieval(foundation, list(ITEMS.values()), "movielens"), rank
 
 
 def observed():
@@ -147,8 +147,7 @@ def test_a_new_item_is_found_and_ranked_within_a_second(recommender):
 def test_one_score_retrieves_warm_and_new_items(tunings):
     retrieve, rank = tunings
     blend = fit((event.user, event.item, event.value >= 4) for event in EVENTS)
-    both = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, blend)
-    recommender = Recommender(both, rank, LOG, observed())
+    recommender = Recommender(replace(retrieve, blend=blend), rank, LOG, observed())
     recommender.upsert([Item(f"k{n}", f"k{n}") for n in range(20)])
     found = recommender.retrieve("u0", filters=Filters(seen=True))
     assert len(found) == len(ITEMS) + 20
@@ -192,13 +191,13 @@ def test_what_was_acknowledged_is_there_after_a_restart(tunings, tmp_path):
 
 def test_a_restart_reads_only_items_that_changed(tunings, tmp_path, monkeypatch):
     read = []
-    item_vectors = tunings[0].item_vectors
+    item_vectors = RetrievalModel.item_vectors
 
-    def counted(items):
+    def counted(self, items):
         read.extend(item.id for item in items)
-        return item_vectors(items)
+        return item_vectors(self, items)
 
-    monkeypatch.setattr(tunings[0], "item_vectors", counted)
+    monkeypatch.setattr(RetrievalModel, "item_vectors", counted)
 
     def start():
         read.clear()
@@ -264,11 +263,11 @@ def test_control_tokens_in_a_title_change_nothing_outside_it(recommender):
 
 def test_embeddings_are_those_of_items(recommender, tunings):
     vectors, tokens = recommender.embed(["Film 1", "Storm"])
-    assert vectors.shape == (2, 128)
+    assert vectors.shape == (2, tunings[0].width)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(vectors[0], tunings[0].item_vectors([Item("x", "Film 1")])[0], atol=1e-6)
     assert tokens > 4
-    assert recommender.embed([])[0].shape == (0, 128)
+    assert recommender.embed([])[0].shape == (0, tunings[0].width)
 
 
 def test_swapped_tunings_answer_anew(recommender, tunings):
@@ -280,16 +279,15 @@ def test_swapped_tunings_answer_anew(recommender, tunings):
 
 
 def test_what_changes_while_tunings_are_swapped_is_kept(recommender, tunings, monkeypatch):
-    retrieve = tunings[0]
-    read = retrieve.item_vectors
+    read = RetrievalModel.item_vectors
 
-    def slow(items):
-        monkeypatch.setattr(retrieve, "item_vectors", read)
+    def slow(self, items):
+        monkeypatch.setattr(RetrievalModel, "item_vectors", read)
         recommender.upsert([Item("fresh", "Storm", ("Western",)), Item("i1", "Another", ("Western",))])
         recommender.delete(["i2"])
-        return read(items)
+        return read(self, items)
 
-    monkeypatch.setattr(retrieve, "item_vectors", slow)
+    monkeypatch.setattr(RetrievalModel, "item_vectors", slow)
     recommender.swap(*tunings)
     found = {one.item.id: one for one in recommender.retrieve("u0", filters=Filters(seen=True))}
     assert "i2" not in found
