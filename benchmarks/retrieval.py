@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import item_vectors, parts
+from benchmarks import features, item_vectors, parts, ranking, retrieval_blend, retrieval_index
 from benchmarks.setup import Setup
 
 TITLE = "Retrieval"
@@ -19,8 +19,11 @@ TITLE = "Retrieval"
 PARTS: dict[str, parts.Measure] = {
     "cold": item_vectors.cold,
     "alone": item_vectors.alone,
+    "blend": retrieval_blend.blend,
+    "index": retrieval_index.index,
+    "features": features.features,
+    "ranking": ranking.ranking,
 }
-"""More parts: a module with a function ``(Setup) -> (what is written, Claims)``."""
 
 
 def main(part: Annotated[str, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = "") -> None:

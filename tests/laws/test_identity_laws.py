@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from m6rec.data.feedback import Rule
 from m6rec.errors import ConfigError
+from m6rec.features import layout
 from m6rec.fingerprint import FILE, Fingerprint
 from m6rec.foundation import checkpoint
 from m6rec.foundation.states import StateCache, StatesConfig
@@ -179,16 +180,16 @@ def test_a_run_is_used_with_the_words_it_was_tuned_with(tmp_path, monkeypatch):
     load(tmp_path, tiny.foundation())
 
 
-@pytest.mark.parametrize("redefined", ["RECENT_MEMORY", "USER_PRIOR", "NEIGHBOUR_PRIOR", "names", "scale"])
+@pytest.mark.parametrize("redefined", ["RECENT_MEMORY", "USER_PRIOR", "NEIGHBOUR_PRIOR", "names", "numbers"])
 def test_a_run_is_used_with_the_features_it_was_tuned_with(tmp_path, monkeypatch, redefined):
     """Also where their number is the same."""
     save(tmp_path)
     if redefined == "names":
-        monkeypatch.setattr(probe, "STATISTICS", ("renamed", *past.STATISTICS[1:]))
-    elif redefined == "scale":
-        monkeypatch.setattr(past, "scale", lambda item: float(len(item.title)))
+        monkeypatch.setattr(probe, "STATISTICS", ("renamed", *layout.STATISTICS[1:]))
+    elif redefined == "numbers":
+        monkeypatch.setattr(past, "numbers", lambda item: {"length": float(len(item.title))})
     else:
-        monkeypatch.setattr(past, redefined, getattr(past, redefined) / 2)
+        monkeypatch.setattr(layout, redefined, getattr(layout, redefined) / 2)
     probe.features.cache_clear()
     try:
         with pytest.raises(ConfigError, match="another features"):
