@@ -24,15 +24,17 @@ import typer
 
 from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
-from benchmarks.tunings import tunings
+from benchmarks.tunings import retrievals, tunings
 from m6rec import zero_shot
 from m6rec.data.log import Log
 from m6rec.data.split import TEST, Split, leave_one_out, split_by_item
-from m6rec.demo import LIKE, OURS, RETRIEVE
+from m6rec.demo import LIKE, OURS
 from m6rec.domains import domain as domains
-from m6rec.evaluate import Retriever, ranking_table, retrieval_tables
+from m6rec.evaluate import ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.report import Table
+from m6rec.retrieval.model import RetrievalConfig
+from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.train import TrainConfig
 from m6rec.tuned import TunedConfig
 
@@ -48,7 +50,7 @@ def _sized(training: TrainConfig, setup: Setup) -> TrainConfig:
     return replace(training, epochs=1) if setup.quick else training
 
 
-def _folder(config: TunedConfig, setup: Setup) -> Path:
+def _folder(config: TunedConfig | RetrievalConfig, setup: Setup) -> Path:
     name = f"{config.domain}-{config.foundation}-{config.task}-{'quick' if setup.quick else 'full'}"
     return Path("runs/bench/core") / name
 
@@ -65,11 +67,9 @@ def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], founda
 def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
     made = sets.movielens_100k()
-    config = TunedConfig(task="retrieve", domain="movielens", foundation=DEFAULT)
-    training, folder = _sized(RETRIEVE, setup), _folder(config, setup)
-    questions, runs = tunings(config, made.split, made.domain, training, setup.seeds, folder)
-    items = list(made.split.log.items.values())
-    by_seed = [Retriever(one.vectors(questions.rows[TEST]), one.item_vectors(items), one.blend) for one in runs]
+    config = RetrievalConfig(domain="movielens", foundation=DEFAULT)
+    training = EmbeddingConfig(epochs=1) if setup.quick else EmbeddingConfig()
+    questions, by_seed = retrievals(config, made, training, setup.seeds, _folder(config, setup))
     tables = retrieval_tables(made.split, questions, made.domain, {OURS: by_seed}, progress=parts.tell)
     claims = []
     for metric in ("NDCG@10", "HitRate@10"):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -135,8 +136,8 @@ def table(
     lists[ELSEWHERE] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
     told = [Event(f"redial {dialogue}", item, 0, 5.0) for dialogue, item, _ in events]
     log = Log(events=tuple(told), items=catalogue, users={event.user: User(event.user) for event in told})
-    blended = Tuned(retrieve.config, retrieve.foundation, retrieve.tuning, retrieve.cache, fitted)
-    shop = Recommender(blended, rank, log, Past(catalogue, rank.domain.feedback).observe_all(told))
+    past = Past(catalogue, rank.domain.feedback).observe_all(told)
+    shop = Recommender(replace(retrieve, blend=fitted), rank, log, past)
     lists[OURS] = [[one.item.id for one in shop.suggest(session)] for session in sessions]
     understood = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
     logged, spoken = len(catalogue.keys() & items.keys()), sum(len(set(before)) for before in named)

@@ -32,17 +32,20 @@ from numpy.typing import NDArray
 from benchmarks import methods, parts, sets
 from benchmarks.peers import FULL, QUICK, Budget, folder, rankers, retrievers
 from benchmarks.setup import AbsentError, Claims, Setup, research
-from benchmarks.tunings import tunings
+from benchmarks.tunings import retrievals, tunings
 from benchmarks.within import moments
 from m6rec import baselines
 from m6rec.ablation import by_count
 from m6rec.data.split import TEST, TRAIN, VALID, Split
-from m6rec.demo import LIKE, OURS, RETRIEVE
+from m6rec.demo import LIKE, OURS
 from m6rec.domains.domain import Domain
+from m6rec.domains.prepared import Prepared
 from m6rec.evaluate import Questions, Retriever, fit_sources, retrieval_ranks
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.report import Row, Table
+from m6rec.retrieval.model import RetrievalConfig
+from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.text.past import STATISTICS
 from m6rec.train import TrainConfig
 from m6rec.tuned import Tuned, TunedConfig
@@ -139,13 +142,13 @@ def _at_once(name: str, runs: Sequence[Tuned], questions: Questions, split: Spli
 
 
 def retrieved(
-    name: str, task_domain: str, split: Split, domain: Domain, setup: Setup, *, refit: bool
+    name: str, task_domain: str, made: Prepared | sets.Set, setup: Setup, *, refit: bool
 ) -> tuple[dict[str, Any], Claims]:
     """Full ranking of the catalogue: ours and the peers; with ``refit`` sources and peers know validation too."""
-    config = TunedConfig(task="retrieve", domain=task_domain, foundation=DEFAULT)
-    questions, runs = _tuned(name, config, split, domain, RETRIEVE, setup)
-    items = list(split.log.items.values())
-    by_seed = [Retriever(one.vectors(questions.rows[TEST]), one.item_vectors(items), one.blend) for one in runs]
+    config, split, domain = RetrievalConfig(domain=task_domain, foundation=DEFAULT), made.split, made.domain
+    training = EmbeddingConfig(epochs=1) if setup.quick else EmbeddingConfig()
+    at = NOWHERE / ("quick" if setup.quick else "full") / name
+    questions, by_seed = retrievals(config, made, training, setup.seeds, at)
     if refit:
         by_seed = [_refitted(one, split, domain) for one in by_seed]
     order = np.argsort(questions.events(TEST))  # the peers answer in the order of the log
@@ -207,7 +210,7 @@ def movielens_like(setup: Setup) -> tuple[dict[str, Any], Claims]:
 def movielens_retrieve(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
     made = sets.movielens_100k()
-    return retrieved("movielens_retrieve", "movielens", made.split, made.domain, setup, refit=False)
+    return retrieved("movielens_retrieve", "movielens", made, setup, refit=False)
 
 
 def ml1m_collm(setup: Setup) -> tuple[dict[str, Any], Claims]:
@@ -219,7 +222,7 @@ def ml1m_collm(setup: Setup) -> tuple[dict[str, Any], Claims]:
 def _purchases(name: str) -> parts.Measure:
     def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         made = sets.amazon_sequences(research(name))
-        return retrieved(name, "benchmarks.sets:PURCHASES", made.split, made.domain, setup, refit=True)
+        return retrieved(name, "benchmarks.sets:PURCHASES", made, setup, refit=True)
 
     return measure
 

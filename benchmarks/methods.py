@@ -22,7 +22,7 @@ from benchmarks.watch import POINTS, Watch
 from m6rec import assets, tuned, writer
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.demo import LIKE, RETRIEVE
+from m6rec.demo import LIKE
 from m6rec.evaluate import Questions, Retriever, ask_all, retrieval_ranks
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, ndcg, perplexity, ranks
@@ -70,7 +70,7 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
         return ndcg(retrieval_ranks(made.split, questions, made.domain, Retriever(*vectors)), 10)
 
     run, note = (
-        _on_movielens("retrieve", replace(RETRIEVE, epochs=1), quality),
+        _on_movielens("retrieve", TrainConfig(epochs=1), quality),
         "One upper layer, one epoch, text alone",
     )
     return _compared("retrieval of MovieLens-100k", "NDCG@10", METHODS, note, run, setup)

@@ -10,8 +10,12 @@ from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.data.split import TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import Questions, ask_all, check_leaks, fit_blend
+from m6rec.domains.prepared import Prepared
+from m6rec.evaluate import Questions, Retriever, ask_all, check_leaks, retriever_of
 from m6rec.foundation.checkpoint import load
+from m6rec.quickstart import tune_retrieval
+from m6rec.retrieval.model import RetrievalConfig
+from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named
 from m6rec.text.batch import Row
 from m6rec.train import TrainConfig, tune
@@ -52,7 +56,25 @@ def tunings(
             rows, items = questions.rows, list(split.log.items.values())
             sized = replace(training, seed=seed)
             tune(one, rows[TRAIN], rows[VALID], items, sized, folder=folder / f"{seed}", progress=update)
-        if task.readout == "embed":
-            one.blend = fit_blend(split, questions, domain, one.vectors(rows[VALID]), one.item_vectors(items))
         runs.append(one)
     return questions, runs
+
+
+def retrievals(
+    config: RetrievalConfig,
+    made: Prepared,
+    training: EmbeddingConfig,
+    seeds: Sequence[int],
+    folder: Path,
+) -> tuple[Questions, list[Retriever]]:
+    """(questions, what a run of each seed retrieves with on the test part); see ``tunings``."""
+    foundation = load(config.foundation)
+    questions = ask_all(named(config.task), made.split, made.domain)
+    check_leaks(made.split, questions)
+    found = []
+    for seed in seeds:
+        at, sized = folder / f"{seed}", replace(training, seed=seed)
+        store = assets.home() / "states"
+        one, _ = tune_retrieval(made, config, foundation, questions, sized, at, bar, store)
+        found.append(retriever_of(one, made.split, questions, made.domain))
+    return questions, found

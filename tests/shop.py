@@ -40,7 +40,12 @@ def m6rec(folder: Path, *words: object) -> str:
 def tune(folder: Path, task: str, *words: str) -> None:
     """Tunes a task for one epoch."""
     where = ("--data", folder / "data", "--run", folder / task, "--foundation", folder / "foundation")
-    m6rec(folder, "tune", task, *where, "--depth", "1", "--epochs", "1", "--dtype", "float32", *words)
+    m6rec(folder, "tune", task, *where, *split(task), "--epochs", "1", "--dtype", "float32", *words)
+
+
+def split(task: str) -> tuple[str, ...]:
+    """Where the foundation is split for a task that reads; retrieval has a split of its own."""
+    return () if task == "retrieve" else ("--depth", "1")
 
 
 def command(*words: object, first: str = "") -> list[str]:

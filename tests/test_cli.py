@@ -143,7 +143,7 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
     data = ("--data", tmp_path / "data")
     for task in ("explain", "click", "retrieve"):
         where = (*data, "--run", tmp_path / task, "--foundation", tmp_path / "foundation", "--dtype", "float32")
-        m6rec(tmp_path, "tune", task, *where, "--depth", "1", "--epochs", "1")
+        m6rec(tmp_path, "tune", task, *where, *shop.split(task), "--epochs", "1")
     where = (*data, "--out", tmp_path / "report", "--dtype", "float32")
     told = json.loads(m6rec(tmp_path, "evaluate", tmp_path / "explain", *where, "--texts", "2", "--json"))
     assert [table["title"] for table in told["tables"]] == ["Texts, validation", "Texts, test"]
@@ -173,10 +173,10 @@ def project(tmp_path):
     home = tmp_path / "shop"
     (tmp_path / "log.csv").write_text(shop.log())
     m6rec(tmp_path, "prepare", "generic", tmp_path / "log.csv", "--out", home / "data")
-    options = ("--project", home, "--foundation", tmp_path / "foundation", "--depth", "1", "--epochs", "1")
+    options = ("--project", home, "--foundation", tmp_path / "foundation", "--epochs", "1", "--dtype", "float32")
     for task in ("click", "retrieve"):
-        m6rec(tmp_path, "tune", task, *options, "--dtype", "float32")
-    return home, (*options, "--dtype", "float32")
+        m6rec(tmp_path, "tune", task, *options, *shop.split(task))
+    return home, (*options, *shop.split("click"))
 
 
 def test_a_project_needs_no_other_path(tmp_path, monkeypatch, capsys):
@@ -269,7 +269,7 @@ def test_states_of_every_split_are_kept_between_processes_and_counted(tmp_path):
     """Runs that split the model at different layers share no state, but each keeps its own on disk."""
     shop.make(tmp_path)
     where = ("--data", tmp_path / "data", "--run", tmp_path / "deeper", "--foundation", tmp_path / "foundation")
-    m6rec(tmp_path, "tune", "retrieve", *where, "--depth", "2", "--epochs", "1", "--dtype", "float32")
+    m6rec(tmp_path, "tune", "retrieve", *where, "--epochs", "1", "--dtype", "float32")
     misses = []
     for _ in range(2):
         runs = (tmp_path / "data", tmp_path / "deeper", tmp_path / "click")

@@ -16,7 +16,7 @@ from m6rec.device import ADAPTERS, CARD, LOWER, TOKENIZER, UPPER, Device
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
 from m6rec.tasks import task as tasks
-from m6rec.text.past import Past, Popularity
+from m6rec.text.past import STATISTICS, Past, Popularity
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, User
 from tests import pocket
@@ -58,7 +58,7 @@ def test_a_device_ranks_as_the_server_would_by_what_it_knows(parcel, store):
     ranked = here.rank(ASKED)
     assert scores(ranked) == pytest.approx(expected, abs=1e-5)
     assert [one.item.id for one in ranked] == sorted(ASKED, key=expected.get, reverse=True)
-    assert np.ptp(list(expected.values())) > 0.01
+    assert np.ptp(list(expected.values())) > 0.003
 
 
 def test_a_new_user_and_no_candidates(parcel):
@@ -114,7 +114,8 @@ def test_a_newer_parcel_replaces_counts(parcel):
     send(pocket.exported()[0], [pocket.ITEMS["i0"]], Past(pocket.ITEMS, pocket.MOVIES.feedback), parcel)
     here.receive(parcel)
     assert one.items["i0"][0] > 0
-    assert here.past.popularity(["i0"]) == Popularity()
+    now = here.past.popularity(["i0"])
+    assert (now.total, now.items) == (Popularity().total, {})
     assert here.items == pocket.ITEMS
 
 
@@ -210,7 +211,7 @@ def test_a_graph_of_other_statistics_is_refused(tmp_path):
     _, folder = pocket.copied(tmp_path / "phone")
     pocket.of_statistics(folder / UPPER, 12)
     pocket.reseal(folder)
-    with pytest.raises(AssetError, match=r"it takes 12 statistics, but here are 19; export it again"):
+    with pytest.raises(AssetError, match=rf"it takes 12 statistics, but here are {len(STATISTICS)}; export it again"):
         Device.load(folder)
 
 

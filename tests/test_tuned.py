@@ -312,7 +312,7 @@ def test_an_exit_is_a_shorter_model(layers):
     short.model.config = replace(short.model.config, num_layers=1 + layers)
     whole = Tuned(made.config, short, made.tuning, made.cache)
     np.testing.assert_array_equal(left.scores(rows), whole.scores(rows))
-    assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.01
+    assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.003  # the gate lets half of it through
     (moment,) = one_by_one(rows)[-1:]
     (answer,), _ = left.answer([((), moment)])
     close(answer, left.scores([moment]))

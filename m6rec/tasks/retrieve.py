@@ -1,7 +1,6 @@
-"""Retrieval of the items that the user will like next (M6-Rec, section 3.1): a user vector and item vectors.
+"""Retrieval of the items that the user will like next (M6-Rec, section 3.1), by item and user vectors.
 
-An item is read alone, all of its text; a user is the decayed sum of the vectors of what they liked
-(``retrieval.embeddings``).
+An item is read alone; a user is the decayed sum of the vectors of what they liked (``retrieval.embeddings``).
 """
 
 from m6rec.domains.domain import Domain
@@ -11,33 +10,30 @@ from m6rec.text.verbalise import month_and_year, plain
 from m6rec.types import Event, Item, Segment
 
 MAX_CHARS = 2_000
-"""Of an item's text that are read; what it takes to read grows with them, what is kept doesn't."""
+"""Of an item's text that are read."""
 _ADDRESSES = ("http://", "https://", "www.")
 
 
 def describe(item: Item) -> str:
     """All that is said of an item: its categories, the widest first, its title and its details; never its id.
 
-    Items of the same categories begin alike, so that the states of that beginning are computed once.
-
     >>> describe(Item("7", "Reading lamp", ("Lamps", "Home"), {"brand": "Lux", "image": "https://lux.example/7"}))
     'Home, Lamps: Reading lamp. brand: Lux'
     >>> describe(Item("8", "8"))
     'item'
     """
-    categories = ", ".join(plain(category) for category in reversed(item.categories))
-    title = plain(item.title) if item.title != item.id else ""
+    categories, title = ", ".join(map(plain, reversed(item.categories))), plain(item.title)
     details = (
         f"{plain(name)}: {value:g}" if isinstance(value, float) else f"{plain(name)}: {plain(str(value))}"
         for name, value in item.details.items()
         if not str(value).lower().startswith(_ADDRESSES)
     )
-    named = ": ".join(filter(None, (categories, title)))
+    named = ": ".join(filter(None, (categories, title if item.title != item.id else "")))
     return ". ".join(filter(None, (named, *details)))[:MAX_CHARS] or "item"
 
 
 def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
-    """What is read of the item; the same in every domain."""
+    """What is read of the item."""
     return (Segment(describe(item), "candidate"),)
 
 

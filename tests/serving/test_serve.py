@@ -124,7 +124,8 @@ def test_a_project_is_served_and_what_came_in_is_known_to_the_commands(tmp_path)
     prepare(tmp_path)
     where = ("--project", tmp_path / "project", "--dtype", "float32")
     for task in ("click", "retrieve"):
-        m6rec(tmp_path, "tune", task, *where, "--foundation", tmp_path / "foundation", "--depth", "1", "--epochs", "1")
+        words = ("--foundation", tmp_path / "foundation", *shops.split(task), "--epochs", "1")
+        m6rec(tmp_path, "tune", task, *where, *words)
     asked = ("recommend", *where, "--user", "guest", "--json")
     with serving_project(tmp_path) as (child, url), Client(url) as client:
         client.upsert([Item("new", "Heat", ("Crime",))])
