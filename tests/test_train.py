@@ -113,17 +113,6 @@ def test_a_checkerboard_is_learned(monkeypatch, task, method):
     assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
 
 
-def test_reading_learns_what_the_numbers_leave_of_a_checkerboard(monkeypatch):
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
-    tuned, history = tune_board("like", "option-adapter", epochs=10)
-    rows = board("like", 1, 20)
-    base_QC, text_QC = tuned.logits(rows)
-    labels = np.concatenate([row.answers for row in rows])
-    alone, both = (auc(labels, logits_QC.softmax(-1)[:, 1].numpy()) for logits_QC in (base_QC, base_QC + text_QC))
-    assert max(history.judgements) > alone + 0.05
-    assert both > alone + 0.05
-
-
 @pytest.mark.parametrize("name", ["TWO", "THREE", "FIVE", "THREE_GRADES"])
 def test_a_task_of_any_number_of_classes_is_learned(monkeypatch, name):
     monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
