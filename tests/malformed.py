@@ -30,7 +30,7 @@ BODIES = {
     "/v1/rerank": {"query": "snow", "documents": ["boots", {"text": "sandals"}], "top_n": 1},
     "/v2/rerank": {"query": "snow", "documents": [{"title": "boots", "n": [1]}], "rank_fields": ["title"], "top_k": 1},
     "/v1/chat/completions": CHAT,
-    "/v1/embeddings": {"input": ["boots"], "encoding_format": "float", "dimensions": 128},
+    "/v1/embeddings": {"input": ["boots"], "encoding_format": "float", "dimensions": 256},
 }
 WRONG = (
     None,

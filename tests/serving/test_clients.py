@@ -124,7 +124,7 @@ def test_openai_streams(openai):
 def test_openai_embeds(openai, service):
     answer = openai.embeddings.create(model="text-embedding-3-small", input=["a", "bcd"], user="u0")
     assert [len(one.embedding) for one in answer.data] == [128, 128]
-    numbers = openai.embeddings.create(model="m", input="bcd", encoding_format="float", dimensions=128)
+    numbers = openai.embeddings.create(model="m", input="bcd", encoding_format="float", dimensions=256)
     np.testing.assert_allclose(numbers.data[0].embedding, answer.data[1].embedding, rtol=1e-6)
     openai.embeddings.create(model="m", input="x" * 5000)
     assert [len(text) for text in service[0].read] == [4000]

@@ -27,7 +27,7 @@ from m6rec.tasks.chat import Intent, Message, Role
 from m6rec.types import Ranked
 
 MODEL = "m6rec"
-_WIDTH = 128  # of an embedding
+_WIDTH = 256  # of an embedding (``retrieval.training.EmbeddingConfig.width``)
 
 
 def _lenient(**value: Any) -> ConfigDict:
