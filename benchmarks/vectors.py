@@ -40,14 +40,20 @@ def noise(num: int, width: int, seed: int = 0) -> Floats:
     return vectors_IE
 
 
-def around(texts_TE: Floats, num: int, seed: int = 0) -> Floats:
-    """Unit vectors in the likeness of given ones: each is one of them, moved by half the difference of two others."""
+def around(texts_TE: Floats, num: int, seed: int = 0) -> tuple[Floats, NDArray[np.int64]]:
+    """Unit vectors in the likeness of given ones: each is one of them, moved by half the difference of two others.
+
+    Returns:
+        The vectors, and which of the given ones each is like.
+    """
     rng = np.random.default_rng(seed)
     vectors_IE = np.empty((num, texts_TE.shape[1]), np.float32)
+    like_I = rng.integers(0, len(texts_TE), num)
     for first in range(0, num, _AT_ONCE):
-        here, to, fro = rng.integers(0, len(texts_TE), (3, min(_AT_ONCE, num - first)))
-        vectors_IE[first : first + _AT_ONCE] = unit(texts_TE[here] + (texts_TE[to] - texts_TE[fro]) / 2)
-    return vectors_IE
+        part = slice(first, first + _AT_ONCE)
+        to, fro = rng.integers(0, len(texts_TE), (2, len(like_I[part])))
+        vectors_IE[part] = unit(texts_TE[like_I[part]] + (texts_TE[to] - texts_TE[fro]) / 2)
+    return vectors_IE, like_I
 
 
 def users(vectors_IE: Floats, num: int, seed: int = 1) -> Floats:
