@@ -198,7 +198,7 @@ def _refitted(one: Retriever, split: Split, domain: Domain) -> Retriever:
     """Its sources know the validation part as well."""
     assert one.blend is not None
     sources = fit_sources(split, domain, TRAIN, VALID, items_IE=one.items_IE)
-    return replace(one, blend=replace(sources, weights=one.blend.weights))
+    return replace(one, blend=sources.weighed(one.blend.weights))
 
 
 def movielens_like(setup: Setup) -> tuple[dict[str, Any], Claims]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import features, item_vectors, parts, ranking, retrieval_blend, retrieval_index
+from benchmarks import features, item_vectors, parts, ranking, retrieval_blend, retrieval_index, retrieval_sources
 from benchmarks.setup import Setup
 
 TITLE = "Retrieval"
@@ -20,6 +20,8 @@ PARTS: dict[str, parts.Measure] = {
     "cold": item_vectors.cold,
     "alone": item_vectors.alone,
     "blend": retrieval_blend.blend,
+    "refits": retrieval_sources.refits,
+    "large": retrieval_sources.large,
     "index": retrieval_index.index,
     "features": features.features,
     "ranking": ranking.ranking,

@@ -62,9 +62,9 @@ def _measured(made: Sequences, seed: int) -> tuple[dict[str, dict[str, float]], 
     final, _ = fit(made.ids, made.states_ID, latest, again)
     tested = Questions(latest, np.array([row[-1] for row in made.sequences]))
     held_out = _held_out(made, tested, final, made.states_ID)
-    whole = replace(_sources(made, latest, final, made.states_ID), weights=weighed.weights)
+    whole = _sources(made, latest, final, made.states_ID).weighed(weighed.weights)
     untold_ID = np.broadcast_to(made.states_ID.mean(0), made.states_ID.shape)
-    without = replace(_sources(made, latest, final, untold_ID), weights=weighed.weights)
+    without = _sources(made, latest, final, untold_ID).weighed(weighed.weights)
     names = [*whole.arrays, TEXT]
     ranks = {
         BLEND: ranked(whole, held_out),

@@ -61,7 +61,7 @@ class Blend:
         """Each source's scores of its items, [S, I], at most 1, by the ids of what a user liked, oldest first."""
         known = [self.numbers[item] for item in dict.fromkeys(reversed(liked)) if item in self.numbers]
         rows = np.array(known[:MAX_LIKES], np.int64)
-        if not len(rows):
+        if not len(rows) or not self.arrays:
             return np.zeros((len(self.arrays), len(self.numbers)), np.float32)
         return np.stack([_scaled(SOURCES[name].scores(arrays, rows)) for name, arrays in self.arrays.items()])
 
@@ -70,6 +70,11 @@ class Blend:
         weight_S = np.array([self.weights[name] for name in self.arrays], np.float32)
         scores_I: Floats = weight_S @ self.parts(liked)
         return scores_I
+
+    def weighed(self, weights: Mapping[str, float]) -> Blend:
+        """The same sources with other weights; those without one are left out."""
+        arrays = {name: of_source for name, of_source in self.arrays.items() if name in weights}
+        return replace(self, arrays=arrays, weights=weights)
 
     def strongest(self, liked: Sequence[str], count: int) -> dict[str, float]:
         """The ``count`` items of the greatest ``scores``, by id; none of 0."""
@@ -265,8 +270,7 @@ def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()
         if name == TEXT or weight >= config.least
     }
     total = sum(kept.values())
-    arrays = {name: of_source for name, of_source in blend.arrays.items() if name in kept}
-    return replace(blend, arrays=arrays, weights={name: weight / total for name, weight in kept.items()})
+    return blend.weighed({name: weight / total for name, weight in kept.items()})
 
 
 def _gaps(parts_SI: Floats, target: int, count: int) -> Floats:

@@ -6,7 +6,7 @@ import pytest
 
 from m6rec.errors import AssetError
 from m6rec.retrieval import blend as module
-from m6rec.retrieval.blend import FILE, TEXT, HeldOut, fit, load, ranked, weigh
+from m6rec.retrieval.blend import FILE, TEXT, HeldOut, WeightConfig, fit, load, ranked, weigh
 from m6rec.retrieval.sources import SOURCES
 from m6rec.text.past import MAX_LIKES
 
@@ -108,6 +108,18 @@ def test_a_few_questions_change_little_and_none_nothing():
     one = held_out(1, text=1, sources=0)
     others = np.setdiff1d(np.arange(len(IDS)), one.target_Q)
     assert weigh(KNOWN, replace(one, seen=[others])) is KNOWN  # no other item may be recommended
+
+
+def test_sources_that_weigh_too_little_are_left_out(tmp_path):
+    asked = held_out(1_000, text=1, sources=0)
+    alone = weigh(KNOWN, asked, WeightConfig(least=0.3))  # by default each weighs .2, and text is better
+    assert (dict(alone.weights), dict(alone.arrays)) == ({TEXT: 1.0}, {})
+    assert not alone.scores(["1-2"]).any()
+    alone.save(tmp_path)
+    assert not load(tmp_path).scores(["1-2"]).any()
+    ials = KNOWN.weighed({"ials": 0.5, TEXT: 0.5})
+    assert list(ials.arrays) == ["ials"]
+    np.testing.assert_allclose(ials.scores(["1-2"]), 0.5 * KNOWN.parts(["1-2"])[0])
 
 
 def test_ranks_are_by_the_score_of_all_that_is_not_seen():
