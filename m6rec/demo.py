@@ -21,14 +21,14 @@ from m6rec.cli import bar, err, guard
 from m6rec.domains import prepared
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.project import Project
-from m6rec.quickstart import RETRIEVAL, Plan, tune_all
+from m6rec.quickstart import RANKING, RETRIEVAL, Plan, tune_all
 from m6rec.report import Claim, Curve, Report, Table
-from m6rec.train import History, TrainConfig
+from m6rec.train import History
 from m6rec.tuned import Tuned
 
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
-LIKE = TrainConfig(epochs=4)
+LIKE = RANKING
 OURS = "m6rec, option-adapter"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -40,8 +40,9 @@ from m6rec.tuned import Tuned, TunedConfig
 
 RETRIEVAL = "m6rec, item vectors"
 """What a run of retrieval is called in a table."""
-SMALL_EVENTS = 20_000
-"""Training events below which it is steps that are counted rather than epochs, and stopped early."""
+
+RANKING = TrainConfig(epochs=1, min_steps=60, patience=1)
+"""How ranking is tuned: its base is fitted before, and what reading adds stops growing within an epoch."""
 
 Stage = Callable[[str], AbstractContextManager[Any]]
 """Begins a stage of the work by its name; the block gets ``update(done, total, loss)``."""
@@ -60,7 +61,7 @@ class Plan:
     """
 
     ranking: str = "like"
-    ranking_training: TrainConfig = TrainConfig(epochs=4)  # noqa: RUF009 - frozen
+    ranking_training: TrainConfig = RANKING
     retrieval_training: EmbeddingConfig = EmbeddingConfig()  # noqa: RUF009
     ranking_seeds: Sequence[int] = (0,)
     retrieval_seeds: Sequence[int] = (0,)
@@ -75,15 +76,9 @@ class Plan:
 
 
 def plan(made: Prepared) -> Plan:
-    """Chooses for a log: ``like`` where values are judged, ``click`` where events count; few epochs of few events."""
+    """Chooses for a log: ``like`` where values are judged, ``click`` where events count."""
     rule = made.domain.rule
-    chosen = Plan(ranking="click" if rule is not None and (rule.kinds or not rule.test) else "like")
-    if len(made.split.indices(TRAIN)) >= SMALL_EVENTS:
-        return chosen
-    return replace(
-        chosen,
-        ranking_training=replace(chosen.ranking_training, epochs=2, min_steps=120, patience=2),
-    )
+    return Plan(ranking="click" if rule is not None and (rule.kinds or not rule.test) else "like")
 
 
 @dataclass(frozen=True, kw_only=True)
