@@ -248,8 +248,12 @@ def _judge(
             arm,
             column,
             seed,
-            lambda way=way: auc(labels, np.array(WAYS[way](foundation, begun, domain).measure(None))),
+            lambda way=way: auc(labels, _in_order(WAYS[way](foundation, begun, domain, len(labels)).measure(None))),
         )
+
+
+def _in_order(found: Mapping[int, float]) -> Any:
+    return np.array([found[position] for position in sorted(found)])
 
 
 def _tune(

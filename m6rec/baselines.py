@@ -252,6 +252,7 @@ def fit_lightgbm(
     labels_valid: ArrayLike,
     *,
     trials: int = NUM_TRIALS,
+    settings: Settings | None = None,
     seed: int = 0,
     num_threads: int = 1,
 ) -> Tuned[Classifier]:
@@ -266,6 +267,7 @@ def fit_lightgbm(
         features_valid: What stops the growing and chooses among the trials.
         labels_valid: 0 or 1 a row.
         trials: How many settings to try.
+        settings: What was chosen before, to be tried alone.
         seed: Of the settings drawn and of the trees: same seed, same result.
         num_threads: Threads of LightGBM.
 
@@ -299,7 +301,9 @@ def fit_lightgbm(
         return lambda features: np.asarray(booster.predict(features), dtype=np.float64)
 
     return _best_of(
-        [
+        [settings]
+        if settings is not None
+        else [
             {
                 "num_leaves": int(generator.choice([7, 15, 31])),
                 "min_data_in_leaf": int(generator.choice([20, 100, 300])),

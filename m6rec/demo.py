@@ -29,6 +29,8 @@ from m6rec.tuned import Tuned
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
 LIKE = RANKING
+QUESTIONS = 3_000
+"""Test questions of the untuned model, whose every question reads a diary anew."""
 OURS = "m6rec, option-adapter"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -81,7 +83,7 @@ def demo(
     made = tune_all(project, log, dataset, model, chosen, stage)
     assert made.ranking, "MovieLens can be ranked on"
     with seconds.stage("zero-shot and few-shot"):
-        shots = zero_shot.table(model, log.split, log.domain, seeds=(0,), progress=_tell)
+        shots = zero_shot.table(model, log.split, log.domain, seeds=(0,), questions=QUESTIONS, progress=_tell)
     tuning_seconds = [seconds.stages[f"tuning like-{seed}"] for seed in SEEDS[:seeds]]
     rate = _states_rate(made.num_tokens, seconds.stages["states"], project.report / "states.json")
     result = Report(

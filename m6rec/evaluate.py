@@ -7,6 +7,7 @@ are new in the test part are served by all alike.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ from m6rec.report import Table
 from m6rec.retrieval import blend as blending
 from m6rec.retrieval.blend import Blend, HeldOut, ranked, weigh
 from m6rec.retrieval.embeddings import user_vectors
-from m6rec.retrieval.model import RetrievalModel
+from m6rec.retrieval.model import NUM_MOST_LIKED, RetrievalModel
 from m6rec.retrieval.sources import sparse_rows
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
@@ -110,6 +111,16 @@ class Questions:
         """float32 [Q, len(STATISTICS)], in the same order."""
         return np.concatenate([row.signals for row in self.rows[part]])
 
+    def drawn(self, most: Mapping[int, int], *, seed: int = 0) -> Questions:
+        """These, or of a part with more than ``most`` questions those of users drawn at random, about so many."""
+        rows = dict(self.rows)
+        for part, count in most.items():
+            size_R = np.array([len(row.events) for row in rows[part]])
+            order_R = np.random.default_rng(seed).permutation(len(size_R))
+            kept_R = order_R[: np.searchsorted(np.cumsum(size_R[order_R]), count) + 1]
+            rows[part] = [rows[part][number] for number in sorted(kept_R.tolist())]
+        return replace(self, rows=rows)
+
 
 def fit_sources(
     split: Split,
@@ -158,9 +169,12 @@ def fit_blend(
 def retriever_of(
     model: RetrievalModel, split: Split, questions: Questions, domain: Domain, part: int = TEST
 ) -> Retriever:
-    """What a run retrieves by for the questions of a part; each user is what they had liked by then."""
+    """What a run retrieves by for the questions of a part; each user is what they had liked by then.
+
+    Who had liked nothing is one who likes what most had by then, as in the service.
+    """
     items_IE = model.item_vectors(list(split.log.items.values()))
-    liked, _ = _histories(split, domain, questions.events(part))
+    liked, _ = _histories(split, domain, questions.events(part), most_liked=NUM_MOST_LIKED)
     likes = [np.array(rows[-MAX_LIKES:], np.int64) for rows in liked]
     return Retriever(user_vectors(items_IE, likes, model.embeddings.decay), items_IE, model.blend)
 
@@ -374,16 +388,10 @@ def ranking_table(
         model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
         add(name, [baselines.pair_scores(model, test, test_items)], probabilities=False)
     progress("LightGBM")
-    forests = [
-        baselines.fit_lightgbm(
-            questions.signals(TRAIN),
-            questions.answers(TRAIN),
-            questions.signals(VALID),
-            questions.answers(VALID),
-            seed=s,
-        ).model(questions.signals(TEST))
-        for s in seeds
-    ]
+    of_part = [side(part) for part in (TRAIN, VALID) for side in (questions.signals, questions.answers)]
+    tuned = baselines.fit_lightgbm(*of_part, seed=seeds[0])
+    others = [baselines.fit_lightgbm(*of_part, settings=tuned.chosen, seed=seed) for seed in seeds[1:]]
+    forests = [forest.model(questions.signals(TEST)) for forest in (tuned, *others)]
     add("LightGBM, same statistics", forests, probabilities=True)
     progress("MLP")
     networks = [
@@ -572,7 +580,7 @@ def _held_out(
     users_QE: NDArray[np.float32],
     items_IE: NDArray[np.float32],
 ) -> HeldOut:
-    liked, seen = _histories(split, domain, questions.events(part))
+    liked, seen = _histories(split, domain, questions.events(part), most_liked=NUM_MOST_LIKED)
     return HeldOut(
         liked=liked,
         seen=seen,
@@ -620,32 +628,43 @@ def _likes_matrix(split: Split, domain: Domain) -> csr_matrix:
     return matrix
 
 
-def _before(split: Split, domain: Domain, positions: Ints) -> Iterator[tuple[int, list[int], list[int]]]:
-    """Just before each of the events, as the log goes: (its place, items that its user liked, and judged)."""
+def _before(
+    split: Split, domain: Domain, positions: Ints, most_liked: int = 0
+) -> Iterator[tuple[int, list[int], list[int]]]:
+    """Just before each of the events, as the log goes: (its place, items that its user liked, and judged).
+
+    In place of the likes of a user without any stand so many of the ``most_liked`` items, the most liked last.
+    """
     events, numbers = list(split.log.events), {item: number for number, item in enumerate(split.log.items)}
     wanted: dict[int, list[int]] = {}
     for place, position in enumerate(positions.tolist()):
         wanted.setdefault(position, []).append(place)
     liked: dict[str, list[int]] = {}
     seen: dict[str, list[int]] = {}
+    likes = Counter[int]()
     for moment in moments(events):
         for position in moment.asked:
             user = events[position].user
             for place in wanted.get(position, ()):
-                yield place, liked.get(user, []), seen.get(user, [])
+                most = [number for number, _ in likes.most_common(most_liked)][::-1] if user not in liked else []
+                yield place, liked.get(user, most), seen.get(user, [])
         for event in (events[position] for position in moment.observed):
             positive = domain.feedback(event).positive if event.item else None
             if positive:
                 liked.setdefault(event.user, []).append(numbers[event.item])
+            if event.item:
+                likes[numbers[event.item]] += bool(positive)
             if positive is not None:
                 seen.setdefault(event.user, []).append(numbers[event.item])
 
 
-def _histories(split: Split, domain: Domain, positions: Ints) -> tuple[list[list[int]], list[list[int]]]:
-    """(likes before each event, oldest first; everything seen before it), as numbers of items."""
+def _histories(
+    split: Split, domain: Domain, positions: Ints, most_liked: int = 0
+) -> tuple[list[list[int]], list[list[int]]]:
+    """(likes before each event, oldest first; everything seen before it), as numbers of items; see ``_before``."""
     liked_Q: list[list[int]] = [[] for _ in positions]
     seen_Q: list[list[int]] = [[] for _ in positions]
-    for place, liked, seen in _before(split, domain, positions):
+    for place, liked, seen in _before(split, domain, positions, most_liked):
         liked_Q[place], seen_Q[place] = liked[:], seen[:]
     return liked_Q, seen_Q
 

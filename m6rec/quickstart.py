@@ -44,6 +44,9 @@ RETRIEVAL = "m6rec, item vectors"
 RANKING = TrainConfig(epochs=1, min_steps=60, patience=1)
 """How ranking is tuned: its base is fitted before, and what reading adds stops growing within an epoch."""
 
+MOST = {TRAIN: 150_000, VALID: 25_000, TEST: 25_000}
+"""Questions of a task by part, of users drawn at random where a log has more: what is tuned and measured in minutes."""
+
 Stage = Callable[[str], AbstractContextManager[Any]]
 """Begins a stage of the work by its name; the block gets ``update(done, total, loss)``."""
 
@@ -70,6 +73,7 @@ class Plan:
         """The choices in words."""
         return {
             "ranking task": self.ranking,
+            "questions": f"{MOST[TRAIN]:,} for training and {MOST[TEST]:,} to measure at most, of users drawn",
             "epochs of ranking": f"{self.ranking_training.epochs}, {self.ranking_training.min_steps} steps at least",
             "epochs of retrieval": f"{self.retrieval_training.epochs} at most",
         }
@@ -139,7 +143,7 @@ def tune_all(
     with stage("questions"):
         for task in (chosen.ranking, "retrieve"):
             try:
-                asked[task] = ask_all(named(task), made.split, made.domain)
+                asked[task] = ask_all(named(task), made.split, made.domain).drawn(MOST)
                 check_leaks(made.split, asked[task])
             except DataError as error:
                 impossible[task] = str(error)

@@ -6,7 +6,7 @@ scores the answer that completes a line of the user's diary (``tasks.diary``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,7 @@ from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import ANSWERS, QUESTIONS, Diary, write
+from m6rec.text.batch import Row as Asked
 from m6rec.train import TrainConfig, fit
 from m6rec.tuned import UPPER_LAYERS
 from m6rec.tuning import Tuning, TuningConfig, create
@@ -74,60 +75,62 @@ class Way:
     """One way to ask a model that is not trained for it.
 
     Attributes:
-        measure: Test scores in the order of the log, untuned or with what ``learn`` returned.
+        measure: Scores of test questions by the position of their event, untuned or with what ``learn`` returned.
         learn: Fits (number of examples, seed), drawn from the end of the training part.
         note: How to read the scores.
     """
 
-    measure: Callable[[Tuning | None], Sequence[float]]
+    measure: Callable[[Tuning | None], Mapping[int, float]]
     learn: Callable[[int, int], Tuning]
     note: str
 
 
-def _diary(foundation: Foundation, split: Split, domain: Domain) -> Way:
+def _diary(foundation: Foundation, split: Split, domain: Domain, most: int) -> Way:
     events, items = split.log.events, dict(split.log.items)
     (test, end), (shown_from, shown_to) = _parts(split)
-    asked = read(foundation, write(events, items, domain, test, end))
+    asked = read(foundation, _examples(write(events, items, domain, test, end), most, 0))
     shown = write(events, items, domain, shown_from, shown_to)
-
-    def measure(tuning: Tuning | None) -> list[float]:
-        found = scores(foundation, asked, tuning)
-        return [found[position] for position in sorted(found)]
-
     return Way(
-        measure=measure,
+        measure=lambda tuning: scores(foundation, asked, tuning),
         learn=lambda shots, seed: few_shot(foundation, _examples(shown, shots, seed), seed=seed),
         note=f"{QUESTIONS} questions at most in a diary; the share of viewers who like the item stands in each line.",
     )
 
 
-def _also_clicks(foundation: Foundation, split: Split, domain: Domain) -> Way:
+def _also_clicks(foundation: Foundation, split: Split, domain: Domain, most: int) -> Way:
     events, items = split.log.events, split.log.items
     (test, end), (shown_from, shown_to) = _parts(split)
-    asked = also_clicks.lay_out(events, items, domain, test, end)
+
+    def draw(rows: Sequence[Asked], count: int, seed: int) -> list[Asked]:
+        drawn = _draw([len(row.events) for row in rows], count, seed)
+        return [rows[number].only(np.arange(len(rows[number].events)) < kept) for number, kept in drawn]
+
+    asked = draw(also_clicks.lay_out(events, items, domain, test, end), most, 0)
     shown = also_clicks.lay_out(events, items, domain, shown_from, shown_to)
-    order = np.argsort(np.concatenate([row.events for row in asked]))
+
+    def measure(tuning: Tuning | None) -> dict[int, float]:
+        found_Q = likelihood.scores(foundation, asked, tuning=tuning)
+        return dict(zip(np.concatenate([row.events for row in asked]).tolist(), found_Q.tolist(), strict=True))
 
     def learn(shots: int, seed: int) -> Tuning:
         tuning = _adapters(foundation, seed)
-        drawn = _draw([len(row.events) for row in shown], shots, seed)
-        rows = [shown[number].only(np.arange(len(shown[number].events)) < count) for number, count in drawn]
         fit(
             tuning,
-            rows,
+            draw(shown, shots, seed),
             lambda row: likelihood.loss(foundation, [row], tuning=tuning),
             replace(FEW_SHOT, seed=seed),
         )
         return tuning
 
     return Way(
-        measure=lambda tuning: likelihood.scores(foundation, asked, tuning=tuning)[order].tolist(),
+        measure=measure,
         learn=learn,
         note="How likely the title is after those of liked items, as in the paper; examples fit that likelihood.",
     )
 
 
-WAYS: dict[str, Callable[[Foundation, Split, Domain], Way]] = {"diary": _diary, "also-clicks": _also_clicks}
+WAYS: dict[str, Callable[[Foundation, Split, Domain, int], Way]] = {"diary": _diary, "also-clicks": _also_clicks}
+"""From foundation, split, domain, and how many test questions are asked at most, of users drawn at random."""
 
 
 def table(
@@ -137,9 +140,19 @@ def table(
     *,
     way: str = "diary",
     seeds: Sequence[int] = (0, 1, 2),
+    questions: int | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Table:
     """Test AUC without training, and after ``SHOTS`` examples from the end of the time before the test part.
+
+    Args:
+        foundation: The model.
+        split: The split, by time.
+        domain: Tells likes.
+        way: One of ``WAYS``.
+        seeds: For the examples that are drawn.
+        questions: How many of the test part are asked at most, of users drawn at random; None for all.
+        progress: Told what is measured.
 
     Raises:
         ConfigError: ``way`` is none of ``WAYS``, or the split is not one by time.
@@ -148,22 +161,21 @@ def table(
         raise ConfigError(f"there is no way {way!r} to ask; choose one of {', '.join(WAYS)}")
     log = split.log
     progress("reading")
-    made = WAYS[way](foundation, split, domain)
-    (test, end), _ = _parts(split)
-    said = (domain.feedback(log.events[position]).positive for position in range(test, end))
-    labels = np.array([int(positive) for positive in said if positive is not None])
+    made = WAYS[way](foundation, split, domain, questions or len(log.events))
 
-    def measure(tuning: Tuning | None) -> float:
-        return auc(labels, np.array(made.measure(tuning)))
+    def measure(found: Mapping[int, float]) -> float:
+        labels = [int(bool(domain.feedback(log.events[position]).positive)) for position in found]
+        return auc(np.array(labels), np.array([*found.values()]))
 
-    rows = [Row(method="zero-shot", metrics={"AUC": (measure(None),)})]
+    untuned = made.measure(None)
+    rows = [Row(method="zero-shot", metrics={"AUC": (measure(untuned),)})]
     for shots in SHOTS:
         values = []
         for seed in seeds:
             progress(f"{shots} examples, seed {seed}")
-            values.append(measure(made.learn(shots, seed)))
+            values.append(measure(made.measure(made.learn(shots, seed))))
         rows.append(Row(method=f"{shots} examples", metrics={"AUC": tuple(values)}))
-    note = f"{len(labels)} test questions; few-shot examples from the end of the training part. {made.note}"
+    note = f"{len(untuned)} test questions; few-shot examples from the end of the training part. {made.note}"
     return Table(
         title=f"Zero-shot and few-shot likes, by likelihood ({way})", metric="AUC", rows=tuple(rows), note=note
     )

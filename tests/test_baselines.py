@@ -131,6 +131,10 @@ def test_lightgbm_finds_an_interaction_that_no_line_can():
     assert len(tuned.trials) == 2
     assert tuned.trials == again.trials
     np.testing.assert_array_equal(probabilities, again.model(features[2500:]))
+    alone = baselines.fit_lightgbm(
+        features[:2000], labels[:2000], features[2000:2500], labels[2000:2500], **{**fit, "settings": tuned.chosen}
+    )
+    assert alone.trials == (max(tuned.trials, key=lambda trial: trial[1]),)
 
 
 @pytest.mark.parametrize(

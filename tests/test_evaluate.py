@@ -20,11 +20,14 @@ from m6rec.evaluate import (
     ranking_table,
     retrieval_ranks,
     retrieval_tables,
+    retriever_of,
     text_tables,
 )
 from m6rec.retrieval.blend import TEXT, default_weights
+from m6rec.retrieval.model import NUM_MOST_LIKED
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
+from m6rec.text.past import Past
 from m6rec.types import Event, Item, User
 from m6rec.writer import WriterConfig, create
 from tests import tiny
@@ -77,6 +80,19 @@ def test_ranks_are_those_of_the_score_that_is_served():
         assert found[place] == 1 + sum(score[item] > score[list(ITEMS)[targets[place]]] for item in score)
 
 
+def test_who_liked_nothing_yet_is_taken_for_one_who_likes_what_most_do():
+    """By the same rule as the service, so that it is measured as it is served."""
+    late = tuple(Event(f"new{n}", "i1", 600 + n, 9.0) for n in range(60))
+    split = split_by_time(replace(LOG, events=(*LOG.events, *late), users=USERS | {e.user: User(e.user) for e in late}))
+    questions = ask_all(named("retrieve"), split, BOOKS)
+    model = tiny.retrieval(tiny.foundation(), list(ITEMS.values()), "books")
+    found = retriever_of(model, split, questions, BOOKS)
+    place = questions.events(TEST).tolist().index(len(split.log.events) - 1)
+    past = Past(ITEMS, BOOKS.feedback).observe_all(split.log.events[:-1])
+    numbers = [list(ITEMS).index(item) for item in past.most_liked()[:NUM_MOST_LIKED]][::-1]
+    assert found.users_QE[place] == pytest.approx(model.user_vector(found.items_IE[numbers]), abs=1e-5)
+
+
 def test_weights_are_learned_from_validation():
     questions = ask_all(named("retrieve"), SPLIT, BOOKS)
     targets = questions.answers(VALID)
@@ -95,6 +111,15 @@ def test_sources_of_the_training_part_score_what_is_liked():
     scores = blend.scores(["i3", "i11"])
     liked = np.array([int(item[1:]) % 2 == 1 for item in blend.numbers])  # by those who like any odd one
     assert scores[liked].min() > 10 * scores[~liked].max()
+
+
+def test_of_many_questions_those_of_drawn_users_are_kept():
+    asked = ask_all(named("like"), SPLIT, BOOKS)
+    drawn = asked.drawn({TEST: 20})
+    assert 20 <= len(drawn.answers(TEST)) < 20 + max(len(row.events) for row in asked.rows[TEST])
+    assert all(any(row is other for other in asked.rows[TEST]) for row in drawn.rows[TEST])
+    assert drawn.rows[VALID] == asked.rows[VALID]
+    assert asked.drawn({TEST: 10_000}).rows == asked.rows
 
 
 def test_ranking_stands_beside_the_baselines():

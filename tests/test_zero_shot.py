@@ -77,6 +77,14 @@ def test_a_table_measures_zero_and_few_shot(foundation, way, monkeypatch):
     assert way in table.title
 
 
+@pytest.mark.parametrize("way", zero_shot.WAYS)
+def test_of_many_questions_as_many_are_asked_as_wanted(foundation, way):
+    split, domain = split_by_time(make_log(200)), named("movielens")
+    few, every = (zero_shot.WAYS[way](foundation, split, domain, most).measure(None) for most in (7, 200))
+    assert len(few) == 7
+    assert few == pytest.approx({position: every[position] for position in few}, rel=1e-4)
+
+
 def test_an_unknown_way_is_named(foundation):
     with pytest.raises(ConfigError, match="'asking' to ask; choose one of diary, also-clicks"):
         zero_shot.table(foundation, split_by_time(make_log(200)), named("movielens"), way="asking")
@@ -94,9 +102,9 @@ def test_a_split_that_mixes_the_parts_is_refused(foundation, split, way):
 
 def test_the_papers_way_scores_each_event_by_its_title(foundation):
     split, domain = split_by_time(make_log(100)), named("movielens")
-    found = zero_shot.WAYS["also-clicks"](foundation, split, domain).measure(None)
+    found = zero_shot.WAYS["also-clicks"](foundation, split, domain, 100).measure(None)
     rows = also_clicks.lay_out(split.log.events, split.log.items, domain, 90, 100)
     for row in rows:
         for number, event in enumerate(row.events):
             alone = likelihood.scores(foundation, [row.only(np.arange(len(row.events)) == number)])
-            assert found[event - 90] == pytest.approx(alone[0], rel=1e-4)
+            assert found[event] == pytest.approx(alone[0], rel=1e-4)

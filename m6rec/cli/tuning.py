@@ -222,6 +222,7 @@ def zero_shot(
     foundation: Foundation = DEFAULT,
     way: Annotated[str, typer.Option(help="How to ask: diary, or also-clicks as in the paper.")] = "diary",
     seeds: Annotated[int, typer.Option(help="Seeds of the few-shot rows.", min=1)] = 1,
+    questions: Annotated[int | None, typer.Option(help="Test questions at most; all by default.", min=1)] = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
@@ -240,6 +241,7 @@ def zero_shot(
         made.domain,
         way=way,
         seeds=range(seeds),
+        questions=questions,
         progress=lambda name: err.print(f"  {name}", highlight=False),
     )
     result = report.Report(title=f"zero-shot on {made.domain.name}", tables=(table,), facts=report.facts())

@@ -32,6 +32,8 @@ from m6rec.types import Item
 
 MAX_VALIDATED = 4_000
 """Likes of the validation part that epochs are chosen by; so many are drawn."""
+NUM_MOST_LIKED = 50
+"""Who liked nothing yet is taken for one who likes so many of the most liked items."""
 Progress = Callable[[int, int], None]
 
 

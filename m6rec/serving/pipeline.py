@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.predicate import Predicate
 from m6rec.retrieval.blend import reciprocal_rank_fusion
-from m6rec.retrieval.model import RetrievalModel
+from m6rec.retrieval.model import NUM_MOST_LIKED, RetrievalModel
 from m6rec.serving import chatting
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import NUM_RETRIEVED, Answer, RankRequest, Request
@@ -138,7 +138,7 @@ def retrieve(state: ServingState, requests: Sequence[tuple[Request, int]]) -> li
     for one, count in requests:
         with state.having_done(one.user, one.history):
             met, likes = state.past.seen(one.user), state.past.liked(one.user)
-        likes = likes or [*islice(state.past.most_liked(), NUM_POPULAR)][::-1]
+        likes = likes or [*islice(state.past.most_liked(), NUM_MOST_LIKED)][::-1]
         without = set(one.filters.exclude)
         if not one.filters.seen:
             without |= met
