@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.setup import Claims, rss_mib
 from m6rec.cli import bar
 from m6rec.data.split import TEST
-from m6rec.device import CARD, ITEMS, Device, digest
+from m6rec.device import CARD, ITEMS, Device, file_sha256
 from m6rec.domains import prepared
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError
@@ -36,7 +36,7 @@ from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Event
 from tests import browser, fuzz
 
@@ -81,8 +81,8 @@ class Folder:
     """
 
     name: str
-    tuned: Tuned
-    sender: Tuned
+    tuned: TaskModel
+    sender: TaskModel
     dtype: str
     lower: bool
     target_ms: float = 0.0
@@ -220,7 +220,7 @@ def seal(folder: Path) -> None:
     """Writes the card anew, by the files that are there."""
     files = [file for file in sorted(folder.iterdir()) if file.name != CARD]
     card = json.loads((folder / CARD).read_text())
-    card["files"] = {file.name: {"bytes": file.stat().st_size, "sha256": digest(file)} for file in files}
+    card["files"] = {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in files}
     (folder / CARD).write_text(json.dumps(card))
 
 

@@ -38,7 +38,7 @@ from m6rec.tasks.task import ask, named, texts
 from m6rec.text.batch import pack, pad, size
 from m6rec.text.past import Past
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
-from m6rec.tuned import TunedConfig
+from m6rec.tuned import TaskModelConfig
 
 WATTS = 3.9
 """Of a core: 500 W of 128 cores, an AMD EPYC 9755 as its maker rates it; a virtual machine does not tell its model."""
@@ -54,7 +54,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = sets.movielens_100k()
     foundation, log = load(DEFAULT), made.split.log
     questions = ask_all(named("like"), made.split, made.domain)
-    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     one = tuned.create(config, foundation, assets.home() / "states")
     every = list(dict.fromkeys(texts([row for part in (TRAIN, VALID, TEST) for row in questions.rows[part]])))
     encode = foundation.tokenizer.encode

@@ -40,7 +40,7 @@ from m6rec.tasks import design, writing
 from m6rec.text.constraints import TitleTrie
 from m6rec.train import TrainConfig, tune_texts
 from m6rec.types import Draft
-from m6rec.writer import Writer, WriterConfig, create
+from m6rec.writer import TextModel, TextModelConfig, create
 
 METHOD = "option-adapter"
 """As it was measured; by now the default for texts is another (design/006)."""
@@ -85,9 +85,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     cache: StateCache | None = None
     for name in ("design", "query"):
         drafts = _drawn(name, made, budget)
-        writers: list[Writer] = []
+        writers: list[TextModel] = []
         for seed in budget.seeds:
-            config = WriterConfig(task=name, domain=made.domain_name, foundation=foundation.source, method=METHOD)
+            config = TextModelConfig(task=name, domain=made.domain_name, foundation=foundation.source, method=METHOD)
             writers.append(create(config, foundation, cache=cache, seed=seed))
             cache = writers[-1].cache
             tune_texts(writers[-1], drafts[TRAIN], drafts[VALID], TrainConfig(epochs=budget.epochs, seed=seed))
@@ -115,7 +115,7 @@ def _drawn(name: str, made: Prepared, budget: Budget) -> dict[int, list[Draft]]:
 
 
 def _personal(
-    name: str, writers: Sequence[Writer], tests: Sequence[Draft], made: Prepared, budget: Budget
+    name: str, writers: Sequence[TextModel], tests: Sequence[Draft], made: Prepared, budget: Budget
 ) -> tuple[Claims, list[Table]]:
     """Likelihood and user retrieval with the own history and with another's."""
     others = [replace(tests[number - 1], target=draft.target) for number, draft in enumerate(tests)]
@@ -153,7 +153,7 @@ def _personal(
     return claims, tables
 
 
-def _places(writer: Writer, asked: Sequence[Draft], histories: int) -> tuple[Floats, Floats]:
+def _places(writer: TextModel, asked: Sequence[Draft], histories: int) -> tuple[Floats, Floats]:
     """Of each text the place of the own history, and of the next user's, among so many histories."""
     size = min(histories, len(asked))
     scored = [
@@ -185,7 +185,7 @@ def _row(method: str, metric: str, by_seed: Floats) -> Row:
 
 
 def _designs(
-    writers: Sequence[Writer], tests: Sequence[Draft], made: Prepared, foundation: Foundation
+    writers: Sequence[TextModel], tests: Sequence[Draft], made: Prepared, foundation: Foundation
 ) -> tuple[Table, Claims]:
     """How many designs are in the catalogue, and how many different ones there are."""
     items = made.split.log.items
@@ -207,7 +207,7 @@ def _designs(
 
 
 def _queries(
-    writers: Sequence[Writer], tests: Sequence[Draft], made: Prepared, foundation: Foundation
+    writers: Sequence[TextModel], tests: Sequence[Draft], made: Prepared, foundation: Foundation
 ) -> tuple[Table, Claims]:
     """How often a query finds what the user liked next."""
     log = made.split.log

@@ -36,7 +36,7 @@ from m6rec.report import Table
 from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.train import TrainConfig
-from m6rec.tuned import TunedConfig
+from m6rec.tuned import TaskModelConfig
 
 NUM_BOOKS, NUM_READERS = 2_000, 3_000
 """The most read books, and their most frequent readers: Book-Crossing in a size that two cores tune in minutes."""
@@ -50,14 +50,14 @@ def _sized(training: TrainConfig, setup: Setup) -> TrainConfig:
     return replace(training, epochs=1) if setup.quick else training
 
 
-def _folder(config: TunedConfig | RetrievalConfig, setup: Setup) -> Path:
+def _folder(config: TaskModelConfig | RetrievalConfig, setup: Setup) -> Path:
     name = f"{config.domain}-{config.foundation}-{config.task}-{'quick' if setup.quick else 'full'}"
     return Path("runs/bench/core") / name
 
 
 def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], foundation: str = DEFAULT) -> Table:
     domain = domains.named(name)
-    config = TunedConfig(task="like", domain=name, foundation=foundation)
+    config = TaskModelConfig(task="like", domain=name, foundation=foundation)
     questions, runs = tunings(config, split, domain, _sized(LIKE, setup), seeds, _folder(config, setup))
     scores = [one.scores(questions.rows[TEST]) for one in runs]
     made = ranking_table(split, questions, domain, {OURS: scores}, seeds=seeds, progress=parts.tell)
@@ -83,7 +83,7 @@ def shots(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Likes of MovieLens by likelihood alone, and after few examples."""
     made, foundation = sets.movielens_100k(), load(DEFAULT)
     tables = [
-        zero_shot.table(foundation, made.split, made.domain, way=way, seeds=seeds, progress=parts.tell)
+        zero_shot.zero_shot_table(foundation, made.split, made.domain, way=way, seeds=seeds, progress=parts.tell)
         for way, seeds in (("diary", setup.seeds), ("also-clicks", (0,)))
         if not setup.quick or way == "diary"
     ]

@@ -32,13 +32,13 @@ from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, bootstrap_difference
 from m6rec.report import Row, Table
 from m6rec.tasks.task import named, texts
-from m6rec.text.batch import Row as Asked
+from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, tune
-from m6rec.tuned import TunedConfig
+from m6rec.tuned import TaskModelConfig
 
 CROSS, WHOLE = "cross-encoder, same foundation", "cross-encoder, the whole fine-tuned"
 HERE = Path("runs/bench/evidence")
-LATE = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+LATE = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
 JOINT = replace(LATE, depth=0, keep=0, all_layers=True)
 CONFIGS = {OURS: LATE, CROSS: JOINT, WHOLE: replace(JOINT, method="full")}
 FOLDERS = {OURS: "late", CROSS: "cross", WHOLE: "whole"}
@@ -178,7 +178,7 @@ def _row(method: str, outcomes: Sequence[Outcome]) -> Row:
     return Row(method=method, metrics={name: tuple(one.metrics[name] for one in outcomes) for name in names})
 
 
-def _latest(rows: Sequence[Asked], users: int, each: int) -> list[Asked]:
+def _latest(rows: Sequence[Example], users: int, each: int) -> list[Example]:
     """Windows of questions of so many users: each one's latest full ones, or all where ``each`` is 0."""
     if not each:
         return [window for row in rows[-users:] for window in windows(row)]

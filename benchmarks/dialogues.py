@@ -36,7 +36,7 @@ from m6rec.tasks.chat import Message, Session, read
 from m6rec.text import dialogues
 from m6rec.text.lexicon import Lexicon, tokens
 from m6rec.text.past import Past
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Event, Item, User
 
 OURS, ELSEWHERE, POPULARITY = "m6rec", "m6rec, MovieLens alone", "popularity"
@@ -97,12 +97,12 @@ def best(scores: NDArray[np.float64], items: list[Item], session: Session, where
 
 
 def table(
-    recommender: Recommender, retrieve: Tuned, rank: Tuned, items: Mapping[str, Item], folder: Path, count: int
+    recommender: Recommender, retrieve: TaskModel, rank: TaskModel, items: Mapping[str, Item], folder: Path, count: int
 ) -> Table:
     """Recall over the first ``count`` dialogues.
 
     Args:
-        recommender: Tuned on MovieLens, which is its log. Its catalogue becomes that of ReDial.
+        recommender: TaskModel on MovieLens, which is its log. Its catalogue becomes that of ReDial.
         retrieve: Its retrieval task.
         rank: Its ranking task.
         items: Those of MovieLens.

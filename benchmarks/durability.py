@@ -75,14 +75,16 @@ def serve(store: Path, journal: str, port: int) -> None:
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
     from m6rec.text.past import Past
-    from m6rec.tuned import TunedConfig, create
+    from m6rec.tuned import TaskModelConfig, create
     from tests import tiny
 
     torch.set_num_threads(1)
     log, domain = _log(), named("movielens")
     foundation = tiny.foundation(num_layers=2)
-    rank = create(TunedConfig(task="like", domain="movielens", foundation="tiny"), foundation)
-    retrieve = create(TunedConfig(task="retrieve", domain="movielens", foundation="tiny"), foundation, cache=rank.cache)
+    rank = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
+    retrieve = create(
+        TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny"), foundation, cache=rank.cache
+    )
     past = Past(log.items, domain.feedback).observe_all(log.events)
     backend = Recommender(
         retrieve, rank, log, past, journal=open_journal(journal), catalogue=Catalogue(store / "catalogue")

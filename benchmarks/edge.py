@@ -44,19 +44,18 @@ from m6rec.edge import shrink
 from m6rec.edge.card import fidelity
 from m6rec.edge.export import export, send
 from m6rec.edge.recipe import Recipe
-from m6rec.evaluate import Questions, ask_all, check_leaks
+from m6rec.evaluate import TaskExamples, ask_all, check_leaks
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import States
 from m6rec.metrics import auc
-from m6rec.report import Row as TableRow
-from m6rec.report import Table
+from m6rec.report import Row, Table
 from m6rec.tasks import task as tasks
 from m6rec.tasks.like import TASK
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.train import TrainConfig, tune
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Event, User
 
 FOLDER = Path("runs/bench/edge")
@@ -114,13 +113,13 @@ class _Bench:
             setup.run, load(tuned.read_config(setup.run).foundation), store=assets.home() / "states"
         )
 
-    def _ask(self, task: tasks.Task) -> Questions:
+    def _ask(self, task: tasks.Task) -> TaskExamples:
         questions = ask_all(task, self.made.split, self.domain)
         check_leaks(self.made.split, questions)
         return questions
 
     @cached_property
-    def questions(self) -> Questions:
+    def questions(self) -> TaskExamples:
         """The questions of all parts, as the server asks them."""
         return self._ask(TASK)
 
@@ -135,7 +134,7 @@ class _Bench:
         return Past(self.log.items, self.domain.feedback).observe_all(self.log.events[: self.start])
 
     @cached_property
-    def on_device(self) -> list[Row]:
+    def on_device(self) -> list[Example]:
         """The questions of the test part as devices ask them: counts as of its start, nobody else's events."""
         popularity = self.counted.popularity(self.log.items)
         of_user: dict[str, list[tuple[int, Event]]] = {}
@@ -156,14 +155,14 @@ class _Bench:
         return rows[:: len(rows) // ASKED][:ASKED] if self.setup.quick else rows
 
     @cached_property
-    def on_server(self) -> list[Row]:
+    def on_server(self) -> list[Example]:
         """The same, as the server asks them."""
         asked = np.concatenate([row.events for row in self.on_device])
         kept = [(row, np.isin(row.events, asked)) for row in self.questions.rows[TEST]]
         return [row.only(keep) for row, keep in kept if keep.any()]
 
     @cached_property
-    def words(self) -> tuple[Questions, Tuned]:
+    def words(self) -> tuple[TaskExamples, TaskModel]:
         """Questions without statistics, and the teacher's foundation tuned to them."""
         questions = self._ask(WORDS)
         config = replace(self.teacher.config, task="benchmarks.edge:WORDS")
@@ -171,7 +170,7 @@ class _Bench:
         self._tune_to_words(made, questions, FOLDER / f"words{'-quick' * self.setup.quick}", "the teacher", 3)
         return questions, made
 
-    def _tune_to_words(self, made: Tuned, questions: Questions, folder: Path, what: str, epochs: int) -> None:
+    def _tune_to_words(self, made: TaskModel, questions: TaskExamples, folder: Path, what: str, epochs: int) -> None:
         learned = questions.rows[TRAIN]
         learned = learned[:: len(learned) // 50] if self.setup.quick else learned
         training = TrainConfig(epochs=1 if self.setup.quick else epochs)
@@ -183,7 +182,7 @@ class _Bench:
         kept = "".join(letter if letter.isalnum() else "-" for letter in name)
         return FOLDER / f"{kept}{'-quick' * self.setup.quick}"
 
-    def small(self, name: str) -> tuple[Tuned, dict[str, Any]]:
+    def small(self, name: str) -> tuple[TaskModel, dict[str, Any]]:
         """(the small model of a recipe, its card), made where it is not there."""
         recipe = MADE[name]
         if self.setup.quick:
@@ -203,14 +202,14 @@ class _Bench:
         run = folder / shrink.RUN
         return tuned.load(run, load(tuned.read_config(run).foundation, dtype="float32")), card
 
-    def quality(self, one: Tuned) -> dict[str, tuple[float, ...]]:
+    def quality(self, one: TaskModel) -> dict[str, tuple[float, ...]]:
         """AUC as on a device and as on the server."""
         return {
             "AUC, device": (score(one, self.on_device),),
             "AUC, server": (score(one, self.on_server),),
         }
 
-    def all_quality(self, one: Tuned, folder: Path, words: str) -> dict[str, tuple[float, ...]]:
+    def all_quality(self, one: TaskModel, folder: Path, words: str) -> dict[str, tuple[float, ...]]:
         """AUC of a small model in all three ways; what was measured is kept in its folder."""
         file = folder / f"{words}.json"
         if not file.exists():
@@ -218,7 +217,7 @@ class _Bench:
             file.write_text(json.dumps(found) + "\n")
         return {name: tuple(values) for name, values in json.loads(file.read_text()).items()}
 
-    def quality_of_words(self, one: Tuned, folder: Path | None = None) -> dict[str, tuple[float, ...]]:
+    def quality_of_words(self, one: TaskModel, folder: Path | None = None) -> dict[str, tuple[float, ...]]:
         """AUC of the states alone, by the teacher's tuning to words.
 
         It reads the states of ``one`` as they are, or with ``folder`` after an epoch with them and the upper half of
@@ -226,7 +225,7 @@ class _Bench:
         """
         return {"AUC, words alone": (score(self.to_words(one, folder), self.asked_by_words[TEST]),)}
 
-    def to_words(self, one: Tuned, folder: Path | None = None) -> Tuned:
+    def to_words(self, one: TaskModel, folder: Path | None = None) -> TaskModel:
         """The teacher's tuning to words on the foundation and the states of ``one``; see ``quality_of_words``."""
         questions, teacher = self.words
         reader = tuned.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
@@ -236,7 +235,7 @@ class _Bench:
         return reader
 
     @cached_property
-    def asked_by_words(self) -> dict[int, list[Row]]:
+    def asked_by_words(self) -> dict[int, list[Example]]:
         """The questions without statistics that are judged by, by part; of the test part those of ``on_device``."""
         rows = {part: list(self.words[0].rows[part]) for part in (VALID, TEST)}
         if self.setup.quick:
@@ -270,7 +269,7 @@ def _bench(setup: Setup) -> _Bench:
 class _Blind:
     """In place of a cache: says of every text the teacher's mean state."""
 
-    def __init__(self, teacher: Tuned, texts: Sequence[str]) -> None:
+    def __init__(self, teacher: TaskModel, texts: Sequence[str]) -> None:
         self.config = teacher.cache.config
         self._mean_1D = teacher.cache.fetch(texts).tokens_TD.float().mean(0, keepdim=True)
 
@@ -286,7 +285,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     learned, held_out = shrink.texts_of(teacher.task, teacher.domain, bench.log, SMALL)
     all_parameters = teacher.foundation.model.num_parameters() + sum(p.numel() for p in teacher.tuning.parameters())
     rows = [
-        TableRow(
+        Row(
             method="teacher",
             metrics={
                 "M parameters": (all_parameters / 1e6,),
@@ -297,9 +296,9 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         )
     ]
     blind = _Blind(teacher, learned)
-    told_nothing = Tuned(teacher.config, teacher.foundation, teacher.tuning, blind)  # type: ignore[arg-type]
+    told_nothing = TaskModel(teacher.config, teacher.foundation, teacher.tuning, blind)  # type: ignore[arg-type]
     rows.append(
-        TableRow(
+        Row(
             method="teacher that reads nothing",
             metrics={**bench.quality(told_nothing), **bench.quality_of_words(told_nothing)},
         )
@@ -313,7 +312,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
             **bench.all_quality(small, bench.folder(name), "words"),
             "cosine, items held out": (cards[name]["quality"]["texts of items held out"]["cosine"],),
         }
-        rows.append(TableRow(method=name, metrics=metrics))
+        rows.append(Row(method=name, metrics=metrics))
     small, card = bench.small("small")
     for layers in range(1, small.foundation.model.config.reader.num_layers + 1):
         left = shrink.at_exit(small, layers)
@@ -322,7 +321,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
             **bench.all_quality(left, bench.folder("small"), f"words-{layers}"),
             "cosine, items held out": (fidelity(left, teacher, held_out)["cosine"],),
         }
-        rows.append(TableRow(method=f"small, exit after layer {layers}", metrics=metrics))
+        rows.append(Row(method=f"small, exit after layer {layers}", metrics=metrics))
     by_name = {row.method: row for row in rows}
     claims: Claims = [
         (f"{name}: parameters", cards[name]["parameters"]["all"], "<=", most)
@@ -374,7 +373,7 @@ def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
                 "MB of items as text": (Path(parent, "items").stat().st_size / 1e6,),
                 **_times(folder, Path(parent, "items"), bench),
             }
-            rows.append(TableRow(method=f"{name}, {dtype}", metrics=metrics))
+            rows.append(Row(method=f"{name}, {dtype}", metrics=metrics))
     claims: Claims = []
     for one, most, loss in ((("small", "float16"), 10, 0.01), (("swift", "float16"), 3, 0.02)):
         size, lead = found[one]
@@ -404,7 +403,7 @@ def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
                 scores = _scored(Device.load(folder), asked, lambda done, total: None)
                 difference = np.abs(scores - expected)
                 rows.append(
-                    TableRow(
+                    Row(
                         method=f"{name}, {dtype}",
                         metrics={
                             "AUC": (auc(answers, scores),),
@@ -445,7 +444,7 @@ def browser(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return page.of(folders, bench.made, quick=setup.quick)
 
 
-def _scored(here: Device, rows: Sequence[Row], update: Callable[[int, int], None]) -> NDArray[np.float64]:
+def _scored(here: Device, rows: Sequence[Example], update: Callable[[int, int], None]) -> NDArray[np.float64]:
     parts = []
     for number, row in enumerate(rows):
         parts.append(here.scores(row))

@@ -40,7 +40,7 @@ from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.demo import LIKE, OURS
 from m6rec.domains.domain import Domain
 from m6rec.domains.prepared import Prepared
-from m6rec.evaluate import Questions, Retriever, fit_sources, retrieval_ranks
+from m6rec.evaluate import Retriever, TaskExamples, fit_sources, retrieval_ranks
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.report import Row, Table
@@ -48,7 +48,7 @@ from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.text.past import STATISTICS
 from m6rec.train import TrainConfig
-from m6rec.tuned import Tuned, TunedConfig
+from m6rec.tuned import TaskModel, TaskModelConfig
 
 Floats = NDArray[np.floating[Any]]
 NOWHERE = Path("runs/bench/evidence")
@@ -62,8 +62,8 @@ def _budget(setup: Setup) -> Budget:
 
 
 def _tuned(
-    name: str, config: TunedConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
-) -> tuple[Questions, list[Tuned]]:
+    name: str, config: TaskModelConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
+) -> tuple[TaskExamples, list[TaskModel]]:
     training = replace(training, epochs=1) if setup.quick else training
     at = NOWHERE / ("quick" if setup.quick else "full") / name
     return tunings(config, split, domain, training, setup.seeds, at)
@@ -73,7 +73,7 @@ def ranked(
     name: str, task_domain: str, split: Split, domain: Domain, setup: Setup, warm: NDArray[np.bool_] | None = None
 ) -> tuple[dict[str, Any], Claims]:
     """Like-ranking of one set: ours and the peers, the same by how much was known, and all of a user asked at once."""
-    config = TunedConfig(task="like", domain=task_domain, foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain=task_domain, foundation=DEFAULT)
     questions, runs = _tuned(name, config, split, domain, LIKE, setup)
     found: dict[str, list[Floats]] = {OURS: [one.scores(questions.rows[TEST]) for one in runs]}
     peers = rankers.ranking(split, domain, questions, _budget(setup), folder(name, _budget(setup)), tell=parts.tell)
@@ -113,7 +113,7 @@ def _published(name: str, metric: str) -> list[Row]:
     ]
 
 
-def _at_once(name: str, runs: Sequence[Tuned], questions: Questions, split: Split, domain: Domain) -> Table:
+def _at_once(name: str, runs: Sequence[TaskModel], questions: TaskExamples, split: Split, domain: Domain) -> Table:
     """All test questions of a user asked at the moment of the first: nobody is told what happens between them."""
     rows = moments(runs[0].task, split, domain, TEST)
     events, labels = (np.concatenate([getattr(row, of) for row in rows]) for of in ("events", "answers"))

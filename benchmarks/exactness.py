@@ -14,7 +14,7 @@ from m6rec.evaluate import ask_all
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
 from m6rec.serving.turns import Turns
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 
 NUM_USERS, NUM_TURNS = 50, 40
 
@@ -28,7 +28,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     for name, quantised in (("as computed", False), ("8 bits", True)):
         config = replace(like.cache.config, quantised=quantised)
         cache = StateCache(like.foundation, config, None if quantised else assets.home() / "states")
-        scores[name] = Tuned(like.config, like.foundation, like.tuning, cache).scores(rows)
+        scores[name] = TaskModel(like.config, like.foundation, like.tuning, cache).scores(rows)
         held = cache.statistics()
         states[name] = {
             "test_auc": auc(answers_Q, scores[name]),

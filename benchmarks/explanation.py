@@ -37,14 +37,14 @@ from m6rec.serving.backend import Reason
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks import explanations
 from m6rec.tasks.explain import NUM_STATEMENTS
-from m6rec.tasks.faithfulness import fault
+from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text.opinions import Statement, agree, mine, sentences
 from m6rec.text.past import Past
 from m6rec.train import TrainConfig, tune_texts
-from m6rec.tuned import TunedConfig
+from m6rec.tuned import TaskModelConfig
 from m6rec.tuned import create as create_tuned
 from m6rec.types import Draft, Event, Item
-from m6rec.writer import Writer, WriterConfig, create
+from m6rec.writer import TextModel, TextModelConfig, create
 
 NUM_HISTORY = 8
 """Latest behaviours that zero-shot reads, as it reads each word of them."""
@@ -159,7 +159,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return measured | {"tables": tuple(tables)}, claims
 
 
-def _tables(kind: Kind, reviews: Reviews, writers: Sequence[Writer], foundation: Foundation) -> list[Table]:
+def _tables(kind: Kind, reviews: Reviews, writers: Sequence[TextModel], foundation: Foundation) -> list[Table]:
     aspects = {"found": [reviews.found(draft) for draft in reviews.tests]}
     if kind.sentence:
         aspects = {"given": [reviews.feature(draft) for draft in reviews.tests]} | aspects
@@ -183,12 +183,12 @@ def _tables(kind: Kind, reviews: Reviews, writers: Sequence[Writer], foundation:
     return tables
 
 
-def _tuned(kind: Kind, reviews: Reviews, foundation: Foundation, budget: Budget) -> list[Writer]:
+def _tuned(kind: Kind, reviews: Reviews, foundation: Foundation, budget: Budget) -> list[TextModel]:
     """A writer a seed, on one cache of states."""
-    config = WriterConfig(task=kind.task, domain=reviews.name, foundation=foundation.source, method=TUNED)
+    config = TextModelConfig(task=kind.task, domain=reviews.name, foundation=foundation.source, method=TUNED)
     count = budget.training if kind.sentence else budget.training // 3
     validation = reviews.drafts(VALID, budget.validation, 0)
-    writers: list[Writer] = []
+    writers: list[TextModel] = []
     for seed in budget.seeds:
         writers.append(create(config, foundation, cache=writers[0].cache if writers else None, seed=seed))
         training = reviews.drafts(TRAIN, count, seed)
@@ -240,7 +240,7 @@ def _lead(table: Table, metric: str) -> float:
     return means.pop(TUNED) - max(means.values())
 
 
-def _gate(reviews: Reviews, writers: Sequence[Writer], foundation: Foundation, most: int) -> Table:
+def _gate(reviews: Reviews, writers: Sequence[TextModel], foundation: Foundation, most: int) -> Table:
     """What the service says of the first pairs, beside what the same writers say freely of what is praised."""
     pairs = reviews.tests[:most]
     aspects = [reviews.found(draft) for draft in reviews.tests]
@@ -279,11 +279,11 @@ def _passes(reviews: Reviews, draft: Draft, text: str, aspect: str) -> bool:
     """Whether the gate lets a text through on the praise of the aspect in all of the evidence."""
     item = reviews.log.items[reviews.log.events[draft.event].item]
     heard = [one.sentence for one in reviews.evidence(draft.event) if one.aspect == aspect and one.polarity > 0]
-    return bool(text) and fault(text, " ".join(heard), (item.title, *item.categories)) is None
+    return bool(text) and unsupported_claim(text, " ".join(heard), (item.title, *item.categories)) is None
 
 
 def _explained(
-    reviews: Reviews, pairs: Sequence[Draft], foundation: Foundation, writer: Writer
+    reviews: Reviews, pairs: Sequence[Draft], foundation: Foundation, writer: TextModel
 ) -> Iterator[tuple[list[Reason], float]]:
     """(the reasons that the service gives for a pair, the milliseconds that it takes)."""
     log, wanted = reviews.log, {draft.event for draft in pairs}
@@ -292,7 +292,7 @@ def _explained(
     before = (e for n, e in enumerate(log.events) if (n < first if timed else n not in wanted))
     past = Past(log.items, reviews.domain.feedback).observe_all(before)
     retrieve, rank = (
-        create_tuned(TunedConfig(task=task, domain=reviews.name, foundation=foundation.source), foundation)
+        create_tuned(TaskModelConfig(task=task, domain=reviews.name, foundation=foundation.source), foundation)
         for task in ("retrieve", "like")
     )
     recommender = Recommender(retrieve, rank, log, past, writers={"explain": writer})

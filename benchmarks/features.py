@@ -20,7 +20,7 @@ from benchmarks.setup import Claims, Setup
 from m6rec import baselines
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.evaluate import ask_all
-from m6rec.features.layout import Asked, Events
+from m6rec.features.layout import EventColumns, QueryColumns
 from m6rec.features.store import FeatureStore
 from m6rec.metrics import auc
 from m6rec.tasks import task as tasks
@@ -37,7 +37,7 @@ CANDIDATES = 100
 NUM_ASKED = 1_000
 
 
-def synthetic(num_events: int, num_users: int, num_items: int, *, seed: int = 0) -> Events:
+def synthetic(num_events: int, num_users: int, num_items: int, *, seed: int = 0) -> EventColumns:
     """A log whose users and items are of Zipf's popularity (exponents 0.5 and 0.9), ratings at random."""
     rng = np.random.default_rng(seed)
 
@@ -46,7 +46,7 @@ def synthetic(num_events: int, num_users: int, num_items: int, *, seed: int = 0)
         return np.searchsorted(share / share[-1], rng.random(num_events)).clip(max=count - 1)
 
     users, items, stars = zipf(num_users, 0.5), zipf(num_items, 0.9), rng.integers(1, 6, num_events)
-    return Events(users, items, (stars >= 4).astype(np.int64), (stars - 1) / 4, np.arange(num_events))
+    return EventColumns(users, items, (stars >= 4).astype(np.int64), (stars - 1) / 4, np.arange(num_events))
 
 
 def costs(num_events: int, num_users: int, num_items: int) -> dict[str, Any]:
@@ -61,15 +61,15 @@ def costs(num_events: int, num_users: int, num_items: int) -> dict[str, Any]:
         store.describe(item, [item % 20, 20 + item % 300], {0: float(item % 50)})
     store.scale()
     nothing = np.zeros(0, np.int64)
-    store.update(Events(nothing, nothing, nothing, nothing.astype(np.float64), nothing))  # which compiles
+    store.update(EventColumns(nothing, nothing, nothing, nothing.astype(np.float64), nothing))  # which compiles
     built = updating = 0.0
     for start in range(0, num_events, BATCH):
-        batch = Events(*(column[start : start + BATCH] for column in events))
+        batch = EventColumns(*(column[start : start + BATCH] for column in events))
         # The halves of a batch: examples with their questions, as training has them, and updates alone.
         middle = len(batch.users) // 2
-        first, second = (Events(*(column[of] for column in batch)) for of in (slice(middle), slice(middle, None)))
+        first, second = (EventColumns(*(column[of] for column in batch)) for of in (slice(middle), slice(middle, None)))
         began = time.perf_counter()
-        store.update(first, Asked(np.arange(middle), first.users, first.items))
+        store.update(first, QueryColumns(np.arange(middle), first.users, first.items))
         built += time.perf_counter() - began
         began = time.perf_counter()
         store.update(second)
@@ -80,7 +80,7 @@ def costs(num_events: int, num_users: int, num_items: int) -> dict[str, Any]:
         began = time.perf_counter()
         store.features(user, items)
         asking.append(time.perf_counter() - began)
-        event = Events(*(column[-1:] for column in events))._replace(users=np.array([user]))
+        event = EventColumns(*(column[-1:] for column in events))._replace(users=np.array([user]))
         began = time.perf_counter()
         store.update(event)
         single.append(time.perf_counter() - began)

@@ -23,7 +23,7 @@ from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE
 from m6rec.domains import domain as domains
-from m6rec.evaluate import Questions, ask_all
+from m6rec.evaluate import TaskExamples, ask_all
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.model import Model
@@ -31,7 +31,7 @@ from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks.task import named
 from m6rec.train import tune
-from m6rec.tuned import Tuned, TunedConfig
+from m6rec.tuned import TaskModel, TaskModelConfig
 
 NUM_TEXTS = 200
 METHODS = ("option-adapter", "upper")
@@ -46,11 +46,11 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     items = list(made.split.log.items.values())
     reviews = [event.text for event in domains.load(domains.named("clothes")).events[:NUM_TEXTS]]
     before = nats(foundation, foundation.model, reviews)
-    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     cache = tuned.create(config, foundation, assets.home() / "states").cache
     epochs = 1 if setup.quick else 2
 
-    def trained(task: str, method: str, seed: int, start: nn.Module | None = None) -> Tuned:
+    def trained(task: str, method: str, seed: int, start: nn.Module | None = None) -> TaskModel:
         one = tuned.create(replace(config, task=task, method=method), foundation, cache=cache, seed=seed)
         if start is not None:
             one.tuning.change.load_state_dict(start.state_dict())
@@ -59,7 +59,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
             tune(one, rows[TRAIN], rows[VALID], items, training, progress=update)
         return one
 
-    def told(like: Tuned, last: Tuned) -> dict[str, float]:
+    def told(like: TaskModel, last: TaskModel) -> dict[str, float]:
         return {"AUC": _auc(like, asked["like"]), "nats a token": _nats(last, foundation, reviews)}
 
     def run(method: str, seed: int) -> dict[str, dict[str, float]]:
@@ -99,11 +99,11 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"seed": list(setup.seeds), "tables": (table,), "nats_a_token_untuned": before}, claims
 
 
-def _auc(like: Tuned, questions: Questions) -> float:
+def _auc(like: TaskModel, questions: TaskExamples) -> float:
     return auc(questions.answers(TEST), like.scores(questions.rows[TEST]))
 
 
-def _nats(one: Tuned, foundation: Foundation, texts: list[str]) -> float:
+def _nats(one: TaskModel, foundation: Foundation, texts: list[str]) -> float:
     """Of the language model as this tuning leaves it: changed where its weights are the model's, else as it was."""
     model = one.tuning.merge(foundation.model) if one.config.method == "upper" else foundation.model
     return nats(foundation, model, texts)

@@ -28,13 +28,13 @@ from benchmarks.setup import Claims, Setup
 from m6rec import tuned
 from m6rec.foundation import states
 from m6rec.foundation.checkpoint import load
-from m6rec.foundation.model import Turn
+from m6rec.foundation.model import CachedQuery
 from m6rec.foundation.states import StateCache
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask, texts
-from m6rec.text.batch import Row
-from m6rec.tuned import Tuned
+from m6rec.text.batch import Example
+from m6rec.tuned import TaskModel
 from m6rec.types import User
 
 GPU = "cuda"
@@ -54,7 +54,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     items = list(log.items.values())
     user = lived(recommender, past, log)
 
-    def row_of(person: User, count: int) -> Row:
+    def row_of(person: User, count: int) -> Example:
         return ask(like.task, past, person, items[:count], made.domain, dict(log.items))
 
     found: dict[str, Any] = {"rates": _rates()}
@@ -110,7 +110,7 @@ def _waited(run: Callable[[], Any]) -> Callable[[], None]:
 
 
 def _latency(
-    recommender: Recommender, like: Tuned, user: str, ids: Sequence[str], rows: Mapping[int, Row], times: int
+    recommender: Recommender, like: TaskModel, user: str, ids: Sequence[str], rows: Mapping[int, Example], times: int
 ) -> dict[str, dict[str, float]]:
     results = served(recommender, like, user, rows, ids, lambda run: timed(_waited(run), times))
     unsplit = Unsplit(like.foundation, rows[100], count=100, prompts=25, suffixes=100)
@@ -123,7 +123,7 @@ def _latency(
     }
 
 
-def _floor(like: Tuned, row: Row, rates: dict[str, float]) -> dict[str, float]:
+def _floor(like: TaskModel, row: Example, rates: dict[str, float]) -> dict[str, float]:
     """Of a request whose history is known."""
     model, depth = like.foundation.model, like.cache.config.depth
     context, count = NUM_EVENTS + len(like.tuning.prompts_PD), len(row.candidates)
@@ -138,7 +138,7 @@ def _floor(like: Tuned, row: Row, rates: dict[str, float]) -> dict[str, float]:
     return {"flop": operations, "bytes": moved, **by, "floor_ms": max(by.values())}
 
 
-def _launches(like: Tuned, user: str, row: Row, times: int) -> dict[str, float]:
+def _launches(like: TaskModel, user: str, row: Example, times: int) -> dict[str, float]:
     """Kernels of a request whose history is known, and its upper layers alone, launched one by one or as a graph."""
     turns = Turns(like)
     turns.answers([(user, row)])
@@ -157,8 +157,8 @@ def _launches(like: Tuned, user: str, row: Row, times: int) -> dict[str, float]:
     context_ND = torch.randn(NUM_EVENTS, width, device=GPU)
     blocks_CMD = torch.randn(len(row.candidates), 1, width, device=GPU)
     with torch.no_grad():
-        _, (known,) = model.answer([Turn((), context_ND, blocks_CMD)], depth, delta=like.tuning)
-        turn = Turn(known, context_ND[:0], blocks_CMD)
+        _, (known,) = model.answer([CachedQuery((), context_ND, blocks_CMD)], depth, delta=like.tuning)
+        turn = CachedQuery(known, context_ND[:0], blocks_CMD)
 
         def upper() -> None:
             model.answer([turn], depth, delta=like.tuning)
@@ -174,7 +174,7 @@ def _launches(like: Tuned, user: str, row: Row, times: int) -> dict[str, float]:
     return found
 
 
-def _throughput(like: Tuned, rows: Sequence[Row], prompts_a_second: float) -> dict[str, Any]:
+def _throughput(like: TaskModel, rows: Sequence[Example], prompts_a_second: float) -> dict[str, Any]:
     """Candidates a second of many users, states known; and segments a second that are read ahead of time."""
     candidates = sum(len(row.candidates) for row in rows)
     segments = list(dict.fromkeys(texts(rows)))
@@ -194,7 +194,7 @@ def _throughput(like: Tuned, rows: Sequence[Row], prompts_a_second: float) -> di
     return found
 
 
-def _fresh(like: Tuned) -> StateCache:
+def _fresh(like: TaskModel) -> StateCache:
     return StateCache(like.foundation, like.cache.config)
 
 
@@ -204,7 +204,7 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _exactness(setup: Setup, like: Tuned, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+def _exactness(setup: Setup, like: TaskModel, rows: Sequence[Example]) -> dict[str, dict[str, float]]:
     """Absolute differences of scores on the GPU in bf16 from those on other devices and in other types."""
     ours = tuned.load(setup.run, like.foundation, _fresh(like)).scores(rows)
     found = {}

@@ -22,7 +22,7 @@ from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.evaluate import ask_all
 from m6rec.metrics import auc, bootstrap_difference
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, tune
 
 NUM_USERS, NUM_JUDGED = 128, 24
@@ -32,7 +32,7 @@ TRAINING = TrainConfig(epochs=2, accumulate=4)
 """A batch of the joint way is one window, so four make a step."""
 
 
-def windows(row: Row) -> list[Row]:
+def windows(row: Example) -> list[Example]:
     """The row's questions, so many at a time, each with what came shortly before; the earliest first."""
     found = []
     for begin in range(0, len(row.candidates), QUESTIONS):
@@ -78,7 +78,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"sizes": sizes, "epochs": TRAINING.epochs, "results": results}, claims
 
 
-def _labels(test: Sequence[Row], rows: Sequence[Row]) -> tuple[Any, Any]:
+def _labels(test: Sequence[Example], rows: Sequence[Example]) -> tuple[Any, Any]:
     """(classes, number of the user) of each question."""
     users = np.repeat(np.arange(len(rows)), [len(row.candidates) for row in rows])
     return np.concatenate([row.answers for row in test]), users

@@ -40,9 +40,9 @@ from m6rec.foundation.model import ModelConfig
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.text.past import Past
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Event, User
 
 NUM_EVENTS = 50
@@ -155,9 +155,9 @@ def lived(recommender: Recommender, past: Past, log: Log) -> str:
 
 def served(
     recommender: Recommender,
-    like: Tuned,
+    like: TaskModel,
     user: str,
-    rows: Mapping[int, Row],
+    rows: Mapping[int, Example],
     ids: Sequence[str],
     clock: Callable[[Callable[[], Any]], dict[str, float]],
 ) -> dict[str, dict[str, float]]:

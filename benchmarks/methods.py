@@ -23,14 +23,14 @@ from m6rec import assets, tuned, writer
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE
-from m6rec.evaluate import Questions, Retriever, ask_all, retrieval_ranks
+from m6rec.evaluate import Retriever, TaskExamples, ask_all, retrieval_ranks
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, ndcg, perplexity, ranks
 from m6rec.report import Row, Table
 from m6rec.tasks.task import named
-from m6rec.train import History, TrainConfig, tune, tune_texts
-from m6rec.tuned import Tuned, TunedConfig
-from m6rec.writer import Writer, WriterConfig
+from m6rec.train import TrainConfig, TrainingHistory, tune, tune_texts
+from m6rec.tuned import TaskModel, TaskModelConfig
+from m6rec.writer import TextModel, TextModelConfig
 
 METHODS = ("option-adapter", "adapter", "option", "prompt", "lora", "head", "upper")
 OF_TEXTS = ("option-adapter", "adapter", "prompt", "lora", "upper")
@@ -41,7 +41,7 @@ DRAFTS, TESTS = 120, 60
 
 HERE = Path("runs/bench/evidence")
 
-Outcome = tuple[Tuned | Writer, History, float, Watch]
+Outcome = tuple[TaskModel | TextModel, TrainingHistory, float, Watch]
 """What was tuned, how its training went, what the test says, where more is better, and what was seen on the way."""
 Run = Callable[[str, int, Any], Outcome]
 """Tunes by a method and a seed, and tells how far it is."""
@@ -50,7 +50,7 @@ Run = Callable[[str, int, Any], Outcome]
 def likes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By AUC, served with statistics."""
 
-    def quality(one: Tuned, questions: Questions, part: int) -> float:
+    def quality(one: TaskModel, questions: TaskExamples, part: int) -> float:
         return auc(questions.answers(part), one.scores(questions.rows[part]))
 
     epochs = 1 if setup.quick else EPOCHS
@@ -63,7 +63,7 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = sets.movielens_100k()
     items = list(made.split.log.items.values())
 
-    def quality(one: Tuned, questions: Questions, part: int) -> float:
+    def quality(one: TaskModel, questions: TaskExamples, part: int) -> float:
         vectors = one.vectors(questions.rows[part]), one.item_vectors(items)
         if part == VALID:  # as ``tune`` judges, where what is known already is not taken out
             return ndcg(ranks(vectors[0] @ vectors[1].T, questions.answers(part)), 10)
@@ -76,11 +76,11 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return _compared("retrieval of MovieLens-100k", "NDCG@10", METHODS, note, run, setup)
 
 
-def _on_movielens(task: str, training: TrainConfig, quality: Callable[[Tuned, Questions, int], float]) -> Run:
+def _on_movielens(task: str, training: TrainConfig, quality: Callable[[TaskModel, TaskExamples, int], float]) -> Run:
     """Tunes a task of the demo, and tells its quality on the test part, and on validation on the way."""
     made = sets.movielens_100k()
     questions, foundation = ask_all(named(task), made.split, made.domain), load(DEFAULT)
-    config = TunedConfig(task=task, domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task=task, domain="movielens", foundation=DEFAULT)
     cache = tuned.create(config, foundation, assets.home() / "states").cache
     items = list(made.split.log.items.values())
 
@@ -97,7 +97,7 @@ def _on_movielens(task: str, training: TrainConfig, quality: Callable[[Tuned, Qu
 def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By the likelihood of review sentences of clothes."""
     reviews, foundation = clothes(TESTS), load(DEFAULT)
-    config = WriterConfig(task="explain", domain=reviews.name, foundation=DEFAULT)
+    config = TextModelConfig(task="explain", domain=reviews.name, foundation=DEFAULT)
     cache = writer.create(config, foundation).cache
     count = 24 if setup.quick else DRAFTS
     validation = reviews.drafts(VALID, count // 2, 0)
@@ -115,7 +115,7 @@ def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return _compared("sentences of clothes", "log-probability", OF_TEXTS, note, run, setup)
 
 
-def _watch(one: Tuned | Writer, config: TrainConfig, judge: Callable[[], float], update: Any) -> Watch:
+def _watch(one: TaskModel | TextModel, config: TrainConfig, judge: Callable[[], float], update: Any) -> Watch:
     """Of a tuning; the weights that it finds and those that it trains count as no memory."""
     model = one.foundation.model
     held = memory.Held([*model.parameters(), *model.buffers(), *one.tuning.parameters()])

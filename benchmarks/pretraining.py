@@ -34,7 +34,7 @@ from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import Questions, ask_all
+from m6rec.evaluate import TaskExamples, ask_all
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
@@ -43,9 +43,9 @@ from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks.like import behaviour
 from m6rec.tasks.task import named
-from m6rec.text.batch import Row as Asked
+from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, fit, tune
-from m6rec.tuned import Tuned, TunedConfig
+from m6rec.tuned import TaskModel, TaskModelConfig
 from m6rec.zero_shot import WAYS
 
 HERE = Path("runs/bench/evidence/pretraining")
@@ -262,7 +262,7 @@ def _tune(
     seeds: Sequence[int],
     cache: StateCache,
     source: str,
-    questions: Mapping[str, Questions],
+    questions: Mapping[str, TaskExamples],
     budget: Budget,
 ) -> None:
     """Likes after tuning."""
@@ -273,7 +273,7 @@ def _tune(
             cells.measure(arm, column, seed, partial(_tuned, one, asked, training, f"{arm}: {column}, {seed}"))
 
 
-def _tuned(one: Tuned, asked: Questions, training: TrainConfig, what: str) -> float:
+def _tuned(one: TaskModel, asked: TaskExamples, training: TrainConfig, what: str) -> float:
     """AUC on the test part."""
     with bar(what) as update:
         tune(one, asked.rows[TRAIN], asked.rows[VALID], [], training, progress=update)
@@ -292,11 +292,11 @@ def nats_of_blanks(foundation: Foundation, said: Sequence[Text]) -> float:
     return float(torch.cat(found).mean())
 
 
-def _config(task: str, source: str) -> TunedConfig:
-    return TunedConfig(task=task, domain="movielens", foundation=source)
+def _config(task: str, source: str) -> TaskModelConfig:
+    return TaskModelConfig(task=task, domain="movielens", foundation=source)
 
 
-def _some(questions: Questions, budget: Budget) -> Questions:
+def _some(questions: TaskExamples, budget: Budget) -> TaskExamples:
     """The questions, or so many rows of each part."""
-    some: dict[int, list[Asked]] = {part: list(rows)[: budget.rows or None] for part, rows in questions.rows.items()}
-    return Questions(some, questions.past)
+    some: dict[int, list[Example]] = {part: list(rows)[: budget.rows or None] for part, rows in questions.rows.items()}
+    return TaskExamples(some, questions.past)

@@ -28,13 +28,13 @@ from m6rec.metrics import bootstrap_difference
 from m6rec.quickstart import plan
 from m6rec.report import Table
 from m6rec.train import TrainConfig
-from m6rec.tuned import TunedConfig
+from m6rec.tuned import TaskModelConfig
 
 NOWHERE = Path("runs/bench/ranking")
 
 
 def _measured(
-    name: str, config: TunedConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
+    name: str, config: TaskModelConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
 ) -> tuple[list[Table], dict[str, Any]]:
     """(tables, by what is taken away what the AUC loses, by the paired bootstrap over users)."""
     at = NOWHERE / ("quick" if setup.quick else "full") / name
@@ -60,14 +60,14 @@ def _small(setup: Setup) -> tuple[list[Table], dict[str, Any]]:
         made = prepared.make("generic", None, *logs.small(Path(folder), num_events=12_000))
     chosen = plan(made)
     assert made.domain.rule is not None
-    config = TunedConfig(task=chosen.ranking, domain="generic", rule=made.domain.rule.to_json(), foundation=DEFAULT)
+    config = TaskModelConfig(task=chosen.ranking, domain="generic", rule=made.domain.rule.to_json(), foundation=DEFAULT)
     return _measured("small", config, made.split, made.domain, chosen.ranking_training, setup)
 
 
 def ranking(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """All sets; that of CoLLM where it is at hand."""
     made = sets.movielens_100k()
-    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     found = {
         "movielens": _measured("movielens", config, made.split, made.domain, LIKE, setup),
         "small": _small(setup),

@@ -31,15 +31,14 @@ from benchmarks.setup import Claims, Setup, research
 from m6rec import assets, baselines, tuned
 from m6rec.data.split import TEST, TRAIN
 from m6rec.demo import LIKE, OURS
-from m6rec.evaluate import Questions, ask_all
+from m6rec.evaluate import TaskExamples, ask_all
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks.task import named, texts
-from m6rec.text.batch import Row as Asked
-from m6rec.text.batch import pack, pad, size
+from m6rec.text.batch import Example, pack, pad, size
 from m6rec.train import TRAINING_TOKENS, fit, fit_numbers
-from m6rec.tuned import Tuned, TunedConfig
+from m6rec.tuned import TaskModel, TaskModelConfig
 
 SIZES = (0, 16, 64, 80, 256, 400, 1_000, 10_000)
 DRAWS = 8
@@ -85,7 +84,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     kind = "quick" if setup.quick else "full"
     made = sets.movielens_100k()
     questions = ask_all(named("like"), made.split, made.domain)
-    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     first = tuned.create(config, load(DEFAULT), assets.home() / "states")
     starts = [HERE / kind / ANOTHER / f"{seed}" for seed in setup.seeds]
     starts = [start for start in starts if start.is_dir()]
@@ -123,7 +122,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"seed": list(setup.seeds), "tables": (table,)}, claims
 
 
-def _known(questions: Questions, first: Tuned, starts: Sequence[Path]) -> dict[str, list[tuple[Floats, Floats]]]:
+def _known(questions: TaskExamples, first: TaskModel, starts: Sequence[Path]) -> dict[str, list[tuple[Floats, Floats]]]:
     """Of what was moved, by method and start: logits of the training and of the test questions, without an example."""
     there = sets.ml1m_collm(research(ANOTHER))
     asked = ask_all(named("like"), there.split, there.domain)
@@ -144,7 +143,7 @@ def _known(questions: Questions, first: Tuned, starts: Sequence[Path]) -> dict[s
 
 def _cheap(
     cells: Cells,
-    questions: Questions,
+    questions: TaskExamples,
     known: dict[str, list[tuple[Floats, Floats]]],
     chosen: NDArray[np.int64],
     draw: int,
@@ -176,7 +175,9 @@ def _cheap(
         )
 
 
-def _tuned(cells: Cells, questions: Questions, first: Tuned, starts: Sequence[Path], count: int, seed: int) -> None:
+def _tuned(
+    cells: Cells, questions: TaskExamples, first: TaskModel, starts: Sequence[Path], count: int, seed: int
+) -> None:
     """Ours with all its parameters tuned, fresh and moved."""
 
     def run(start: Path | None) -> float:
@@ -216,7 +217,7 @@ def _logits(p_N: Floats) -> Floats:
     return np.log(p_N / (1 - p_N))
 
 
-def drawn(rows: Sequence[Asked], count: int, seed: int) -> list[Asked]:
+def drawn(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
     """The rows with ``count`` of their questions, drawn at random."""
     total = sum(len(row.answers) for row in rows)
     keep = np.zeros(total, np.bool_)
@@ -225,14 +226,14 @@ def drawn(rows: Sequence[Asked], count: int, seed: int) -> list[Asked]:
     return [row.only(part) for row, part in zip(rows, parts, strict=True) if part.any()]
 
 
-def _started(start: Path | None, first: Tuned, seed: int) -> Tuned:
+def _started(start: Path | None, first: TaskModel, seed: int) -> TaskModel:
     """Ours, fresh or as it was tuned elsewhere."""
     if start is None:
         return tuned.create(first.config, first.foundation, cache=first.cache, seed=seed)
-    return Tuned(first.config, first.foundation, tuned.load(start, first.foundation).tuning, first.cache)
+    return TaskModel(first.config, first.foundation, tuned.load(start, first.foundation).tuning, first.cache)
 
 
-def _tune(one: Tuned, rows: Sequence[Asked], states: Any, seed: int, *, fresh: bool) -> None:
+def _tune(one: TaskModel, rows: Sequence[Example], states: Any, seed: int, *, fresh: bool) -> None:
     """Trains on all the rows; what was tuned elsewhere keeps its base and takes smaller steps."""
     if fresh:
         fit_numbers(one.tuning, rows, rows)

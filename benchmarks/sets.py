@@ -169,7 +169,7 @@ def ranking_floors(made: Set) -> Floors:
 
 @dataclass
 class CoOccurrence:
-    """Cosine of the buyers of two items, summed over a history whose items are weighted (``baselines.Recommender``)."""
+    """Cosine of the buyers of two items, summed over a history whose items are weighted (``baselines.Baseline``)."""
 
     cosine_II: csr_matrix = field(init=False, repr=False)
 
@@ -207,7 +207,7 @@ def retrieval_floors(made: Set) -> Floors:
         ("popularity", baselines.Popularity(), bought),
         ("co-occurrence", CoOccurrence(), recent),
     ):
-        ranks = baselines.retrieval_ranks(model.fit(bought), histories, targets, bought)
+        ranks = baselines.target_ranks(model.fit(bought), histories, targets, bought)
         found[name] = {"R@10": hit_rate(ranks, 10), "N@10": ndcg(ranks, 10)}
     return found
 

@@ -31,7 +31,7 @@ from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, Split, leave_one_out, split_by_item
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import Questions, ask_all, draft_all
+from m6rec.evaluate import TaskExamples, ask_all, draft_all
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc, ndcg, ranks
@@ -41,10 +41,10 @@ from m6rec.tasks.task import named, texts
 from m6rec.text.batch import pack, pad, size
 from m6rec.text.past import STATISTICS, TRACES
 from m6rec.train import RETRIEVAL_TOKENS, TRAINING_TOKENS, TrainConfig, fit, fit_numbers
-from m6rec.tuned import ItemBlocks, Tuned, TunedConfig
+from m6rec.tuned import ItemBlocks, TaskModel, TaskModelConfig
 from m6rec.tuning import Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
-from m6rec.writer import Writer, WriterConfig
+from m6rec.writer import TextModel, TextModelConfig
 
 ALL, EACH, FRESH = "one set for all", "one set for each", "fresh"
 UNSEEN, MOVED = "unseen", "tuned on the other two"
@@ -98,11 +98,11 @@ class Setting:
 
     task: str
     domain: str
-    reads: Tuned | Writer
+    reads: TaskModel | TextModel
     batches: Sequence[Any]
     loss: Callable[[Any], Tensor]
     judge: Callable[[], float]
-    questions: Questions | None = None
+    questions: TaskExamples | None = None
 
     @property
     def name(self) -> str:
@@ -242,7 +242,7 @@ def _splits(setup: Setup) -> dict[str, Split]:
 
 
 def _settings(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, seed: int) -> list[Setting]:
-    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     cache = tuned.create(config, foundation, assets.home() / "states").cache
     found = []
     for name, split in splits.items():
@@ -270,7 +270,7 @@ def _rows(
     seed: int,
 ) -> Setting:
     """Likes or retrieval."""
-    config = TunedConfig(task=task, domain=name, foundation=DEFAULT)
+    config = TaskModelConfig(task=task, domain=name, foundation=DEFAULT)
     reads = tuned.create(config, foundation, cache=cache)
     questions, items = ask_all(named(task), split, domain), list(split.log.items.values())
     drawn = questions.rows[TRAIN]
@@ -280,7 +280,7 @@ def _rows(
     groups = pack([size(row, lambda _: length) for row in drawn], RETRIEVAL_TOKENS if catalogue else TRAINING_TOKENS)
     chosen = [[drawn[number] for number in group] for group in _drawn(groups, budget.batches, TRAIN, seed)]
     learned = [row for group in chosen for row in group]
-    questions = Questions({TRAIN: learned, TEST: test}, questions.past)
+    questions = TaskExamples({TRAIN: learned, TEST: test}, questions.past)
     states = cache.fetch([*texts(learned), *texts(test), *(catalogue.texts() if catalogue else ())])
     if catalogue:
         catalogue.bind(states)
@@ -300,7 +300,7 @@ def _texts(
     name: str, split: Split, domain: Domain, foundation: Foundation, cache: StateCache, budget: Budget, seed: int
 ) -> Setting:
     """Queries, written with the layer that is tuned alone, as likes and retrieval are read."""
-    config = WriterConfig(
+    config = TextModelConfig(
         task="query", domain=name, foundation=DEFAULT, method="option-adapter", depth=cache.config.depth
     )
     reads = writer.create(config, foundation, cache=cache)

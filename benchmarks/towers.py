@@ -24,16 +24,15 @@ from m6rec import assets, tuned
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE, OURS
-from m6rec.evaluate import Questions, ask_all
+from m6rec.evaluate import TaskExamples, ask_all
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks import retrieve
 from m6rec.tasks.task import texts
-from m6rec.text.batch import Batch, pack, pad, size
-from m6rec.text.batch import Row as Asked
+from m6rec.text.batch import Batch, Example, pack, pad, size
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
-from m6rec.tuned import ItemBlocks, TunedConfig
+from m6rec.tuned import ItemBlocks, TaskModelConfig
 
 TASK = replace(retrieve.TASK, name="towers", answer=lambda event, domain: 1)
 """Retrieval that asks of every event, liked or not."""
@@ -44,7 +43,7 @@ HERE = Path("runs/bench/evidence")
 class Towers(nn.Module):
     """A tuning that embeds both sides, and what makes a probability of their cosine."""
 
-    def __init__(self, one: tuned.Tuned) -> None:
+    def __init__(self, one: tuned.TaskModel) -> None:
         super().__init__()
         self.one, self.tuning = one, one.tuning
         self.scale, self.bias = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.tensor(0.0))
@@ -60,7 +59,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     foundation, items = load(DEFAULT), list(made.split.log.items.values())
     size_of = "quick" if setup.quick else "full"
     training = replace(LIKE, epochs=1) if setup.quick else LIKE
-    config = TunedConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     likes, runs = tunings(config, made.split, made.domain, training, setup.seeds, HERE / size_of / "movielens_like")
     labels = likes.answers(TEST)
     apart = ask_all(TASK, made.split, made.domain)
@@ -85,14 +84,14 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def _towers(
     foundation: Foundation,
-    apart: Questions,
-    likes: Questions,
+    apart: TaskExamples,
+    likes: TaskExamples,
     items: Sequence[Any],
     training: TrainConfig,
     folder: Path,
 ) -> float:
     """AUC on the test part, after the epoch that is best on validation."""
-    config = TunedConfig(task="benchmarks.towers:TASK", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="benchmarks.towers:TASK", domain="movielens", foundation=DEFAULT)
     one = tuned.create(config, foundation, assets.home() / "states", seed=training.seed)
     catalogue = ItemBlocks.of(one.task, one.domain, items)
     states = one.cache.fetch([*texts(apart.rows[TRAIN]), *catalogue.texts()])
@@ -123,7 +122,7 @@ def _towers(
     return judged(TEST)
 
 
-def _told(row: Asked, like: Asked) -> Asked:
+def _told(row: Example, like: Example) -> Example:
     """A row whose answers are twice the number of the item, and one more for a like."""
     assert np.array_equal(row.events, like.events)
     return replace(row, answers=2 * row.answers + like.answers)

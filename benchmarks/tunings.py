@@ -11,27 +11,27 @@ from m6rec.cli import bar
 from m6rec.data.split import TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.domains.prepared import Prepared
-from m6rec.evaluate import Questions, Retriever, ask_all, check_leaks, retriever_of
+from m6rec.evaluate import Retriever, TaskExamples, ask_all, check_leaks, retriever_of
 from m6rec.foundation.checkpoint import load
 from m6rec.quickstart import tune_retrieval
 from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, tune
-from m6rec.tuned import TunedConfig
+from m6rec.tuned import TaskModelConfig
 
 
 def tunings(
-    config: TunedConfig,
+    config: TaskModelConfig,
     split: Split,
     domain: Domain,
     training: TrainConfig,
     seeds: Sequence[int],
     folder: Path,
     *,
-    at_once: Mapping[int, list[Row]] | None = None,
-) -> tuple[Questions, list[tuned.Tuned]]:
+    at_once: Mapping[int, list[Example]] | None = None,
+) -> tuple[TaskExamples, list[tuned.TaskModel]]:
     """(questions, a tuning for each seed).
 
     Args:
@@ -66,7 +66,7 @@ def retrievals(
     training: EmbeddingConfig,
     seeds: Sequence[int],
     folder: Path,
-) -> tuple[Questions, list[Retriever]]:
+) -> tuple[TaskExamples, list[Retriever]]:
     """(questions, what a run of each seed retrieves with on the test part); see ``tunings``."""
     foundation = load(config.foundation)
     questions = ask_all(named(config.task), made.split, made.domain)

@@ -28,9 +28,9 @@ from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
 from m6rec.tasks.task import Task, ask, named
-from m6rec.text.batch import Row as Asked
+from m6rec.text.batch import Example
 from m6rec.text.past import Past
-from m6rec.tuned import TunedConfig
+from m6rec.tuned import TaskModelConfig
 
 FOLDER = Path("runs/bench/evidence")
 PAIRS = "m6rec, pairs of a user"
@@ -38,7 +38,7 @@ SHARE = 0.7
 """Of the pairs in our loss; chosen with one seed on validation of .5, .7 and .8."""
 
 
-def moments(task: Task, split: Split, domain: Domain, part: int) -> list[Asked]:
+def moments(task: Task, split: Split, domain: Domain, part: int) -> list[Example]:
     """A row for each user with events in a part: all of their items there, asked just before the first."""
     log = split.log
     own: dict[str, list[int]] = {}
@@ -65,7 +65,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     budget: Budget = QUICK if setup.quick else FULL
     found: dict[str, list[Floats]] = {}
     for name, share in ((PAIRS, SHARE), (OURS, 0.0)):
-        config = TunedConfig(task=task.name, domain="benchmarks.sets:LIKES", foundation=DEFAULT)
+        config = TaskModelConfig(task=task.name, domain="benchmarks.sets:LIKES", foundation=DEFAULT)
         training = replace(LIKE, pairwise=share, **({"epochs": 1} if setup.quick else {}))
         at = FOLDER / ("quick" if setup.quick else "full") / "within" / f"pairs-{share:g}"
         _, runs = tunings(config, split, domain, training, setup.seeds, at, at_once=at_once)

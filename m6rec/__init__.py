@@ -15,11 +15,11 @@ _HOMES = {
     "Task": "m6rec.tasks.task",
     "TextTask": "m6rec.tasks.writing",
     "TrainConfig": "m6rec.train",
-    "Tuned": "m6rec.tuned",
-    "TunedConfig": "m6rec.tuned",
+    "TaskModel": "m6rec.tuned",
+    "TaskModelConfig": "m6rec.tuned",
     "User": "m6rec.types",
-    "Writer": "m6rec.writer",
-    "WriterConfig": "m6rec.writer",
+    "TextModel": "m6rec.writer",
+    "TextModelConfig": "m6rec.writer",
 }
 # Loaded on first use, so that reading a log does not load torch.
 __all__ = sorted(_HOMES)

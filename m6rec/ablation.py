@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from m6rec.data.split import Split
 from m6rec.metrics import auc, bootstrap_difference
-from m6rec.report import Row as ReportRow
-from m6rec.report import Table
-from m6rec.text.batch import Row
-from m6rec.tuned import Progress, Tuned
+from m6rec.report import Row, Table
+from m6rec.text.batch import Example
+from m6rec.tuned import Progress, TaskModel
 
 COUNTS = (0, 3, 10)
 """Where the numbers of earlier events are cut."""
@@ -27,7 +26,7 @@ Floats = NDArray[np.floating]
 
 
 def ablations(
-    name: str, runs: Sequence[Tuned], rows: Sequence[Row], progress: Progress = lambda done, total: None
+    name: str, runs: Sequence[TaskModel], rows: Sequence[Example], progress: Progress = lambda done, total: None
 ) -> dict[str, list[Floats]]:
     """Probabilities [Q, C] of what the runs know, whole and in parts, one array a run.
 
@@ -80,7 +79,7 @@ def by_count(
         if not judged:
             continue
         rows = tuple(
-            ReportRow(
+            Row(
                 method=method,
                 metrics={
                     word: tuple(value for answers in by_seed if (value := judge(answers, asked)) is not None)

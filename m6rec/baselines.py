@@ -1,12 +1,12 @@
 """The classical recommenders that every report of ours stands beside, tuned with equal care.
 
 A recommender here sees a user as the row of items in their history, so users unseen in ``fit`` are
-served like the others. ``retrieval_ranks`` turns one into full-ranking ranks, ``pair_scores`` into a
+served like the others. ``target_ranks`` turns one into full-ranking ranks, ``pair_scores`` into a
 ranker of given (history, candidate) pairs:
 
-    judge = lambda model: ndcg(retrieval_ranks(model, histories, targets, seen), k=10)
+    judge = lambda model: ndcg(target_ranks(model, histories, targets, seen), k=10)
     judge = lambda model: auc(labels, pair_scores(model, histories, candidates))
-    best = tune(EASE, GRIDS["EASE"], fit_matrix, judge)  # on validation data, never on test
+    best = tune(EASEBaseline, GRIDS["EASEBaseline"], fit_matrix, judge)  # on validation data, never on test
 
 Budget: every method with settings gets ``NUM_TRIALS`` of them. Libraries are imported on use.
 """
@@ -32,7 +32,7 @@ Floats = NDArray[np.floating[Any]]
 Settings = Mapping[str, Any]
 
 
-class Recommender(Protocol):
+class Baseline(Protocol):
     """Learns from interactions, then scores every item for any history."""
 
     def fit(self, interactions: "csr_matrix") -> Self:
@@ -93,7 +93,7 @@ class ItemKNN:
 
 
 @dataclass
-class EASE:
+class EASEBaseline:
     """A linear autoencoder with a zero diagonal, in closed form (Steck, WWW 2019, eq. 8): scores = histories · B.
 
     P = (G + regularisation · 1)⁻¹, where G counts, for each two items, who has both;  B_ij = −P_ij / P_jj for i ≠ j,
@@ -153,7 +153,7 @@ NUM_TRIALS = 8
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "Popularity": {},
     "ItemKNN": {"weighting": ("count", "tfidf"), "k": (20, 50, 100, 400)},
-    "EASE": {"regularisation": (10, 30, 100, 200, 400, 800, 2000, 5000)},
+    "EASEBaseline": {"regularisation": (10, 30, 100, 200, 400, 800, 2000, 5000)},
     "MatrixFactorisation": {"factors": (16, 64), "regularisation": (0.1, 10), "alpha": (1, 10)},
 }
 """The settings to try: NUM_TRIALS of each method, or the only one of a method without settings."""
@@ -163,7 +163,7 @@ MAX_SCORES = 2**24
 """How many scores are held at once: 128 MB."""
 
 
-def pair_scores(model: Recommender, histories: "csr_matrix", item_B: ArrayLike) -> Floats:
+def pair_scores(model: Baseline, histories: "csr_matrix", item_B: ArrayLike) -> Floats:
     """Score one candidate for each history [B]: how such a model ranks impressions.
 
     Raises:
@@ -176,8 +176,8 @@ def pair_scores(model: Recommender, histories: "csr_matrix", item_B: ArrayLike) 
     return np.concatenate(chunks)
 
 
-def retrieval_ranks(
-    model: Recommender, histories: "csr_matrix", target_B: ArrayLike, excluded: "csr_matrix"
+def target_ranks(
+    model: Baseline, histories: "csr_matrix", target_B: ArrayLike, excluded: "csr_matrix"
 ) -> NDArray[np.float64]:
     """Rank each target among all items [B], as ``metrics.ranks`` does, a chunk of questions at a time.
 
@@ -202,11 +202,11 @@ def retrieval_ranks(
 
 
 ModelT = TypeVar("ModelT")
-RecommenderT = TypeVar("RecommenderT", bound=Recommender)
+BaselineT = TypeVar("BaselineT", bound=Baseline)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned(Generic[ModelT]):
+class SearchResult(Generic[ModelT]):
     """The best of several trials.
 
     Attributes:
@@ -221,11 +221,11 @@ class Tuned(Generic[ModelT]):
 
 
 def tune(
-    factory: Callable[..., RecommenderT],
+    factory: Callable[..., BaselineT],
     grid: Mapping[str, Sequence[Any]],
     fit_matrix: "csr_matrix",
-    judge: Callable[[RecommenderT], float],
-) -> Tuned[RecommenderT]:
+    judge: Callable[[BaselineT], float],
+) -> SearchResult[BaselineT]:
     """Fit every combination of the grid and keep the one that the judge likes best (the first, if tied).
 
     Args:
@@ -255,7 +255,7 @@ def fit_lightgbm(
     settings: Settings | None = None,
     seed: int = 0,
     num_threads: int = 1,
-) -> Tuned[Classifier]:
+) -> SearchResult[Classifier]:
     """Gradient-boosted trees on numeric features [N, F] (``lightgbm``), tuned by random search.
 
     Each trial draws its settings, adds trees until the validation AUC has not risen for 50 of them,
@@ -353,7 +353,7 @@ def fit_mlp_classes(features: ArrayLike, labels: ArrayLike, num_classes: int, *,
 
 def _best_of(
     candidates: Sequence[Settings], fit: Callable[[Settings], ModelT], judge: Callable[[ModelT], float]
-) -> Tuned[ModelT]:
+) -> SearchResult[ModelT]:
     trials: list[tuple[Settings, float]] = []
     best: ModelT | None = None
     for settings in candidates:
@@ -363,7 +363,7 @@ def _best_of(
             best, chosen = model, settings
         trials.append((settings, value))
     assert best is not None
-    return Tuned(model=best, chosen=chosen, trials=tuple(trials))
+    return SearchResult(model=best, chosen=chosen, trials=tuple(trials))
 
 
 def _items(item_B: ArrayLike, histories: "csr_matrix") -> NDArray[np.int64]:

@@ -23,8 +23,8 @@ from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.project import Project
 from m6rec.quickstart import RANKING, RETRIEVAL, Plan, tune_all
 from m6rec.report import Claim, Curve, Report, Table
-from m6rec.train import History
-from m6rec.tuned import Tuned
+from m6rec.train import TrainingHistory
+from m6rec.tuned import TaskModel
 
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
@@ -83,7 +83,7 @@ def demo(
     made = tune_all(project, log, dataset, model, chosen, stage)
     assert made.ranking, "MovieLens can be ranked on"
     with seconds.stage("zero-shot and few-shot"):
-        shots = zero_shot.table(model, log.split, log.domain, seeds=(0,), questions=QUESTIONS, progress=_tell)
+        shots = zero_shot.zero_shot_table(model, log.split, log.domain, seeds=(0,), questions=QUESTIONS, progress=_tell)
     tuning_seconds = [seconds.stages[f"tuning like-{seed}"] for seed in SEEDS[:seeds]]
     rate = _states_rate(made.num_tokens, seconds.stages["states"], project.report / "states.json")
     result = Report(
@@ -115,7 +115,7 @@ def demo(
             **{f"seconds of {name}": round(spent, 1) for name, spent in seconds.stages.items()},
         },
     )
-    report.write(result, project.report)
+    report.write_report(result, project.report)
     err.print(report.to_table(result))
     err.print(f"Report: {project.report / 'report.html'}", highlight=False)
 
@@ -132,7 +132,7 @@ def _states_rate(num_tokens: int, seconds: float, note: Path) -> float:
     return float(built["tokens"] / built["seconds"])
 
 
-def _smooth(history: History, width: int = 20) -> tuple[tuple[float, float], ...]:
+def _smooth(history: TrainingHistory, width: int = 20) -> tuple[tuple[float, float], ...]:
     starts = range(0, len(history.losses), width)
     return tuple(
         (start, sum(history.losses[start : start + width]) / len(history.losses[start : start + width]))
@@ -153,7 +153,7 @@ def _claims(
     ranking: Table,
     retrieving: Sequence[Table],
     shots: Table,
-    like: Tuned,
+    like: TaskModel,
     states_rate: float,
     tuning_seconds: float,
     all_seconds: float,

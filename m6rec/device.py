@@ -28,8 +28,8 @@ from m6rec.errors import AssetError, ConfigError, DataError, ExtraError, StoreEr
 from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
-from m6rec.text.batch import Row, pad
-from m6rec.text.past import STATISTICS, Past, Popularity
+from m6rec.text.batch import Example, pad
+from m6rec.text.past import STATISTICS, Past, PopularityCounts
 from m6rec.text.records import item_of, record_of
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, Ranked, User
@@ -108,7 +108,7 @@ class Parcel:
     """
 
     items: Sequence[Item]
-    popularity: Popularity
+    popularity: PopularityCounts
     states: Mapping[str, Floats]
 
 
@@ -145,7 +145,7 @@ class Device:
             ConfigError: It needs a task or a domain that isn't installed here, or of other words or features.
             StoreError: The file is no store of a device, or can't be read.
         """
-        card = verify(folder)
+        card = verify_folder(folder)
         reader = card.files[LOWER]["sha256"] if LOWER in card.files else card.model
         device = cls(folder, card, _Store(store, f"{reader}|{card.keep}"), user)
         if ITEMS in card.files:
@@ -191,8 +191,8 @@ class Device:
         scores = self.scores(row)
         return [Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
 
-    def scores(self, row: Row) -> NDArray[np.float64]:
-        """Probability of the last class ("yes") for every question of a row, as ``Tuned.scores``."""
+    def scores(self, row: Example) -> NDArray[np.float64]:
+        """Probability of the last class ("yes") for every question of a row, as ``TaskModel.scores``."""
         states_TD, places = self._read(list(dict.fromkeys(tasks.texts([row]))))
         parts = []
         for moment in row.moments():
@@ -247,17 +247,17 @@ class Device:
         self.past = Past(self.items, self._domain.feedback, popularity).observe_all(self._store.events(self._user.id))
 
 
-def update(folder: Path, newer: Path) -> Card:
+def update_folder(folder: Path, newer: Path) -> Card:
     """Puts a newer export in the place of a device folder, whole or not at all; the store of the device outlives it.
 
     Args:
-        folder: What is there. If this is cut off between its last two steps, ``verify`` finds it again.
+        folder: What is there. If this is cut off between its last two steps, ``verify_folder`` finds it again.
         newer: A device folder that may lack files which are the same in ``folder``; see ``edge.export.export``.
 
     Raises:
         AssetError: Together they are no whole device folder, or it can't be run here; ``folder`` is as it was.
     """
-    verify(folder)
+    verify_folder(folder)
     partial, former = (_beside(folder, end) for end in ("partial", "former"))
     for rest in (partial, former):
         shutil.rmtree(rest, ignore_errors=True)
@@ -266,7 +266,7 @@ def update(folder: Path, newer: Path) -> Card:
         shutil.copyfile(newer / CARD, partial / CARD)
         for name in read_card(newer).files:
             shutil.copyfile((newer if (newer / name).exists() else folder) / name, partial / name)
-        card = verify(partial)
+        card = verify_folder(partial)
         _upper(partial)
         folder.rename(former)
         partial.rename(folder)
@@ -289,7 +289,7 @@ def _find_again(folder: Path) -> None:
         _beside(folder, "former").rename(folder)
 
 
-def verify(folder: Path) -> Card:
+def verify_folder(folder: Path) -> Card:
     """The card of a device folder, all of whose files are as they were written.
 
     Raises:
@@ -303,7 +303,7 @@ def verify(folder: Path) -> Card:
             found, size = file.stat().st_size, facts["bytes"]
             if found != size:
                 raise AssetError(f"{file} has {found} bytes, but should have {size}; {_AGAIN}")
-            if digest(file) != facts["sha256"]:
+            if file_sha256(file) != facts["sha256"]:
                 raise AssetError(f"{file} is damaged: its sha256 is not that of {CARD}; {_AGAIN}")
         except OSError as error:
             raise AssetError(f"{file} can't be read ({error}); {_AGAIN}") from error
@@ -311,7 +311,7 @@ def verify(folder: Path) -> Card:
 
 
 def read_card(folder: Path) -> Card:
-    """The card of a device folder, whose files are not looked at. Raises AssetError; see ``verify``."""
+    """The card of a device folder, whose files are not looked at. Raises AssetError; see ``verify_folder``."""
     try:
         raw = json.loads((folder / CARD).read_text())
         if raw["format"] != FORMAT:
@@ -333,7 +333,7 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def digest(file: Path) -> str:
+def file_sha256(file: Path) -> str:
     """The sha256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -348,7 +348,7 @@ def read_parcel(file: Path, card: Card) -> Parcel:
         raw = json.loads(text)
         if raw["format"] != FORMAT:
             raise AssetError(f"{file} has format {raw['format']!r}, but this m6rec reads format {FORMAT}; send it anew")
-        if sha256 != seal(text, states_TD):
+        if sha256 != bundle_checksum(text, states_TD):
             raise ValueError("its sha256 is another")
         theirs, ours = (raw["model"], raw["depth"], raw["keep"]), (card.model, card.depth, card.keep)
         if theirs != ours and raw["texts"]:
@@ -362,7 +362,7 @@ def read_parcel(file: Path, card: Card) -> Parcel:
         parts = np.split(states_TD, np.cumsum(counts)[:-1]) if counts else []
         return Parcel(
             [item_of(one) for one in raw["items"]],
-            Popularity(
+            PopularityCounts(
                 _count(raw["total"]),
                 {item: _count(of) for item, of in raw["popularity"].items()},
                 {name: float(scale) for name, scale in raw["scales"].items()},
@@ -373,7 +373,7 @@ def read_parcel(file: Path, card: Card) -> Parcel:
         raise AssetError(f"{file} is not a readable parcel of items ({error}); send it anew") from error
 
 
-def seal(text: str, states_TD: Floats) -> str:
+def bundle_checksum(text: str, states_TD: Floats) -> str:
     """The checksum of a parcel's JSON and states."""
     return hashlib.sha256(text.encode() + states_TD.tobytes()).hexdigest()
 
@@ -383,7 +383,7 @@ def _count(numbers: Sequence[Any]) -> tuple[int, int, float]:
     return int(events), int(likes), float(values)
 
 
-def _inputs(moment: Row, states_TD: Floats, places: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
+def _inputs(moment: Example, states_TD: Floats, places: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
     """What the upper half takes, without padding: tokens that are only looked at, and the last of every candidate.
 
     The former are those of the context, owned by 0, then those of candidate 1, 2, … beside its last.
@@ -486,16 +486,16 @@ class _Store:
                 connection.execute("DELETE FROM states")
                 connection.execute("REPLACE INTO notes VALUES ('scope', ?)", (scope,))
 
-    def items(self) -> tuple[dict[str, Item], Popularity]:
+    def items(self) -> tuple[dict[str, Item], PopularityCounts]:
         """All items by id, and what others did."""
         with self._failing():
             rows = self._connection.execute("SELECT id, item, popularity FROM items ORDER BY rowid").fetchall()
         total = _count(json.loads(self.note("total") or "[0, 0, 0]"))
         counts = {item: _count(json.loads(of)) for item, _, of in rows if of}
         scales = json.loads(self.note("scales") or "{}")
-        return {item: item_of(json.loads(record)) for item, record, _ in rows}, Popularity(total, counts, scales)
+        return {item: item_of(json.loads(record)) for item, record, _ in rows}, PopularityCounts(total, counts, scales)
 
-    def put_items(self, items: Sequence[Item], popularity: Popularity | None) -> None:
+    def put_items(self, items: Sequence[Item], popularity: PopularityCounts | None) -> None:
         """Adds or replaces items, and what is counted of them if it is given."""
         with self._changing() as connection:
             connection.executemany(

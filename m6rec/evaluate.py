@@ -38,8 +38,7 @@ from m6rec.metrics import (
     uauc,
     words,
 )
-from m6rec.report import Row as ReportRow
-from m6rec.report import Table
+from m6rec.report import Row, Table
 from m6rec.retrieval import blend as blending
 from m6rec.retrieval.blend import Blend, HeldOut, ranked, weigh
 from m6rec.retrieval.embeddings import user_vectors
@@ -48,11 +47,11 @@ from m6rec.retrieval.sources import sparse_rows
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.text.past import MAX_LIKES, STATISTICS, Past
 from m6rec.tuned import Progress
 from m6rec.types import Draft, Event
-from m6rec.writer import Writer, untuned
+from m6rec.writer import TextModel, untuned
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -82,7 +81,7 @@ class Retriever:
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
+class TaskExamples:
     """A task asked of a whole split, each question before its event.
 
     Attributes:
@@ -91,7 +90,7 @@ class Questions:
         negatives: How negatives were drawn; None where the log has its own.
     """
 
-    rows: Mapping[int, list[Row]]
+    rows: Mapping[int, list[Example]]
     past: Past
     negatives: Negatives | None = None
 
@@ -111,7 +110,7 @@ class Questions:
         """float32 [Q, len(STATISTICS)], in the same order."""
         return np.concatenate([row.signals for row in self.rows[part]])
 
-    def drawn(self, most: Mapping[int, int], *, seed: int = 0) -> Questions:
+    def drawn(self, most: Mapping[int, int], *, seed: int = 0) -> TaskExamples:
         """These, or of a part with more than ``most`` questions those of users drawn at random, about so many."""
         rows = dict(self.rows)
         for part, count in most.items():
@@ -146,7 +145,7 @@ def fit_sources(
 
 def fit_blend(
     split: Split,
-    questions: Questions,
+    questions: TaskExamples,
     domain: Domain,
     users_QE: NDArray[np.float32],
     items_IE: NDArray[np.float32],
@@ -167,7 +166,7 @@ def fit_blend(
 
 
 def retriever_of(
-    model: RetrievalModel, split: Split, questions: Questions, domain: Domain, part: int = TEST
+    model: RetrievalModel, split: Split, questions: TaskExamples, domain: Domain, part: int = TEST
 ) -> Retriever:
     """What a run retrieves by for the questions of a part; each user is what they had liked by then.
 
@@ -179,7 +178,7 @@ def retriever_of(
     return Retriever(user_vectors(items_IE, likes, model.embeddings.decay), items_IE, model.blend)
 
 
-def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
+def ask_all(task: Task, split: Split, domain: Domain) -> TaskExamples:
     """Walks the log once and asks the task of every event.
 
     Args:
@@ -198,13 +197,13 @@ def ask_all(task: Task, split: Split, domain: Domain) -> Questions:
     repeated = np.zeros(len(log.events), np.bool_)
     if task.readout == "embed":
         repeated[[*repeats(log.events, lambda event: domain.feedback(event).positive is not None)]] = True
-    by_part: dict[int, list[Row]] = {}
+    by_part: dict[int, list[Example]] = {}
     for part in PARTS:
         chosen = (split.part == part) & ~(repeated & (part != TRAIN))
         kept = [(row, chosen[row.events]) for row in rows]
         by_part[part] = [row.only(keep) for row, keep in kept if keep.any()]
     _require_all(task.name, by_part, f", or {SAY_WHAT}")
-    return Questions(by_part, past, negatives)
+    return TaskExamples(by_part, past, negatives)
 
 
 def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
@@ -257,12 +256,12 @@ def _require_all(task: str, by_part: Mapping[int, Sequence[object]], remedy: str
             )
 
 
-def seen_before(split: Split, domain: Domain, questions: Questions, part: int) -> csr_matrix:
+def seen_before(split: Split, domain: Domain, questions: TaskExamples, part: int) -> csr_matrix:
     """What the user of each question has met by then, [questions, items]; retrieval leaves it out."""
     return _matrices(split, domain, questions.events(part))[1]
 
 
-def check_leaks(split: Split, questions: Questions) -> None:
+def check_leaks(split: Split, questions: TaskExamples) -> None:
     """Fails where a question could know its answer.
 
     Raises:
@@ -322,7 +321,7 @@ def check_future(
     leakage.fail(leakage.future(log.events, lay, [held_out[at] for at in chosen]))
 
 
-def _told(row: Row, number: int) -> tuple[object, ...]:
+def _told(row: Example, number: int) -> tuple[object, ...]:
     """All that a question is told: words, signals and the traces of the behaviours that it sees."""
     seen = max(0, row.visible[number] - row.num_facts)
     numbers = row.signals[number], row.traces[:seen]
@@ -341,7 +340,7 @@ def ranking_metrics(labels: Ints, scores: Floats, users: Ints, *, probabilities:
 
 def ranking_table(
     split: Split,
-    questions: Questions,
+    questions: TaskExamples,
     domain: Domain,
     ours: Mapping[str, Sequence[Floats]],
     *,
@@ -359,7 +358,7 @@ def ranking_table(
         progress: Told what is being fitted.
     """
     labels, users = questions.answers(TEST), _users(split, questions.events(TEST))
-    rows: list[ReportRow] = []
+    rows: list[Row] = []
     rivals: list[tuple[float, str, Floats]] = []
 
     def add(name: str, by_seed: Sequence[Floats], *, probabilities: bool, rival: bool = True) -> None:
@@ -377,12 +376,12 @@ def ranking_table(
     fit = _likes_matrix(split, domain)
     valid, test = (_matrices(split, domain, questions.events(part))[0] for part in (VALID, TEST))
     valid_items, test_items = questions.items(VALID), questions.items(TEST)
-    for name, factory in _RECOMMENDERS.items():
+    for name, factory in _BASELINES.items():
         if name == "popularity":
             continue
         progress(name)
 
-        def judge(model: baselines.Recommender) -> float:
+        def judge(model: baselines.Baseline) -> float:
             return auc(questions.answers(VALID), baselines.pair_scores(model, valid, valid_items), undefined=0.5)
 
         model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
@@ -412,7 +411,7 @@ def ranking_table(
 
 
 def class_table(
-    questions: Questions,
+    questions: TaskExamples,
     task: Task,
     ours: Mapping[str, Sequence[Floats]],
     *,
@@ -445,13 +444,13 @@ def class_table(
     return Table(title=f"Classes of {task.name}", metric="log loss", rows=tuple(rows), ours=next(iter(ours)), note=note)
 
 
-def _of_negatives(questions: Questions) -> str:
+def _of_negatives(questions: TaskExamples) -> str:
     return f"Negatives: {questions.negatives.describe()}." if questions.negatives else ""
 
 
 def retrieval_tables(
     split: Split,
-    questions: Questions,
+    questions: TaskExamples,
     domain: Domain,
     ours: Mapping[str, Sequence[Retriever]],
     *,
@@ -478,14 +477,14 @@ def retrieval_tables(
     valid_positions, valid_targets = questions.events(VALID), questions.answers(VALID)
     valid_histories, valid_seen = _matrices(split, domain, valid_positions)
 
-    def judge(model: baselines.Recommender) -> float:
-        return ndcg(baselines.retrieval_ranks(model, valid_histories, valid_targets, valid_seen), RETRIEVAL_CUT)
+    def judge(model: baselines.Baseline) -> float:
+        return ndcg(baselines.target_ranks(model, valid_histories, valid_targets, valid_seen), RETRIEVAL_CUT)
 
     fit = _likes_matrix(split, domain)
-    for name, factory in _RECOMMENDERS.items():
+    for name, factory in _BASELINES.items():
         progress(name)
         model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
-        found[name] = [baselines.retrieval_ranks(model, histories, targets, seen)]
+        found[name] = [baselines.target_ranks(model, histories, targets, seen)]
     known = {event.item for event, part in zip(split.log.events, split.part.tolist(), strict=True) if part == TRAIN}
     unseen = np.array([item not in known for item in split.log.items])[targets]
     tables = []
@@ -504,7 +503,7 @@ def retrieval_tables(
 
 
 def text_tables(
-    writers: Sequence[Writer],
+    writers: Sequence[TextModel],
     drafts: Mapping[int, Sequence[Draft]],
     *,
     num_written: int = 200,
@@ -541,7 +540,7 @@ def text_tables(
 
 
 def _text_metrics(
-    writer: Writer, drafts: Sequence[Draft], written: Sequence[Draft], progress: Progress
+    writer: TextModel, drafts: Sequence[Draft], written: Sequence[Draft], progress: Progress
 ) -> dict[str, float]:
     nats, counts = writer.nats(drafts, progress)
     metrics = {"nats a token": float(nats.sum() / counts.sum()), "perplexity": perplexity(nats, counts)}
@@ -558,15 +557,15 @@ def _text_metrics(
     }
 
 
-_RECOMMENDERS: Mapping[str, Callable[..., baselines.Recommender]] = {
+_BASELINES: Mapping[str, Callable[..., baselines.Baseline]] = {
     "popularity": baselines.Popularity,
     "item-kNN": baselines.ItemKNN,
-    "EASE": baselines.EASE,
+    "EASE": baselines.EASEBaseline,
     "matrix factorisation": baselines.MatrixFactorisation,
 }
 
 
-def retrieval_ranks(split: Split, questions: Questions, domain: Domain, retriever: Retriever) -> Floats:
+def retrieval_ranks(split: Split, questions: TaskExamples, domain: Domain, retriever: Retriever) -> Floats:
     """Rank of each liked test item among all items that its user had not seen before, from 1: float64 [Q]."""
     held_out = _held_out(split, questions, domain, TEST, retriever.users_QE, retriever.items_IE)
     return ranked(retriever.blend, held_out)
@@ -574,7 +573,7 @@ def retrieval_ranks(split: Split, questions: Questions, domain: Domain, retrieve
 
 def _held_out(
     split: Split,
-    questions: Questions,
+    questions: TaskExamples,
     domain: Domain,
     part: int,
     users_QE: NDArray[np.float32],
@@ -600,8 +599,8 @@ def _retrieval_metrics(ranks_Q: Floats) -> dict[str, float]:
     }
 
 
-def _row(name: str, by_seed: Sequence[Mapping[str, float]]) -> ReportRow:
-    return ReportRow(method=name, metrics={key: tuple(metrics[key] for metrics in by_seed) for key in by_seed[0]})
+def _row(name: str, by_seed: Sequence[Mapping[str, float]]) -> Row:
+    return Row(method=name, metrics={key: tuple(metrics[key] for metrics in by_seed) for key in by_seed[0]})
 
 
 def _users(split: Split, positions: Ints) -> Ints:

@@ -14,7 +14,7 @@ from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
 from m6rec.evaluate import (
-    Questions,
+    TaskExamples,
     ask_all,
     check_leaks,
     class_table,
@@ -35,8 +35,8 @@ from m6rec.retrieval.model import create as create_retrieval
 from m6rec.retrieval.model import load as load_retrieval
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named, texts
-from m6rec.train import History, TrainConfig, tune
-from m6rec.tuned import Tuned, TunedConfig
+from m6rec.train import TrainConfig, TrainingHistory, tune
+from m6rec.tuned import TaskModel, TaskModelConfig
 
 RETRIEVAL = "m6rec, item vectors"
 """What a run of retrieval is called in a table."""
@@ -98,7 +98,7 @@ class Outcome:
         num_tokens: Tokens whose states were computed for ranking.
     """
 
-    ranked: list[tuple[Tuned, History]] = field(default_factory=list)
+    ranked: list[tuple[TaskModel, TrainingHistory]] = field(default_factory=list)
     retrieved: list[tuple[RetrievalModel, embedding.History]] = field(default_factory=list)
     ranking: tuple[Table, ...] = ()
     retrieving: tuple[Table, ...] = ()
@@ -130,7 +130,7 @@ def tune_all(
         DataError: Neither task can be tuned on the log.
         ConfigError: A run in the project is of something else.
     """
-    config = TunedConfig(
+    config = TaskModelConfig(
         task=chosen.ranking,
         domain=made.domain_name,
         rule=None if made.domain.rule is None else made.domain.rule.to_json(),
@@ -139,7 +139,7 @@ def tune_all(
         split=dataset.split,
     )
     impossible: dict[str, str] = {}
-    asked: dict[str, Questions] = {}
+    asked: dict[str, TaskExamples] = {}
     with stage("questions"):
         for task in (chosen.ranking, "retrieve"):
             try:
@@ -196,9 +196,9 @@ def tune_all(
 
 def ranking_report(
     made: Prepared,
-    questions: Questions,
+    questions: TaskExamples,
     name: str,
-    runs: Sequence[Tuned],
+    runs: Sequence[TaskModel],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Table, ...]:
     """A ranking task on the test part, whatever its number of classes: beside its peers, and of two what reading adds.
@@ -224,16 +224,16 @@ def ranking_report(
 def _tune(
     project: Project,
     made: Prepared,
-    config: TunedConfig,
+    config: TaskModelConfig,
     model: Foundation,
     cache: StateCache,
-    questions: Questions,
+    questions: TaskExamples,
     training: TrainConfig,
     seeds: Sequence[int],
     stage: Stage,
-) -> list[tuple[Tuned, History]]:
+) -> list[tuple[TaskModel, TrainingHistory]]:
     """A run of a task for each seed."""
-    results: list[tuple[Tuned, History]] = []
+    results: list[tuple[TaskModel, TrainingHistory]] = []
     items = list(made.split.log.items.values())
     for seed in seeds:
         name = f"{config.task}-{seed}"
@@ -256,7 +256,7 @@ def tune_retrieval(
     made: Prepared,
     config: RetrievalConfig,
     foundation: Foundation,
-    questions: Questions,
+    questions: TaskExamples,
     training: EmbeddingConfig,
     folder: Path,
     stage: Stage,

@@ -247,7 +247,7 @@ def from_json(text: str) -> Report:
         ) from error
 
 
-def write(report: Report, folder: str | Path) -> None:
+def write_report(report: Report, folder: str | Path) -> None:
     """Write ``report.html`` and ``report.json`` into a folder; each is whole or absent.
 
     Raises:

@@ -24,11 +24,11 @@ from m6rec.fingerprint import begin, changed, digest
 from m6rec.metrics import auc, base_rates, cross_entropy, ndcg, perplexity, ranks, uauc
 from m6rec.project import CONFIG
 from m6rec.tasks.task import texts
-from m6rec.text.batch import Batch, Row, pack, pad, regroup, size
-from m6rec.tuned import ItemBlocks, Tuned
+from m6rec.text.batch import Batch, Example, pack, pad, regroup, size
+from m6rec.tuned import ItemBlocks, TaskModel
 from m6rec.tuning import Tuning
 from m6rec.types import Draft, Item
-from m6rec.writer import Writer
+from m6rec.writer import TextModel
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -104,7 +104,7 @@ BASE_TRAINING = TrainConfig(epochs=12, learning_rate=1e-3, patience=3)
 
 
 @dataclass
-class History:
+class TrainingHistory:
     """How a training went.
 
     Attributes:
@@ -128,7 +128,7 @@ def fit(
     folder: Path | None = None,
     schedule: Callable[[float], None] = lambda done: None,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
-) -> History:
+) -> TrainingHistory:
     """Trains the parameters of ``module`` that require gradients, in place.
 
     Args:
@@ -206,7 +206,7 @@ class _Run:
         self.per_epoch = math.ceil(num_batches / config.accumulate)
         self.num_epochs = max(config.epochs, math.ceil(config.min_steps / max(1, self.per_epoch)))
         self.num_steps = self.num_epochs * self.per_epoch
-        self.history = History()
+        self.history = TrainingHistory()
         self.epoch = self.place = 0
         self.stopped = False
         self.best_judgement = -math.inf
@@ -314,7 +314,7 @@ class _Run:
                 self.optimizer.state[p]["step"].fill_(len(note["history"]["losses"]))
                 self.optimizer.state[p]["exp_avg"].copy_(tensors[FIRST + name])
                 self.optimizer.state[p]["exp_avg_sq"].copy_(tensors[SECOND + name])
-        self.history = History(**note["history"])
+        self.history = TrainingHistory(**note["history"])
         self.epoch, self.place = note["epoch"], note["place"]
         self.stopped, self.best_judgement = note["stopped"], note["best_judgement"]
 
@@ -339,9 +339,9 @@ class _Swapped:
 
 
 def tune(
-    tuned: Tuned,
-    training: Sequence[Row],
-    validation: Sequence[Row],
+    tuned: TaskModel,
+    training: Sequence[Example],
+    validation: Sequence[Example],
     items: Sequence[Item],
     config: TrainConfig,
     *,
@@ -349,7 +349,7 @@ def tune(
     seen: csr_matrix | None = None,
     log_q: bool = False,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
-) -> History:
+) -> TrainingHistory:
     """Trains a task on the rows of the training part and keeps the epoch that is best on validation.
 
     A row holds a user's whole life, so one forward pass trains on all of its questions.
@@ -429,12 +429,12 @@ def tune(
 
 def fit_numbers(
     tuning: Tuning,
-    training: Sequence[Row],
-    validation: Sequence[Row],
+    training: Sequence[Example],
+    validation: Sequence[Example],
     config: TrainConfig = BASE_TRAINING,
     *,
     folder: Path | None = None,
-) -> History | None:
+) -> TrainingHistory | None:
     """Fits what a tuning makes of numbers alone, before it reads: the base of its scores, and how traces are normed.
 
     Args:
@@ -454,7 +454,7 @@ def fit_numbers(
         return None
     network, device = base.network, tuning.slots_SD.device
 
-    def of(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    def of(rows: Sequence[Example]) -> tuple[Tensor, Tensor]:
         signals_QF = torch.from_numpy(np.concatenate([row.signals for row in rows]))
         return signals_QF.to(device), torch.from_numpy(np.concatenate([row.answers for row in rows])).to(device)
 
@@ -508,28 +508,28 @@ def class_metric(
     return (1 - pairwise) * auc(labels, scores) + pairwise * within - (0.0 if pairwise else worse)
 
 
-def _begin(task: Tuned | Writer, config: TrainConfig, examples: object, folder: Path | None) -> None:
+def _begin(task: TaskModel | TextModel, config: TrainConfig, examples: object, folder: Path | None) -> None:
     """Binds a run's folder to what is about to be trained. Raises ConfigError where it holds another run."""
     if folder is not None:
         made = replace(task.fingerprint(), training=changed(config), examples=digest(examples))
         begin(folder, made, results=(CHECKPOINT, CONFIG))
 
 
-def _end(task: Tuned | Writer, folder: Path | None) -> None:
+def _end(task: TaskModel | TextModel, folder: Path | None) -> None:
     """Saves what was trained, unless an earlier call did."""
     if folder is not None and not (folder / CONFIG).exists():
         task.save(folder)
 
 
 def tune_texts(
-    writer: Writer,
+    writer: TextModel,
     training: Sequence[Draft],
     validation: Sequence[Draft],
     config: TrainConfig,
     *,
     folder: Path | None = None,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
-) -> History:
+) -> TrainingHistory:
     """Trains a task of texts on the drafts of the training part and keeps the epoch of the least perplexity.
 
     Args:

@@ -23,7 +23,7 @@ from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.fingerprint import Fingerprint, changed, rule_of
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Known, Model, Turn
+from m6rec.foundation.model import CachedQuery, KVCache, Model
 from m6rec.foundation.states import StateCache, States, StatesConfig
 from m6rec.foundation.stores import Store
 from m6rec.project import config_at, require_saved, save_config
@@ -33,7 +33,7 @@ from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.tasks.writing import TextTask
-from m6rec.text.batch import Batch, Row, pack, pad, size
+from m6rec.text.batch import Batch, Example, pack, pad, size
 from m6rec.text.past import STATISTICS, TRACES
 from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
@@ -53,7 +53,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunedConfig:
+class TaskModelConfig:
     """What is tuned, and how; saved with the run.
 
     Attributes:
@@ -83,7 +83,7 @@ class TunedConfig:
     rule: Mapping[str, Any] | None = None
 
 
-class Tuned:
+class TaskModel:
     """A task's tuning together with everything needed to use it.
 
     Attributes:
@@ -105,7 +105,7 @@ class Tuned:
 
     def __init__(
         self,
-        config: TunedConfig,
+        config: TaskModelConfig,
         foundation: Foundation,
         tuning: Tuning,
         cache: StateCache,
@@ -145,11 +145,13 @@ class Tuned:
             self.blend.save(folder)
         save_config(self.config, self.fingerprint(), folder)
 
-    def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
+    def rows(self, rows: Sequence[Example]) -> Sequence[Example]:
         """The rows as ``read`` takes them: one for each moment where region 1 sees all of itself."""
         return [moment for row in rows for moment in row.moments()] if self.config.bidirectional else rows
 
-    def read(self, batch: Batch, states: States, others: Sequence[Tuned] = (), task_B: Tensor | None = None) -> Tensor:
+    def read(
+        self, batch: Batch, states: States, others: Sequence[TaskModel] = (), task_B: Tensor | None = None
+    ) -> Tensor:
         """Runs the upper layers.
 
         Args:
@@ -173,7 +175,7 @@ class Tuned:
         length_B = None
         if self.config.bidirectional:
             past = batch.visible_BC == batch.length_B[:, None]
-            assert past[batch.valid_BC].all(), "a question would see behind its moment; give Row.moments()"
+            assert past[batch.valid_BC].all(), "a question would see behind its moment; give Example.moments()"
             length_B = _tensor(batch.length_B, device) + num_prompts
         normed_BCMD = model.upper(
             context_BND,
@@ -205,7 +207,7 @@ class Tuned:
             states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
         return states_BND, states_of(batch.block_BCM, batch.block_slot_BCM)
 
-    def answer(self, asked: Sequence[tuple[Known, Row]]) -> tuple[list[NDArray[np.floating]], list[Known]]:
+    def answer(self, asked: Sequence[tuple[KVCache, Example]]) -> tuple[list[NDArray[np.floating]], list[KVCache]]:
         """``scores`` or ``vectors`` of users whose context has been read in part (``Model.answer``).
 
         Args:
@@ -230,7 +232,7 @@ class Tuned:
                 fresh_ND = states_1ND[0]
                 if not known:
                     fresh_ND = torch.cat([mixture.prompts_BPD[0], fresh_ND])
-                turns.append(Turn(known, fresh_ND, blocks_1CMD[0]))
+                turns.append(CachedQuery(known, fresh_ND, blocks_1CMD[0]))
                 last.append(_tensor(batch.last_BC[0], model.device))
             read, kept = model.answer(turns, self.cache.config.depth, end=self.end, delta=mixture)
             pairs = zip(read, last, strict=True)
@@ -275,7 +277,7 @@ class Tuned:
             logits_QI = logits_QI - _tensor(items.log_share, logits_QI.device)[targets_I]
         return F.cross_entropy(logits_QI.masked_fill(own_QI, -torch.inf), column_Q)
 
-    def scores(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
+    def scores(self, rows: Sequence[Example], progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
         """The expected grade of every question, row after row: of two classes the probability of the second ("yes").
 
         Raises:
@@ -283,7 +285,9 @@ class Tuned:
         """
         return self.probabilities(rows, progress) @ self._grades()
 
-    def probabilities(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
+    def probabilities(
+        self, rows: Sequence[Example], progress: Progress = lambda done, total: None
+    ) -> NDArray[np.float64]:
         """Probability of each class, float64 [Q, C], one row for every question.
 
         Raises:
@@ -294,7 +298,7 @@ class Tuned:
 
     @torch.no_grad()
     def logits(
-        self, rows: Sequence[Row], progress: Progress = lambda done, total: None, *, mean_state: bool = False
+        self, rows: Sequence[Example], progress: Progress = lambda done, total: None, *, mean_state: bool = False
     ) -> tuple[Tensor, Tensor]:
         """(logits_QC of the base, logits_QC that reading adds) of every question, row after row (``Tuning.parts``).
 
@@ -321,7 +325,7 @@ class Tuned:
             )
         return np.array(self.task.worth)
 
-    def vectors(self, rows: Sequence[Row], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
+    def vectors(self, rows: Sequence[Example], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the users, float32 [Q, ``width``] of unit length, one for every question, row after row."""
         return self._answers(self._hidden(rows, progress), rows).astype(np.float32)
 
@@ -343,18 +347,18 @@ class Tuned:
         return np.concatenate(vectors)
 
     @torch.no_grad()
-    def _answers(self, hidden_QD: Tensor, rows: Sequence[Row]) -> NDArray[np.floating]:
+    def _answers(self, hidden_QD: Tensor, rows: Sequence[Example]) -> NDArray[np.floating]:
         """What the task makes of the hidden states of the rows' questions: scores [Q], or user vectors [Q, E]."""
         if self.task.readout == "score":
             return _softmax(self.tuning.score(hidden_QD, self._signals(rows))) @ self._grades()
         vectors_QE: NDArray[np.float32] = self.tuning.embed(hidden_QD, "user").cpu().numpy()
         return vectors_QE
 
-    def _signals(self, rows: Sequence[Row]) -> Tensor:
+    def _signals(self, rows: Sequence[Example]) -> Tensor:
         """signals_QF of every question, row after row."""
         return _tensor(np.concatenate([row.signals for row in rows]), self.foundation.model.device)
 
-    def _hidden(self, rows: Sequence[Row], progress: Progress, *, mean_state: bool = False) -> Tensor:
+    def _hidden(self, rows: Sequence[Example], progress: Progress, *, mean_state: bool = False) -> Tensor:
         """normed_QD of every question, row after row; see ``logits``."""
         rows = self.rows(rows)
         states = self.cache.fetch(tasks.texts(rows))
@@ -394,7 +398,7 @@ def pair_loss(score_Q: Tensor, yes_Q: Tensor, user_Q: Tensor) -> Tensor:
 class ItemBlocks:
     """The catalogue's own side: every item as a block that sees no user."""
 
-    def __init__(self, rows: Sequence[Row], log_share: NDArray[np.float32] | None = None) -> None:
+    def __init__(self, rows: Sequence[Example], log_share: NDArray[np.float32] | None = None) -> None:
         self._rows = rows
         self.log_share = log_share
         self._all: Batch | None = None
@@ -406,7 +410,7 @@ class ItemBlocks:
         """Words the items; ``log_share`` [I] is the logarithm of how often each is a target."""
         none = np.zeros(1, np.int64)
         signals = np.zeros((1, 0), np.float32)
-        rows = [Row((), none, (task.candidate(item, domain),), signals, none - 1, none - 1) for item in items]
+        rows = [Example((), none, (task.candidate(item, domain),), signals, none - 1, none - 1) for item in items]
         return cls(rows, log_share)
 
     def texts(self) -> list[str]:
@@ -437,14 +441,14 @@ class ItemBlocks:
 
 
 def create(
-    config: TunedConfig,
+    config: TaskModelConfig,
     foundation: Foundation,
     store: Path | Store | None = None,
     *,
     cache: StateCache | None = None,
     blend: Blend | None = None,
     seed: int = 0,
-) -> Tuned:
+) -> TaskModel:
     """A fresh tuning of a task, which answers as the foundation does.
 
     Args:
@@ -475,7 +479,7 @@ def create(
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), blend, seed=seed)
+    return TaskModel(config, foundation, tuning, cache_of(states, foundation, cache, store), blend, seed=seed)
 
 
 def load(
@@ -485,8 +489,8 @@ def load(
     store: Path | Store | None = None,
     *,
     exit_after: int | None = None,
-) -> Tuned:
-    """Reads what ``Tuned.save`` wrote.
+) -> TaskModel:
+    """Reads what ``TaskModel.save`` wrote.
 
     Args:
         folder: The run.
@@ -503,7 +507,7 @@ def load(
     tuning = load_tuning(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     blend = load_blend(folder) if (folder / FILE).exists() else None
-    tuned = Tuned(config, foundation, tuning, cache_of(states, foundation, cache, store), blend, exit_after)
+    tuned = TaskModel(config, foundation, tuning, cache_of(states, foundation, cache, store), blend, exit_after)
     require_saved(folder, tuned.fingerprint())
     return tuned
 
@@ -549,9 +553,9 @@ def fingerprint_of(
     )
 
 
-def read_config(folder: Path) -> TunedConfig:
+def read_config(folder: Path) -> TaskModelConfig:
     """The configuration of a saved run. Raises AssetError where the folder is not one."""
-    return config_at(folder, TunedConfig)
+    return config_at(folder, TaskModelConfig)
 
 
 def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:

@@ -1,6 +1,6 @@
 """One tuned task of texts on one foundation: drafts → log-probabilities of their targets, or texts.
 
-The sibling of ``Tuned`` for what is written. Region 1 comes from a cache of states; region 2 runs through the lower
+The sibling of ``TaskModel`` for what is written. Region 1 comes from a cache of states; region 2 runs through the lower
 layers on its own, and through the upper ones, which are tuned, after the user. ``loss`` and ``nats`` read all tokens of
 a text in one pass, ``write`` one after another (``foundation.generate``); both see the same.
 """
@@ -26,7 +26,7 @@ from m6rec.fingerprint import Fingerprint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.foundation.likelihood import log_probabilities
-from m6rec.foundation.model import Known
+from m6rec.foundation.model import KVCache
 from m6rec.foundation.states import StateCache, States
 from m6rec.foundation.stores import Store
 from m6rec.project import config_at, require_saved, save_config
@@ -52,7 +52,7 @@ CANDIDATE = SLOTS.index("candidate")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriterConfig:
+class TextModelConfig:
     """What is tuned to write, and how; saved with the run.
 
     Attributes:
@@ -80,7 +80,7 @@ class WriterConfig:
     rule: Mapping[str, Any] | None = None
 
 
-class Writer:
+class TextModel:
     """A task's tuning together with everything needed to write with it.
 
     Attributes:
@@ -94,7 +94,7 @@ class Writer:
 
     def __init__(
         self,
-        config: WriterConfig,
+        config: TextModelConfig,
         foundation: Foundation,
         tuning: Tuning,
         cache: StateCache,
@@ -183,7 +183,7 @@ class Writer:
         Raises:
             ConfigError: A prompt is empty.
         """
-        states, read = self._fetch(drafts), dict[tuple[Segment, ...], Known]()
+        states, read = self._fetch(drafts), dict[tuple[Segment, ...], KVCache]()
         found = []
         for draft, (ids, first) in zip(drafts, self._encode(drafts), strict=True):
             if draft.context not in read:
@@ -261,13 +261,13 @@ class Writer:
 
 
 def create(
-    config: WriterConfig,
+    config: TextModelConfig,
     foundation: Foundation,
     store: Path | Store | None = None,
     *,
     cache: StateCache | None = None,
     seed: int = 0,
-) -> Writer:
+) -> TextModel:
     """A fresh tuning of a task of texts.
 
     Args:
@@ -285,10 +285,10 @@ def create(
     tuning = create_tuning(
         TuningConfig(method=config.method, first_layer=first, num_classes=0), foundation.model, seed=seed
     )
-    return Writer(config, foundation, tuning, cache_of(states, foundation, cache, store), seed)
+    return TextModel(config, foundation, tuning, cache_of(states, foundation, cache, store), seed)
 
 
-def untuned(writer: Writer) -> Writer:
+def untuned(writer: TextModel) -> TextModel:
     """The foundation as a writer of the same task over the same split: what a tuning is measured against."""
     config = replace(writer.config, method="adapter")  # which, fresh, changes nothing and has no prompts
     return create(config, writer.foundation, cache=writer.cache)
@@ -296,8 +296,8 @@ def untuned(writer: Writer) -> Writer:
 
 def load(
     folder: Path, foundation: Foundation, cache: StateCache | None = None, store: Path | Store | None = None
-) -> Writer:
-    """Reads what ``Writer.save`` wrote.
+) -> TextModel:
+    """Reads what ``TextModel.save`` wrote.
 
     Args:
         folder: The run.
@@ -312,11 +312,11 @@ def load(
     config = read_config(folder)
     tuning = load_tuning(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
-    writer = Writer(config, foundation, tuning, cache_of(states, foundation, cache, store))
+    writer = TextModel(config, foundation, tuning, cache_of(states, foundation, cache, store))
     require_saved(folder, writer.fingerprint())
     return writer
 
 
-def read_config(folder: Path) -> WriterConfig:
+def read_config(folder: Path) -> TextModelConfig:
     """The configuration of a saved run. Raises AssetError where the folder is not one."""
-    return config_at(folder, WriterConfig)
+    return config_at(folder, TextModelConfig)

@@ -20,12 +20,12 @@ from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.foundation import likelihood
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Delta, Dense
+from m6rec.foundation.model import AdapterHook, Dense
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
 from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import ANSWERS, QUESTIONS, Diary, write
-from m6rec.text.batch import Row as Asked
+from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, fit
 from m6rec.tuned import UPPER_LAYERS
 from m6rec.tuning import Tuning, TuningConfig, create
@@ -38,7 +38,7 @@ FEW_SHOT = TrainConfig(epochs=4, learning_rate=5e-4, average=0.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class PromptBatch:
     """Diaries after the lower layers: hidden_BLD, and where in it the Q blanks are, with their answers and events."""
 
     hidden_BLD: Tensor
@@ -48,7 +48,9 @@ class Batch:
     events: list[int]
 
 
-def scores(foundation: Foundation, batches: Sequence[Batch], delta: Delta | None = None) -> dict[int, float]:
+def log_odds(
+    foundation: Foundation, batches: Sequence[PromptBatch], delta: AdapterHook | None = None
+) -> dict[int, float]:
     """Log p(yes) − log p(no) of every question, by the position of its event in the log."""
     found: dict[int, float] = {}
     with torch.no_grad():
@@ -63,7 +65,7 @@ def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0)
     tuning = _adapters(foundation, seed)
     batches = [read(foundation, [diary])[0] for diary in diaries]
 
-    def loss(batch: Batch) -> Tensor:
+    def loss(batch: PromptBatch) -> Tensor:
         return F.cross_entropy(_logits(foundation, batch, tuning), batch.answer_Q)
 
     fit(tuning, batches, loss, replace(FEW_SHOT, seed=seed))
@@ -91,7 +93,7 @@ def _diary(foundation: Foundation, split: Split, domain: Domain, most: int) -> W
     asked = read(foundation, _examples(write(events, items, domain, test, end), most, 0))
     shown = write(events, items, domain, shown_from, shown_to)
     return Way(
-        measure=lambda tuning: scores(foundation, asked, tuning),
+        measure=lambda tuning: log_odds(foundation, asked, tuning),
         learn=lambda shots, seed: few_shot(foundation, _examples(shown, shots, seed), seed=seed),
         note=f"{QUESTIONS} questions at most in a diary; the share of viewers who like the item stands in each line.",
     )
@@ -101,7 +103,7 @@ def _also_clicks(foundation: Foundation, split: Split, domain: Domain, most: int
     events, items = split.log.events, split.log.items
     (test, end), (shown_from, shown_to) = _parts(split)
 
-    def draw(rows: Sequence[Asked], count: int, seed: int) -> list[Asked]:
+    def draw(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
         drawn = _draw([len(row.events) for row in rows], count, seed)
         return [rows[number].only(np.arange(len(rows[number].events)) < kept) for number, kept in drawn]
 
@@ -133,7 +135,7 @@ WAYS: dict[str, Callable[[Foundation, Split, Domain, int], Way]] = {"diary": _di
 """From foundation, split, domain, and how many test questions are asked at most, of users drawn at random."""
 
 
-def table(
+def zero_shot_table(
     foundation: Foundation,
     split: Split,
     domain: Domain,
@@ -224,7 +226,7 @@ def _draw(sizes: Sequence[int], shots: int, seed: int) -> Iterator[tuple[int, in
             return
 
 
-def _logits(foundation: Foundation, batch: Batch, delta: Delta | None) -> Tensor:
+def _logits(foundation: Foundation, batch: PromptBatch, delta: AdapterHook | None) -> Tensor:
     """fp32 logits of the two answers at each blank, logits_QC."""
     model = foundation.model
     depth = model.config.num_layers - UPPER_LAYERS
@@ -240,7 +242,7 @@ def _logits(foundation: Foundation, batch: Batch, delta: Delta | None) -> Tensor
 
 
 @torch.no_grad()
-def read(foundation: Foundation, diaries: Sequence[Diary]) -> list[Batch]:
+def read(foundation: Foundation, diaries: Sequence[Diary]) -> list[PromptBatch]:
     """Runs the lower layers over diaries, padded to batches of rows alike in length."""
     model, tokenizer, device = foundation.model, foundation.tokenizer, foundation.model.device
     depth = model.config.num_layers - UPPER_LAYERS
@@ -265,7 +267,7 @@ def read(foundation: Foundation, diaries: Sequence[Diary]) -> list[Batch]:
         for number, (tokens, *_) in enumerate(part):
             ids_BL[number, : len(tokens)] = torch.tensor(tokens)
         batches.append(
-            Batch(
+            PromptBatch(
                 model.lower(ids_BL.to(device), depth),
                 torch.tensor([n for n, row in enumerate(part) for _ in row[1]], device=device),
                 torch.tensor([place for row in part for place in row[1]], device=device),

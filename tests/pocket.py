@@ -15,9 +15,9 @@ from m6rec.device import CARD
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
 from m6rec.tasks import task as tasks
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.text.past import Past
-from m6rec.tuned import Tuned, TunedConfig, create
+from m6rec.tuned import TaskModel, TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -30,9 +30,9 @@ LOG = [Event(f"u{n % 4}", f"i{(n * n + n % 3) % 8}", 50 * n, float(1 + n * 7 % 5
 _folders = TemporaryDirectory(prefix="m6rec-pocket-")
 
 
-def tuned(*, seed: int = 0, **options: object) -> Tuned:
+def tuned(*, seed: int = 0, **options: object) -> TaskModel:
     """A ranking task as if it had been trained; two of four layers are the upper ones unless told otherwise."""
-    config = TunedConfig(**{"task": "like", "domain": "movielens", "foundation": "tiny", "depth": 2, **options})
+    config = TaskModelConfig(**{"task": "like", "domain": "movielens", "foundation": "tiny", "depth": 2, **options})
     made = create(config, tiny.foundation(seed=seed), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def tuned(*, seed: int = 0, **options: object) -> Tuned:
     return made
 
 
-def rows(task: str = "like") -> list[Row]:
+def rows(task: str = "like") -> list[Example]:
     """All questions of the log."""
     return tasks.lay_out(tasks.named(task), LOG, USERS, ITEMS, MOVIES, np.ones(len(LOG), np.bool_))[0]
 
@@ -52,7 +52,7 @@ def past() -> Past:
 
 
 @cache
-def exported(dtype: str = "float32", **options: object) -> tuple[Tuned, Path]:
+def exported(dtype: str = "float32", **options: object) -> tuple[TaskModel, Path]:
     """(the task, its device folder without items), which nobody may change."""
     made = tuned(**options)
     folder = Path(_folders.name, str(len(list(Path(_folders.name).iterdir()))))
@@ -60,7 +60,7 @@ def exported(dtype: str = "float32", **options: object) -> tuple[Tuned, Path]:
     return made, folder
 
 
-def copied(folder: Path) -> tuple[Tuned, Path]:
+def copied(folder: Path) -> tuple[TaskModel, Path]:
     """(the task, a copy of the device folder), which may be changed."""
     made, original = exported()
     return made, Path(shutil.copytree(original, folder))
@@ -69,7 +69,7 @@ def copied(folder: Path) -> tuple[Tuned, Path]:
 def reseal(folder, **changes):
     """Writes the card anew, by the files that are there."""
     files = {
-        file.name: {"bytes": file.stat().st_size, "sha256": device.digest(file)}
+        file.name: {"bytes": file.stat().st_size, "sha256": device.file_sha256(file)}
         for file in sorted(folder.iterdir())
         if file.name != CARD
     }

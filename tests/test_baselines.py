@@ -5,11 +5,11 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from m6rec import baselines
-from m6rec.baselines import EASE, GRIDS, NUM_TRIALS, ItemKNN, MatrixFactorisation, Popularity
+from m6rec.baselines import GRIDS, NUM_TRIALS, EASEBaseline, ItemKNN, MatrixFactorisation, Popularity
 from m6rec.errors import ConfigError, DataError, ExtraError
 from m6rec.metrics import auc
 
-MODELS = [Popularity(), ItemKNN(k=10), EASE(regularisation=100), MatrixFactorisation(factors=4)]
+MODELS = [Popularity(), ItemKNN(k=10), EASEBaseline(regularisation=100), MatrixFactorisation(factors=4)]
 NUM_ITEMS = 20
 
 
@@ -35,7 +35,7 @@ HISTORIES, TARGETS = without_last(two_tastes(40, seed=1))  # users that fit neve
 @pytest.mark.parametrize("model", MODELS[1:], ids=lambda model: type(model).__name__)
 def test_tastes_of_unseen_users_are_recognised(model):
     model.fit(FIT)
-    ranks_B = baselines.retrieval_ranks(model, HISTORIES, TARGETS, excluded=HISTORIES)
+    ranks_B = baselines.target_ranks(model, HISTORIES, TARGETS, excluded=HISTORIES)
     left_B = 10 - HISTORIES.getnnz(axis=1)  # items of their own half that aren't in the history
     assert (ranks_B <= left_B).all()
     other_half = (TARGETS + 10) % NUM_ITEMS
@@ -67,7 +67,7 @@ def test_item_knn_of_a_hand_worked_case():
 
 def test_ease_solves_its_constrained_least_squares():
     """Each column of B is the ridge regression of that item on all other items."""
-    model = EASE(regularisation=2).fit(FIT)
+    model = EASEBaseline(regularisation=2).fit(FIT)
     x_UI = FIT.toarray().astype(float)
     for item in (0, 13):
         others = np.arange(NUM_ITEMS) != item
@@ -85,11 +85,11 @@ def test_matrix_factorisation_is_repeatable_and_serves_known_users_alike():
 
 
 def test_ranks_and_pairs_are_the_same_in_chunks(monkeypatch):
-    model = EASE().fit(FIT)
-    whole = baselines.retrieval_ranks(model, HISTORIES, TARGETS, HISTORIES)
+    model = EASEBaseline().fit(FIT)
+    whole = baselines.target_ranks(model, HISTORIES, TARGETS, HISTORIES)
     pairs = baselines.pair_scores(model, HISTORIES, TARGETS)
     monkeypatch.setattr(baselines, "MAX_SCORES", 3 * NUM_ITEMS)
-    np.testing.assert_array_equal(baselines.retrieval_ranks(model, HISTORIES, TARGETS, HISTORIES), whole)
+    np.testing.assert_array_equal(baselines.target_ranks(model, HISTORIES, TARGETS, HISTORIES), whole)
     np.testing.assert_array_equal(baselines.pair_scores(model, HISTORIES, TARGETS), pairs)
 
 
@@ -100,7 +100,7 @@ def test_tune_keeps_what_the_judge_likes_best():
         judged.append(model)
         return -abs(model.regularisation - 100)
 
-    best = baselines.tune(EASE, {"regularisation": (1, 110, 90, 1000)}, FIT, judge)
+    best = baselines.tune(EASEBaseline, {"regularisation": (1, 110, 90, 1000)}, FIT, judge)
     assert best.model is judged[1]
     assert best.chosen == {"regularisation": 110}
     assert [value for _, value in best.trials] == [-99, -10, -10, -900]
@@ -142,10 +142,10 @@ def test_lightgbm_finds_an_interaction_that_no_line_can():
     [
         (lambda: ItemKNN(weighting="jaccard").fit(FIT), ConfigError, "'jaccard'; allowed are count and tfidf"),
         (lambda: baselines.fit_lightgbm([], [], [], [], trials=0), ConfigError, "trials is 0"),
-        (lambda: baselines.pair_scores(EASE(), HISTORIES, [1]), DataError, "for 40 histories"),
-        (lambda: baselines.pair_scores(EASE(), HISTORIES[:1], [20]), DataError, "allowed are 0 to 19"),
+        (lambda: baselines.pair_scores(EASEBaseline(), HISTORIES, [1]), DataError, "for 40 histories"),
+        (lambda: baselines.pair_scores(EASEBaseline(), HISTORIES[:1], [20]), DataError, "allowed are 0 to 19"),
         (
-            lambda: baselines.retrieval_ranks(EASE(), HISTORIES, TARGETS, FIT),
+            lambda: baselines.target_ranks(EASEBaseline(), HISTORIES, TARGETS, FIT),
             DataError,
             r"excluded has shape \(120, 20\)",
         ),

@@ -146,7 +146,7 @@ def writer_on(device, method, folder=None, **split):
     base = on(device, test_writer.foundation())
     if folder is not None:
         return load_writer(folder, base)
-    config = test_writer.WriterConfig(task="explain", domain="generic", foundation="tiny", method=method, **split)
+    config = test_writer.TextModelConfig(task="explain", domain="generic", foundation="tiny", method=method, **split)
     return create_writer(config, base)
 
 
@@ -188,6 +188,6 @@ def test_likelihoods_are_those_of_the_cpu(monkeypatch):
     diaries = [Diary((("\nHeat, liked by 50%:", 1), ("\nAlien, liked by 75%:", 0)), (4, 9), 1)] * 4
     fitted = [zero_shot.few_shot(of, diaries) for of in (here, there)]
     found = [
-        zero_shot.scores(of, zero_shot.read(of, diaries), one) for of, one in zip((here, there), fitted, strict=True)
+        zero_shot.log_odds(of, zero_shot.read(of, diaries), one) for of, one in zip((here, there), fitted, strict=True)
     ]
     assert found[1] == pytest.approx(found[0], rel=1e-3)

@@ -16,7 +16,7 @@ from m6rec.device import ADAPTERS, CARD, LOWER, TOKENIZER, UPPER, Device
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
 from m6rec.tasks import task as tasks
-from m6rec.text.past import STATISTICS, Past, Popularity
+from m6rec.text.past import STATISTICS, Past, PopularityCounts
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, User
 from tests import pocket
@@ -115,7 +115,7 @@ def test_a_newer_parcel_replaces_counts(parcel):
     here.receive(parcel)
     assert one.items["i0"][0] > 0
     now = here.past.popularity(["i0"])
-    assert (now.total, now.items) == (Popularity().total, {})
+    assert (now.total, now.items) == (PopularityCounts().total, {})
     assert here.items == pocket.ITEMS
 
 
@@ -219,7 +219,7 @@ def test_a_graph_that_onnxruntime_does_not_know(tmp_path):
     _, folder = pocket.copied(tmp_path / "phone")
     (folder / UPPER).write_bytes(b"no graph")
     card = json.loads((folder / CARD).read_text())
-    card["files"][UPPER] = {"bytes": 8, "sha256": module.digest(folder / UPPER)}
+    card["files"][UPPER] = {"bytes": 8, "sha256": module.file_sha256(folder / UPPER)}
     (folder / CARD).write_text(json.dumps(card))
     with pytest.raises(AssetError, match="can't be run by onnxruntime"):
         Device.load(folder)
@@ -278,7 +278,7 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
     assert {file.name for file in changed.iterdir()} == {CARD, ADAPTERS}
     with pytest.raises(AssetError, match="can't be read"):  # it is none by itself
         Device.load(changed)
-    assert module.update(folder, changed).tuning == made.tuning.digest()
+    assert module.update_folder(folder, changed).tuning == made.tuning.digest()
     export(made, tmp_path / "whole")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
         file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()
@@ -308,7 +308,7 @@ def test_an_update_that_fails_changes_nothing(tmp_path, newer, kind, monkeypatch
     elif kind == "not runnable":
         (changed / UPPER).write_bytes(b"no graph")
         card = json.loads((changed / CARD).read_text())
-        card["files"][UPPER] = {"bytes": 8, "sha256": module.digest(changed / UPPER)}
+        card["files"][UPPER] = {"bytes": 8, "sha256": module.file_sha256(changed / UPPER)}
         (changed / CARD).write_text(json.dumps(card))
     else:
         rename = Path.rename
@@ -320,7 +320,7 @@ def test_an_update_that_fails_changes_nothing(tmp_path, newer, kind, monkeypatch
 
         monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(AssetError):
-        module.update(folder, changed)
+        module.update_folder(folder, changed)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert not [file.name for file in tmp_path.iterdir() if file.name.startswith(".")]
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from m6rec.domains import prepared
-from m6rec.serving.binding import bind
+from m6rec.serving.binding import bind_store
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal, later
 from m6rec.types import Event, Item, User
@@ -24,7 +24,7 @@ def shop(tmp_path):
     (tmp_path / "log.csv").write_text("\n".join(["user,item,time,title,value,text", *rows]))
     prepare(tmp_path)
     store = tmp_path / "store"
-    bind(store, prepared.fingerprint(tmp_path / "data"))
+    bind_store(store, prepared.fingerprint(tmp_path / "data"))
     journal, catalogue = FileJournal(store / "histories"), Catalogue(store / "catalogue")
     log = prepared.load(tmp_path / "data").split.log
     catalogue.upsert([*log.items.values(), Item("new", "New film"), Item("old", "Old film"), Item("gone", "Gone film")])
@@ -68,7 +68,7 @@ def test_a_forgotten_user_is_in_no_file(shop):
     log = prepared.load(shop / "data").split.log
     assert ADA not in log.users
     assert len(log.events) == 120
-    bind(shop / "store", prepared.fingerprint(shop / "data"))  # the store is still that of the log
+    bind_store(shop / "store", prepared.fingerprint(shop / "data"))  # the store is still that of the log
     assert "was in none of" in m6rec(shop, "forget", ADA, *where(shop))
 
 
@@ -102,4 +102,4 @@ def test_what_came_in_is_taken_into_the_log_once(shop):
     assert list(journal.replay()) == []
     assert journal.append([Event("guest", "new", 301, 1.0, id="g1")]) == [False]
     assert prepared.load(shop / "data").split.log.events == log.events
-    bind(shop / "store", prepared.fingerprint(shop / "data"))
+    bind_store(shop / "store", prepared.fingerprint(shop / "data"))

@@ -29,7 +29,7 @@ from m6rec.tasks import writing
 from m6rec.tasks.task import named
 from m6rec.text.past import Past
 from m6rec.types import Event, Item, User
-from m6rec.writer import WriterConfig, create
+from m6rec.writer import TextModelConfig, create
 from tests import tiny
 
 RNG = np.random.default_rng(0)
@@ -188,7 +188,7 @@ def test_texts_stand_beside_the_untuned_model():
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
     drafts = draft_all(writing.named("explain"), split_by_time(SAID), BOOKS)
     few = {part: of_part[:6] for part, of_part in drafts.items()}
-    config = WriterConfig(task="explain", domain="books", foundation="tiny", method="adapter", depth=2)
+    config = TextModelConfig(task="explain", domain="books", foundation="tiny", method="adapter", depth=2)
     writer = create(config, foundation)
     valid, test = text_tables([writer], few, num_written=3)
     for table, part in ((valid, VALID), (test, TEST)):

@@ -175,8 +175,8 @@ def test_text_of_users_stays_text():
 
 def test_write_replaces_whole_files(tmp_path):
     folder = tmp_path / "runs" / "demo"
-    reports.write(REPORT, folder)
-    reports.write(replace(REPORT, title="Again"), folder)
+    reports.write_report(REPORT, folder)
+    reports.write_report(replace(REPORT, title="Again"), folder)
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
     assert reports.from_json((folder / "report.json").read_text(encoding="utf-8")).title == "Again"
     assert "<h1>Again</h1>" in (folder / "report.html").read_text(encoding="utf-8")
@@ -186,7 +186,7 @@ def test_a_number_that_is_none_is_refused_and_nothing_is_written(tmp_path):
     broken = replace(REPORT, claims=(replace(REPORT.claims[0], value=float("nan")),))
     assert not broken.claims[0].holds
     with pytest.raises(DataError, match="NaN or infinite"):
-        reports.write(broken, tmp_path)
+        reports.write_report(broken, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

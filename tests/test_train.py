@@ -23,9 +23,9 @@ from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
 from m6rec.train import CHECKPOINT, TrainConfig, class_metric, fit, fit_numbers, tune, tune_texts
-from m6rec.tuned import TunedConfig, create, load
+from m6rec.tuned import TaskModelConfig, create, load
 from m6rec.types import Event, Item, Segment, User
-from m6rec.writer import WriterConfig
+from m6rec.writer import TextModelConfig
 from m6rec.writer import create as create_writer
 from m6rec.writer import load as load_writer
 from tests import test_tuned, tiny
@@ -87,7 +87,7 @@ def board(task, seed, num_users):
 
 def tune_board(task, method, *, folder=None, progress=lambda step, total, loss: None, num_users=60, **options):
     """(the tuned task, its history)."""
-    config = TunedConfig(task=task, domain="generic", foundation="tiny", method=method)
+    config = TaskModelConfig(task=task, domain="generic", foundation="tiny", method=method)
     tuned = create(config, tiny.foundation())
     options = {"epochs": 4, "learning_rate": 5e-3, "average": 0.9, **options}
     history = tune(
@@ -207,7 +207,7 @@ def test_retrieval_is_validated_without_what_its_users_have_met():
     all_but_the_right_one = csr_matrix(1 - np.eye(len(items))[labels])
     judged = []
     for seen in (None, all_but_the_right_one):
-        config = TunedConfig(task="retrieve", domain="generic", foundation="tiny", method="head")
+        config = TaskModelConfig(task="retrieve", domain="generic", foundation="tiny", method="head")
         tuned = create(config, tiny.foundation())
         judged += tune(tuned, board("retrieve", 0, 20), rows, items, TrainConfig(epochs=1), seen=seen).judgements
     assert judged[0] < judged[1] == 1
@@ -251,7 +251,7 @@ def diaries(seed, num_users):
 
 def tune_diaries(*, folder=None, progress=lambda step, total, loss: None, method="upper", epochs=4, **options):
     """(the writer, its history)."""
-    config = WriterConfig(task="tests.test_train:HABIT", domain="generic", foundation="tiny", method=method, depth=2)
+    config = TextModelConfig(task="tests.test_train:HABIT", domain="generic", foundation="tiny", method=method, depth=2)
     writer = create_writer(config, can_end(tiny.foundation()))
     options = TrainConfig(epochs=epochs, learning_rate=5e-3, average=0.9, checkpoint_steps=3, **options)
     return writer, tune_texts(writer, diaries(0, 60), diaries(1, 12), options, folder=folder, progress=progress)

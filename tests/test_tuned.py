@@ -18,8 +18,8 @@ from m6rec.tuned import (
     TEMPERATURE,
     UPPER_LAYERS,
     ItemBlocks,
-    Tuned,
-    TunedConfig,
+    TaskModel,
+    TaskModelConfig,
     create,
     load,
     pair_loss,
@@ -51,7 +51,7 @@ ROWS = {task: rows_of(task) for task in tasks.names()}
 
 def make(task="like", *, foundation=FOUNDATION, used=True, seed=0, cache=None, **options):
     """A tuned task, fresh or as if it had been trained."""
-    config = TunedConfig(task=task, domain="books", foundation="tiny", **{"depth": 2, **options})
+    config = TaskModelConfig(task=task, domain="books", foundation="tiny", **{"depth": 2, **options})
     made = create(config, foundation, cache=cache, seed=seed)
     if used:
         generator = torch.Generator().manual_seed(seed)
@@ -137,7 +137,7 @@ def test_a_bidirectional_life_is_cut_into_its_moments():
     close(tuned.scores(rows), np.concatenate([tuned.scores([row]) for row in one_by_one(rows)]))
     assert np.abs(tuned.scores(rows) - causal.scores(rows)).max() > 1e-3
     states = tuned.cache.fetch(texts(rows))
-    with pytest.raises(AssertionError, match=r"Row\.moments"):
+    with pytest.raises(AssertionError, match=r"Example\.moments"):
         tuned.read(pad(rows, states.places), states)
 
 
@@ -261,7 +261,7 @@ def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
 def test_a_blend_changes_no_vector_and_is_saved(tmp_path):
     blend = fit((event.user, event.item, BOOKS.positive(event)) for event in LOG if event.item != "4")
     plain = make("retrieve")
-    both = Tuned(plain.config, plain.foundation, plain.tuning, plain.cache, blend)
+    both = TaskModel(plain.config, plain.foundation, plain.tuning, plain.cache, blend)
     users, items = both.vectors(ROWS["retrieve"]), both.item_vectors(list(ITEMS.values()))
     assert users.shape[1] == items.shape[1] == both.width == 128
     close(users, plain.vectors(ROWS["retrieve"]))
@@ -280,7 +280,7 @@ def test_a_digest_tells_what_makes_vectors_of_items():
     others = [
         make("retrieve", keep=2),
         make("retrieve", depth=1),
-        Tuned(plain.config, half, plain.tuning, plain.cache),
+        TaskModel(plain.config, half, plain.tuning, plain.cache),
     ]
     assert len({one.digest() for one in (plain, *others)}) == 4
 
@@ -307,10 +307,10 @@ def test_an_exit_is_a_shorter_model(layers):
     made, rows = make(depth=1), ROWS["like"]
     signals_QF = torch.from_numpy(np.concatenate([row.signals for row in rows]))
     made.tuning.base.network.fit(signals_QF)  # else they drown the rest
-    left = Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
+    left = TaskModel(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
     short = tiny.foundation()
     short.model.config = replace(short.model.config, num_layers=1 + layers)
-    whole = Tuned(made.config, short, made.tuning, made.cache)
+    whole = TaskModel(made.config, short, made.tuning, made.cache)
     np.testing.assert_array_equal(left.scores(rows), whole.scores(rows))
     assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.003  # the gate lets half of it through
     (moment,) = one_by_one(rows)[-1:]
@@ -323,4 +323,4 @@ def test_an_exit_is_a_shorter_model(layers):
 def test_an_exit_is_within_the_upper_layers(layers):
     made = make(depth=1)
     with pytest.raises(ConfigError, match=rf"no exit after {layers} upper layers: the run has 3; give 1 to 3"):
-        Tuned(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
+        TaskModel(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)

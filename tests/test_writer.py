@@ -10,7 +10,7 @@ from m6rec.foundation.generate import Sampling
 from m6rec.text.constraints import TitleTrie
 from m6rec.tuning import METHODS
 from m6rec.types import SLOTS, Draft, Segment
-from m6rec.writer import UPPER_LAYERS, WriterConfig, create, load
+from m6rec.writer import UPPER_LAYERS, TextModelConfig, create, load
 from tests import tiny
 
 END = 0
@@ -41,7 +41,7 @@ FOUNDATION = foundation()
 
 def make(*, used=True, seed=0, cache=None, base=FOUNDATION, **options):
     """A writer, fresh or as if it had been trained."""
-    config = WriterConfig(task="explain", domain="generic", foundation="tiny", **{"depth": 2, **options})
+    config = TextModelConfig(task="explain", domain="generic", foundation="tiny", **{"depth": 2, **options})
     made = create(config, base, cache=cache, seed=seed)
     if used:
         generator = torch.Generator().manual_seed(seed)

@@ -35,7 +35,7 @@ def make_log(num_events: int = 120) -> Log:
 def test_a_score_is_the_likelihood_of_the_answer_after_the_text_so_far(foundation):
     lines = (("\nHeat, liked by 50%:", 1), ("\nAlien, liked by 75%:", 0))
     batches = zero_shot.read(foundation, [Diary(lines, (4, 9), 1)])
-    found = zero_shot.scores(foundation, batches)
+    found = zero_shot.log_odds(foundation, batches)
     text = lines[0][0] + ANSWERS[1] + lines[1][0]
     pieces = [lines[0][0], ANSWERS[1], lines[1][0]]
     ids = torch.tensor([[token for piece in foundation.tokenizer.encode(pieces) for token in piece]])
@@ -50,7 +50,7 @@ def test_answers_that_look_alike_are_refused(foundation, monkeypatch):
     monkeypatch.setattr(zero_shot, "ANSWERS", (" no", " yes"))
     batches = zero_shot.read(foundation, [Diary((("\nHeat?", 1),), (0,), 0)])
     with pytest.raises(ConfigError, match="one token"):
-        zero_shot.scores(foundation, batches)
+        zero_shot.log_odds(foundation, batches)
 
 
 def test_every_wanted_event_is_asked_once_and_sees_only_the_past(foundation):
@@ -70,7 +70,7 @@ def test_every_wanted_event_is_asked_once_and_sees_only_the_past(foundation):
 @pytest.mark.parametrize("way", zero_shot.WAYS)
 def test_a_table_measures_zero_and_few_shot(foundation, way, monkeypatch):
     monkeypatch.setattr(zero_shot, "FEW_SHOT", replace(zero_shot.FEW_SHOT, learning_rate=0.1))
-    table = zero_shot.table(foundation, split_by_time(make_log(200)), named("movielens"), way=way, seeds=(0,))
+    table = zero_shot.zero_shot_table(foundation, split_by_time(make_log(200)), named("movielens"), way=way, seeds=(0,))
     assert [row.method for row in table.rows] == ["zero-shot", "80 examples", "400 examples"]
     assert all(0 <= row.mean("AUC") <= 1 for row in table.rows)
     assert table.rows[0].mean("AUC") != table.rows[1].mean("AUC")
@@ -87,7 +87,7 @@ def test_of_many_questions_as_many_are_asked_as_wanted(foundation, way):
 
 def test_an_unknown_way_is_named(foundation):
     with pytest.raises(ConfigError, match="'asking' to ask; choose one of diary, also-clicks"):
-        zero_shot.table(foundation, split_by_time(make_log(200)), named("movielens"), way="asking")
+        zero_shot.zero_shot_table(foundation, split_by_time(make_log(200)), named("movielens"), way="asking")
 
 
 @pytest.mark.parametrize("way", zero_shot.WAYS)
@@ -97,7 +97,7 @@ def test_a_split_that_mixes_the_parts_is_refused(foundation, split, way):
     log = make_log(200)
     log = replace(log, events=tuple(event for event in log.events if event.user != "u0" or event.time < 100))
     with pytest.raises(ConfigError, match=r"in this split \(\d+ training, .* prepare the log with --split time"):
-        zero_shot.table(foundation, split(log), named("movielens"), way=way)
+        zero_shot.zero_shot_table(foundation, split(log), named("movielens"), way=way)
 
 
 def test_the_papers_way_scores_each_event_by_its_title(foundation):

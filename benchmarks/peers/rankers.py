@@ -25,10 +25,10 @@ from m6rec import baselines
 from m6rec.data import leakage
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import Questions, check_leaks
+from m6rec.evaluate import TaskExamples, check_leaks
 from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
-from m6rec.text.batch import Row as Question
+from m6rec.text.batch import Example
 from m6rec.text.past import STATISTICS
 from m6rec.types import Event, Item
 
@@ -91,7 +91,7 @@ class Asked:
         return np.where(at_NL >= first_N1, self.item_E[likes[np.maximum(at_NL, 0)]], 0)
 
 
-def ask(split: Split, domain: Domain, questions: Questions) -> Asked:
+def ask(split: Split, domain: Domain, questions: TaskExamples) -> Asked:
     """Puts a log in numbers."""
     events, ids = split.log.events, split.log.items
     item_of = {item: number for number, item in enumerate(ids, 1)}
@@ -161,7 +161,7 @@ def _share(data: Asked, at: Ints, column: int, prior: float) -> Floats:
     return (likes + prior * data.rate_E[at]) / (events + prior)
 
 
-def _linear(factory: Callable[..., baselines.Recommender]) -> Callable[[Asked, Settings, int], Iterator[Scorer]]:
+def _linear(factory: Callable[..., baselines.Baseline]) -> Callable[[Asked, Settings, int], Iterator[Scorer]]:
     """A recommender of histories; "mean" divides its score by the weight of the history."""
 
     def fit(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
@@ -338,7 +338,7 @@ PEERS: tuple[Peer[Asked, Scorer], ...] = (
     ),
     Peer(
         name="EASE",
-        fit=_linear(baselines.EASE),
+        fit=_linear(baselines.EASEBaseline),
         space={"regularisation": FloatDistribution(3, 5000, log=True), **_HISTORY},
         first={"regularisation": 300.0, **_AS_IS},
     ),
@@ -403,12 +403,12 @@ OF_STATISTICS: tuple[Peer[Asked, Scorer], ...] = (
 def ranking(
     split: Split,
     domain: Domain,
-    questions: Questions,
+    questions: TaskExamples,
     budget: Budget,
     folder: Path,
     *,
     peers: Sequence[Peer[Asked, Scorer]] = PEERS,
-    at_once: Mapping[int, list[Question]] | None = None,
+    at_once: Mapping[int, list[Example]] | None = None,
     tell: Tell = lambda text: None,
 ) -> dict[str, list[Floats]]:
     """Test scores of each peer, one array a seed, in the order of ``questions.answers(TEST)``.
@@ -469,7 +469,7 @@ def check_future(split: Split, domain: Domain, data: Asked, num_moments: int = 3
 def table(
     title: str,
     split: Split,
-    questions: Questions,
+    questions: TaskExamples,
     found: Mapping[str, Sequence[Floats]],
     budget: Budget,
     warm: NDArray[np.bool_] | None = None,

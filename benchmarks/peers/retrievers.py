@@ -203,7 +203,7 @@ def _inverse(gram_II: Floats, regularisation: float) -> Floats:
 
 @lru_cache(maxsize=2)
 def _ease_weights(known: Known, octave: int) -> Floats:
-    """``baselines.EASE`` in float32, by Cholesky: a quarter of the time and half of the memory, for 12 000 items.
+    """``baselines.EASEBaseline`` in float32, by Cholesky: a quarter of the time, half of the memory.
 
     Kept for a later trial with the same regularisation, 2 to the power of ``octave``, and another memory.
     """

@@ -132,9 +132,9 @@ def device_update(
     newer: Annotated[Path, typer.Argument(help="Folder of `m6rec export`, or of `m6rec export --since`.")],
 ) -> None:
     """Puts a newer folder in the place of one, whole or not at all."""
-    from m6rec.device import update
+    from m6rec.device import update_folder
 
-    update(folder, newer)
+    update_folder(folder, newer)
 
 
 @device_app.command("observe")

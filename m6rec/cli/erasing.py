@@ -56,7 +56,7 @@ def forget(
     for kept in (store, journal if "://" in journal else Path(journal) if journal else None):
         # What the log was before is what the runs were tuned on; they are served on.
         if kept is not None and places["prepared log"]:
-            binding.bind(kept, prepared.fingerprint(log), adopt=True, runs=[former.data])
+            binding.bind_store(kept, prepared.fingerprint(log), adopt=True, runs=[former.data])
     found = [place for place, erased in places.items() if erased]
     text = (
         f"{user!r} is erased from: {', '.join(found)}." if found else f"{user!r} was in none of: {', '.join(places)}."
@@ -92,7 +92,7 @@ def merge(
     if store is None:
         raise ConfigError("no project says where the service keeps what comes in; give --store FOLDER")
     was = prepared.fingerprint(folder)
-    binding.bind(store, was)
+    binding.bind_store(store, was)
     events, catalogue = open_journal(journal or store / "histories"), Catalogue(store / "catalogue")
     log = prepared.load(folder).split.log
     fresh = list(later(events, log.events))
@@ -102,7 +102,7 @@ def merge(
     now = prepared.fingerprint(folder)
     for kept in (store, journal if "://" in journal else Path(journal) if journal else None):
         if kept is not None:
-            binding.bind(kept, now, adopt=True, runs=[was.data])
+            binding.bind_store(kept, now, adopt=True, runs=[was.data])
     dropped = events.compact(prepared.load(folder).split.log.events) if compact else 0
     events.close()
     catalogue.close()

@@ -82,7 +82,7 @@ def init(
             **{f"not tuned: {of}": why for of, why in outcome.impossible.items()},
         },
     )
-    report.write(result, home.report)
+    report.write_report(result, home.report)
     serve = f"m6rec serve --project {home.folder}"
     if as_json:
         tables = {table.title: {row.method: dict(row.metrics) for row in table.rows} for table in outcome.tables}

@@ -87,7 +87,7 @@ def store_of(chosen: Served) -> Iterator[KeptStore]:
     if chosen.store is None or binding.read(chosen.store) is None:
         yield KeptStore()
         return
-    bound = binding.bind(chosen.store, prepared.fingerprint(chosen.data))
+    bound = binding.bind_store(chosen.store, prepared.fingerprint(chosen.data))
     with TemporaryDirectory(prefix="m6rec-") as copy:
         journal, catalogue = (_copied(chosen.store / name, Path(copy, name)) for name in ("histories", "catalogue"))
         with closing(open_journal(journal)) as events, closing(Catalogue(catalogue)) as items:

@@ -74,7 +74,7 @@ def serve(
     from m6rec.data.erasure import without
     from m6rec.domains import prepared
     from m6rec.retrieval.model import load as load_retrieval
-    from m6rec.serving.binding import bind
+    from m6rec.serving.binding import bind_store
     from m6rec.serving.catalogue import Catalogue
     from m6rec.serving.journal import open_journal
     from m6rec.serving.memory import keep_freed_memory
@@ -103,9 +103,9 @@ def serve(
         raise ConfigError("no project says where to keep what comes in; give --store FOLDER")
     dataset = prepared.fingerprint(chosen.data)
     tuned_on = [made.data for run in (chosen.rank, chosen.retrieve) if (made := Fingerprint.load(run))]
-    former = bind(store, dataset, adopt=adopt, runs=tuned_on).former
+    former = bind_store(store, dataset, adopt=adopt, runs=tuned_on).former
     if journal:
-        bind(journal if "://" in journal else Path(journal), dataset, adopt=adopt)
+        bind_store(journal if "://" in journal else Path(journal), dataset, adopt=adopt)
     made, retrieval, ranking = tuned_runs(
         chosen.data, chosen.retrieve, chosen.rank, device, dtype, states, exit_after, former
     )

@@ -62,8 +62,8 @@ def tune(
     from m6rec.tasks.task import named
     from m6rec.train import TrainConfig, tune_texts
     from m6rec.train import tune as train
-    from m6rec.tuned import TunedConfig, create
-    from m6rec.writer import WriterConfig
+    from m6rec.tuned import TaskModelConfig, create
+    from m6rec.writer import TextModelConfig
     from m6rec.writer import create as create_writer
 
     data = data_of(project, data)
@@ -96,9 +96,9 @@ def tune(
         facts |= {"validation": history.validation, "kept epoch": history.epochs}
     else:
         training_of_task = TrainConfig(**{"epochs": 3, **given}, min_steps=min_steps, pairwise=pairwise, seed=seed)
-        kind = WriterConfig if writing.writes(task) else TunedConfig
+        kind = TextModelConfig if writing.writes(task) else TaskModelConfig
         config = kind(**of_data, method=method or kind.method, depth=depth, keep=keep, all_layers=all_layers)
-        if isinstance(config, WriterConfig):
+        if isinstance(config, TextModelConfig):
             writer = create_writer(config, model, store, seed=seed)
             drafts = draft_all(writer.task, made.split, made.domain)
             with bar(f"tuning {task}") as update:
@@ -170,7 +170,7 @@ def evaluate(
         tables=tuple(tables),
         facts={**report.facts(), "runs": ", ".join(map(str, runs))},
     )
-    report.write(made_report, out)
+    report.write_report(made_report, out)
     if as_json:
         typer.echo(report.to_json(made_report))
     else:
@@ -235,7 +235,7 @@ def zero_shot(
 
     made = prepared.load(data_of(project, data))
     model = load(foundation, dtype=dtype, device=device)
-    table = shots.table(
+    table = shots.zero_shot_table(
         model,
         made.split,
         made.domain,

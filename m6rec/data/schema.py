@@ -151,10 +151,10 @@ class Roles:
         return {**self.of, **{role: names for role, names in several.items() if names}}
 
 
-def plain(name: str) -> str:
+def normalised(name: str) -> str:
     """A column's name without case, separators and RecBole's types.
 
-    >>> plain("User-ID"), plain(" movieId"), plain("item_id:token")
+    >>> normalised("User-ID"), normalised(" movieId"), normalised("item_id:token")
     ('userid', 'movieid', 'itemid')
     """
     head, _, tail = name.strip().partition(":")
@@ -179,7 +179,7 @@ def recognise(table: str, present: Sequence[str], columns: Columns, wanted: Sequ
     """
     by_plain: dict[str, list[str]] = {}
     for name in present:
-        by_plain.setdefault(plain(name), []).append(name)
+        by_plain.setdefault(normalised(name), []).append(name)
     named = {role: getattr(columns, role) for role in wanted if getattr(columns, role)}
     of: dict[str, str] = {}
     notes: list[str] = []
@@ -197,7 +197,7 @@ def recognise(table: str, present: Sequence[str], columns: Columns, wanted: Sequ
         found = [name for word in words for name in by_plain.get(word, ()) if name not in taken]
         if not found:
             continue
-        if len(found) > 1 and plain(found[0]) == plain(found[1]):
+        if len(found) > 1 and normalised(found[0]) == normalised(found[1]):
             raise DataError(
                 f"{table}: columns {found[0]!r} and {found[1]!r} could both be the {role}; "
                 f"say which: --columns {role}={found[0]} (in Python, Columns({role}={found[0]!r}))"
@@ -207,7 +207,7 @@ def recognise(table: str, present: Sequence[str], columns: Columns, wanted: Sequ
         if len(found) > 1 and role != "category":
             others = ", ".join(map(repr, found[1:]))
             notes.append(f"{table}: {found[0]!r} is read as the {role}, not {others}; --columns {role}=… takes another")
-        if role == "user" and plain(found[0]) in _SESSIONS:
+        if role == "user" and normalised(found[0]) in _SESSIONS:
             notes.append(f"{table}: there is no column of users, so each session is read as a user")
     rest = [name for name in present if name not in of.values()]
     if table != "events":
@@ -225,7 +225,7 @@ def _several(
 ) -> tuple[str, ...]:
     if named is not None:
         return tuple(_present(table, name, present) for name in named)
-    return tuple(name for name in rest if plain(name) in known)
+    return tuple(name for name in rest if normalised(name) in known)
 
 
 def _present(table: str, name: str, present: Sequence[str]) -> str:

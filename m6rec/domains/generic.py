@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from m6rec.data.feedback import Rule
 from m6rec.data.read import read
 from m6rec.domains.domain import Domain
-from m6rec.text.verbalise import age, cost, names, quote
+from m6rec.text.verbalise import age, cost, listed, quote
 from m6rec.types import Item, User, Value
 
 _PRICES = ("price", "cost", "amount")
@@ -35,7 +35,7 @@ def _details(details: Mapping[str, Value]) -> Iterator[str]:
 
 
 def _item(item: Item) -> str:
-    categories = f" of category {quote(names(item.categories))}" if item.categories else ""
+    categories = f" of category {quote(listed(item.categories))}" if item.categories else ""
     details = ", ".join(_details(item.details))
     return f"the item{categories} named {quote(item.title)}" + (f" ({details})" if details else "")
 

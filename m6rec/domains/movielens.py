@@ -9,7 +9,7 @@ from m6rec.data.read import read
 from m6rec.data.schema import Columns
 from m6rec.domains.domain import Domain
 from m6rec.domains.grouplens import tables, title_and_year
-from m6rec.text.verbalise import age, names, quote, stars
+from m6rec.text.verbalise import age, listed, quote, stars
 from m6rec.types import Item, User
 
 _COLUMNS = Columns(time="timestamp", value="rating", category="genres")
@@ -28,7 +28,7 @@ def _load(folder: Path) -> Log:
 
 
 def _item(item: Item) -> str:
-    facts = ", ".join(filter(None, (str(item.details.get("year", "")), names(item.categories))))
+    facts = ", ".join(filter(None, (str(item.details.get("year", "")), listed(item.categories))))
     return f"the movie {quote(item.title)}" + (f" ({facts})" if facts else "")
 
 

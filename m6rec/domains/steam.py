@@ -13,7 +13,7 @@ import polars as pl
 from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
 from m6rec.domains.reviews import Record, read_reviews
-from m6rec.text.verbalise import choice, cost, names, quote
+from m6rec.text.verbalise import choice, cost, listed, quote
 from m6rec.types import Item
 
 
@@ -35,7 +35,7 @@ def _describe(row: Record) -> tuple[object, ...]:
 def _item(item: Item) -> str:
     title = f" {quote(item.title)}" if item.title != item.id else ""
     maker = f" by {quote(str(item.details['developer']))}" if "developer" in item.details else ""
-    facts = ", ".join(filter(None, (names(item.categories[:3]), cost(item.details.get("price")))))
+    facts = ", ".join(filter(None, (listed(item.categories[:3]), cost(item.details.get("price")))))
     return f"the game{title}{maker}" + (f" ({facts})" if facts else "")
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
 from m6rec.domains.reviews import Record, read_reviews
-from m6rec.text.verbalise import names, quote, stars
+from m6rec.text.verbalise import listed, quote, stars
 from m6rec.types import Item
 
 
@@ -32,7 +32,7 @@ def _describe(row: Record) -> tuple[object, ...]:
 def _item(item: Item) -> str:
     title = f" {quote(item.title)}" if item.title != item.id else ""
     city = f" in {item.details['city']}" if "city" in item.details else ""
-    return f"the place{title}{city}" + (f" ({names(item.categories[:3])})" if item.categories else "")
+    return f"the place{title}{city}" + (f" ({listed(item.categories[:3])})" if item.categories else "")
 
 
 DOMAIN = Domain(

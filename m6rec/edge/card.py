@@ -12,16 +12,16 @@ from torch import Tensor
 
 from m6rec.edge.recipe import Recipe
 from m6rec.metrics import auc
-from m6rec.text.batch import Row
-from m6rec.tuned import Tuned
+from m6rec.text.batch import Example
+from m6rec.tuned import TaskModel
 
 
-def describe(
-    small: Tuned,
-    teacher: Tuned,
+def model_card(
+    small: TaskModel,
+    teacher: TaskModel,
     learned: Sequence[str],
     held_out: Sequence[str],
-    asked: Sequence[Row],
+    asked: Sequence[Example],
     recipe: Recipe,
 ) -> dict[str, Any]:
     """Parameters, bytes, operations and quality.
@@ -71,7 +71,7 @@ def describe(
     }
 
 
-def fidelity(small: Tuned, teacher: Tuned, texts: Sequence[str]) -> dict[str, float]:
+def fidelity(small: TaskModel, teacher: TaskModel, texts: Sequence[str]) -> dict[str, float]:
     """How near a small model's states are to the teacher's: cosine around the teacher's mean, and relative error.
 
     Both are means over texts; the error is squared, and 1 for a student that always says the teacher's mean.

@@ -17,13 +17,13 @@ from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Attention, Dense, Model
 from m6rec.text.prefixes import Tree
 from m6rec.train import TrainConfig, fit
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 
 
 def distil(
     student: Foundation,
     kept: Sequence[int],
-    teacher: Tuned,
+    teacher: TaskModel,
     said: Lessons,
     recipe: Recipe,
     folder: Path,

@@ -29,7 +29,7 @@ from m6rec.foundation.model import Dense
 from m6rec.tasks.words import words
 from m6rec.text.past import STATISTICS, TRACES, Past
 from m6rec.text.records import record_of
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import SLOTS, Event, Item, User
 
 DTYPES = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
@@ -51,7 +51,7 @@ Progress = Callable[[int, int], None]
 
 
 def export(
-    tuned: Tuned,
+    tuned: TaskModel,
     folder: Path,
     *,
     dtype: str = "int8",
@@ -73,8 +73,8 @@ def export(
         states: Whether the items come with the states of their texts.
         lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
             with the states of all that can be said of them.
-        since: The card of the folder that devices have. Files that are the same are left out, so that ``device.update``
-            is sent no more than what has changed: after another tuning the adapters.
+        since: The card of the folder that devices have. Files that are the same are left out, so that a device
+            is sent no more than what has changed (``device.update_folder``): after another tuning the adapters.
         progress: Called with (done, total) of its steps.
 
     Raises:
@@ -124,7 +124,7 @@ def export(
             keep=split.keep,
             width=model.config.width,
             files={
-                file.name: {"bytes": file.stat().st_size, "sha256": device.digest(file)}
+                file.name: {"bytes": file.stat().st_size, "sha256": device.file_sha256(file)}
                 for file in sorted(partial.iterdir())
             },
         )
@@ -137,7 +137,7 @@ def export(
 
 
 def send(
-    tuned: Tuned,
+    tuned: TaskModel,
     items: Sequence[Item],
     past: Past,
     file: Path,
@@ -182,14 +182,14 @@ def send(
     tokens: NDArray[np.float32] = table.tokens_TD.float().cpu().numpy()
     text = json.dumps(parcel)
     partial = file.with_name(f".{file.name}.partial")
-    save_file({"states_TD": tokens}, partial, metadata={PARCEL: text, SEAL: device.seal(text, tokens)})
+    save_file({"states_TD": tokens}, partial, metadata={PARCEL: text, SEAL: device.bundle_checksum(text, tokens)})
     partial.replace(file)
 
 
 class _Lower(nn.Module):
     """Token ids of one text → its kept states. A text is read alone, so its states never depend on another's."""
 
-    def __init__(self, tuned: Tuned) -> None:
+    def __init__(self, tuned: TaskModel) -> None:
         super().__init__()
         self.model, self.depth, self.keep = tuned.foundation.model, tuned.cache.config.depth, tuned.cache.config.keep
 
@@ -210,7 +210,7 @@ class _Upper(nn.Module):
     computed. A token sees what stands before it of the context and of its own candidate.
     """
 
-    def __init__(self, tuned: Tuned) -> None:
+    def __init__(self, tuned: TaskModel) -> None:
         super().__init__()
         self.model, self.tuning = tuned.foundation.model, tuned.tuning
         self.depth, self.end, self.bidirectional = tuned.cache.config.depth, tuned.end, tuned.config.bidirectional

@@ -17,7 +17,7 @@ from torch import Tensor
 from m6rec.foundation.model import Block, Layer
 from m6rec.text import prefixes
 from m6rec.text.prefixes import Tree
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 
 BATCH_TOKENS = 1024
 """Tokens of a step of distillation, as ``prefixes`` lays them."""
@@ -43,28 +43,28 @@ class Lessons:
 
 
 class Listening:
-    """A ``Delta`` that changes nothing and keeps the queries, keys and values of one layer."""
+    """A ``AdapterHook`` that changes nothing and keeps the queries, keys and values of one layer."""
 
     def __init__(self, layer: int) -> None:
         self._layer = layer
         self.heard: dict[str, Tensor] = {}
 
     def block(self, layer: int, frozen: Block) -> Layer:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return frozen
 
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         if layer == self._layer and name in ("q", "k", "v"):
             self.heard[name] = y_BLD
         return y_BLD
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return y_BLD
 
 
-def hear(teacher: Tuned, texts: Sequence[str], store: Path | None, progress: Progress) -> Lessons:
+def hear(teacher: TaskModel, texts: Sequence[str], store: Path | None, progress: Progress) -> Lessons:
     """Runs the teacher over the texts, or reads what was kept of it."""
     model, depth = teacher.foundation.model, teacher.cache.config.depth
     trees = prefixes.grow(teacher.foundation.tokenizer.encode(texts))
@@ -114,5 +114,5 @@ def groups(order: Sequence[int], trees: Sequence[Tree], most: int) -> Iterator[l
 
 def padded(trees: Sequence[Tree], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """(ids_BL, positions_BL, mask_BLL) of trees, each a row."""
-    ids_BL, positions_BL, mask_BLL = (torch.from_numpy(array).to(device) for array in prefixes.pad(trees))
+    ids_BL, positions_BL, mask_BLL = (torch.from_numpy(array).to(device) for array in prefixes.pad_trees(trees))
     return ids_BL, positions_BL, mask_BLL

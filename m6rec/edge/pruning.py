@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 
 from m6rec.edge.recipe import Recipe
 from m6rec.foundation.model import Block, Model, ModelConfig
-from m6rec.text.batch import Row
-from m6rec.tuned import Tuned
+from m6rec.text.batch import Example
+from m6rec.tuned import TaskModel
 
 SAMPLE = 40
 """Rows by which neurons and heads are judged."""
@@ -26,7 +26,7 @@ Kept = list[Tensor]
 """Of each upper layer what is kept, in order."""
 
 
-def upper_parts(teacher: Tuned, recipe: Recipe, rows: Sequence[Row]) -> tuple[ModelConfig, Kept, Kept]:
+def upper_parts(teacher: TaskModel, recipe: Recipe, rows: Sequence[Example]) -> tuple[ModelConfig, Kept, Kept]:
     """(the upper layers' configuration, their neurons, their groups of heads): those that add most.
 
     A part adds its mean magnitude times the length of the weights that it goes out by.

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from m6rec.data.log import Log
 from m6rec.data.split import TRAIN, VALID
 from m6rec.domains.domain import Domain
-from m6rec.edge.card import describe
+from m6rec.edge.card import model_card
 from m6rec.edge.distillation import distil
 from m6rec.edge.lessons import Progress, hear, padded
 from m6rec.edge.pruning import copy_upper, pruning, upper_parts
@@ -42,11 +42,11 @@ from m6rec.metrics import auc
 from m6rec.tasks.task import Task
 from m6rec.tasks.task import texts as texts_in
 from m6rec.text import prefixes
-from m6rec.text.batch import Batch, Row, pack, pad, size
+from m6rec.text.batch import Batch, Example, pack, pad, size
 from m6rec.text.past import without_neighbours
 from m6rec.text.vocabulary import trim
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
-from m6rec.tuned import Tuned, create
+from m6rec.tuned import TaskModel, create
 
 CARD, RECIPE = "card.json", "recipe.json"
 FOUNDATION, RUN = "foundation", "run"
@@ -55,9 +55,9 @@ MOST_ITEMS, MOST_WORDINGS = 20_000, 12
 
 
 def shrink(
-    teacher: Tuned,
+    teacher: TaskModel,
     log: Log,
-    rows: Mapping[int, Sequence[Row]],
+    rows: Mapping[int, Sequence[Example]],
     recipe: Recipe,
     folder: Path,
     *,
@@ -92,12 +92,12 @@ def shrink(
         said = hear(teacher, learned, lessons, progress)
         distil(student, kept, teacher, said, recipe, folder / "distilling", progress)
     small = _tune(student, teacher, rows, recipe, folder / "tuning", progress)
-    card = describe(small, teacher, learned, held_out, _asked(rows[VALID], recipe), recipe)
+    card = model_card(small, teacher, learned, held_out, _asked(rows[VALID], recipe), recipe)
     _write(small, folder, card)
     return card
 
 
-def at_exit(tuned: Tuned, num_layers: int) -> Tuned:
+def at_exit(tuned: TaskModel, num_layers: int) -> TaskModel:
     """A small model that leaves its student after so many of its layers; the weights are shared.
 
     Raises:
@@ -124,7 +124,7 @@ def at_exit(tuned: Tuned, num_layers: int) -> Tuned:
     model.id = f"{foundation.model.id}@{num_layers}"
     left = Foundation(model, foundation.tokenizer, foundation.source)
     cache = StateCache(left, tuned.cache.config)
-    return Tuned(tuned.config, left, tuned.tuning, cache, tuned.blend, tuned.exit_after, tuned.seed)
+    return TaskModel(tuned.config, left, tuned.tuning, cache, tuned.blend, tuned.exit_after, tuned.seed)
 
 
 def texts_of(task: Task, domain: Domain, log: Log, recipe: Recipe) -> tuple[list[str], list[str]]:
@@ -148,17 +148,17 @@ def texts_of(task: Task, domain: Domain, log: Log, recipe: Recipe) -> tuple[list
     return list(learned), [text for text in dict.fromkeys(of_items(order[:cut])) if text not in learned]
 
 
-def alone(row: Row) -> Row:
+def alone(row: Example) -> Example:
     """A row as a device asks it."""
     return replace(row, signals=without_neighbours(row.signals))
 
 
-def _asked(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+def _asked(rows: Sequence[Example], recipe: Recipe) -> list[Example]:
     """The rows as the small model is asked them."""
     return [alone(row) if recipe.alone else row for row in rows]
 
 
-def _require(teacher: Tuned, folder: Path, recipe: Recipe) -> None:
+def _require(teacher: TaskModel, folder: Path, recipe: Recipe) -> None:
     if teacher.task.readout != "score":
         raise ConfigError(f"task {teacher.task.name!r} is none of ranking; a device ranks, so shrink one that is")
     config = teacher.foundation.model.config
@@ -190,7 +190,7 @@ def _require(teacher: Tuned, folder: Path, recipe: Recipe) -> None:
 
 
 def _student(
-    teacher: Tuned, texts: Sequence[str], recipe: Recipe, rows: Sequence[Row]
+    teacher: TaskModel, texts: Sequence[str], recipe: Recipe, rows: Sequence[Example]
 ) -> tuple[Foundation, Sequence[int]]:
     """(a student above which the upper layers are pruned, the ids that the teacher has for its tokens).
 
@@ -250,12 +250,12 @@ def _reader(vocab_size: int, recipe: Recipe) -> ModelConfig:
 
 def _tune(
     student: Foundation,
-    teacher: Tuned,
-    rows: Mapping[int, Sequence[Row]],
+    teacher: TaskModel,
+    rows: Mapping[int, Sequence[Example]],
     recipe: Recipe,
     folder: Path,
     progress: Progress,
-) -> Tuned:
+) -> TaskModel:
     """The teacher's tuning on the student, and trained on."""
     config = replace(teacher.config, foundation="student", depth=0)
     small = create(config, student, seed=recipe.seed)
@@ -281,7 +281,7 @@ def _tune(
     )
     batches = [[(asked[TRAIN][number], told[number]) for number in group] for group in groups]
 
-    def loss(batch: list[tuple[Row, NDArray[np.float64]]]) -> Tensor:
+    def loss(batch: list[tuple[Example, NDArray[np.float64]]]) -> Tensor:
         of_batch = [row for row, _ in batch]
         table = states if recipe.distils else _read(small, list(dict.fromkeys(texts_in(of_batch))))
         padded = pad(of_batch, table.places)
@@ -310,7 +310,7 @@ def _tune(
     return small
 
 
-def _read(tuned: Tuned, texts: Sequence[str]) -> States:
+def _read(tuned: TaskModel, texts: Sequence[str]) -> States:
     """States of texts as a function of the weights, for training through them; the last token of each."""
     model = tuned.foundation.model
     trees = prefixes.grow(tuned.foundation.tokenizer.encode(texts))
@@ -322,7 +322,7 @@ def _read(tuned: Tuned, texts: Sequence[str]) -> States:
 
 
 def _answer_loss(
-    small: Tuned, batch: Batch, states: States, told: Sequence[NDArray[np.float64]], recipe: Recipe
+    small: TaskModel, batch: Batch, states: States, told: Sequence[NDArray[np.float64]], recipe: Recipe
 ) -> Tensor:
     """Cross-entropy with the answers, and with the teacher's probability of the last class."""
     valid_BC = torch.from_numpy(batch.valid_BC)
@@ -342,7 +342,7 @@ def _answer_loss(
     return total
 
 
-def _write(small: Tuned, folder: Path, card: dict[str, Any]) -> None:
+def _write(small: TaskModel, folder: Path, card: dict[str, Any]) -> None:
     """Writes the foundation, the run on it, and at last the card."""
     model, tokenizer = small.foundation.model, folder / "tokenizer.json"
     small.foundation.tokenizer.save(tokenizer)

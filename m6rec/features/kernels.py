@@ -21,12 +21,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from m6rec.features.layout import State
+from m6rec.features.layout import FeatureState
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-Keys = NDArray[np.int64]
+KeyTable = NDArray[np.int64]
 Counts = NDArray[np.float32]
 
 WAYS = 8
@@ -39,7 +39,7 @@ _compiled = njit(cache=True, error_model="numpy")
 
 @_compiled
 def walk(
-    state: State,
+    state: FeatureState,
     user_N: Ints,
     item_N: Ints,
     positive_N: Ints,
@@ -91,7 +91,7 @@ def walk(
 
 
 @_compiled
-def crowded(state: State, most_sets: int) -> bool:
+def crowded(state: FeatureState, most_sets: int) -> bool:
     """Whether the state has to grow before it takes in an event."""
     total = state.total[0]
     latest = state.constants[0].LATEST
@@ -101,7 +101,7 @@ def crowded(state: State, most_sets: int) -> bool:
 
 @_compiled
 def update(
-    state: State, user: int, item: int, liked: bool, strength: float, time: int, trace_T: Floats, imagined: bool
+    state: FeatureState, user: int, item: int, liked: bool, strength: float, time: int, trace_T: Floats, imagined: bool
 ) -> None:
     """Takes in an event that is positive or negative.
 
@@ -170,7 +170,7 @@ def update(
 
 
 @_compiled
-def _recount(state: State, before: int) -> None:
+def _recount(state: FeatureState, before: int) -> None:
     """An item that was met ``before`` times is met once more."""
     most = len(state.items_by_count_C) - 1
     if before:
@@ -181,7 +181,7 @@ def _recount(state: State, before: int) -> None:
 
 
 @_compiled
-def _view(state: State, item: int, strength: float, trace_T: Floats) -> None:
+def _view(state: FeatureState, item: int, strength: float, trace_T: Floats) -> None:
     """The traces of an event that is neither positive nor negative, and counts nowhere."""
     trace_T[0], trace_T[1], trace_T[2], trace_T[3] = 0.5, strength, 0, 0
     trace_T[4] = _item_share(state, item)
@@ -190,7 +190,14 @@ def _view(state: State, item: int, strength: float, trace_T: Floats) -> None:
 
 @_compiled
 def _insert(
-    state: State, user: int, later: int, time: int, item: int, value_surprise: float, residual: float, liked: bool
+    state: FeatureState,
+    user: int,
+    later: int,
+    time: int,
+    item: int,
+    value_surprise: float,
+    residual: float,
+    liked: bool,
 ) -> None:
     """Puts a behaviour before the ``later`` ones of a user; room is doubled up to twice the latest, then reused."""
     total, of_user, behaviours = state.total[0], state.users[user], state.behaviours
@@ -216,7 +223,7 @@ def _insert(
 
 
 @_compiled
-def compute(state: State, user: int, item_I: Ints, features_IF: Floats) -> None:
+def compute(state: FeatureState, user: int, item_I: Ints, features_IF: Floats) -> None:
     """The ``STATISTICS`` of a user with each of several items.
 
     Args:
@@ -254,7 +261,7 @@ def compute(state: State, user: int, item_I: Ints, features_IF: Floats) -> None:
 
 
 @_compiled
-def _of_neighbours(state: State, first: int, end: int, item: int, features_6: Floats) -> None:
+def _of_neighbours(state: FeatureState, first: int, end: int, item: int, features_6: Floats) -> None:
     """The ``NEIGHBOURLY`` features: how the item fares with those who agree or disagree on each behaviour.
 
     Users weigh by what they share: a viewer of the item who shares three likes with the user stands in three pairs of
@@ -311,7 +318,7 @@ def _of_neighbours(state: State, first: int, end: int, item: int, features_6: Fl
 
 
 @_compiled
-def _own(state: State, first: int, end: int, item: int) -> tuple[int, int, float]:
+def _own(state: FeatureState, first: int, end: int, item: int) -> tuple[int, int, float]:
     """Of the user's own behaviours with an item: likes, dislikes, the sum of their residuals."""
     likes, dislikes, residual = 0, 0, 0.0
     for at in range(first, end):
@@ -324,7 +331,7 @@ def _own(state: State, first: int, end: int, item: int) -> tuple[int, int, float
 
 
 @_compiled
-def _sum_categories(state: State, first: int, end: int) -> None:
+def _sum_categories(state: FeatureState, first: int, end: int) -> None:
     """Sums likes, events and surprises of behaviours by category."""
     for at in range(first, end):
         one = state.behaviours[at]
@@ -337,7 +344,7 @@ def _sum_categories(state: State, first: int, end: int) -> None:
 
 
 @_compiled
-def _forget_categories(state: State, first: int, end: int) -> None:
+def _forget_categories(state: FeatureState, first: int, end: int) -> None:
     """Undoes ``_sum_categories``."""
     for at in range(first, end):
         of_item = state.items[state.behaviours[at].item]
@@ -347,7 +354,7 @@ def _forget_categories(state: State, first: int, end: int) -> None:
 
 
 @_compiled
-def _of_categories(state: State, item: int, share: float, value_surprise: float) -> tuple[float, float]:
+def _of_categories(state: FeatureState, item: int, share: float, value_surprise: float) -> tuple[float, float]:
     """(``category_share``, ``category_value_surprise``)."""
     prior = state.constants[0].CATEGORY_PRIOR
     likes, met, surprise = prior * share, prior, prior * value_surprise
@@ -362,7 +369,9 @@ def _of_categories(state: State, item: int, share: float, value_surprise: float)
 
 
 @_compiled
-def _near(state: State, first: int, end: int, item: int, share: float, value_surprise: float) -> tuple[float, float]:
+def _near(
+    state: FeatureState, first: int, end: int, item: int, share: float, value_surprise: float
+) -> tuple[float, float]:
     """(``near_share``, ``near_value_surprise``); an item without a number is near to none."""
     prior = state.constants[0].NEAR_PRIOR
     likes, weights, surprise = prior * share, prior, prior * value_surprise
@@ -391,7 +400,7 @@ def _like_rate(total: Any) -> float:
 
 
 @_compiled
-def _item_share(state: State, item: int) -> float:
+def _item_share(state: FeatureState, item: int) -> float:
     rate = _like_rate(state.total[0])
     if item < 0 or not state.items[item].count:
         return rate
@@ -400,7 +409,7 @@ def _item_share(state: State, item: int) -> float:
 
 
 @_compiled
-def _item_value(state: State, item: int, first: float) -> float:
+def _item_value(state: FeatureState, item: int, first: float) -> float:
     """Mean value of an item's events, shrunk towards that of all; ``first`` before there is any."""
     total = state.total[0]
     mean = total.values / total.count if total.count else first
@@ -417,7 +426,7 @@ def _in_spreads(total: Any, difference: float) -> float:
 
 
 @_compiled
-def _recent(state: State, place: int, end: int, before: float, number: float, of_likes: bool) -> float:
+def _recent(state: FeatureState, place: int, end: int, before: float, number: float, of_likes: bool) -> float:
     """A mean whose latest numbers weigh most, with a number more, which those from a place on came before."""
     memory, since, weight = state.constants[0].RECENT_MEMORY, 0.0, 1.0
     for at in range(place, end):
@@ -434,13 +443,13 @@ def _key(one: int, other: int) -> int:
 
 
 @_compiled
-def _find(keys: Keys, key: int) -> int:
+def _find(keys: KeyTable, key: int) -> int:
     """The slot of a pair; -1 where it isn't counted."""
     return _find_in(keys, _set_of(keys, key), key)
 
 
 @_compiled
-def _find_in(keys: Keys, at: int, key: int) -> int:
+def _find_in(keys: KeyTable, at: int, key: int) -> int:
     """The slot of a key in a set, 0 for one that is free; -1 for none."""
     found = -1
     for way in range(WAYS):  # to the end, as where it is found can't be predicted
@@ -449,7 +458,7 @@ def _find_in(keys: Keys, at: int, key: int) -> int:
 
 
 @_compiled
-def _add(keys: Keys, counts: Counts, lower: int, higher: int, kind: int, product: float) -> int:
+def _add(keys: KeyTable, counts: Counts, lower: int, higher: int, kind: int, product: float) -> int:
     """Counts a user with both items.
 
     Args:
@@ -478,7 +487,7 @@ def _add(keys: Keys, counts: Counts, lower: int, higher: int, kind: int, product
 
 
 @_compiled
-def grow_pairs(keys: Keys, counts: Counts, larger_keys: Keys, larger_counts: Counts) -> int:
+def grow_pairs(keys: KeyTable, counts: Counts, larger_keys: KeyTable, larger_counts: Counts) -> int:
     """Puts all pairs into a larger empty table; returns how many there are."""
     num = 0
     for at in range(len(keys)):
@@ -508,5 +517,5 @@ def _rarest(counts: Counts, at: int) -> int:
 
 
 @_compiled
-def _set_of(keys: Keys, key: int) -> int:
+def _set_of(keys: KeyTable, key: int) -> int:
     return int((np.uint64(key) * _GOLDEN) >> np.uint64(32)) & (len(keys) - 1)

@@ -71,7 +71,7 @@ CONSTANTS = (
 WAYS, COUNTS = 8, 5
 """Slots of a set of the table of pairs, whose keys fill a cache line; numbers of a pair, see ``kernels``."""
 MOST_MET = 1_000
-"""Events of an item from which on its popularity is as high as any."""
+"""EventColumns of an item from which on its popularity is as high as any."""
 
 TOTAL = np.dtype(
     {
@@ -107,7 +107,7 @@ def constants() -> NDArray[np.void]:
     return np.array([tuple(globals()[name] for name in CONSTANTS)], record)
 
 
-class State(NamedTuple):
+class FeatureState(NamedTuple):
     """All columns, as the compiled functions take them; they are changed in place.
 
     Attributes:
@@ -139,8 +139,8 @@ class State(NamedTuple):
     scratch_3C: NDArray[np.float64]
 
 
-class Events(NamedTuple):
-    """Events in columns.
+class EventColumns(NamedTuple):
+    """EventColumns in columns.
 
     Attributes:
         users: int64 rows.
@@ -157,7 +157,7 @@ class Events(NamedTuple):
     times: NDArray[np.int64]
 
 
-class Asked(NamedTuple):
+class QueryColumns(NamedTuple):
     """Questions between events, in columns.
 
     Attributes:

@@ -24,9 +24,9 @@ from m6rec.features.layout import (
     TRACES,
     USER,
     WAYS,
-    Asked,
-    Events,
-    State,
+    EventColumns,
+    FeatureState,
+    QueryColumns,
     constants,
 )
 
@@ -44,7 +44,7 @@ MOST_PAIRS = 1 << 25
 SAME = 1e-7
 """Numbers that differ by less than this share of themselves are the same but for rounding."""
 NO_SCALES: Mapping[int, float] = {}
-NOTHING = Asked(*[np.zeros(0, np.int64)] * 3)
+NOTHING = QueryColumns(*[np.zeros(0, np.int64)] * 3)
 
 
 class FeatureStore:
@@ -58,8 +58,8 @@ class FeatureStore:
     def __init__(self) -> None:
         """Starts without users, items and events."""
         self.num_users = self.num_items = 0
-        self._num_categories = 0  # rows of ``State.categories`` in use
-        self._state = State(
+        self._num_categories = 0  # rows of ``FeatureState.categories`` in use
+        self._state = FeatureState(
             constants=constants(),
             total=np.zeros(1, TOTAL),
             users=np.zeros(16, USER),
@@ -153,7 +153,9 @@ class FeatureStore:
         self._state.units_M[:] = NEAR_SPREADS * deviation_M
         return deviation_M
 
-    def update(self, events: Events, asked: Asked = NOTHING, *, imagined: bool = False) -> tuple[Floats, Floats]:
+    def update(
+        self, events: EventColumns, asked: QueryColumns = NOTHING, *, imagined: bool = False
+    ) -> tuple[Floats, Floats]:
         """Takes in events in their order, and answers questions between them.
 
         Args:

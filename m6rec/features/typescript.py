@@ -13,7 +13,7 @@ CONSTANTS = (
 )
 
 
-def constants() -> str:
+def typescript_constants() -> str:
     """The whole file."""
     numbers = {
         "NUM_STATISTICS": len(layout.STATISTICS),
@@ -25,4 +25,4 @@ def constants() -> str:
 
 
 if __name__ == "__main__":
-    print(constants(), end="")
+    print(typescript_constants(), end="")

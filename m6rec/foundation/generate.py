@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.likelihood import Prompted
-from m6rec.foundation.model import Known, Turn
+from m6rec.foundation.model import CachedQuery, KVCache
 from m6rec.text.constraints import Constraint
 from m6rec.text.tokenizer import TextStream
 
@@ -87,7 +87,7 @@ class Prompt:
     """
 
     ids: Sequence[int]
-    known: Known = ()
+    known: KVCache = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Engine:
         return sum(beam.cache.num_bytes for stream in self._streams for beam in stream.beams)
 
     @torch.no_grad()
-    def read(self, fresh_ND: Tensor, known: Known = ()) -> Known:
+    def read(self, fresh_ND: Tensor, known: KVCache = ()) -> KVCache:
         """Keys and values of a causal context, for any number of prompts.
 
         Args:
@@ -150,7 +150,7 @@ class Engine:
         model = self._foundation.model
         if not known and self._tuning is not None:
             fresh_ND = torch.cat([self._tuning.prompts_PD.to(model.dtype), fresh_ND.to(model.dtype)])
-        turn = Turn(known, fresh_ND, fresh_ND.new_empty(0, 1, model.config.width))
+        turn = CachedQuery(known, fresh_ND, fresh_ND.new_empty(0, 1, model.config.width))
         return model.answer([turn], self._depth, delta=self._tuning)[1][0]
 
     def add(self, prompt: Prompt, sampling: Sampling, constraint: Constraint[Any] | None = None) -> Stream:
@@ -412,7 +412,7 @@ class _Cache:
         length: Tokens of region 2 that have been read.
     """
 
-    def __init__(self, known: Known, first: int, num_layers: int, room: int) -> None:
+    def __init__(self, known: KVCache, first: int, num_layers: int, room: int) -> None:
         self.num_context = known[0][0].shape[1] if known else 0
         self.length = 0
         self._known, self._first, self._room = known, first, room

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Delta, Model
-from m6rec.text.batch import Row, pack, pad, size
+from m6rec.foundation.model import AdapterHook, Model
+from m6rec.text.batch import Example, pack, pad, size
 from m6rec.types import SLOTS
 
 BATCH_TOKENS = 4096
@@ -26,7 +26,7 @@ LOGIT_ROWS = 1024
 CANDIDATE = SLOTS.index("candidate")
 
 
-class Prompted(Delta, Protocol):
+class Prompted(AdapterHook, Protocol):
     """A tuning: what it does to the layers, and its prompts."""
 
     @property
@@ -34,7 +34,7 @@ class Prompted(Delta, Protocol):
         """Vectors before the context; P may be 0."""
 
 
-def scores(foundation: Foundation, rows: Sequence[Row], *, tuning: Prompted | None = None) -> NDArray[np.float64]:
+def scores(foundation: Foundation, rows: Sequence[Example], *, tuning: Prompted | None = None) -> NDArray[np.float64]:
     """Mean log-probability, in nats, of each candidate's tokens (M6-Rec, section 3.1, "zero-shot").
 
     Args:
@@ -57,7 +57,7 @@ def scores(foundation: Foundation, rows: Sequence[Row], *, tuning: Prompted | No
     return np.concatenate([found[number] for number in range(len(rows))])
 
 
-def loss(foundation: Foundation, rows: Sequence[Row], *, tuning: Prompted) -> Tensor:
+def loss(foundation: Foundation, rows: Sequence[Example], *, tuning: Prompted) -> Tensor:
     """The language-modelling loss of the liked candidates (answer 1), mean over candidates; differentiable.
 
     It is 0, without effect on the tuning, where nothing in ``rows`` was liked.
@@ -74,7 +74,7 @@ def log_probabilities(model: Model, normed_TD: Tensor, targets_T: Tensor) -> Ten
 
 
 def _means(
-    rows: Sequence[Row], encoded: dict[str, list[int]], foundation: Foundation, tuning: Prompted | None
+    rows: Sequence[Example], encoded: dict[str, list[int]], foundation: Foundation, tuning: Prompted | None
 ) -> Tensor:
     """Mean log-probability of each candidate's tokens, means_Q in fp32."""
     model = foundation.model
@@ -100,7 +100,7 @@ def _means(
     return means_BC[torch.from_numpy(batch.valid_BC).to(model.device)]
 
 
-def _encoded(foundation: Foundation, rows: Sequence[Row]) -> dict[str, list[int]]:
+def _encoded(foundation: Foundation, rows: Sequence[Example]) -> dict[str, list[int]]:
     """Token ids of every text."""
     segments = (segment for row in rows for part in (row.context, *row.candidates) for segment in part)
     texts = list(dict.fromkeys(segment.text for segment in segments))

@@ -8,7 +8,7 @@ recommender is a choice of layers and of an attention pattern:
 - ``upper`` runs layers [depth, L) on a user's context and many candidates, each of which sees the
   context before it and itself (M6-Rec, section 3.3, "multi-segment late interaction").
 
-Weights stay frozen. What a tuning method adds comes in through a ``Delta``.
+Weights stay frozen. What a tuning method adds comes in through a ``AdapterHook``.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _windows(raw: Mapping[str, Any], family: str, num_layers: int) -> tuple[int 
     return tuple(int(window) if kind == "sliding_attention" else None for kind in kinds)
 
 
-class Delta(Protocol):
+class AdapterHook(Protocol):
     """What a tuning method adds to frozen layers; every hook may return its input unchanged."""
 
     def block(self, layer: int, frozen: Block) -> Layer:
@@ -252,7 +252,7 @@ class Layer(Protocol):
         hidden_BLD: Tensor,
         rotation: tuple[Tensor, Tensor],
         attention: Attention,
-        delta: Delta | None,
+        delta: AdapterHook | None,
     ) -> Tensor:
         """Returns the next hidden_BLD."""
 
@@ -374,12 +374,12 @@ class SharedContext:
         return hidden_MM.triu(1) if window is None else hidden_MM.triu(1) | hidden_MM.tril(-window)
 
 
-Known = tuple[tuple[Tensor, Tensor], ...]
+KVCache = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of a context, (k_GNK, v_GNK) of each upper layer."""
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class CachedQuery:
     """A user's part in ``Model.answer``.
 
     Attributes:
@@ -389,7 +389,7 @@ class Turn:
             needed where only the context is to be read.
     """
 
-    known: Known
+    known: KVCache
     fresh_ND: Tensor
     blocks_CMD: Tensor
 
@@ -405,7 +405,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class _Turns:
+class _CachedAttention:
     """Attention of one layer over the fresh context tokens of all turns, then over the tokens of all candidates.
 
     Attributes:
@@ -415,7 +415,7 @@ class _Turns:
         skip: 0, or all fresh tokens in the last layer, where nobody reads their output.
     """
 
-    turns: Sequence[Turn]
+    turns: Sequence[CachedQuery]
     layer: int
     kept: list[tuple[Tensor, Tensor]]
     skip: int
@@ -454,7 +454,7 @@ class _Turns:
         return torch.cat([*mixed, *asked], 2)
 
     @staticmethod
-    def _candidates(turn: Turn, window: int | None) -> SharedContext:
+    def _candidates(turn: CachedQuery, window: int | None) -> SharedContext:
         count, size, _ = turn.blocks_CMD.shape
         total, device = turn.num_context, turn.blocks_CMD.device
         own = (total + torch.arange(size, device=device)).repeat(count)
@@ -514,7 +514,7 @@ class Block(nn.Module):
         hidden_BLD: Tensor,
         rotation: tuple[Tensor, Tensor],
         attention: Attention,
-        delta: Delta | None,
+        delta: AdapterHook | None,
     ) -> Tensor:
         """See ``Layer``; ``layer`` is this block's number, ``rotation`` the cosines and sines of the positions."""
         c = self.config
@@ -539,11 +539,11 @@ class Block(nn.Module):
             y_BLD = delta.ffn(layer, x_BLD, y_BLD)
         return hidden_BLD + (self.ffn_out_layernorm(y_BLD) if c.is_gemma else y_BLD)
 
-    def _linear(self, layer: int, name: str, x_BLD: Tensor, delta: Delta | None) -> Tensor:
+    def _linear(self, layer: int, name: str, x_BLD: Tensor, delta: AdapterHook | None) -> Tensor:
         y_BLD: Tensor = getattr(self, f"{name}_proj")(x_BLD)
         return y_BLD if delta is None else delta.linear(layer, name, x_BLD, y_BLD)
 
-    def _heads(self, layer: int, name: str, x_BLD: Tensor, delta: Delta | None) -> Tensor:
+    def _heads(self, layer: int, name: str, x_BLD: Tensor, delta: AdapterHook | None) -> Tensor:
         y_BLD = self._linear(layer, name, x_BLD, delta)
         head_width = self.config.head_width
         return y_BLD.view(*y_BLD.shape[:2], y_BLD.shape[2] // head_width, head_width).transpose(1, 2)
@@ -669,7 +669,7 @@ class Model(nn.Module):
         *,
         first: int = 0,
         last: int | None = None,
-        delta: Delta | None = None,
+        delta: AdapterHook | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """Runs layers [first, last) and returns their hidden_BLD, not yet normed; calls ``between`` after each."""
@@ -696,7 +696,7 @@ class Model(nn.Module):
         """Scores of all next tokens, logits_BLV, from ``finish``'s output."""
         return F.linear(normed_BLD.to(self.dtype), self.head_VD)
 
-    def forward(self, ids_BL: Tensor, *, mask_BLL: Tensor | None = None, delta: Delta | None = None) -> Tensor:
+    def forward(self, ids_BL: Tensor, *, mask_BLL: Tensor | None = None, delta: AdapterHook | None = None) -> Tensor:
         """The unsplit model: logits_BLV under a causal mask, or under ``mask_BLL`` (True = may look)."""
         positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
         hidden_BLD = self.embed(ids_BL, positions_BL, mask_BLL)
@@ -710,7 +710,7 @@ class Model(nn.Module):
         *,
         positions_BL: Tensor | None = None,
         mask_BLL: Tensor | None = None,
-        delta: Delta | None = None,
+        delta: AdapterHook | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """Layers [0, depth) on segments, each alone, causal, with positions from 0.
@@ -741,7 +741,7 @@ class Model(nn.Module):
         *,
         end: int | None = None,
         length_B: Tensor | None = None,
-        delta: Delta | None = None,
+        delta: AdapterHook | None = None,
     ) -> Tensor:
         """Layers [depth, end) on a context and the candidates that share it.
 
@@ -776,8 +776,8 @@ class Model(nn.Module):
         return self.finish(hidden_BTD[:, -count * size :]).view(batch, count, size, width)
 
     def answer(
-        self, turns: Sequence[Turn], depth: int, *, end: int | None = None, delta: Delta | None = None
-    ) -> tuple[list[Tensor], list[Known]]:
+        self, turns: Sequence[CachedQuery], depth: int, *, end: int | None = None, delta: AdapterHook | None = None
+    ) -> tuple[list[Tensor], list[KVCache]]:
         """``upper`` with a causal context, for users whose context has been read in part; no token of it is read twice.
 
         All tokens of all turns are rows of the same products, without padding.
@@ -806,7 +806,7 @@ class Model(nn.Module):
         for layer in range(depth, end):
             last = layer == end - 1
             kept: list[tuple[Tensor, Tensor]] = []
-            attention = _Turns(turns, layer - depth, kept, num_fresh if last else 0)
+            attention = _CachedAttention(turns, layer - depth, kept, num_fresh if last else 0)
             hidden_1TD = self.run(hidden_1TD, positions_1T, attention, first=layer, last=layer + 1, delta=delta)
             layers.append(kept)
         normed_TD = self.finish(hidden_1TD[0, hidden_1TD.shape[1] - num_asked :])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Delta
+from m6rec.foundation.model import AdapterHook
 from m6rec.foundation.stores import Forgiving, LmdbStore, Memory, Store
 from m6rec.text import prefixes
 from m6rec.text.prefixes import Tree
@@ -127,7 +127,7 @@ class StateCache:
         config: StatesConfig,
         store: Path | Store | None = None,
         *,
-        delta: Delta | None = None,
+        delta: AdapterHook | None = None,
         tuning_id: str = "",
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
@@ -251,7 +251,9 @@ class StateCache:
     def _lower(self, trees: Sequence[Tree], between: Callable[[], None]) -> Iterator[tuple[int, Tensor]]:
         """(number of a text, its kept tokens), for all of the trees."""
         model, config = self.foundation.model, self.config
-        ids_BL, positions_BL, mask_BLL = (torch.from_numpy(array).to(model.device) for array in prefixes.pad(trees))
+        ids_BL, positions_BL, mask_BLL = (
+            torch.from_numpy(array).to(model.device) for array in prefixes.pad_trees(trees)
+        )
         hidden_BLD = model.lower(
             ids_BL,
             config.depth,

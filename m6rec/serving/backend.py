@@ -82,7 +82,7 @@ class Reason:
 
     Attributes:
         text: As it is said to the user.
-        kind: What it rests on; see ``tasks.explain.Statement``.
+        kind: What it rests on; see ``tasks.explain.Rationale``.
         evidence: The events, counts or sentences, as plain data.
         worded_by: Whether the model's words passed the gate, or ours stand in for them.
         reason: Why the model's words did not pass; "" where they did.

@@ -37,7 +37,7 @@ class Binding:
     former: tuple[str, ...] = ()
 
 
-def bind(store: Path | str, dataset: Fingerprint, *, adopt: bool = False, runs: Sequence[str] = ()) -> Binding:
+def bind_store(store: Path | str, dataset: Fingerprint, *, adopt: bool = False, runs: Sequence[str] = ()) -> Binding:
     """Makes a store one of this dataset, if it is new, and checks that it is.
 
     Args:

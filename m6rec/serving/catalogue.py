@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from m6rec.serving.records import Database, lmdb_records, pack, remove_lmdb, unpack
+from m6rec.serving.records import Database, decode_record, encode_record, lmdb_records, remove_lmdb
 from m6rec.text.records import item_of, record_of
 from m6rec.types import Item, User
 
@@ -25,7 +25,7 @@ class Catalogue:
         self._database = Database(folder / "catalogue.sqlite", _TABLES, version=1)
         old = lmdb_records(folder, b"items")
         if old:
-            self.upsert([item_of(unpack(key, stored, folder)) for key, stored in old])
+            self.upsert([item_of(decode_record(key, stored, folder)) for key, stored in old])
         remove_lmdb(folder)
 
     @property
@@ -45,7 +45,7 @@ class Catalogue:
             writing.execute("INSERT OR IGNORE INTO initialised VALUES (1)")
             for item in items:
                 key = _key(item.id)
-                record = pack(key, record_of(item), f"the item {item.id!r}")
+                record = encode_record(key, record_of(item), f"the item {item.id!r}")
                 writing.execute("DELETE FROM item WHERE id = ? AND NOT live", (key,))  # it comes back as the latest
                 writing.execute(_PUT_ITEM, (key, record))
 
@@ -78,7 +78,7 @@ class Catalogue:
     def _items(self, *, live: bool) -> dict[str, Item]:
         with self._database.transaction() as reading:
             rows = reading.execute("SELECT id, record FROM item WHERE live = ? ORDER BY number", (live,)).fetchall()
-        items = [item_of(unpack(key, record, self._folder)) for key, record in rows]
+        items = [item_of(decode_record(key, record, self._folder)) for key, record in rows]
         return {item.id: item for item in items}
 
     def put_user(self, user: User) -> None:
@@ -89,7 +89,7 @@ class Catalogue:
             StoreError: The disk is full or fails; nothing is changed, and later calls may succeed.
         """
         key = _key(user.id)
-        record = pack(key, {"id": user.id, "details": dict(user.details)}, f"the user {user.id!r}")
+        record = encode_record(key, {"id": user.id, "details": dict(user.details)}, f"the user {user.id!r}")
         with self._database.transaction(write=True) as writing:
             writing.execute(_PUT_USER, (key, record))
 
@@ -101,7 +101,7 @@ class Catalogue:
         """
         with self._database.transaction() as reading:
             rows = reading.execute("SELECT id, record FROM user ORDER BY number").fetchall()
-        users = [User(**unpack(key, record, self._folder)) for key, record in rows]
+        users = [User(**decode_record(key, record, self._folder)) for key, record in rows]
         return {user.id: user for user in users}
 
     def forget(self, user: str) -> bool:

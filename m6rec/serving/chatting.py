@@ -27,7 +27,7 @@ def events(session: Session, user: str, time: int) -> list[Event]:
     return [Event(user, item, time, kind=kind) for kind, items in told for item in items]
 
 
-class Writer:
+class ReplyWriter:
     """Writes a reply sentence by sentence, within the tokens and up to the stop strings that the client allows.
 
     Args:
@@ -78,7 +78,7 @@ class Writer:
 
 
 def reply(
-    writer: Writer,
+    writer: ReplyWriter,
     session: Session,
     items: Sequence[Ranked],
     about: Item | None,

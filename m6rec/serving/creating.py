@@ -20,8 +20,8 @@ from m6rec.serving.writers import Writers
 from m6rec.tasks import design, headline, query, writing
 from m6rec.text.constraints import Constraint, Series, TitleTrie, Unquoted
 from m6rec.text.past import Past
-from m6rec.text.safety import Blocklist, fault
-from m6rec.tuned import Tuned
+from m6rec.text.safety import Blocklist, safety_violation
+from m6rec.tuned import TaskModel
 from m6rec.types import Draft, Event, Item, User
 
 NUM_SPARE = 4
@@ -62,7 +62,7 @@ class Creator:
         blocked: What no text may hold.
     """
 
-    def __init__(self, rank: Tuned, writers: Writers, blocked: Blocklist) -> None:
+    def __init__(self, rank: TaskModel, writers: Writers, blocked: Blocklist) -> None:
         self._rank, self._writers, self._blocked = rank, writers, blocked
 
     def create(self, asked: Asked, past: Past, recommended: Callable[[str], Iterable[Item]]) -> Writing[list[Creation]]:
@@ -163,7 +163,9 @@ class Creator:
             }
             refused = list[str]()
             for place, (copy, wrong) in enumerate(options.items()):
-                wrong = wrong or fault(copy, longest=headline.LONGEST, blocked=self._blocked, private=private)
+                wrong = wrong or safety_violation(
+                    copy, longest=headline.LONGEST, blocked=self._blocked, private=private
+                )
                 if wrong is None:
                     made = Creation(copy, "template" if place else "model", item=item.id, refused=tuple(refused))
                     created.append(made)
@@ -172,7 +174,7 @@ class Creator:
         if created:
             return created
         plain = headline.plain(item)
-        wrong = fault(plain, longest=headline.LONGEST, blocked=self._blocked)
+        wrong = safety_violation(plain, longest=headline.LONGEST, blocked=self._blocked)
         return [Creation(plain if wrong is None else "Picked for you.", "template", item=item.id)]
 
     def _write(self, asked: Asked, prompt: str, constraint: Constraint[Any]) -> Writing[list[Generated]]:
@@ -191,7 +193,7 @@ class Creator:
         """Why a text that is new must not be shown to the user."""
         private = self._private(asked.user)
         taken = {asked.items[event.item].title for event in asked.history}
-        return lambda text: fault(text, longest=longest, blocked=self._blocked, private=private, taken=taken)
+        return lambda text: safety_violation(text, longest=longest, blocked=self._blocked, private=private, taken=taken)
 
     def _liked(self, asked: Asked) -> list[str]:
         """Categories by how many likes the user has of them, most first."""

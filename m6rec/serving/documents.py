@@ -15,10 +15,10 @@ from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.turn_taking import slices
 from m6rec.tasks import task as tasks
 from m6rec.tasks.retrieve import describe
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Item, Segment, Situation, User
 
 _DOCUMENT = Item("document", "document")
@@ -33,7 +33,7 @@ class Documents:
         memory_bytes: What the states of such texts may take in memory.
     """
 
-    def __init__(self, retrieve: RetrievalModel, rank: Tuned, memory_bytes: int) -> None:
+    def __init__(self, retrieve: RetrievalModel, rank: TaskModel, memory_bytes: int) -> None:
         self.width = retrieve.width
         self._retrieve = replace(retrieve, cache=retrieve.cache.apart(memory_bytes // 2))
         self._rank = _apart(rank, memory_bytes // 2)
@@ -69,14 +69,14 @@ class Documents:
             blocks = tuple(cross + task.candidate(Item("document", text), domain) for text in some)
             nothing = np.full(len(some), -1)
             visible = np.full(len(some), len(context))
-            row = Row(context, visible, blocks, np.repeat(one.signals, len(some), 0), nothing, nothing)
+            row = Example(context, visible, blocks, np.repeat(one.signals, len(some), 0), nothing, nothing)
             words = [segment.text for block in blocks for segment in block]
             return rank.scores([row]), _num_tokens(rank.foundation, words)
 
         yield from slices(documents, score)
 
 
-def _apart(tuned: Tuned, memory_bytes: int) -> Tuned:
+def _apart(tuned: TaskModel, memory_bytes: int) -> TaskModel:
     """The same task in all but its cache, where texts of strangers would fill memory and disk."""
     apart = copy(tuned)
     apart.cache = tuned.cache.apart(memory_bytes)

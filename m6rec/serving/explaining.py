@@ -12,15 +12,15 @@ from m6rec.serving.writers import Writers
 from m6rec.tasks import explain as reasons
 from m6rec.tasks import explanations, writing
 from m6rec.tasks import task as tasks
-from m6rec.tasks.explain import Statement
-from m6rec.tasks.faithfulness import fault
+from m6rec.tasks.explain import Rationale
+from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text import opinions as mining
 from m6rec.text.constraints import TitleTrie
 from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Draft, Item, Segment, User
-from m6rec.writer import Writer
+from m6rec.writer import TextModel
 
 NUM_REVIEWS = 50
 """Latest reviews of an item that are mined."""
@@ -30,7 +30,7 @@ WORDING = Sampling(beams=4)
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ExplanationPlan:
     """What is to be worded: the statements that were chosen, and what is gone on from with each.
 
     Attributes:
@@ -40,19 +40,19 @@ class Plan:
     """
 
     item: Item
-    chosen: Sequence[Statement]
+    chosen: Sequence[Rationale]
     drafts: Sequence[Draft]
 
 
-def plan(
-    rank: Tuned,
+def plan_explanation(
+    rank: TaskModel,
     writers: Writers,
     past: Past,
     user: User,
     item: Item,
     items: dict[str, Item],
     count: int = reasons.NUM_STATEMENTS,
-) -> Plan:
+) -> ExplanationPlan:
     """Finds why the user would like the item.
 
     Args:
@@ -73,10 +73,10 @@ def plan(
         drafts = [Draft(context, reasons.prompt(item, rank.domain))] * len(chosen)
     else:
         drafts = _drafts(writer, chosen, past, user, item, items)
-    return Plan(item, chosen, drafts)
+    return ExplanationPlan(item, chosen, drafts)
 
 
-def word(writers: Writers, made: Plan, sampling: Sampling = WORDING) -> Writing[Explanation]:
+def word(writers: Writers, made: ExplanationPlan, sampling: Sampling = WORDING) -> Writing[Explanation]:
     """Has the model choose the words of each statement of a plan, and checks them."""
     written = yield from choose_words(writers, TASK, made.drafts, made.chosen, sampling)
     said: list[Reason] = []
@@ -86,7 +86,7 @@ def word(writers: Writers, made: Plan, sampling: Sampling = WORDING) -> Writing[
 
 
 def choose_words(
-    writers: Writers, task: str, drafts: Sequence[Draft], statements: Sequence[Statement], sampling: Sampling = WORDING
+    writers: Writers, task: str, drafts: Sequence[Draft], statements: Sequence[Rationale], sampling: Sampling = WORDING
 ) -> Writing[list[Generated]]:
     """What the model chooses to say of each statement after its prompt, all together."""
     tokenizer = writers.tokenizer
@@ -103,14 +103,14 @@ def wording(temperature: float, top_p: float, seed: int) -> Sampling:
 
 
 def reasons_for(
-    rank: Tuned,
+    rank: TaskModel,
     past: Past,
     user: User,
     item: Item,
     items: dict[str, Item],
     count: int = reasons.NUM_STATEMENTS,
-) -> tuple[tuple[Segment, ...], list[Statement]]:
-    """(the user's context, the statements that speak for the item, the most decisive first); see ``plan``."""
+) -> tuple[tuple[Segment, ...], list[Rationale]]:
+    """(the user's context, the rationales for the item, most decisive first); see ``plan_explanation``."""
     reviews = past.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
     mined = [one for review in reviews for one in _mine(review)]
     found = reasons.statements(past, user.id, item, rank.domain, items, mined)
@@ -122,7 +122,7 @@ def reasons_for(
 
 
 def _drafts(
-    writer: Writer, chosen: Sequence[Statement], past: Past, user: User, item: Item, items: dict[str, Item]
+    writer: TextModel, chosen: Sequence[Rationale], past: Past, user: User, item: Item, items: dict[str, Item]
 ) -> list[Draft]:
     """What a writer is asked: of reviews about the aspect, as it has learned, else what the foundation is asked."""
     domain, history = writer.domain, past.history(user.id)
@@ -136,7 +136,7 @@ def _drafts(
     return [writing.draft(writer.task, history, user, domain, items, prompt) for prompt in prompts]
 
 
-def _check(statement: Statement, written: Generated, item: Item, before: Sequence[str]) -> Reason:
+def _check(statement: Rationale, written: Generated, item: Item, before: Sequence[str]) -> Reason:
     """The model's words where they hold and are not among those before, else ours."""
     text = written.text.strip()
     if written.reason != "stop":
@@ -150,11 +150,11 @@ def _check(statement: Statement, written: Generated, item: Item, before: Sequenc
     return Reason(statement.text, statement.kind, statement.evidence, "template", wrong)
 
 
-def unfaithful(text: str, statement: Statement, item: Item) -> str | None:
+def unfaithful(text: str, statement: Rationale, item: Item) -> str | None:
     """Why words mustn't be said of a statement; None where they may."""
     heard, opinions = (statement.evidence.get(name, ()) for name in ("sentences", "opinions"))
     evidence = " ".join([statement.text, *opinions, *heard])
-    return fault(text, evidence, (item.title, *item.categories, *(quote(one)[1:-1] for one in heard)))
+    return unsupported_claim(text, evidence, (item.title, *item.categories, *(quote(one)[1:-1] for one in heard)))
 
 
 @lru_cache(maxsize=1 << 12)

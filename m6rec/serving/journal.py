@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from m6rec.errors import DataError
-from m6rec.serving.records import Database, lmdb_records, pack, remove_lmdb, unpack
+from m6rec.serving.records import Database, decode_record, encode_record, lmdb_records, remove_lmdb
 from m6rec.types import Event
 
 DIGEST_BYTES = 16
@@ -167,12 +167,12 @@ class Digests:
 
 def seal_event(content: bytes, event: Event) -> bytes:
     """An event as it is stored under the digest of its content. Raises DataError where it can't be written down."""
-    return pack(content, asdict(event), f"the event of user {event.user!r} with item {event.item!r}")
+    return encode_record(content, asdict(event), f"the event of user {event.user!r} with item {event.item!r}")
 
 
 def open_event(key: bytes, stored: bytes, where: object) -> Event:
     """What ``seal_event`` was given. Raises StoreError where it is damaged or of another version."""
-    record = unpack(key, stored, where)
+    record = decode_record(key, stored, where)
     context = record.pop("context", ())
     return Event(**record, context=tuple((name, value) for name, value in context))
 

@@ -26,10 +26,10 @@ from m6rec.serving.turns import Turns
 from m6rec.serving.writers import Writers
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.past import Past
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Event, Item, Ranked, User
 
 QUERY_WEIGHT = 1.0
@@ -45,7 +45,7 @@ class Models:
     """The models that answer, and what is made of them; others are put in place as a whole."""
 
     retrieve: RetrievalModel
-    rank: Tuned
+    rank: TaskModel
     index: ItemIndex
     ranking: Turns
     documents: Documents
@@ -95,7 +95,7 @@ class ServingState:
                 self.models.admission.event(told[-1], self.items.get(event.item))
         return self.past.passing(user, told)
 
-    def asked(self, task: Tuned, user: str, items: Sequence[Item]) -> Row:
+    def asked(self, task: TaskModel, user: str, items: Sequence[Item]) -> Example:
         """What the task is asked of the user and the items now."""
         return tasks.ask(task.task, self.past, self.user(user), items, task.domain, self.items, latest=self.latest)
 

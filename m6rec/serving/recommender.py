@@ -59,11 +59,11 @@ from m6rec.tasks.retrieve import describe
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Event, Item, Ranked, User
-from m6rec.writer import Writer
+from m6rec.writer import TextModel
 
-NO_WRITERS: Mapping[str, Writer] = MappingProxyType({})
+NO_WRITERS: Mapping[str, TextModel] = MappingProxyType({})
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,7 +121,7 @@ class Recommender(LocalBackend):
         catalogue: The items on disk, which come before those of the log; an item of the log that it has never had is
             added. None keeps them in memory only.
         vectors: A folder that keeps the items' vectors over a restart; None reads every item anew.
-        writers: Tuned tasks of texts by their names; the foundation writes what none of them does.
+        writers: TaskModel tasks of texts by their names; the foundation writes what none of them does.
         blocked: What no text that is created may hold, besides the built-in words.
         limits: What answers may take.
 
@@ -132,14 +132,14 @@ class Recommender(LocalBackend):
     def __init__(
         self,
         retrieve: RetrievalModel,
-        rank: Tuned,
+        rank: TaskModel,
         log: Log,
         past: Past,
         *,
         journal: Journal | None = None,
         catalogue: Catalogue | None = None,
         vectors: Path | None = None,
-        writers: Mapping[str, Writer] = NO_WRITERS,
+        writers: Mapping[str, TextModel] = NO_WRITERS,
         blocked: Blocklist | None = None,
         limits: ServingLimits = LIMITS,
     ) -> None:
@@ -190,8 +190,8 @@ class Recommender(LocalBackend):
     def swap(
         self,
         retrieve: RetrievalModel,
-        rank: Tuned,
-        writers: Mapping[str, Writer] = NO_WRITERS,
+        rank: TaskModel,
+        writers: Mapping[str, TextModel] = NO_WRITERS,
     ) -> None:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
         state, index = self._state, ItemIndex(retrieve)
@@ -223,7 +223,7 @@ class Recommender(LocalBackend):
             index.put(some, vectors)
 
     def _encoded(
-        self, items: Sequence[Item], retrieve: RetrievalModel, *others: Tuned
+        self, items: Sequence[Item], retrieve: RetrievalModel, *others: TaskModel
     ) -> Iterator[tuple[Sequence[Item], NDArray[np.float32]]]:
         """The items' vectors, a few at a time, whose texts the other tasks know from then on.
 
@@ -290,7 +290,9 @@ class Recommender(LocalBackend):
         state = self._state
         state.need([item], "check the id")
         models = state.models
-        plan = explaining.plan(models.rank, models.writers, state.past, state.user(user), state.live[item], state.items)
+        plan = explaining.plan_explanation(
+            models.rank, models.writers, state.past, state.user(user), state.live[item], state.items
+        )
         return (yield from explaining.word(models.writers, plan))
 
     def chatting(self, chat: Chat) -> Writing[Reply]:
@@ -309,9 +311,9 @@ class Recommender(LocalBackend):
             why = about or (items[0].item if items else None)
             if why is not None:
                 count, person = NUM_STATEMENTS if about else 1, state.user(chat.user)
-                plan = explaining.plan(rank, writers, state.past, person, why, state.items, count)
+                plan = explaining.plan_explanation(rank, writers, state.past, person, why, state.items, count)
                 explained = explaining.word(writers, plan, explaining.wording(chat.temperature, chat.top_p, chat.seed))
-        writer = chatting.Writer(chat, rank.foundation.tokenizer)
+        writer = chatting.ReplyWriter(chat, rank.foundation.tokenizer)
         said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
         return (yield from chatting.reply(writer, session, items, about, explained, state.lexicon, rank.domain, said))
 

@@ -25,7 +25,7 @@ BUSY_S = 10.0
 """Patience with another process that writes."""
 
 
-def pack(key: bytes, record: Mapping[str, Any], what: str) -> bytes:
+def encode_record(key: bytes, record: Mapping[str, Any], what: str) -> bytes:
     """The bytes to store under a key.
 
     Args:
@@ -44,8 +44,8 @@ def pack(key: bytes, record: Mapping[str, Any], what: str) -> bytes:
         ) from error
 
 
-def unpack(key: bytes, stored: bytes, where: object) -> dict[str, Any]:
-    """What ``pack`` was given.
+def decode_record(key: bytes, stored: bytes, where: object) -> dict[str, Any]:
+    """What ``encode_record`` was given.
 
     Args:
         key: As then.

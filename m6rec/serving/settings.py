@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         host: Address to listen at. Other machines reach only an address that is not loopback; that needs ``keys``.
         port: Port to listen at; 0 takes a free one.
-        keys: File of hashed API keys (see ``Keys``); None lets every local caller in.
+        keys: File of hashed API keys (see ``ApiKeys``); None lets every local caller in.
         insecure: Serve other machines without keys.
         max_body_bytes: Larger bodies are refused (413).
         max_concurrent: Requests in the house at once; more are refused (429).
@@ -78,7 +78,7 @@ class Settings:
             )
 
 
-class Keys:
+class ApiKeys:
     """API keys, known by their sha256 only: they are random, so a hash without salt or stretching is safe.
 
     A file holds one key a line: the hash in hexadecimal, then what it is for; ``#`` begins a comment.
@@ -91,7 +91,7 @@ class Keys:
         self._digests = tuple(digests)
 
     @classmethod
-    def load(cls, file: Path) -> Keys:
+    def load(cls, file: Path) -> ApiKeys:
         """Reads a file of hashes.
 
         Raises:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.foundation.model import Known
+from m6rec.foundation.model import KVCache
 from m6rec.foundation.stores import Memory
-from m6rec.text.batch import Row
-from m6rec.tuned import Tuned
+from m6rec.text.batch import Example
+from m6rec.tuned import TaskModel
 
 MEMORY_BYTES = 256 << 20
 """Of keys and values in memory: SmolLM2-135M takes 1.5 KB an event, so some thousand users with a hundred each."""
@@ -25,11 +25,11 @@ class Turns:
         memory_bytes: Budget for keys and values; those unused for longest are dropped and read again.
     """
 
-    def __init__(self, tuned: Tuned, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, tuned: TaskModel, memory_bytes: int = MEMORY_BYTES) -> None:
         self._tuned = tuned
-        self._memory = Memory[str, tuple[Row, Known]](memory_bytes)
+        self._memory = Memory[str, tuple[Example, KVCache]](memory_bytes)
 
-    def answers(self, asked: Sequence[tuple[str, Row]]) -> list[NDArray[np.floating]]:
+    def answers(self, asked: Sequence[tuple[str, Example]]) -> list[NDArray[np.floating]]:
         """Of each (user, row), all in one pass: probabilities of the candidates, or the user's vector [1, E].
 
         A row asks of one moment.
@@ -47,7 +47,7 @@ class Turns:
             self._memory.put(user, (read, known), num_bytes)
         return answers
 
-    def _known(self, user: str, row: Row) -> tuple[Known, int]:
+    def _known(self, user: str, row: Example) -> tuple[KVCache, int]:
         """What is at hand for the user, and how many segments of the row's context it covers."""
         before, known = self._memory.get(user) or (None, ())
         if before is None or not known or row.context[: len(before.context)] != before.context:
@@ -58,7 +58,7 @@ class Turns:
         return known, len(before.context)
 
 
-def _rest(row: Row, num_read: int) -> Row:
+def _rest(row: Example, num_read: int) -> Example:
     """The row without the first segments of its context."""
     return replace(
         row,

@@ -10,9 +10,9 @@ from m6rec.foundation.generate import Engine, Generated, Sampling
 from m6rec.serving.backend import Writing
 from m6rec.text.constraints import Constraint
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.tuned import Tuned
+from m6rec.tuned import TaskModel
 from m6rec.types import Draft
-from m6rec.writer import Writer, WriterConfig
+from m6rec.writer import TextModel, TextModelConfig
 from m6rec.writer import create as create_writer
 
 
@@ -21,20 +21,20 @@ class Writers:
 
     Args:
         rank: The tuned ranking task, whose foundation, untuned and at its split, writes what no tuned task does.
-        tuned: Tuned tasks of texts by their names.
+        tuned: TaskModel tasks of texts by their names.
 
     Raises:
         ConfigError: A task is not that of its name.
     """
 
-    def __init__(self, rank: Tuned, tuned: Mapping[str, Writer]) -> None:
+    def __init__(self, rank: TaskModel, tuned: Mapping[str, TextModel]) -> None:
         for name, writer in tuned.items():
             if writer.task.name != name:
                 raise ConfigError(
                     f"{name!r} can't be written by task {writer.task.name!r}; give a run of `m6rec tune {name}`"
                 )
         self._rank, self._tuned = rank, dict(tuned)
-        self._untuned: Writer | None = None
+        self._untuned: TextModel | None = None
         self._engines: dict[int, Engine] = {}
 
     @property
@@ -47,7 +47,7 @@ class Writers:
         """Of the foundation."""
         return self._rank.foundation.tokenizer
 
-    def tuned(self, task: str) -> Writer | None:
+    def tuned(self, task: str) -> TextModel | None:
         """The tuned writer of a task, if there is one."""
         return self._tuned.get(task)
 
@@ -73,11 +73,11 @@ class Writers:
         for engine in self._engines.values():
             engine.step()
 
-    def _foundation(self) -> Writer:
+    def _foundation(self) -> TextModel:
         """The foundation as it is, by a tuning which, fresh, changes nothing; made when it is first needed."""
         if self._untuned is None:
             config, states = self._rank.config, self._rank.cache.config
-            fresh = WriterConfig(
+            fresh = TextModelConfig(
                 task="explain",
                 domain=config.domain,
                 rule=config.rule,

@@ -15,7 +15,7 @@ import numpy as np
 
 from m6rec.data.examples import moments
 from m6rec.domains.domain import Domain
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.types import Event, Item, Segment
 
 LEAD, QUESTIONS = 8, 48
@@ -27,7 +27,7 @@ def candidate(title: str) -> tuple[Segment, ...]:
     return Segment(" also likes", "ask"), Segment(f" {title}", "candidate")
 
 
-def lay_out(events: Sequence[Event], items: Mapping[str, Item], domain: Domain, first: int, last: int) -> list[Row]:
+def lay_out(events: Sequence[Event], items: Mapping[str, Item], domain: Domain, first: int, last: int) -> list[Example]:
     """Rows that ask of the events [first, last) of a log in order of time; a question sees earlier likes only."""
     events = events[:last]
     of_user: dict[str, list[_Asked]] = {}
@@ -58,12 +58,12 @@ class _Asked(NamedTuple):
     """The user's likes before it."""
 
 
-def _row(likes: Sequence[str], asked: Sequence[_Asked]) -> Row:
+def _row(likes: Sequence[str], asked: Sequence[_Asked]) -> Example:
     begin = max(0, asked[0].num_likes - LEAD)
     words = (
         f"{', ' if number else ' likes '}{title}" for number, title in enumerate(likes[begin : asked[-1].num_likes])
     )
-    return Row(
+    return Example(
         (Segment("A user", "user"), *(Segment(text, "history") for text in words)),
         np.array([1 + one.num_likes - begin for one in asked]),
         tuple(candidate(one.title) for one in asked),

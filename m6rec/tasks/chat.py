@@ -19,7 +19,7 @@ from typing import Literal
 
 from m6rec.predicate import Predicate
 from m6rec.text.lexicon import Lexicon, Token, tokens
-from m6rec.text.verbalise import names, quote
+from m6rec.text.verbalise import listed, quote
 from m6rec.types import Item
 
 Role = Literal["system", "user", "assistant"]
@@ -404,21 +404,21 @@ def untold(session: Session, noun: str) -> str:
     """What to say where a wish can't be compared with what was recommended; "" where there is none."""
     words = {"year": "how old", "length": "how long", "price": "how dear"}
     asked = [words[name] for name in session.untold]
-    return f"I am not told {names(asked)} these {noun}s are." if asked else ""
+    return f"I am not told {listed(asked)} these {noun}s are." if asked else ""
 
 
 def nothing_fits(session: Session, noun: str) -> str:
     """What to say where no item is left."""
     wishes = [f"of the category {quote(name)}" for name in session.wanted]
     if session.akin:
-        wishes.append(f"of one of the categories {names([quote(name) for name in session.akin])}")
+        wishes.append(f"of one of the categories {listed([quote(name) for name in session.akin])}")
     wishes += [f"not of the category {quote(name)}" for name in session.unwanted]
     for name, (least, greatest) in session.bounds.items():
         limits = [f"from {least:.0f}"] * (least > float("-inf")) + [f"up to {greatest:.0f}"] * (greatest < float("inf"))
         wishes.append(f"of the {name} {' '.join(limits)}")
     if not wishes:
         return f"I know no {noun} that has not come up yet."
-    return f"I know no other {noun} that is {names(wishes)}. Which of these wishes shall I drop?"
+    return f"I know no other {noun} that is {listed(wishes)}. Which of these wishes shall I drop?"
 
 
 def question(lexicon: Lexicon, noun: str) -> str:

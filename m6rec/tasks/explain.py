@@ -21,10 +21,10 @@ import numpy as np
 
 from m6rec.domains.domain import Domain
 from m6rec.tasks.faithfulness import harmless
-from m6rec.text.batch import Row
-from m6rec.text.opinions import Statement as Opinion
+from m6rec.text.batch import Example
+from m6rec.text.opinions import Statement
 from m6rec.text.past import STATISTICS, Past
-from m6rec.text.verbalise import names, quote
+from m6rec.text.verbalise import listed, quote
 from m6rec.types import Event, Item
 
 Kind = Literal["history", "attribute", "crowd", "review"]
@@ -48,7 +48,7 @@ _LIKING = ("love", "adore", "enjoy", "like")
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class Rationale:
     """A reason in words of ours, with what it rests on.
 
     Attributes:
@@ -72,8 +72,8 @@ class Statement:
 
 
 def statements(
-    past: Past, user: str, item: Item, domain: Domain, items: Mapping[str, Item], opinions: Sequence[Opinion] = ()
-) -> list[Statement]:
+    past: Past, user: str, item: Item, domain: Domain, items: Mapping[str, Item], opinions: Sequence[Statement] = ()
+) -> list[Rationale]:
     """All reasons that the past gives, the strongest of each sort first. None may be found.
 
     Args:
@@ -98,7 +98,7 @@ def statements(
     return [one for sort in sorts for one in sorted(sort, key=lambda one: -one.strength)[:NUM_EACH]]
 
 
-def without(row: Row, statement: Statement) -> Row:
+def without(row: Example, statement: Rationale) -> Example:
     """The question as it would be without the statement's evidence.
 
     Args:
@@ -116,8 +116,8 @@ def without(row: Row, statement: Statement) -> Row:
 
 
 def choose(
-    found: Sequence[Statement], score: float, scores_without: Sequence[float], count: int = NUM_STATEMENTS
-) -> list[Statement]:
+    found: Sequence[Rationale], score: float, scores_without: Sequence[float], count: int = NUM_STATEMENTS
+) -> list[Rationale]:
     """The best reasons first; those that speak against the item by the model are left out.
 
     Args:
@@ -142,14 +142,14 @@ def _of_categories(
     domain: Domain,
     items: Mapping[str, Item],
     known: Mapping[str, float],
-) -> list[Statement]:
+) -> list[Rationale]:
     found = []
     for category in item.categories:
         seen = [(place, event) for place, event in history if category in items[event.item].categories]
         liked = [(place, event) for place, event in seen if domain.positive(event)]
         if len(liked) < MIN_OWN or 2 * len(liked) < len(seen):
             continue
-        examples = names([_title(items[event.item]) for _, event in liked[: -NUM_EXAMPLES - 1 : -1]])
+        examples = listed([_title(items[event.item]) for _, event in liked[: -NUM_EXAMPLES - 1 : -1]])
         those, kind = f"{len(liked)} of {len(seen)} {domain.noun}s", f"of the category {quote(category)}"
         text = f"You liked {those} {kind}, such as {examples}."
         wordings = (
@@ -168,7 +168,7 @@ def _of_categories(
         }
         places = tuple(place for place, _ in liked)
         strength = _strength(len(liked), len(seen))
-        found.append(Statement(text, "attribute", evidence, strength, wordings, places, statistics))
+        found.append(Rationale(text, "attribute", evidence, strength, wordings, places, statistics))
     return found
 
 
@@ -180,7 +180,7 @@ def _of_fans(
     domain: Domain,
     items: Mapping[str, Item],
     known: Mapping[str, float],
-) -> list[Statement]:
+) -> list[Rationale]:
     likes = [(place, event) for place, event in history if domain.positive(event)][-NUM_LIKES:]
     crowds = past.also_liked(item.id, [event.item for _, event in likes], without=user)
     statistics = {
@@ -197,11 +197,11 @@ def _of_fans(
             wordings = (f"You liked {title}, and {liked} of {seen} people who liked that liked it too.",)
             evidence = {"liked": liked, "seen": seen, "events": [_plain(event, items)]}
             strength = _strength(liked, seen)
-            found.append(Statement(text, "history", evidence, strength, wordings, (place,), statistics))
+            found.append(Rationale(text, "history", evidence, strength, wordings, (place,), statistics))
     return found
 
 
-def _of_crowd(past: Past, user: str, item: Item) -> list[Statement]:
+def _of_crowd(past: Past, user: str, item: Item) -> list[Rationale]:
     liked, seen = past.verdicts(item.id, without=user)
     if seen < MIN_PEOPLE or 2 * liked <= seen:
         return []
@@ -209,10 +209,10 @@ def _of_crowd(past: Past, user: str, item: Item) -> list[Statement]:
     statistics = {"item_share": past.like_rate, "item_count": 0.0, "item_value": past.mean_value}
     evidence = {"liked": liked, "seen": seen}
     wordings = (f"It was liked by {share}.",)
-    return [Statement(f"{share} liked it.", "crowd", evidence, _strength(liked, seen), wordings, statistics=statistics)]
+    return [Rationale(f"{share} liked it.", "crowd", evidence, _strength(liked, seen), wordings, statistics=statistics)]
 
 
-def _of_reviews(opinions: Sequence[Opinion]) -> list[Statement]:
+def _of_reviews(opinions: Sequence[Statement]) -> list[Rationale]:
     quotable = [one for one in opinions if harmless(one.sentence) and len(one.sentence) <= LONGEST_SENTENCE]
     praise = Counter(one.aspect for one in quotable if one.polarity > 0)
     blame = Counter(one.aspect for one in opinions if one.polarity < 0)
@@ -231,11 +231,11 @@ def _of_reviews(opinions: Sequence[Opinion]) -> list[Statement]:
         }
         wordings = tuple(_praising(praises, evidence))
         strength = _strength(count, count + blame[aspect])
-        found.append(Statement(f"{praises} its {aspect}.", "review", evidence, strength, wordings))
+        found.append(Rationale(f"{praises} its {aspect}.", "review", evidence, strength, wordings))
     return found
 
 
-def _told(opinion: Opinion) -> str:
+def _told(opinion: Statement) -> str:
     """What may follow "is"; "" for what a reviewer does, such as "love"."""
     return "" if opinion.opinion.split()[-1].startswith(_LIKING) else opinion.opinion
 

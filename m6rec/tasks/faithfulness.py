@@ -54,12 +54,12 @@ _NUMBERS = "one two three four five six seven eight nine ten eleven twelve".spli
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_NUMBERS)})\b")
 
 
-def fault(sentence: str, evidence: str, names: Collection[str] = ()) -> str | None:
+def unsupported_claim(sentence: str, evidence: str, names: Collection[str] = ()) -> str | None:
     """Why a sentence mustn't be said on this evidence; None where it may.
 
     >>> evidence = 'You liked 4 of 5 movies of the category "Sci-Fi", such as "Alien".'
-    >>> fault('you liked 4 of 5 films of the genre "Sci-Fi"', evidence)
-    >>> fault('you liked 5 of 5 movies of the category "Sci-Fi"', evidence)
+    >>> unsupported_claim('you liked 4 of 5 films of the genre "Sci-Fi"', evidence)
+    >>> unsupported_claim('you liked 5 of 5 movies of the category "Sci-Fi"', evidence)
     'the number 5 of 5 is not in the evidence'
 
     Args:

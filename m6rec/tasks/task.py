@@ -18,7 +18,7 @@ from m6rec.data.examples import moments
 from m6rec.data.negatives import Negatives, Sampler
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.text.past import STATISTICS, Past, Question
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, Segment, Situation, User
@@ -157,7 +157,7 @@ def ask(
     items: dict[str, Item],
     situation: Situation | None = None,
     latest: int | None = None,
-) -> Row:
+) -> Example:
     """Asks about several items at one moment. ``past`` ends before it, so the future is out of reach.
 
     Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone; other
@@ -174,7 +174,7 @@ def ask(
             _cross(task, past, user, item, now, domain) + _candidate(task, domain, item) for item in candidates
         )
     nothing = np.full(len(blocks), -1)
-    return Row(
+    return Example(
         words,
         np.full(len(blocks), len(words)),
         blocks,
@@ -214,7 +214,7 @@ def lay_out(
     domain: Domain,
     wanted: NDArray[np.bool_],
     negatives: Negatives | None = None,
-) -> tuple[list[Row], Past]:
+) -> tuple[list[Example], Past]:
     """Reads a log forward once and asks ``task`` of the wanted events, each before anything of its moment happens.
 
     Args:
@@ -298,7 +298,7 @@ def _within_impressions(events: Sequence[Event], answers: Sequence[int | None]) 
     ]
 
 
-def texts(rows: Sequence[Row]) -> Iterator[str]:
+def texts(rows: Sequence[Example]) -> Iterator[str]:
     """Every segment's text, with repetitions."""
     for row in rows:
         yield from (segment.text for segment in row.context)
@@ -324,8 +324,8 @@ class _Draft:
         self.events: list[int] = []
         self.items: list[int] = []
 
-    def row(self, features_QF: NDArray[np.float32], traces: NDArray[np.float32]) -> Row:
-        whole = Row(
+    def row(self, features_QF: NDArray[np.float32], traces: NDArray[np.float32]) -> Example:
+        whole = Example(
             tuple(self.context),
             np.array(self.visible),
             tuple(self.candidates),

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from m6rec.domains.domain import Domain, titled
-from m6rec.text.verbalise import names, quote
+from m6rec.text.verbalise import listed, quote
 from m6rec.types import Event, Item
 
 NUM_CATEGORIES, NUM_TITLES = 6, 5
@@ -34,4 +34,4 @@ def lead(history: Sequence[Event], items: Mapping[str, Item], domain: Domain) ->
     ]
     titles = [quote(item.title, longest=LONGEST) for item in liked if titled(domain, item)][-NUM_TITLES:]
     said = f"Of the {domain.noun}s that the user likes, {', '.join(shares)}. " if shares else ""
-    return said + (f"Lately the user liked {names(titles)}. " if titles else "")
+    return said + (f"Lately the user liked {listed(titles)}. " if titles else "")

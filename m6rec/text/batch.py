@@ -15,7 +15,7 @@ _SLOT = {slot: number for number, slot in enumerate(SLOTS)}
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class Example:
     """All questions of one user, laid out for one forward pass (one pass, all targets).
 
     The context grows by a segment an event, and question c sees the first ``visible[c]`` segments of it: what had
@@ -42,12 +42,12 @@ class Row:
     traces: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     items: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
-    def only(self, keep: NDArray[np.bool_]) -> Row:
+    def only(self, keep: NDArray[np.bool_]) -> Example:
         """This row with some of its questions; ``keep`` is bool [C], not all False."""
         blocks = tuple(block for block, kept in zip(self.candidates, keep, strict=True) if kept)
         visible = self.visible[keep]
         end = visible.max()
-        return Row(
+        return Example(
             self.context[:end],
             visible,
             blocks,
@@ -63,7 +63,7 @@ class Row:
         """Segments of the context before the first that has a trace."""
         return len(self.context) - len(self.traces)
 
-    def moments(self) -> list[Row]:
+    def moments(self) -> list[Example]:
         """A row for each moment at which something is asked, the earliest first."""
         return [self.only(self.visible == visible) for visible in np.unique(self.visible)]
 
@@ -105,7 +105,7 @@ class Batch:
     traced_BN: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
 
 
-def pad(rows: Sequence[Row], places: Mapping[str, tuple[int, int]]) -> Batch:
+def pad(rows: Sequence[Example], places: Mapping[str, tuple[int, int]]) -> Batch:
     """Pads rows to one batch.
 
     Args:
@@ -162,7 +162,7 @@ def flat(segments: Sequence[Segment], places: Mapping[str, tuple[int, int]]) -> 
     return tokens, slots, ends
 
 
-def size(row: Row, length: Callable[[str], int]) -> tuple[int, int]:
+def size(row: Example, length: Callable[[str], int]) -> tuple[int, int]:
     """(tokens of the context, tokens of the padded blocks), where ``length`` tells the tokens of a text."""
     blocks = [sum(length(segment.text) for segment in block) for block in row.candidates]
     return sum(length(segment.text) for segment in row.context), max(blocks) * len(blocks)

@@ -23,18 +23,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.features.layout import MOST_MET, MOST_NUMBERS, NEIGHBOURLY, SHARES, STATISTICS, TRACES, Asked, Events
+from m6rec.features.layout import (
+    MOST_MET,
+    MOST_NUMBERS,
+    NEIGHBOURLY,
+    SHARES,
+    STATISTICS,
+    TRACES,
+    EventColumns,
+    QueryColumns,
+)
 from m6rec.features.store import Count, FeatureStore
 from m6rec.types import Event, Feedback, Item
 
-__all__ = ["STATISTICS", "TRACES", "Past", "Popularity", "numbers", "without_neighbours"]
+__all__ = ["STATISTICS", "TRACES", "Past", "PopularityCounts", "numbers", "without_neighbours"]
 
 Floats = NDArray[np.float32]
 MAX_LIKES = 256
 """Latest likes of a user that retrieval looks at."""
 
 BATCH = 1 << 16
-"""Events that are taken in at once."""
+"""EventColumns that are taken in at once."""
 _LAST = int(np.iinfo(np.int64).max)
 """When what is imagined happens: after everything else."""
 
@@ -43,7 +52,7 @@ Question = tuple[int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Popularity:
+class PopularityCounts:
     """What others did, counted without who did it; a ``Past`` on a device goes on from there.
 
     Attributes:
@@ -79,7 +88,7 @@ class Past:
         self,
         items: Mapping[str, Item],
         feedback: Callable[[Event], Feedback],
-        popularity: Popularity = Popularity(),
+        popularity: PopularityCounts = PopularityCounts(),
     ) -> None:
         """Starts with nothing observed.
 
@@ -179,11 +188,11 @@ class Past:
         """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
         return float(self.statistics("", [item])[0, STATISTICS.index("item_share")])
 
-    def popularity(self, items: Iterable[str]) -> Popularity:
+    def popularity(self, items: Iterable[str]) -> PopularityCounts:
         """What all users did so far, with these items apart."""
         of = {item: _count(self._store.items[self._rows[item]]) for item in items if item in self._rows}
         counts = {item: count for item, count in of.items() if count[0]}
-        return Popularity(_count(self._store.total), counts, self._scales)
+        return PopularityCounts(_count(self._store.total), counts, self._scales)
 
     def most_liked(self) -> Sequence[str]:
         """Ids of what was met, by the number of likes, most first; as of now or of a hundredth fewer events."""
@@ -254,7 +263,7 @@ class Past:
             known_Q = np.array([known - taken for known, _, _ in some], np.int64)
             user_Q = np.array([self._users.get(user, -1) for _, user, _ in some], np.int64)
             item_Q = np.array([self._rows.get(item, -1) for _, _, item in some], np.int64)
-            trace_NT, features_QF[asked:end] = self._store.update(columns, Asked(known_Q, user_Q, item_Q))
+            trace_NT, features_QF[asked:end] = self._store.update(columns, QueryColumns(known_Q, user_Q, item_Q))
             self._trace(trace_NT)
             taken, asked = taken + len(batch), end
             if last:
@@ -297,7 +306,9 @@ class Past:
         """
         return self._store.features(self._users.get(user, -1), [self._rows.get(item, -1) for item in items])
 
-    def _take_in(self, events: Sequence[Event], said: Sequence[Feedback], imagined_of: int | None = None) -> Events:
+    def _take_in(
+        self, events: Sequence[Event], said: Sequence[Feedback], imagined_of: int | None = None
+    ) -> EventColumns:
         """Enters events into the histories, and says what they are in columns.
 
         Args:
@@ -329,7 +340,7 @@ class Past:
             rows.append((user, item, positive, of.strength, _LAST if imagined_of is not None else event.time))
         users, items, positives, strengths, times = zip(*rows, strict=True) if rows else [()] * 5
         user_N, item_N, positive_N, time_N = (np.array(of, np.int64) for of in (users, items, positives, times))
-        return Events(user_N, item_N, positive_N, np.array(strengths, np.float64), time_N)
+        return EventColumns(user_N, item_N, positive_N, np.array(strengths, np.float64), time_N)
 
     def _trace(self, trace_NT: Floats) -> None:
         """Keeps the traces of the events that were taken in last."""

@@ -61,7 +61,7 @@ def grow(rows: Sequence[list[int]]) -> list[Tree]:
     return trees
 
 
-def pad(trees: Sequence[Tree]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+def pad_trees(trees: Sequence[Tree]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """(ids_BL, positions_BL, mask_BLL) of trees, padded at the right; the mask is True where a token may look.
 
     A token sees its ancestors and itself; its position is the number of its ancestors. Padding sees itself.

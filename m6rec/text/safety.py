@@ -85,7 +85,7 @@ class Blocklist:
         return not self._words.isdisjoint((word, _MANY.sub(r"\1", word), _MANY.sub(r"\1\1", word)))
 
 
-def fault(
+def safety_violation(
     text: str,
     *,
     longest: int,
@@ -96,11 +96,11 @@ def fault(
     """Why a text must not be shown; None where it may. The answer repeats nothing of what it objects to.
 
     >>> blocked = Blocklist()
-    >>> fault("call 555 123 4567", longest=60, blocked=blocked)
+    >>> safety_violation("call 555 123 4567", longest=60, blocked=blocked)
     'it holds a telephone number'
-    >>> fault("films for a writer aged 24", longest=60, blocked=blocked, private=["24", "writer"])
+    >>> safety_violation("films for a writer aged 24", longest=60, blocked=blocked, private=["24", "writer"])
     'it echoes what is known of the user'
-    >>> fault("more like toy story", longest=60, blocked=blocked, taken=["Toy Story"])
+    >>> safety_violation("more like toy story", longest=60, blocked=blocked, taken=["Toy Story"])
     "it echoes a title of the user's history"
 
     Args:

@@ -55,14 +55,14 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def names(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
     """Words as a list in a sentence.
 
-    >>> names(["Action", "Comedy", "Drama"])
+    >>> listed(["Action", "Comedy", "Drama"])
     'Action, Comedy and Drama'
-    >>> names(["Action"])
+    >>> listed(["Action"])
     'Action'
-    >>> names([])
+    >>> listed([])
     ''
     """
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -42,7 +42,7 @@ class Adapters(Change):
         self.layers = nn.ModuleList(Adapter(c.width, rank, generator) for _ in range(first_layer, c.num_layers))
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         if layer < self.first_layer:
             return y_BLD
         added_BLD: Tensor = self.layers[layer - self.first_layer](x_BLD)

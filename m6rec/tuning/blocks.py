@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from m6rec.foundation.model import Attention, Block, Delta, Layer, Model
+from m6rec.foundation.model import AdapterHook, Attention, Block, Layer, Model
 from m6rec.tuning.change import Change
 
 
@@ -25,7 +25,7 @@ class Blocks(Change):
         self.layers = nn.ModuleList(copy.deepcopy(model.block(layer)) for layer in layers).float().requires_grad_(True)
 
     def block(self, layer: int, frozen: Block) -> Layer:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return frozen if layer < self.first_layer else _Cast(self.layers[layer - self.first_layer])
 
     def merged(self, model: Model) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ class _Cast:
         hidden_BLD: Tensor,
         rotation: tuple[Tensor, Tensor],
         attention: Attention,
-        delta: Delta | None,
+        delta: AdapterHook | None,
     ) -> Tensor:
         weights = {name: weight.to(hidden_BLD.dtype) for name, weight in self.master.named_parameters()}
         out_BLD: Tensor = functional_call(self.master, weights, (layer, hidden_BLD, rotation, attention, delta))

@@ -9,18 +9,18 @@ from m6rec.foundation.model import Block, Layer, Model
 
 
 class Change(nn.Module):
-    """A ``Delta`` that leaves everything as it is; the methods below override the hook they need."""
+    """A ``AdapterHook`` that leaves everything as it is; the methods below override the hook they need."""
 
     def block(self, layer: int, frozen: Block) -> Layer:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return frozen
 
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return y_BLD
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return y_BLD
 
     def merged(self, model: Model) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ class LoRA(Change):
         )
 
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         if layer < self.first_layer:
             return y_BLD
         added_BLD: Tensor = self._at(layer, name)(x_BLD)

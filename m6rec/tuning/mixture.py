@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from m6rec.errors import ConfigError
-from m6rec.foundation.model import Attention, Block, Delta, Layer
+from m6rec.foundation.model import AdapterHook, Attention, Block, Layer
 from m6rec.tuning.tuning import Tuning
 
 
 class Mixture:
-    """A ``Delta`` that gives row b of a batch the tuning ``tunings[task_B[b]]``.
+    """A ``AdapterHook`` that gives row b of a batch the tuning ``tunings[task_B[b]]``.
 
     A batch of one task costs what that task costs. Otherwise prompts, adapters and LoRA work on the rows of their
     task, while a task with blocks of its own ("upper", "full") runs them on the whole batch and keeps its rows.
@@ -65,7 +65,7 @@ class Mixture:
         return added_BND
 
     def block(self, layer: int, frozen: Block) -> Layer:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         blocks: dict[int, Layer] = {task: self._tunings[task].block(layer, frozen) for task in self._rows}
         if all(block is frozen for block in blocks.values()):
             return frozen
@@ -74,11 +74,11 @@ class Mixture:
         return _Chosen(blocks, self._task_B)
 
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return self._by_task(lambda tuning, x, y: tuning.linear(layer, name, x, y), x_BLD, y_BLD)
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return self._by_task(lambda tuning, x, y: tuning.ffn(layer, x, y), x_BLD, y_BLD)
 
     def _by_task(self, hook: Callable[[Tuning, Tensor, Tensor], Tensor], x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class _Chosen:
         hidden_BLD: Tensor,
         rotation: tuple[Tensor, Tensor],
         attention: Attention,
-        delta: Delta | None,
+        delta: AdapterHook | None,
     ) -> Tensor:
         out_BLD = hidden_BLD[:, attention.skip :]
         for task, block in self.blocks.items():

@@ -123,7 +123,7 @@ METHODS = {
 
 
 class Tuning(nn.Module):
-    """The parameters of one task, and the ``Delta`` through which the foundation's layers see them.
+    """The parameters of one task, and the ``AdapterHook`` through which the foundation's layers see them.
 
     Parameters are fp32 and are cast to the type of the hidden states where they are used.
 
@@ -178,15 +178,15 @@ class Tuning(nn.Module):
         return added_BND
 
     def block(self, layer: int, frozen: Block) -> Layer:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return self.change.block(layer, frozen)
 
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return self.change.linear(layer, name, x_BLD, y_BLD)
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
-        """See ``Delta``."""
+        """See ``AdapterHook``."""
         return self.change.ffn(layer, x_BLD, y_BLD)
 
     def score(self, normed_BD: Tensor, signals_BF: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.peers import Budget, Peer, rankers, ranking, retrieval, retrievers, search
 from benchmarks.sets import LIKES, PURCHASES
 from m6rec import baselines
-from m6rec.baselines import EASE
+from m6rec.baselines import EASEBaseline
 from m6rec.data.read import read
 from m6rec.data.schema import Columns
 from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out
@@ -122,7 +122,7 @@ def test_a_user_without_training_likes_is_a_stranger(likes):
 def test_ease_in_single_precision_is_ease(purchases):
     known = retrievers.ask(purchases, PURCHASES, refit=True)[0]
     matrix = known.matrix()
-    expected = EASE(8.0).fit(matrix).weight_II
+    expected = EASEBaseline(8.0).fit(matrix).weight_II
     np.testing.assert_allclose(retrievers._ease_weights(known, 3), expected, rtol=1e-3, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from benchmarks.samples import Cells, corrected, correction
 from m6rec.ablation import by_count
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
-from m6rec.foundation.model import Turn
+from m6rec.foundation.model import CachedQuery
 from m6rec.metrics import auc, hit_rate
 from tests import tiny
 
@@ -69,8 +69,8 @@ def test_operations_counted_by_hand_are_those_that_run(num_layers, num_fresh):
     width = model.config.width
     known_ND, fresh_ND = torch.randn(num_known, width, generator=rng), torch.randn(num_fresh, width, generator=rng)
     blocks_C1D = torch.randn(num_candidates, 1, width, generator=rng)
-    _, (known,) = model.answer([Turn((), known_ND, blocks_C1D[:0])], depth)
+    _, (known,) = model.answer([CachedQuery((), known_ND, blocks_C1D[:0])], depth)
     with FlopCounterMode(display=False) as counted:
-        model.answer([Turn(known, fresh_ND, blocks_C1D)], depth)
+        model.answer([CachedQuery(known, fresh_ND, blocks_C1D)], depth)
     products = upper_products(model.config, num_layers, num_known + num_fresh, num_fresh, num_candidates)
     assert flop(products) == counted.get_total_flops()

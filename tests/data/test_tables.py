@@ -17,7 +17,7 @@ import pytest
 
 from m6rec.data import databases
 from m6rec.data.read import read
-from m6rec.data.schema import Columns, plain, recognise
+from m6rec.data.schema import Columns, normalised, recognise
 from m6rec.errors import ConfigError, DataError
 
 ROWS = [("u1", "007", 1_600_000_000, "Heat", 5), ("u2", "8", 1_600_000_100, "Brazil; Part 2", 3)]
@@ -257,7 +257,7 @@ def test_names_of_the_wild():
         "genres": "category",
     }.items():  # fmt: skip
         assert recognise("events", [name], Columns(), [role]).of == {role: name}, name
-    assert plain("user_id:token") == "userid"
+    assert normalised("user_id:token") == "userid"
     found = recognise(
         "events", ["user", "session_id", "item", "rating", "label", "city", "zzz"], Columns(), ["user", "item", "value"]
     )

@@ -87,7 +87,9 @@ def test_cached_equals_uncached_and_one_equals_many(made):
     small, _, _ = made
     row = pocket.rows()[1]
     together = small.scores(pocket.rows())
-    fresh = tuned.Tuned(small.config, small.foundation, small.tuning, StateCache(small.foundation, small.cache.config))
+    fresh = tuned.TaskModel(
+        small.config, small.foundation, small.tuning, StateCache(small.foundation, small.cache.config)
+    )
     start = len(pocket.rows()[0].answers)
     np.testing.assert_allclose(fresh.scores([row]), together[start : start + len(row.answers)], atol=1e-5)
 
@@ -160,7 +162,7 @@ def test_an_exit_after_each_layer(made, tmp_path):
 
 def test_a_shorter_student_leaves_the_upper_half_as_early(made):
     small, _, _ = made
-    early = tuned.Tuned(small.config, small.foundation, small.tuning, small.cache, exit_after=1)
+    early = tuned.TaskModel(small.config, small.foundation, small.tuning, small.cache, exit_after=1)
     left = shrink.at_exit(early, 1)
     assert left.end == early.end < small.end
     assert np.abs(left.scores(pocket.rows()) - shrink.at_exit(small, 1).scores(pocket.rows())).max() > 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from m6rec.features import store as module
-from m6rec.features.layout import LATEST, NEIGHBOURLY, STATISTICS, WAYS, Asked, Events
+from m6rec.features.layout import LATEST, NEIGHBOURLY, STATISTICS, WAYS, EventColumns, QueryColumns
 from m6rec.features.store import FeatureStore
 from tests.columns import known
 
@@ -25,12 +25,12 @@ def made(num_users=USERS, num_items=ITEMS):
 
 
 def random_log(num, seed=0, *, users=USERS, items=ITEMS):
-    """Events of which some are late, some are views and some are of no item."""
+    """EventColumns of which some are late, some are views and some are of no item."""
     rng = np.random.default_rng(seed)
     positive = rng.choice([1, 1, 1, 0, 0, -1], num)
     item = np.where((positive < 0) & (rng.random(num) < 0.5), -1, rng.integers(items, size=num))
     time = np.arange(num) - np.where(rng.random(num) < 0.1, rng.integers(num, size=num), 0)
-    return Events(rng.integers(users, size=num), item, positive, rng.integers(6, size=num) / 5, time)
+    return EventColumns(rng.integers(users, size=num), item, positive, rng.integers(6, size=num) / 5, time)
 
 
 def part(columns, start, end):
@@ -40,7 +40,7 @@ def part(columns, start, end):
 def asked(num, num_events, seed=1, *, users=USERS, items=ITEMS):
     rng = np.random.default_rng(seed)
     known = np.sort(rng.integers(num_events + 1, size=num))
-    return Asked(known, rng.integers(-1, users, size=num), rng.integers(-1, items, size=num))
+    return QueryColumns(known, rng.integers(-1, users, size=num), rng.integers(-1, items, size=num))
 
 
 def test_a_log_at_once_is_a_log_event_by_event_to_the_last_bit(monkeypatch):
@@ -85,7 +85,7 @@ def test_only_the_latest_behaviours_are_looked_at_one_by_one():
     """Which items came before them, and so how long a history is, changes no feature but the sums."""
     num = LATEST + 50
     rng = np.random.default_rng(0)
-    one = Events(
+    one = EventColumns(
         np.zeros(num, np.int64), rng.integers(ITEMS, size=num), np.ones(num, np.int64), np.ones(num), np.arange(num)
     )
     others = random_log(3000, seed=3)._replace(users=rng.integers(1, USERS, size=3000))
@@ -107,13 +107,13 @@ def test_a_full_table_forgets_rare_pairs_first(monkeypatch):
     monkeypatch.setattr(module, "MOST_PAIRS", module.LEAST_SETS * WAYS)
     num_items = 3000
     store = made(2000, num_items)
-    often = Events(*(np.tile(column, 300) for column in ([0, 0], [1, 2], [1, 1], [1.0, 1.0], [0, 0])))
+    often = EventColumns(*(np.tile(column, 300) for column in ([0, 0], [1, 2], [1, 1], [1.0, 1.0], [0, 0])))
     users = np.repeat(np.arange(300), 2)
     store.update(often._replace(users=users))
     rng = np.random.default_rng(0)
     num = 40_000
     store.update(
-        Events(
+        EventColumns(
             rng.integers(300, 2000, size=num),
             rng.integers(3, num_items, size=num),
             np.ones(num, np.int64),

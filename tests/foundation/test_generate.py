@@ -11,7 +11,7 @@ import transformers
 from m6rec.errors import ConfigError
 from m6rec.foundation import generate
 from m6rec.foundation.generate import Engine, Prompt, Sampling
-from m6rec.foundation.model import Turn
+from m6rec.foundation.model import CachedQuery
 from m6rec.text.constraints import TitleTrie
 from m6rec.tuning import TuningConfig, create
 from tests import tiny
@@ -336,7 +336,7 @@ def test_a_constrained_draw_is_renormalised(foundation):
 
 def test_reading_a_context_equals_what_answer_keeps(foundation):
     model, context_ND = foundation.model, states(foundation.model)
-    _, (kept,) = model.answer([Turn((), context_ND, states(model, 2)[:, None])], DEPTH)
+    _, (kept,) = model.answer([CachedQuery((), context_ND, states(model, 2)[:, None])], DEPTH)
     read = Engine(foundation, DEPTH).read(context_ND)
     for ours, theirs in zip(read, kept, strict=True):
         for part, other in zip(ours, theirs, strict=True):

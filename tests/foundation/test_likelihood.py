@@ -6,17 +6,17 @@ import torch
 
 from m6rec.foundation import likelihood
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.tuning import TuningConfig, create
 from m6rec.types import Segment
 from tests import tiny
 
 
-def row(names: list[str], visible: list[int], candidates: list[str], answers: list[int]) -> Row:
+def row(names: list[str], visible: list[int], candidates: list[str], answers: list[int]) -> Example:
     context = tuple(Segment(name, "history") for name in names)
     blocks = tuple((Segment(" also", "ask"), Segment(name, "candidate")) for name in candidates)
     count = len(candidates)
-    return Row(
+    return Example(
         context, np.array(visible), blocks, np.zeros((count, 0), np.float32), np.array(answers), np.arange(count)
     )
 
@@ -32,7 +32,7 @@ def foundation() -> Foundation:
     return tiny.foundation()
 
 
-def plain(foundation: Foundation, row: Row, number: int) -> float:
+def plain(foundation: Foundation, row: Example, number: int) -> float:
     """The same by one unsplit pass over the whole prompt."""
     *before, title = row.question(number).context + row.candidates[number]
     prefix = [token for ids in foundation.tokenizer.encode([segment.text for segment in before]) for token in ids]

@@ -6,7 +6,7 @@ import torch
 
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation import checkpoint
-from m6rec.foundation.model import Dense, Model, ModelConfig, SharedContext, Turn
+from m6rec.foundation.model import CachedQuery, Dense, Model, ModelConfig, SharedContext
 from tests import reference, tiny
 
 LENGTH = 13
@@ -150,7 +150,7 @@ def test_turns_equal_one_pass_over_all_that_was_said(pairs, name, size):
     other_ND = model.embed(tiny.ids(1, 4, seed=2))[0]
     known, start = (), 0
     for end in (5, 11, 11):  # at last, nothing is new
-        turns = [Turn(known, context_ND[start:end], blocks_CMD), Turn((), other_ND, blocks_CMD[:1])]
+        turns = [CachedQuery(known, context_ND[start:end], blocks_CMD), CachedQuery((), other_ND, blocks_CMD[:1])]
         (mine, others), (known, _) = model.answer(turns, 1)
         for found_CMD, all_ND in ((mine, context_ND[:end]), (others, other_ND)):
             count = len(found_CMD)

@@ -22,16 +22,16 @@ from m6rec.tasks.task import lay_out
 from m6rec.text import past
 from m6rec.text.past import Past
 from m6rec.train import TrainConfig, tune, tune_texts
-from m6rec.tuned import TunedConfig, create, load
+from m6rec.tuned import TaskModelConfig, create, load
 from m6rec.types import Draft, Event, Item, Segment, User
-from m6rec.writer import WriterConfig
+from m6rec.writer import TextModelConfig
 from m6rec.writer import create as create_writer
 from tests import tiny
 
 ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama",)) for n in range(6)}
 USERS = {f"u{n}": User(f"u{n}") for n in range(4)}
 EVENTS = [Event(f"u{n % 4}", f"i{n * n % 6}", n + 1, float(n % 5)) for n in range(40)]
-CONFIG = TunedConfig(task="like", domain="movielens", foundation="tiny", data="d0", split="time", depth=2)
+CONFIG = TaskModelConfig(task="like", domain="movielens", foundation="tiny", data="d0", split="time", depth=2)
 TRAINING = TrainConfig(epochs=1, checkpoint_steps=1, batch_tokens=30)
 REWORDED = replace(tasks.named("like"), candidate=lambda item, domain: (Segment(f"{item.title}?", "candidate"),))
 RELABELLED = replace(tasks.named("like"), answer=lambda event, domain: int(event.value > 1))
@@ -143,7 +143,7 @@ def test_the_fingerprint_is_there_before_any_result(tmp_path, monkeypatch):
 
 
 def test_texts_resume_only_what_they_began(tmp_path):
-    config = WriterConfig(task="explain", domain="movielens", foundation="tiny", depth=2, data="d0")
+    config = TextModelConfig(task="explain", domain="movielens", foundation="tiny", depth=2, data="d0")
     drafts = [Draft((Segment("He came", "history"),), "About it:", " good", n) for n in range(4)]
 
     def write(config=config, model=0, drafts=drafts):

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import m6rec
 
@@ -75,3 +76,28 @@ def test_data_and_tasks_come_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_loads_nothing_else():
+    """`import m6rec` takes milliseconds: what a name needs is imported when the name is first used."""
+    code = "import sys; before = set(sys.modules); import m6rec; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "m6rec" in loaded
+    assert loaded - sys.stdlib_module_names == {"m6rec"}
+
+
+def test_the_lock_file_is_of_these_dependencies():
+    """`uv.lock` was made from what pyproject.toml asks for; `uv lock` makes it anew."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    locked = {package["name"]: package for package in lock["package"]}
+    asked = {
+        (one["name"], one.get("specifier", ""))
+        for one in locked["m6rec"]["metadata"]["requires-dist"]
+        if one["name"] != "m6rec"
+    }
+    extras = project["optional-dependencies"].values()
+    wanted = {Requirement(text) for texts in (project["dependencies"], *extras) for text in texts}
+    assert asked == {(one.name, str(one.specifier)) for one in wanted if one.name != "m6rec"}
+    assert {name for name, _ in asked} <= set(locked)

@@ -23,7 +23,7 @@ from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender, ServingLimits
 from m6rec.tasks.chat import Message
 from m6rec.text.past import STATISTICS, Past
-from m6rec.tuned import TunedConfig, create
+from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 from tests.columns import known
@@ -44,7 +44,7 @@ class Shop:
         values = VALUES.get(name, (0, 1))
         events = tuple(Event(f"u{n % 3}", f"i{n % 5}", 10 * n, float(values[n % len(values)])) for n in range(20))
         self.log = Log(events=events, items=self.items, users=users)
-        rank = create(TunedConfig(task="like", domain=name, foundation="tiny"), FOUNDATION)
+        rank = create(TaskModelConfig(task="like", domain=name, foundation="tiny"), FOUNDATION)
         self.tunings = tiny.retrieval(FOUNDATION, list(self.items.values()), name), rank
 
     def open(self, folder=None, log=None, **options):

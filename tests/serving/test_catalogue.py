@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from m6rec.errors import DataError, StoreError
 from m6rec.serving.catalogue import Catalogue
-from m6rec.serving.records import pack
+from m6rec.serving.records import encode_record
 from m6rec.text.records import record_of
 from m6rec.types import Item, User
 
@@ -104,7 +104,6 @@ def test_a_process_that_dies_leaves_what_was_acknowledged(tmp_path):
 import os, signal, sys
 from pathlib import Path
 from m6rec.serving.catalogue import Catalogue
-from m6rec.serving.records import pack
 from m6rec.text.records import record_of
 from m6rec.types import Item, User
 
@@ -180,7 +179,7 @@ def test_a_catalogue_of_an_earlier_version_is_read_on(tmp_path):
         with environment.begin(write=True, db=environment.open_db(b"items")) as writing:
             for number, item in enumerate(ITEMS[:2]):
                 key = number.to_bytes(8, "big")
-                writing.put(key, pack(key, record_of(item), "an item"))
+                writing.put(key, encode_record(key, record_of(item), "an item"))
     for _ in range(2):
         catalogue = Catalogue(tmp_path)
         assert list(catalogue.items().values()) == ITEMS[:2]

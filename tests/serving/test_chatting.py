@@ -15,7 +15,7 @@ from m6rec.tasks.chat import Message, Session
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.tuned import TunedConfig, create
+from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import conversations, tiny
 
@@ -38,7 +38,7 @@ LOG = Log(events=EVENTS, items=ITEMS, users={f"u{n}": User(f"u{n}") for n in ran
 @pytest.fixture(scope="module")
 def recommender():
     foundation = tiny.foundation()
-    rank = create(TunedConfig(task="like", domain="generic", foundation="tiny"), foundation)
+    rank = create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
     retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "generic")
     return Recommender(retrieve, rank, LOG, Past(ITEMS, rank.domain.feedback).observe_all(EVENTS))
 
@@ -155,7 +155,7 @@ def test_what_is_liked_in_a_conversation_is_positive_in_every_domain(name):
 
 
 def writer(**options):
-    return chatting.Writer(Chat(messages=[], **options), Tokenizer(tiny.fast_tokenizer()))
+    return chatting.ReplyWriter(Chat(messages=[], **options), Tokenizer(tiny.fast_tokenizer()))
 
 
 def test_a_sentence_without_room_is_not_said():

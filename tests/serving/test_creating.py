@@ -13,10 +13,10 @@ from m6rec.serving.writers import Writers
 from m6rec.tasks import design
 from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
-from m6rec.tuned import TunedConfig
+from m6rec.tuned import TaskModelConfig
 from m6rec.tuned import create as create_tuned
 from m6rec.types import Draft, Event, Item, User
-from m6rec.writer import Writer, WriterConfig
+from m6rec.writer import TextModel, TextModelConfig
 from m6rec.writer import create as create_writer
 from tests import tiny
 
@@ -34,7 +34,7 @@ def tunings():
     foundation = tiny.foundation()
     foundation.model.embed_tokens.weight.mul_(0.2)  # so that it isn't sure of anything
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
-    rank = create_tuned(TunedConfig(task="like", domain="generic", foundation="tiny"), foundation)
+    rank = create_tuned(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
     return tiny.retrieval(foundation, list(ITEMS.values()), "generic"), rank
 
 
@@ -180,12 +180,12 @@ def test_an_operator_blocks_words_even_of_the_catalogue(make):
 
 def test_a_tuned_writer_is_used_where_there_is_one(make, tunings, monkeypatch):
     rank = tunings[1]
-    config = WriterConfig(task="query", domain="generic", foundation="tiny", depth=2)
+    config = TextModelConfig(task="query", domain="generic", foundation="tiny", depth=2)
     tuned = create_writer(config, rank.foundation)
     used = []
 
-    inner = Writer.prompts
-    monkeypatch.setattr(Writer, "prompts", lambda self, *given: used.append(self) or inner(self, *given))
+    inner = TextModel.prompts
+    monkeypatch.setattr(TextModel, "prompts", lambda self, *given: used.append(self) or inner(self, *given))
     recommender = make(writers={"query": tuned})
     recommender.create("u0", "query")
     recommender.create("u0", "design")
@@ -238,7 +238,7 @@ def test_unknown_ids_are_told(recommender):
 
 
 def test_what_has_no_title_is_not_designed(tunings):
-    rank = create_tuned(TunedConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
+    rank = create_tuned(TaskModelConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
     creator = creating.Creator(rank, Writers(rank, {}), Blocklist())
     brief = Brief(user="u0", kind="design")
     asked = creating.Asked(brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS, categories=[])

@@ -12,9 +12,9 @@ from m6rec.serving.recommender import Recommender
 from m6rec.serving.writers import Writers
 from m6rec.tasks import explain as reasons
 from m6rec.text.past import Past
-from m6rec.tuned import TunedConfig, create
+from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
-from m6rec.writer import WriterConfig
+from m6rec.writer import TextModelConfig
 from m6rec.writer import create as create_writer
 from tests import tiny
 
@@ -30,7 +30,7 @@ LOG = Log(events=EVENTS, items=ITEMS, users={f"u{n}": User(f"u{n}") for n in ran
 @pytest.fixture(scope="module")
 def recommender():
     foundation = tiny.foundation()
-    rank = create(TunedConfig(task="like", domain="generic", foundation="tiny"), foundation)
+    rank = create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
     retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "generic")
     past = Past(ITEMS, rank.domain.feedback).observe_all(EVENTS)
     return Recommender(retrieve, rank, LOG, past)
@@ -41,7 +41,7 @@ def worded(recommender):
     """The same, with a tuned task that does the wording."""
     foundation = recommender._state.models.rank.foundation
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
-    writer = create_writer(WriterConfig(task="explain", domain="generic", foundation="tiny", depth=2), foundation)
+    writer = create_writer(TextModelConfig(task="explain", domain="generic", foundation="tiny", depth=2), foundation)
     past = Past(ITEMS, recommender._state.models.rank.domain.feedback).observe_all(EVENTS)
     return Recommender(
         recommender._state.models.retrieve, recommender._state.models.rank, LOG, past, writers={"explain": writer}
@@ -58,7 +58,7 @@ def writes(monkeypatch, words, reason="stop"):
         return [Generated(words, (), -math.log(2), reason) for _ in given]
 
     monkeypatch.setattr(Writers, "write", write)
-    monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return drafts
 
 
@@ -94,7 +94,7 @@ def test_what_reviews_do_not_bear_out_is_not_said(worded, monkeypatch, words, re
 
 def test_another_task_of_texts_can_not_word_explanations(worded, recommender):
     other = create_writer(
-        WriterConfig(task="tests.tasks.test_writing:SAYS", domain="generic", foundation="tiny", depth=2),
+        TextModelConfig(task="tests.tasks.test_writing:SAYS", domain="generic", foundation="tiny", depth=2),
         recommender._state.models.rank.foundation,
     )
     with pytest.raises(ConfigError, match="'explain' can't be written by task 'says'; give a run of"):
@@ -110,7 +110,7 @@ def says(monkeypatch, *words, reason="stop"):
         return Said(Generated(words[(len(prompts) - 1) % len(words)], (), -math.log(2), reason))
 
     monkeypatch.setattr(Engine, "add", add)
-    monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return prompts
 
 
@@ -132,7 +132,7 @@ def test_a_model_chooses_between_what_holds(recommender, monkeypatch):
         for text in (one.text, *one.wordings):
             assert explaining.unfaithful(text, one, ITEMS["i2"]) is None, text
     monkeypatch.setattr(explaining.reasons, "statements", lambda *given: found)
-    monkeypatch.setattr(explaining.Tuned, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     told = recommender.explain("u0", "i2")
     assert told.text == " ".join(one.text for one in told.statements)
     assert {one.worded_by for one in told.statements} == {"model"}

@@ -18,7 +18,7 @@ from m6rec.serving.recommender import Recommender
 from m6rec.serving.turn_taking import FairLock
 from m6rec.tasks.task import ask
 from m6rec.text.past import Past
-from m6rec.tuned import TunedConfig, create
+from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -32,7 +32,7 @@ LOG = Log(events=EVENTS, items=ITEMS, users=USERS)
 @pytest.fixture(scope="module")
 def tunings():
     foundation = tiny.foundation(num_layers=4)
-    rank = create(TunedConfig(task="like", domain="movielens", foundation="tiny"), foundation)
+    rank = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
     return tiny.retrieval(foundation, list(ITEMS.values()), "movielens"), rank
 
 
@@ -272,7 +272,7 @@ def test_embeddings_are_those_of_items(recommender, tunings):
 
 def test_swapped_tunings_answer_anew(recommender, tunings):
     foundation = tunings[1].foundation
-    other = create(TunedConfig(task="like", domain="movielens", foundation="tiny"), foundation, seed=7)
+    other = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation, seed=7)
     before = [one.score for one in recommender.rank("u0", ["i9"]).items]
     recommender.swap(tunings[0], other)
     assert [one.score for one in recommender.rank("u0", ["i9"]).items] != before

@@ -3,7 +3,7 @@ import stat
 import pytest
 
 from m6rec.errors import ConfigError
-from m6rec.serving.settings import Keys, Settings, make_key
+from m6rec.serving.settings import ApiKeys, Settings, make_key
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
@@ -34,7 +34,7 @@ def test_a_made_key_is_allowed_and_only_its_hash_is_kept(tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert not any(key in file.read_text() for key in keys)
     assert "shop" in file.read_text()
-    known = Keys.load(file)
+    known = ApiKeys.load(file)
     assert all(known.allow(key) for key in keys)
     assert not any(known.allow(key) for key in ("", keys[0][:-1], keys[0] + "x", keys[0].upper(), "\ud800"))
 
@@ -44,9 +44,9 @@ def test_a_file_without_usable_keys_is_refused(tmp_path, text):
     file = tmp_path / "keys"
     file.write_text(text)
     with pytest.raises(ConfigError, match="m6rec key"):
-        Keys.load(file)
+        ApiKeys.load(file)
 
 
 def test_a_missing_file_of_keys_is_named(tmp_path):
     with pytest.raises(ConfigError, match="nowhere"):
-        Keys.load(tmp_path / "nowhere")
+        ApiKeys.load(tmp_path / "nowhere")

@@ -5,7 +5,7 @@ from m6rec.domains.domain import named
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
 from m6rec.text.past import Past
-from m6rec.tuned import TunedConfig, create
+from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -19,7 +19,7 @@ def tuned_with(**options):
     import torch
 
     foundation = tiny.foundation(num_layers=4, **options.pop("model", {}))
-    tuned = create(TunedConfig(task="like", domain="movielens", foundation="tiny", **options), foundation)
+    tuned = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny", **options), foundation)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in tuned.tuning.parameters():
@@ -55,7 +55,7 @@ def test_turns_score_as_whole_rows_do(options):
 
 def test_vectors_of_users_are_those_of_whole_rows():
     foundation = tiny.foundation(num_layers=4)
-    config = TunedConfig(task="retrieve", domain="movielens", foundation="tiny")
+    config = TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny")
     tuned = create(config, foundation)
     turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback)
     for event in EVENTS:

@@ -6,7 +6,7 @@ import numpy as np
 
 from m6rec.domains.generic import DOMAIN
 from m6rec.tasks import also_clicks
-from m6rec.text.batch import Row
+from m6rec.text.batch import Example
 from m6rec.types import Event, Item
 
 ITEMS = {name: Item(name, f"Film {name}") for name in "abcd"}
@@ -16,7 +16,7 @@ EVENTS = [
 ]  # fmt: skip
 
 
-def written(row: Row, number: int) -> str:
+def written(row: Example, number: int) -> str:
     question = row.question(number)
     return "".join(segment.text for segment in question.context + question.candidate)
 

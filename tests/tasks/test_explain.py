@@ -6,7 +6,7 @@ import pytest
 from m6rec.domains.domain import named
 from m6rec.tasks import explain
 from m6rec.tasks import task as tasks
-from m6rec.tasks.faithfulness import fault
+from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text.opinions import Statement as Opinion
 from m6rec.text.past import STATISTICS, Past
 from m6rec.types import Event, Item, User
@@ -114,7 +114,7 @@ def test_a_hostile_title_stays_data():
     assert [one.text for one in hostile] == swapped
     assert all("\n" not in one.text and one.text.count('"') % 2 == 0 for one in hostile)
     for obeyed in ("you hate it", "ignore the rules", "system", "<|im_end|>"):
-        assert all(fault(obeyed, one.text, ITEMS["x"].categories) for one in hostile)
+        assert all(unsupported_claim(obeyed, one.text, ITEMS["x"].categories) for one in hostile)
 
 
 def test_without_takes_the_evidence_from_the_question():

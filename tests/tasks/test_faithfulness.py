@@ -3,7 +3,7 @@ import doctest
 import pytest
 
 from m6rec.tasks import faithfulness
-from m6rec.tasks.faithfulness import fault, harmless
+from m6rec.tasks.faithfulness import harmless, unsupported_claim
 
 OWN = 'You liked 4 of 5 movies of the category "Sci-Fi", such as "Alien" and "Blade Runner".'
 FANS = '12 of 15 people who liked "Alien", as you did, liked it too.'
@@ -72,17 +72,17 @@ UNFAITHFUL = [
 
 @pytest.mark.parametrize(("evidence", "sentence"), FAITHFUL)
 def test_what_the_evidence_says_passes(evidence, sentence):
-    assert fault(sentence, evidence, NAMES) is None
+    assert unsupported_claim(sentence, evidence, NAMES) is None
 
 
 @pytest.mark.parametrize(("evidence", "sentence", "reason"), UNFAITHFUL)
 def test_what_the_evidence_does_not_say_is_told(evidence, sentence, reason):
-    assert reason in (fault(sentence, evidence, NAMES) or "")
+    assert reason in (unsupported_claim(sentence, evidence, NAMES) or "")
 
 
 @pytest.mark.parametrize("evidence", [OWN, FANS, CROWD, REVIEWS, HOSTILE])
 def test_a_template_passes_on_its_own_evidence(evidence):
-    assert fault(evidence, evidence) is None
+    assert unsupported_claim(evidence, evidence) is None
 
 
 def test_reviews_with_addresses_or_blocked_words_are_not_quoted():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m6rec.text.batch import Row, pack, pad, regroup
+from m6rec.text.batch import Example, pack, pad, regroup
 from m6rec.types import SLOTS, Question, Segment
 
 FACTS, LIKED, HATED = Segment("facts", "user"), Segment("liked", "history"), Segment("hated", "history")
@@ -25,7 +25,7 @@ def row(context, visible, blocks, *, signals=0, first=0, traces=()):
     numbers = np.arange(first, first + count)
     numbers_F = np.arange(count * signals, dtype=np.float32).reshape(count, signals) + 1
     traces_HG = np.array(traces, np.float32).reshape(-1, 2)
-    return Row(tuple(context), np.array(visible), tuple(blocks), numbers_F, numbers % 2, numbers, traces_HG)
+    return Example(tuple(context), np.array(visible), tuple(blocks), numbers_F, numbers % 2, numbers, traces_HG)
 
 
 LONG = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED, CROSS)], signals=2)

@@ -7,7 +7,7 @@ import pytest
 
 from m6rec.features.layout import NEIGHBOURLY, SHARES
 from m6rec.text import past as module
-from m6rec.text.past import STATISTICS, TRACES, Past, Popularity, numbers, without_neighbours
+from m6rec.text.past import STATISTICS, TRACES, Past, PopularityCounts, numbers, without_neighbours
 from m6rec.types import Event, Feedback, Item
 
 ITEMS = {
@@ -350,8 +350,8 @@ def test_popularity_counts_what_happened_without_who():
     past = make().observe_all(LOG)
     scales = {"year": pytest.approx(log(2011 / 2006) / 2)}
     counts = {"x": (3, 3, 3.0), "y": (2, 0, 0.0)}
-    assert past.popularity(["x", "y", "z", "w"]) == Popularity((5, 3, 3.0), counts, scales)
-    assert make().popularity(["x"]) == Popularity(scales=scales)
+    assert past.popularity(["x", "y", "z", "w"]) == PopularityCounts((5, 3, 3.0), counts, scales)
+    assert make().popularity(["x"]) == PopularityCounts(scales=scales)
 
 
 def test_a_past_that_goes_on_from_popularity_lacks_neighbours_alone():
@@ -424,7 +424,7 @@ def test_a_device_goes_by_the_scales_that_it_is_told():
     events = [Event("a", "x", 1, 1), Event("a", "y", 2, 0)]
     told = make().popularity(ITEMS)
     few = {item: ITEMS[item] for item in ("x", "z")}
-    alone, goes_on = (Past(few, feedback, of).observe_all(events) for of in (Popularity(), told))
+    alone, goes_on = (Past(few, feedback, of).observe_all(events) for of in (PopularityCounts(), told))
     assert goes_on.popularity(few).scales == told.scales != alone.popularity(few).scales
 
 

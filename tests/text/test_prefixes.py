@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m6rec.text import prefixes
-from m6rec.text.prefixes import grow, pad
+from m6rec.text.prefixes import grow, pad_trees
 
 ROWS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=30)
 
@@ -20,7 +20,7 @@ def test_every_row_is_found_in_one_tree(rows):
 @given(ROWS)
 def test_a_token_sees_its_ancestors_alone(rows):
     trees = grow(rows)
-    ids_BL, positions_BL, mask_BLL = pad(trees)
+    ids_BL, positions_BL, mask_BLL = pad_trees(trees)
     for b, tree in enumerate(trees):
         for number, path in tree.paths.items():
             for depth, place in enumerate(path):

@@ -4,13 +4,13 @@ import pytest
 
 from m6rec.errors import ConfigError
 from m6rec.text import safety
-from m6rec.text.safety import Blocklist, fault
+from m6rec.text.safety import Blocklist, safety_violation
 
 PLAIN = Blocklist()
 
 
 def told(text, longest=80, blocked=PLAIN, **known):
-    return fault(text, longest=longest, blocked=blocked, **known)
+    return safety_violation(text, longest=longest, blocked=blocked, **known)
 
 
 def test_worked_examples():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from m6rec.errors import DataError
 from m6rec.text import verbalise
-from m6rec.text.verbalise import age, ago, capped_count, month, names, percentile, price, quote, share
+from m6rec.text.verbalise import age, ago, capped_count, listed, month, percentile, price, quote, share
 
 
 def test_examples_in_the_docstrings() -> None:
@@ -64,7 +64,7 @@ def test_edges_of_the_buckets() -> None:
         "10 times", "more than 10 times", "more than 1 time",
     ]  # fmt: skip
     assert [month(0), month(86400 * 31), month(-1)] == ["January", "February", "December"]
-    assert names(["A", "B"]) == "A and B"
+    assert listed(["A", "B"]) == "A and B"
 
 
 @pytest.mark.parametrize(

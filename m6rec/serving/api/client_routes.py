@@ -26,7 +26,7 @@ from m6rec.serving.api.client_schema import (
     EmbeddingsAnswer,
     EmbeddingsBody,
     Found,
-    Model,
+    ModelEntry,
     ModelsAnswer,
     ReplyMessage,
     RerankAnswer,
@@ -117,11 +117,11 @@ class ClientRoutes:
         """What clients of OpenAI can name as ``model``."""
         return ModelsAnswer()
 
-    async def model(self, name: IdInPath) -> Model:
+    async def model(self, name: IdInPath) -> ModelEntry:
         """The one model, by its name."""
         if name != MODEL:
             raise UnknownError(f"there is no model {name!r}; the one there is is {MODEL!r}, and any name may be sent")
-        return Model()
+        return ModelEntry()
 
     async def rerank(self, body: RerankBody, request: Request) -> RerankAnswer:
         """Orders documents by how well they fit a query; takes what clients of Cohere and Jina send."""

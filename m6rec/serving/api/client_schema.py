@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from m6rec.data.schema import Limits
-from m6rec.serving.api.fields import WHOLE, MaybeId, fault
+from m6rec.serving.api.fields import WHOLE, MaybeId, validation_error
 from m6rec.serving.backend import Chat, Reason, Reply
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
@@ -44,7 +44,7 @@ ModelName = Annotated[str | None, _read_up_to(MAX_QUERY_CHARS), Field(descriptio
 
 def _document(value: object) -> object:
     if not isinstance(value, str | dict):
-        raise fault("is no document; send a text, or an object with its text as 'text' or with rank_fields")
+        raise validation_error("is no document; send a text, or an object with its text as 'text' or with rank_fields")
     return value
 
 
@@ -119,21 +119,27 @@ def _texts(value: object) -> object:
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         if isinstance(value, list) and any(isinstance(one, int | list) for one in value):
-            raise fault(
+            raise validation_error(
                 "holds numbers of tokens, which only the model that they were made for can read; send texts "
                 "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
             )
-        raise fault("must be a text or a list of texts")
+        raise validation_error("must be a text or a list of texts")
     if not value or not all(value):
-        raise fault("holds an empty text or none; leave empty ones out" if value else "is empty; send a text")
+        raise validation_error(
+            "holds an empty text or none; leave empty ones out" if value else "is empty; send a text"
+        )
     if len(value) > MAX_TEXTS:
-        raise fault(f"has {len(value)} texts; {MAX_TEXTS} are allowed at once (LangChain: chunk_size={MAX_TEXTS})")
+        raise validation_error(
+            f"has {len(value)} texts; {MAX_TEXTS} are allowed at once (LangChain: chunk_size={MAX_TEXTS})"
+        )
     return [text[:MAX_QUERY_CHARS] for text in value]
 
 
 def _dimensions(value: object) -> object:
     if value not in (None, _WIDTH) or isinstance(value, bool):
-        raise fault(f"is {str(value)[:40]}; every vector has {_WIDTH} numbers, so send {_WIDTH} or leave it out")
+        raise validation_error(
+            f"is {str(value)[:40]}; every vector has {_WIDTH} numbers, so send {_WIDTH} or leave it out"
+        )
     return value and _WIDTH
 
 
@@ -200,15 +206,15 @@ def _content(value: object) -> object:
     if value is None or isinstance(value, str):
         return (value or "")[:MAX_QUERY_CHARS]
     if not isinstance(value, list) or not all(isinstance(part, str | dict) for part in value):
-        raise fault("must be a text, null, or a list of parts")
+        raise validation_error("must be a text, null, or a list of parts")
     texts = []
     for part in value:
         kind = "text" if isinstance(part, str) else part.get("type")
         if kind in ("image_url", "input_audio", "file", "image", "input_image", "video_url"):
-            raise fault(f"holds a part of type {kind!r}; only texts are read")
+            raise validation_error(f"holds a part of type {kind!r}; only texts are read")
         text = part if isinstance(part, str) else part.get("text", "")
         if kind == "text" and not isinstance(text, str):
-            raise fault("holds a part whose 'text' is none")
+            raise validation_error("holds a part whose 'text' is none")
         texts.append(text if kind == "text" else "")
     return "\n".join(filter(None, texts))[:MAX_QUERY_CHARS]
 
@@ -271,14 +277,16 @@ def _stops(value: object) -> object:
 
 def _one(value: object) -> object:
     if value is not None and (value != 1 or isinstance(value, bool)):
-        raise fault(f"is {str(value)[:40]}; one reply is written to a request, so leave n out and ask again for more")
+        raise validation_error(
+            f"is {str(value)[:40]}; one reply is written to a request, so leave n out and ask again for more"
+        )
     return value and 1
 
 
 def _plain_text(value: object) -> object:
     kind = value.get("type") if isinstance(value, dict) else value
     if kind not in (None, "text"):
-        raise fault(
+        raise validation_error(
             f"asks for {str(kind)[:40]!r}; replies are plain text, so leave it out and read 'm6rec' of the answer"
         )
     return None
@@ -286,19 +294,21 @@ def _plain_text(value: object) -> object:
 
 def _no_tools(value: object) -> object:
     if isinstance(value, dict) or value in ("required", "any"):
-        raise fault("asks for a call of a tool; none is ever called, so leave it out, or send 'auto' or 'none'")
+        raise validation_error(
+            "asks for a call of a tool; none is ever called, so leave it out, or send 'auto' or 'none'"
+        )
     return None
 
 
 def _no_logprobs(value: object) -> object:
     if value not in (None, False, 0):
-        raise fault("asks for the probabilities of tokens, which are not told; leave it out")
+        raise validation_error("asks for the probabilities of tokens, which are not told; leave it out")
     return None
 
 
 def _text_only(value: object) -> object:
     if value not in (None, ["text"]):
-        raise fault("asks for other media; replies are texts, so leave it out")
+        raise validation_error("asks for other media; replies are texts, so leave it out")
     return None
 
 
@@ -440,7 +450,7 @@ class ChatChunk(BaseModel):
     m6rec: Found | None = None
 
 
-class Model(BaseModel):
+class ModelEntry(BaseModel):
     """A model that can be named."""
 
     id: str = MODEL
@@ -453,4 +463,4 @@ class ModelsAnswer(BaseModel):
     """What can be named as ``model``."""
 
     object: Literal["list"] = "list"
-    data: list[Model] = [Model()]
+    data: list[ModelEntry] = [ModelEntry()]

@@ -25,7 +25,7 @@ _ENTITY = re.compile(r"&(#\d+|#x[0-9a-fA-F]+|[a-zA-Z]+);", re.ASCII)
 _TIMES = "seconds since 1970 (milliseconds, microseconds and nanoseconds are known by their size), or ISO 8601"
 
 
-def fault(clause: str) -> PydanticCustomError:
+def validation_error(clause: str) -> PydanticCustomError:
     """An error whose message follows the name of the field, such as ``is blank``."""
     return PydanticCustomError("named", "{clause}", {"clause": clause})
 
@@ -49,11 +49,11 @@ def _whole(value: object) -> object:
 def _id(value: str) -> str:
     name = unicodedata.normalize("NFC", value).strip(_SPACE)
     if not name:
-        raise fault("is blank; give an id")
+        raise validation_error("is blank; give an id")
     if _CONTROL.search(name):
-        raise fault("holds a control character, which no id can")
+        raise validation_error("holds a control character, which no id can")
     if len(name) > Limits.ID_CHARS:
-        raise fault(f"has {len(name)} characters; an id may have {Limits.ID_CHARS}")
+        raise validation_error(f"has {len(name)} characters; an id may have {Limits.ID_CHARS}")
     return name
 
 
@@ -68,7 +68,7 @@ def _tidy(value: str) -> str:
 def _title(value: str) -> str:
     title = _tidy(value)
     if not title:
-        raise fault("is blank; an item needs a title that can be read")
+        raise validation_error("is blank; an item needs a title that can be read")
     return title
 
 
@@ -76,7 +76,7 @@ def _categories(value: list[str]) -> list[str]:
     names = [name for one in value if (name := one.strip(_SPACE))]
     longest = max(map(len, names), default=0)
     if longest > Limits.CATEGORY_CHARS:
-        raise fault(f"holds {longest} characters in one; a category may have {Limits.CATEGORY_CHARS}")
+        raise validation_error(f"holds {longest} characters in one; a category may have {Limits.CATEGORY_CHARS}")
     return names
 
 
@@ -96,7 +96,7 @@ def _time(value: object) -> int:
         try:
             moment = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise fault(f"is no time; send {_TIMES}, such as 2020-09-13T12:26:40Z") from None
+            raise validation_error(f"is no time; send {_TIMES}, such as 2020-09-13T12:26:40Z") from None
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = value
@@ -104,18 +104,18 @@ def _time(value: object) -> int:
             if seconds > Limits.TIME:
                 seconds = seconds // 1_000 if isinstance(seconds, int) else seconds / 1_000
     else:
-        raise fault(f"is no time; send {_TIMES}")
+        raise validation_error(f"is no time; send {_TIMES}")
     if not 0 <= seconds <= Limits.TIME:
-        raise fault(f"is before 1970 or after 2261; send {_TIMES}")
+        raise validation_error(f"is before 1970 or after 2261; send {_TIMES}")
     return int(seconds)
 
 
 def _details(value: object) -> dict[str, Value]:
     """Numbers and texts by name: true is 1, a list is its members after commas, what is null or blank is left out."""
     if not isinstance(value, dict):
-        raise fault("must be an object of texts and numbers by name")
+        raise validation_error("must be an object of texts and numbers by name")
     if len(value) > Limits.NUM_DETAILS:
-        raise fault(f"has {len(value)} names; {Limits.NUM_DETAILS} are allowed")
+        raise validation_error(f"has {len(value)} names; {Limits.NUM_DETAILS} are allowed")
     read = {_name(name): _detail(name, one) for name, one in value.items()}
     return {name: one for name, one in read.items() if one is not None and one != ""}
 
@@ -123,7 +123,9 @@ def _details(value: object) -> dict[str, Value]:
 def _name(value: str) -> str:
     name = value.strip(_SPACE)
     if not name or len(name) > Limits.KIND_CHARS or _CONTROL.search(name):
-        raise fault(f"has a name that is blank, holds a control character or is longer than {Limits.KIND_CHARS}")
+        raise validation_error(
+            f"has a name that is blank, holds a control character or is longer than {Limits.KIND_CHARS}"
+        )
     return name
 
 
@@ -136,19 +138,19 @@ def _detail(name: str, value: object) -> Value | None:
         case int() | float() if abs(value) <= Limits.NUMBER:
             return value
         case float():
-            raise fault(f"holds a number under {name!r} beyond 2^53; send it as a text")
+            raise validation_error(f"holds a number under {name!r} beyond 2^53; send it as a text")
         case int() | str():
             text = _tidy(str(value))
         case list() if all(isinstance(_whole(one), str | int | None) for one in value):
             said = (str(one).lower() if isinstance(one, bool) else str(_whole(one)) for one in value if one is not None)
             text = _tidy(", ".join(said))
         case _:
-            raise fault(
+            raise validation_error(
                 f"holds an object, or a list of lists or decimals, under {name!r}, which can't be worded; "
                 "send texts, numbers, or lists of texts"
             )
     if len(text) > Limits.TEXT_CHARS:
-        raise fault(f"holds {len(text)} characters under {name!r}; {Limits.TEXT_CHARS} are allowed")
+        raise validation_error(f"holds {len(text)} characters under {name!r}; {Limits.TEXT_CHARS} are allowed")
     return text
 
 

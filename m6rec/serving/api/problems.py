@@ -56,14 +56,14 @@ async def problem_of(request: Request, error: Exception) -> JSONResponse:
         kind = TYPES.get(error.status_code, "refused")
         return problem(request.scope, error.status_code, kind, error.detail, dict(error.headers or {}))
     if isinstance(error, RequestValidationError):
-        return problem(request.scope, 422, "invalid", sentence(error.errors()))
+        return problem(request.scope, 422, "invalid", error_message(error.errors()))
     for kind_of_error, status, kind in _PROBLEMS:
         if isinstance(error, kind_of_error):
             return problem(request.scope, status, kind, str(error))
     return problem(request.scope, 500, "internal", INTERNAL)
 
 
-def sentence(errors: Any) -> str:
+def error_message(errors: Any) -> str:
     """What is wrong with a body: its first fault, as what was given and what is allowed, and how many more there are.
 
     Args:

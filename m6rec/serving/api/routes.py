@@ -18,23 +18,23 @@ from m6rec.serving.api.problems import ReloadError
 from m6rec.serving.api.schema import (
     CreateAnswer,
     CreateBody,
+    ErasureAnswer,
     EventsBody,
     ExplainBody,
-    Forgotten,
     ItemsBody,
     RankBody,
     RankedAnswer,
     RecommendBody,
     RetrieveBody,
-    State,
+    StatusAnswer,
     UserAnswer,
     UserBody,
-    Written,
+    WriteAnswer,
 )
 from m6rec.serving.api.work import Work
 from m6rec.serving.backend import Answer, Explanation, LocalBackend, Observed
 from m6rec.serving.batching import Done, Kind
-from m6rec.serving.settings import MAX_KEY_CHARS, Keys, Settings
+from m6rec.serving.settings import MAX_KEY_CHARS, ApiKeys, Settings
 from m6rec.types import Item, Ranked, User
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Service:
         statistics: Callable[[], CacheStatistics] | None = None,
     ) -> None:
         self.settings = settings
-        self.keys = Keys.load(settings.keys) if settings.keys else None
+        self.keys = ApiKeys.load(settings.keys) if settings.keys else None
         self.draining_since: float | None = None
         self._reload, self._reloading = reload, asyncio.Lock()
         self.measurements = Measurements()
@@ -164,36 +164,36 @@ class Service:
         """
         return (await self.work.do(self.work.events, self._observe, body.named(key))).value
 
-    async def items(self, body: ItemsBody) -> Written:
+    async def items(self, body: ItemsBody) -> WriteAnswer:
         """Adds items or replaces them; they can be retrieved and ranked when the answer comes."""
         await self.work.do(self.work.items, self._upsert, [item.item() for item in body.items])
-        return Written(written=len(body.items))
+        return WriteAnswer(written=len(body.items))
 
-    async def delete(self, item: IdInPath) -> Written:
+    async def delete(self, item: IdInPath) -> WriteAnswer:
         """Takes an item out of the catalogue."""
         if not (await self.work.do(self.work.items, self._delete, item)).value:
             raise UnknownError(f"there is no item {item!r} in the catalogue; check the id")
-        return Written(written=1)
+        return WriteAnswer(written=1)
 
-    async def put_user(self, user: IdInPath, body: UserBody) -> State:
+    async def put_user(self, user: IdInPath, body: UserBody) -> StatusAnswer:
         """Keeps what is known of a user besides the events; what was told before is replaced."""
         await self.work.do(self.work.events, self._put_user, User(user, body.details))
-        return State(status="kept")
+        return StatusAnswer(status="kept")
 
     async def get_user(self, user: IdInPath) -> UserAnswer:
         """All that is kept of a user."""
         return (await self.work.do(self.work.events, self._get_user, user)).value
 
-    async def forget(self, user: IdInPath) -> Forgotten:
+    async def forget(self, user: IdInPath) -> ErasureAnswer:
         """Erases a user: on return no file of the service holds anything of them. ``erased`` is false if none did."""
-        return Forgotten(erased=(await self.work.do(self.work.events, self._forget, user)).value)
+        return ErasureAnswer(erased=(await self.work.do(self.work.events, self._forget, user)).value)
 
-    async def reload(self) -> State:
+    async def reload(self) -> StatusAnswer:
         """Serves the tunings that lie in the run folders now, and the keys in their file; needs a key."""
         if self.keys is None:
             raise HTTPException(403, "the service has no keys, so nobody may reload it over HTTP; send it SIGHUP")
         await self.swap()
-        return State(status="reloaded")
+        return StatusAnswer(status="reloaded")
 
     async def swap(self) -> None:
         """Reads keys and tunings again; requests go on meanwhile, and on the old ones where that fails.
@@ -203,20 +203,20 @@ class Service:
         """
         async with self._reloading:
             try:
-                keys = Keys.load(self.settings.keys) if self.settings.keys else None
+                keys = ApiKeys.load(self.settings.keys) if self.settings.keys else None
                 if self._reload:
                     await asyncio.to_thread(self._reload)
             except M6RecError as error:
                 raise ReloadError(f"the old tunings stay: {error}") from error
             self.keys = keys
 
-    async def healthz(self) -> State:
+    async def healthz(self) -> StatusAnswer:
         """200 while the process is of use; else restart it."""
         if not self.work.alive:
             raise HTTPException(503, "a worker has died; restart the service")
-        return State(status="ok")
+        return StatusAnswer(status="ok")
 
-    async def readyz(self) -> State:
+    async def readyz(self) -> StatusAnswer:
         """200 while requests should be sent here."""
         if self.draining_since is not None:
             raise HTTPException(503, "the service is stopping")

@@ -27,7 +27,7 @@ from m6rec.serving.api.fields import (
     Time,
     Title,
     example,
-    fault,
+    validation_error,
 )
 from m6rec.serving.backend import Brief, Creation, CreationKind, Filters, RankRequest, Request
 from m6rec.serving.settings import (
@@ -105,7 +105,7 @@ class HistoryEventBody(BaseModel):
     @model_validator(mode="after")
     def _about_something(self) -> Self:
         if not self.item and not (self.kind == "search" and self.text):
-            raise fault("has no item; only a search (kind 'search', with its words as text) has none")
+            raise validation_error("has no item; only a search (kind 'search', with its words as text) has none")
         return self
 
     def event(self, user: str, key: str = "") -> Event:
@@ -277,7 +277,7 @@ class ItemsBody(BaseModel):
     items: Annotated[list[ItemBody], Field(min_length=1, max_length=MAX_WRITES)]
 
 
-class Written(BaseModel):
+class WriteAnswer(BaseModel):
     """How many items were written, and are on disk."""
 
     written: int
@@ -319,13 +319,13 @@ class UserAnswer(BaseModel):
         return cls(id=user.id, details=dict(user.details), events=kept)
 
 
-class Forgotten(BaseModel):
+class ErasureAnswer(BaseModel):
     """Whether there was anything to erase."""
 
     erased: bool
 
 
-class State(BaseModel):
+class StatusAnswer(BaseModel):
     """Whether the service is well."""
 
     status: str
