@@ -1,7 +1,8 @@
 """Training of item vectors on who liked what: of the head, and of a residual for each item of the log.
 
-A step takes some users and, as columns, items of the whole catalogue: all of them, or those of the users' likes and as
-many others drawn. So an epoch's time is linear in likes, and memory in items × width.
+A step takes some users and, as columns, items that someone liked: all of them, or those of the users' likes and as many
+others drawn. So an epoch's time is linear in likes, and memory in items × width. An item that nobody has liked yet is no
+negative: it would teach that texts like its own are not liked, and new items have to be found by them.
 """
 
 from __future__ import annotations
@@ -306,13 +307,14 @@ class _Net(nn.Module):
 
 
 class _Batches:
-    """The steps of an epoch, drawn anew each time."""
+    """The steps of an epoch, drawn anew each time; columns are of the items that someone liked."""
 
     def __init__(self, likes: Sequence[Ints], num_items: int, config: EmbeddingConfig, random: np.random.Generator):
-        self._likes, self._num_items, self._config, self._random = likes, num_items, config, random
+        self._likes, self._config, self._random = likes, config, random
         users_I = np.bincount(np.concatenate([np.unique(row) for row in likes]), minlength=num_items)
+        self._liked = np.flatnonzero(users_I)
         size = min(config.users, len(likes))
-        self._drawn = min(1.0, config.columns / num_items)
+        self._drawn = min(1.0, config.columns / len(self._liked))
         absent_I = (1 - self._drawn) * (1 - users_I / len(likes)) ** size
         self._log_share_I = np.log1p(-np.minimum(absent_I, 1 - 1e-6)).astype(np.float32)
         self.per_epoch = math.ceil(len(likes) / config.users)
@@ -324,9 +326,9 @@ class _Batches:
             likes_BL = np.full((len(rows), max(map(len, rows))), -1, np.int64)
             for line, row in zip(likes_BL, rows, strict=True):
                 line[: len(row)] = row
-            columns_K = np.arange(self._num_items)
+            columns_K = self._liked
             if self._drawn < 1:
-                drawn = self._random.choice(self._num_items, self._config.columns, replace=False)
+                drawn = self._random.choice(self._liked, self._config.columns, replace=False)
                 columns_K = np.union1d(np.concatenate(rows), drawn)
             there = likes_BL >= 0
             likes_BL[there] = np.searchsorted(columns_K, likes_BL[there])
