@@ -1,8 +1,8 @@
 """Training of item vectors on who liked what: of the head, and of a residual for each item of the log.
 
 A step takes some users and, as columns, items that someone liked: all of them, or those of the users' likes and as many
-others drawn. So an epoch's time is linear in likes, and memory in items × width. An item that nobody has liked yet is no
-negative: it would teach that texts like its own are not liked, and new items have to be found by them.
+others drawn. So an epoch's time is linear in likes, and memory in items × width. An item that nobody has liked yet is
+no negative: it would teach that texts like its own are not liked, and new items have to be found by them.
 """
 
 from __future__ import annotations
