@@ -27,7 +27,7 @@ from m6rec.foundation.states import StateCache
 from m6rec.metrics import hit_rate, ndcg
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, Whitening, user_vectors
 from m6rec.retrieval.model import states_config, states_of
-from m6rec.retrieval.training import EmbeddingConfig, Questions, Softmax, fit
+from m6rec.retrieval.training import EmbeddingConfig, Questions, fit
 from m6rec.types import Item
 
 SETS = ("amazon_toys", "amazon_beauty")
@@ -65,7 +65,7 @@ def load(name: str) -> Sequences:
     )
 
 
-RAW, WHITENED, HEAD, RESIDUAL, SOFTMAX = "raw states", "whitened", "head", "head and residuals", "head by softmax"
+RAW, WHITENED, HEAD, RESIDUAL = "raw states", "whitened", "head", "head and residuals"
 
 
 def cold(setup: Setup) -> tuple[dict[str, Any], Claims]:
@@ -142,7 +142,6 @@ def _methods(
 TRAINED = {
     HEAD: EmbeddingConfig(residual_rate=0.0),
     RESIDUAL: EmbeddingConfig(),
-    SOFTMAX: EmbeddingConfig(residual_rate=0.0, loss=Softmax()),
 }
 
 

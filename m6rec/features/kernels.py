@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from m6rec.features.layout import FeatureState
 
 Floats = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 KeyTable = NDArray[np.int64]
@@ -127,18 +128,15 @@ def update(
     first = of_user.start + max(0, of_user.size - constants.LATEST)
     end = of_user.start + of_user.size
     if not imagined:
+        slot_L = np.empty(constants.LATEST, np.int64)
+        _find_all(state, first, end, item, slot_L)
         for at in range(first, end):
             other = state.behaviours[at]
             if other.item != item:
                 lower_liked, higher_liked = (liked, other.liked) if item < other.item else (other.liked, liked)
-                total.pairs += _add(
-                    state.keys,
-                    state.counts,
-                    min(item, other.item),
-                    max(item, other.item),
-                    2 * (1 - lower_liked) + (1 - higher_liked),
-                    residual * other.residual,
-                )
+                kind = 2 * (1 - lower_liked) + (1 - higher_liked)
+                slot, product = slot_L[at - first], residual * other.residual
+                total.pairs += _add(state.keys, state.counts, _key(item, other.item), slot, kind, product)
     place = end
     while place > first and state.behaviours[place - 1].time > time:
         place -= 1
@@ -246,22 +244,28 @@ def compute(state: FeatureState, user: int, item_I: Ints, features_IF: Floats) -
     known = count + constants.USER_PRIOR
     share, value_surprise = (likes + constants.USER_PRIOR * rate) / known, value_surprise / known
     _sum_categories(state, first, end)
+    slot_L, count_L5 = np.empty(constants.LATEST, np.int64), np.empty((constants.LATEST, 5), np.float32)
+    number_LM = np.empty((constants.LATEST, len(state.units_M)))
+    for at in range(first, end):  # once for all items
+        number_LM[at - first] = state.numbers_IM[state.behaviours[at].item]
     for row in range(len(item_I)):
         item, features_F = item_I[row], features_IF[row]
         features_F[0], features_F[1], features_F[2] = share, log1p(count), recent
         features_F[3] = _item_share(state, item)
         features_F[4] = log1p(state.items[item].count) if item >= 0 else 0.0
         features_F[5], features_F[17] = _of_categories(state, item, share, value_surprise)
-        _of_neighbours(state, first, end, item, features_F[6:12])
+        _of_neighbours(state, first, end, item, slot_L, count_L5, features_F[6:12])
         features_F[12], features_F[13] = surprise / known, (values + constants.USER_PRIOR * mean) / known
         features_F[14], features_F[15] = _item_value(state, item, 0.0), value_surprise
         features_F[16] = recent_value_surprise
-        features_F[18], features_F[19] = _near(state, first, end, item, share, value_surprise)
+        features_F[18], features_F[19] = _near(state, first, end, item, number_LM, share, value_surprise)
     _forget_categories(state, first, end)
 
 
 @_compiled
-def _of_neighbours(state: FeatureState, first: int, end: int, item: int, features_6: Floats) -> None:
+def _of_neighbours(
+    state: FeatureState, first: int, end: int, item: int, slot_L: Ints, count_L5: Counts, features_6: Floats
+) -> None:
     """The ``NEIGHBOURLY`` features: how the item fares with those who agree or disagree on each behaviour.
 
     Users weigh by what they share: a viewer of the item who shares three likes with the user stands in three pairs of
@@ -274,14 +278,17 @@ def _of_neighbours(state: FeatureState, first: int, end: int, item: int, feature
     likes_3, met_3 = np.zeros(3), np.zeros(3)  # of who shares likes, shares dislikes, disagrees
     odds, trusted, product, squares, together = 0.0, of.ODDS_PRIOR, 0.0, of.SURPRISE_PRIOR, 0.0
     is_met = item >= 0 and state.items[item].count > 0
+    if is_met:
+        _find_all(state, first, end, item, slot_L)
+        for place in range(end - first):  # where there is none any counts do, so that nothing has to be predicted
+            slot = max(0, slot_L[place])
+            for kind in range(5):
+                count_L5[place, kind] = state.counts[slot, kind]
     for at in range(first, end if is_met else first):
-        one = state.behaviours[at]
-        slot = -1
-        if one.item != item:
-            slot = _find(state.keys, _key(item, one.item))
+        one, slot = state.behaviours[at], slot_L[at - first]
         if slot < 0:
             continue
-        counts, lower = state.counts[slot], item < one.item  # whether the item is the first of the pair
+        counts, lower = count_L5[at - first], item < one.item  # whether the item is the first of the pair
         both, item_alone, other_alone = counts[0], counts[1] if lower else counts[2], counts[2] if lower else counts[1]
         neither, products = counts[3], counts[4]
         if own_likes or own_dislikes:
@@ -315,6 +322,17 @@ def _of_neighbours(state: FeatureState, first: int, end: int, item: int, feature
     features_6[3] = odds / trusted
     features_6[4] = product / squares
     features_6[5] = log1p(together)
+
+
+@_compiled
+def _find_all(state: FeatureState, first: int, end: int, item: int, slot_L: Ints) -> None:
+    """The slots of an item with each of a user's behaviours, -1 where the pair isn't counted or is of one item.
+
+    All are sought before one is looked at, so that the memory is waited for once and not a hundred times.
+    """
+    for at in range(first, end):
+        other = state.behaviours[at].item
+        slot_L[at - first] = _find(state.keys, _key(item, other)) if other != item else -1
 
 
 @_compiled
@@ -370,9 +388,9 @@ def _of_categories(state: FeatureState, item: int, share: float, value_surprise:
 
 @_compiled
 def _near(
-    state: FeatureState, first: int, end: int, item: int, share: float, value_surprise: float
+    state: FeatureState, first: int, end: int, item: int, number_LM: Floats64, share: float, value_surprise: float
 ) -> tuple[float, float]:
-    """(``near_share``, ``near_value_surprise``); an item without a number is near to none."""
+    """(``near_share``, ``near_value_surprise``) by the numbers of behaviours; an item without one is near to none."""
     prior = state.constants[0].NEAR_PRIOR
     likes, weights, surprise = prior * share, prior, prior * value_surprise
     numbered = False
@@ -382,7 +400,7 @@ def _near(
         one = state.behaviours[at]
         apart, shared = 0.0, 0
         for m in range(len(state.units_M)):
-            distance = abs(state.numbers_IM[item, m] - state.numbers_IM[one.item, m])
+            distance = abs(state.numbers_IM[item, m] - number_LM[at - first, m])
             if not isnan(distance) and state.units_M[m] > 0:
                 apart += distance / state.units_M[m]
                 shared += 1
@@ -458,22 +476,23 @@ def _find_in(keys: KeyTable, at: int, key: int) -> int:
 
 
 @_compiled
-def _add(keys: KeyTable, counts: Counts, lower: int, higher: int, kind: int, product: float) -> int:
-    """Counts a user with both items.
+def _add(keys: KeyTable, counts: Counts, key: int, slot: int, kind: int, product: float) -> int:
+    """Counts a user with both items of a pair.
 
     Args:
         keys: Of the table.
         counts: Of the table.
-        lower: The lower row.
-        higher: The other.
+        key: Of the pair.
+        slot: Where the pair was found before the event; -1 where it wasn't.
         kind: Which of the first four ``COUNTS``.
         product: Of the residuals.
 
     Returns:
         How many slots more are in use, 0 or 1.
     """
-    key = _key(lower, higher)
-    slot, new = _find(keys, key), 0
+    new = 0
+    if slot < 0 or keys[slot // WAYS, slot % WAYS] != key:  # another pair of this event may have taken its place
+        slot = _find(keys, key)
     if slot < 0:
         slot = _find_in(keys, _set_of(keys, key), 0)
         new = slot >= 0

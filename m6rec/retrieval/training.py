@@ -1,7 +1,8 @@
 """Training of item vectors on who liked what: of the head, and of a residual for each item of the log.
 
-A step takes some users and, as columns, items of the whole catalogue: all of them, or those of the users' likes and as
-many others drawn. So an epoch's time is linear in likes, and memory in items × width.
+A step takes some users and, as columns, items that someone liked: all of them, or those of the users' likes and as many
+others drawn. So an epoch's time is linear in likes, and memory in items × width. An item that nobody has liked yet is
+no negative: it would teach that texts like its own are not liked, and new items have to be found by them.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ class EmbeddingConfig:
         hidden: Of the head's hidden layer.
         loss: What is minimised.
         epochs: Passes over the users, at most.
+        steps: Of an epoch at most; where a log has more users, each epoch draws others.
         patience: Epochs without a better one on validation before training ends.
         users: Users of a step.
         columns: Items of a step.
@@ -152,19 +154,20 @@ class EmbeddingConfig:
     """
 
     width: int = 256
-    hidden: int = 1024
+    hidden: int = 512
     loss: Loss = field(default_factory=ItemMatrix)
     epochs: int = 20
+    steps: int = 200
     patience: int = 3
-    users: int = 1024
-    columns: int = 8192
+    users: int = 256
+    columns: int = 4096
     likes: int = 50
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     residual_rate: float = 1e-3
     residual_penalty: float = 1e-3
     residual_dropout: float = 0.3
-    dropout: float = 0.1
-    decays: tuple[float, ...] = (0.6, 0.7, 0.8, 0.9, 1.0)
+    dropout: float = 0.2
+    decays: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     seed: int = 0
 
     @property
@@ -306,27 +309,28 @@ class _Net(nn.Module):
 
 
 class _Batches:
-    """The steps of an epoch, drawn anew each time."""
+    """The steps of an epoch, drawn anew each time; columns are of the items that someone liked."""
 
     def __init__(self, likes: Sequence[Ints], num_items: int, config: EmbeddingConfig, random: np.random.Generator):
-        self._likes, self._num_items, self._config, self._random = likes, num_items, config, random
+        self._likes, self._config, self._random = likes, config, random
         users_I = np.bincount(np.concatenate([np.unique(row) for row in likes]), minlength=num_items)
+        self._liked = np.flatnonzero(users_I)
         size = min(config.users, len(likes))
-        self._drawn = min(1.0, config.columns / num_items)
+        self._drawn = min(1.0, config.columns / len(self._liked))
         absent_I = (1 - self._drawn) * (1 - users_I / len(likes)) ** size
         self._log_share_I = np.log1p(-np.minimum(absent_I, 1 - 1e-6)).astype(np.float32)
-        self.per_epoch = math.ceil(len(likes) / config.users)
+        self.per_epoch = min(config.steps, math.ceil(len(likes) / config.users))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Step]]:
-        order_U = self._random.permutation(len(self._likes))
+        order_U = self._random.permutation(len(self._likes))[: self._config.steps * self._config.users]
         for users in np.array_split(order_U, self.per_epoch):
             rows = [self._likes[user] for user in users]
             likes_BL = np.full((len(rows), max(map(len, rows))), -1, np.int64)
             for line, row in zip(likes_BL, rows, strict=True):
                 line[: len(row)] = row
-            columns_K = np.arange(self._num_items)
+            columns_K = self._liked
             if self._drawn < 1:
-                drawn = self._random.choice(self._num_items, self._config.columns, replace=False)
+                drawn = self._random.choice(self._liked, self._config.columns, replace=False)
                 columns_K = np.union1d(np.concatenate(rows), drawn)
             there = likes_BL >= 0
             likes_BL[there] = np.searchsorted(columns_K, likes_BL[there])
