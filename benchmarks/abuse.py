@@ -21,8 +21,8 @@ from benchmarks.injections import strings, wants
 from benchmarks.setup import Claims, Setup
 from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
+from m6rec.features.interactions import InteractionStore
 from m6rec.serving.backend import Reason
-from m6rec.text.past import Past
 from m6rec.types import Event, Item
 from tests import conversations
 
@@ -36,14 +36,14 @@ _ORDERED = re.compile(
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
-    recommender, _, made, past = setup.recommender()
+    recommender, _, made, interactions = setup.recommender()
     noun, items = made.domain.noun, made.split.log.items
     said = strings(OTHER, noun)[:: 9 if setup.quick else 1]
     wanted = wants(OTHER, noun)
-    categories, reader = _fan(made.split.log, made.domain, past)
+    categories, reader = _fan(made.split.log, made.domain, interactions)
     value = next(value for value in (5.0, 1.0) if made.domain.positive(Event("", "", 0, value)))
     recommender.upsert([Item(f"secret-{number}", title, categories) for number, title in enumerate(SECRETS)])
-    recommender.observe([Event(OTHER, f"secret-{number}", past.time, value) for number in range(len(SECRETS))])
+    recommender.ingest([Event(OTHER, f"secret-{number}", interactions.time, value) for number in range(len(SECRETS))])
     recommender.delete([f"secret-{number}" for number in range(len(SECRETS))])
     known = items.keys() | {f"item-{number}" for number in range(len(said))}
     faults: dict[str, list[str]] = {"titles": [], "reviews": [], "messages": []}
@@ -51,7 +51,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     for number, text in enumerate(said):
         item = f"item-{number}"
         recommender.upsert([Item(item, " ".join(text.split()), categories)])
-        recommender.observe([Event("stranger", item, past.time, value, text)])
+        recommender.ingest([Event("stranger", item, interactions.time, value, text)])
         told = recommender.explain(reader, item)
         quoted = [one for reason in told.statements for one in reason.evidence.get("sentences", ())]
         faults["titles"] += _faults(told.text, told.statements, wanted)
@@ -80,11 +80,11 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     }, claims
 
 
-def _fan(log: Log, domain: Domain, past: Past) -> tuple[tuple[str, ...], str]:
+def _fan(log: Log, domain: Domain, interactions: InteractionStore) -> tuple[tuple[str, ...], str]:
     """The commonest category, and a user who likes it, so that there is something to say of an item of it."""
     common = Counter(name for item in log.items.values() for name in item.categories).most_common(1)[0][0]
     for user in log.users:
-        met = [event for event in past.history(user) if common in log.items[event.item].categories]
+        met = [event for event in interactions.history(user) if common in log.items[event.item].categories]
         if len(met) >= 10 and 2 * sum(map(domain.positive, met)) > len(met):
             return (common,), user
     raise ValueError(f"nobody in the log likes {common!r}")

@@ -32,9 +32,9 @@ from m6rec.device import CARD, ITEMS, Device, file_sha256
 from m6rec.domains import prepared
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError
+from m6rec.features.interactions import InteractionStore
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
-from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.tuned import TaskModel
 from m6rec.types import Event
@@ -52,7 +52,7 @@ _REPLAY = """async (events) => {
     const scores = [];
     for (const event of events) {
         scores.push((await device.rank([event.item]))[0].score);
-        await device.observe(event);
+        await device.ingest(event);
     }
     return scores;
 }"""
@@ -148,13 +148,13 @@ def _measured(
     """All of one folder."""
     log, items = made.split.log, list(made.split.log.items.values())
     tested = {*made.split.indices(TEST).tolist()}
-    past = Past(log.items, made.domain.feedback)
-    past.observe_all(event for number, event in enumerate(log.events) if number not in tested)
+    interactions = InteractionStore(log.items, made.domain.feedback)
+    interactions.update_all(event for number, event in enumerate(log.events) if number not in tested)
     folder, whole = scratch / "folder", scratch / "whole"
     export(of.tuned, folder, dtype=of.dtype, lower=of.lower)
     update(1, 5)
     shutil.copytree(folder, whole)
-    send(of.sender, items, past, whole / ITEMS, states=not of.lower, behaviours=not of.lower)
+    send(of.sender, items, interactions, whole / ITEMS, states=not of.lower, behaviours=not of.lower)
     seal(whole)
     server = browser.Server(scratch / "blank", phone=folder, whole=whole)
     try:
@@ -163,7 +163,7 @@ def _measured(
             **_timed(chromium, server.url, [item.id for item in items]),
         }
         update(2, 5)
-        told["parity"] = _parity(chromium, server.url, folder, of, made, past, quick)
+        told["parity"] = _parity(chromium, server.url, folder, of, made, interactions, quick)
         update(3, 5)
         told["refused"] = _refused(chromium, server.url, whole)
         update(4, 5)
@@ -225,7 +225,13 @@ def seal(folder: Path) -> None:
 
 
 def _parity(
-    chromium: Any, url: str, folder: Path, of: Folder, made: prepared.Prepared, past: Past, quick: bool
+    chromium: Any,
+    url: str,
+    folder: Path,
+    of: Folder,
+    made: prepared.Prepared,
+    interactions: InteractionStore,
+    quick: bool,
 ) -> dict[str, Any]:
     """Scores of the same questions here and there; counts are those before the test part, the user's own left in."""
     log, domain = made.split.log, made.domain
@@ -239,22 +245,22 @@ def _parity(
     here, there, answers, requests = [], [], [], 0
     context = chromium.new_context()
     for user in map(str, users):
-        history, events = list(past.history(user)), asked[user][:NUM_ASKED]
+        history, events = list(interactions.history(user)), asked[user][:NUM_ASKED]
         parcel = folder.parent / "user.safetensors"
         items = [log.items[item] for item in dict.fromkeys(event.item for event in history + events)]
         told = {"states": not of.lower, "behaviours": not of.lower, "user": log.users[user]}
-        send(of.sender, items, past, parcel, **told)
+        send(of.sender, items, interactions, parcel, **told)
         device = Device.load(folder, user=log.users[user])
         device.receive(parcel)
-        device.observe(history)
+        device.ingest(history)
         phone = browser.Phone(context, url).load("/phone/", store=user, threads=1)
         phone.requests.clear()
         phone.receive(parcel)
-        phone.observe(history)
+        phone.ingest(history)
         there += phone.page.evaluate(_REPLAY, browser.plain(events))
         for event in events:
             here.append(device.rank([event.item])[0].score)
-            device.observe([event])
+            device.ingest([event])
         answers += [int(domain.positive(event)) for event in events]
         requests += len(phone.requests)
         phone.page.close()
@@ -279,7 +285,7 @@ def _timed(chromium: Any, url: str, items: Sequence[str]) -> dict[str, Any]:
     phone, start = browser.Phone(context, url), time.perf_counter()
     phone.load("/whole/", threads=1)
     first_visit_ms = 1_000 * (time.perf_counter() - start)
-    phone.observe(events)
+    phone.ingest(events)
     phone.page.close()
     phone, start = browser.Phone(context, url), time.perf_counter()
     phone.load("/whole/", threads=1)

@@ -30,13 +30,13 @@ from m6rec import assets, tuned
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE
 from m6rec.evaluate import ask_all
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.foundation.states import StateCache
 from m6rec.report import Row, Table
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask, named, texts
 from m6rec.text.batch import pack, pad, size
-from m6rec.text.past import Past
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
 from m6rec.tuned import TaskModelConfig
 
@@ -78,9 +78,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     )
     epoch_s = _seconds(lambda: fit(one.tuning, batches, lambda b: one.loss(b, states), TrainConfig(epochs=1))) / share
 
-    past = Past(log.items, made.domain.feedback).observe_all(log.events)
-    user = next(user for user in log.users.values() if len(past.history(user.id)) >= NUM_EVENTS)
-    row = ask(one.task, past, user, list(log.items.values())[:NUM_CANDIDATES], made.domain, dict(log.items))
+    interactions = InteractionStore(log.items, made.domain.feedback).update_all(log.events)
+    user = next(user for user in log.users.values() if len(interactions.history(user.id)) >= NUM_EVENTS)
+    row = ask(one.task, interactions, user, list(log.items.values())[:NUM_CANDIDATES], made.domain, dict(log.items))
     begun = len(row.context) - NUM_EVENTS
     row = replace(row, context=row.context[begun:], visible=row.visible - begun, traces=row.traces[-NUM_EVENTS:])
     turns = Turns(one)

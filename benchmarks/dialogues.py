@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.data.log import Log
+from m6rec.features.interactions import InteractionStore
 from m6rec.metrics.conversation import naive_repeat, recall
 from m6rec.predicate import ALL, Predicate, attributes
 from m6rec.report import Row, Table
@@ -35,7 +36,6 @@ from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message, Session, read
 from m6rec.text import dialogues
 from m6rec.text.lexicon import Lexicon, tokens
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModel
 from m6rec.types import Event, Item, User
 
@@ -136,8 +136,8 @@ def table(
     lists[ELSEWHERE] = [[one.item.id for one in recommender.suggest(session)] for session in sessions]
     told = [Event(f"redial {dialogue}", item, 0, 5.0) for dialogue, item, _ in events]
     log = Log(events=tuple(told), items=catalogue, users={event.user: User(event.user) for event in told})
-    past = Past(catalogue, rank.domain.feedback).observe_all(told)
-    shop = Recommender(replace(retrieve, blend=fitted), rank, log, past)
+    interactions = InteractionStore(catalogue, rank.domain.feedback).update_all(told)
+    shop = Recommender(replace(retrieve, blend=fitted), rank, log, interactions)
     lists[OURS] = [[one.item.id for one in shop.suggest(session)] for session in sessions]
     understood = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
     logged, spoken = len(catalogue.keys() & items.keys()), sum(len(set(before)) for before in named)

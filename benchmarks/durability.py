@@ -71,10 +71,10 @@ def serve(store: Path, journal: str, port: int) -> None:
     import torch
 
     from m6rec.domains.domain import named
+    from m6rec.features.interactions import InteractionStore
     from m6rec.serving.api import server
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
-    from m6rec.text.past import Past
     from m6rec.tuned import TaskModelConfig, create
     from tests import tiny
 
@@ -85,9 +85,9 @@ def serve(store: Path, journal: str, port: int) -> None:
     retrieve = create(
         TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny"), foundation, cache=rank.cache
     )
-    past = Past(log.items, domain.feedback).observe_all(log.events)
+    interactions = InteractionStore(log.items, domain.feedback).update_all(log.events)
     backend = Recommender(
-        retrieve, rank, log, past, journal=open_journal(journal), catalogue=Catalogue(store / "catalogue")
+        retrieve, rank, log, interactions, journal=open_journal(journal), catalogue=Catalogue(store / "catalogue")
     )
     server.serve(backend, Settings(port=port))
 
@@ -175,7 +175,7 @@ def _write(told: Told, url: str, rng: random.Random) -> None:
             times += times[: rng.randint(0, 1)]  # what happened twice in a second counts twice
             text = "Long words. " * rng.choice([0, 1, 300])
             try:
-                client.observe([Event(told.user, f"i{rng.randrange(6)}", time, 5.0, text) for time in times])
+                client.ingest([Event(told.user, f"i{rng.randrange(6)}", time, 5.0, text) for time in times])
                 told.acknowledged.update(times)
             except ServiceError:
                 told.unsure.update(times)

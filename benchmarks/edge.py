@@ -45,6 +45,7 @@ from m6rec.edge.card import fidelity
 from m6rec.edge.export import export, send
 from m6rec.edge.recipe import Recipe
 from m6rec.evaluate import TaskExamples, ask_all, check_leaks
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import States
 from m6rec.metrics import auc
@@ -52,7 +53,6 @@ from m6rec.report import Row, Table
 from m6rec.tasks import task as tasks
 from m6rec.tasks.like import TASK
 from m6rec.text.batch import Example
-from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.train import TrainConfig, tune
 from m6rec.tuned import TaskModel
@@ -129,9 +129,9 @@ class _Bench:
         return int(self.made.split.indices(TEST)[0])
 
     @cached_property
-    def counted(self) -> Past:
+    def counted(self) -> InteractionStore:
         """What the server knows when it sends a device its items."""
-        return Past(self.log.items, self.domain.feedback).observe_all(self.log.events[: self.start])
+        return InteractionStore(self.log.items, self.domain.feedback).update_all(self.log.events[: self.start])
 
     @cached_property
     def on_device(self) -> list[Example]:
@@ -144,13 +144,13 @@ class _Bench:
         for user, events in of_user.items():
             if events[-1][0] < self.start:
                 continue
-            past = Past(self.log.items, self.domain.feedback, popularity)
+            interactions = InteractionStore(self.log.items, self.domain.feedback, popularity)
             for position, event in events:
                 if position >= self.start:
-                    asked = tasks.ask(TASK, past, self.log.users[user], [items[event.item]], self.domain, items)
+                    asked = tasks.ask(TASK, interactions, self.log.users[user], [items[event.item]], self.domain, items)
                     answer = np.array([int(self.domain.positive(event))])
                     rows.append(replace(asked, answers=answer, events=np.array([position])))
-                past.observe(event)
+                interactions.update(event)
         rows.sort(key=lambda row: row.events[0])
         return rows[:: len(rows) // ASKED][:ASKED] if self.setup.quick else rows
 
@@ -460,7 +460,7 @@ def _times(folder: Path, items: Path, bench: _Bench) -> dict[str, tuple[float, .
         here = Device.load(folder, user=ME)
         here.receive(items)
         known = list(bench.log.items)
-        here.observe([Event(ME.id, item, 10**9 + n, 1.0 + n % 5) for n, item in enumerate(known[:EVENTS])])
+        here.ingest([Event(ME.id, item, 10**9 + n, 1.0 + n % 5) for n, item in enumerate(known[:EVENTS])])
         asked = known[EVENTS : EVENTS + CANDIDATES]
         texts = [f'The movie "{item.title}". Does the user like it?' for item in bench.log.items.values()]
         here._read(texts[:1])

@@ -41,12 +41,12 @@ from m6rec.demo import LIKE, OURS
 from m6rec.domains.domain import Domain
 from m6rec.domains.prepared import Prepared
 from m6rec.evaluate import Retriever, TaskExamples, fit_sources, retrieval_ranks
+from m6rec.features.interactions import FEATURES
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.report import Row, Table
 from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
-from m6rec.text.past import STATISTICS
 from m6rec.train import TrainConfig
 from m6rec.tuned import TaskModel, TaskModelConfig
 
@@ -122,7 +122,7 @@ def _at_once(name: str, runs: Sequence[TaskModel], questions: TaskExamples, spli
     found: dict[str, list[Floats]] = {OURS: [one.scores(rows) for one in runs]}
     train = questions.signals(TRAIN), questions.answers(TRAIN)
     found["MLP, same statistics"] = [baselines.fit_mlp(*train, seed=seed)(signals) for seed in range(len(runs))]
-    found["item's share of likes"] = [signals[:, STATISTICS.index("item_share")]]
+    found["item's share of likes"] = [signals[:, FEATURES.index("item_share")]]
     return Table(
         title=f"Likes, {name}: a user's test questions all at once",
         metric="AUC",

@@ -28,6 +28,7 @@ from benchmarks.setup import SEEDS, AbsentError, Claims, Setup, research
 from m6rec.data.split import TRAIN, VALID, split_by_item, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Prompt, Sampling
@@ -39,7 +40,6 @@ from m6rec.tasks import explanations
 from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text.opinions import Statement, agree, mine, sentences
-from m6rec.text.past import Past
 from m6rec.train import TrainConfig, tune_texts
 from m6rec.tuned import TaskModelConfig
 from m6rec.tuned import create as create_tuned
@@ -290,19 +290,19 @@ def _explained(
     timed = bool(log.events[-1].time)
     first = min(wanted)
     before = (e for n, e in enumerate(log.events) if (n < first if timed else n not in wanted))
-    past = Past(log.items, reviews.domain.feedback).observe_all(before)
+    interactions = InteractionStore(log.items, reviews.domain.feedback).update_all(before)
     retrieve, rank = (
         create_tuned(TaskModelConfig(task=task, domain=reviews.name, foundation=foundation.source), foundation)
         for task in ("retrieve", "like")
     )
-    recommender = Recommender(retrieve, rank, log, past, writers={"explain": writer})
+    recommender = Recommender(retrieve, rank, log, interactions, writers={"explain": writer})
     for position, event in enumerate(log.events):
         if position in wanted:
             start = time.perf_counter()
             told = recommender.explain(event.user, event.item)
             yield told.statements, 1_000 * (time.perf_counter() - start)
         if timed and position >= first:
-            recommender.observe([event])
+            recommender.ingest([event])
 
 
 def _stated(reason: Reason) -> tuple[Statement, ...]:

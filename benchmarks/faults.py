@@ -105,7 +105,7 @@ def _malformed(setup: Setup, folder: Path, count: int) -> dict[str, Any]:
         client.upsert([hostile])
         after = {one.item.id: one.score for one in client.rank(user, items).items}
         client.upsert([Item("i1", "Film 1"), Item("i2", "Film 2")])
-        client.observe([Event("u0", "i1", 900_000_000, 5.0)])
+        client.ingest([Event("u0", "i1", 900_000_000, 5.0)])
         with running.http(url) as http:
             statuses = malformed.send(http, count)
         traces = sum("Traceback" in line for line in lines)

@@ -35,13 +35,13 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from benchmarks.setup import Claims, Setup
 from m6rec.data.log import Log
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.model import ModelConfig
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
 from m6rec.text.batch import Example
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModel
 from m6rec.types import Event, User
 
@@ -106,12 +106,12 @@ def flop(products: Iterable[Shape]) -> int:
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     quick = setup.quick
-    recommender, like, made, past = setup.recommender()
+    recommender, like, made, interactions = setup.recommender()
     log = made.split.log
     items = list(log.items.values())
-    user = lived(recommender, past, log)
+    user = lived(recommender, interactions, log)
     times = 30 if quick else 200
-    rows = {n: ask(like.task, past, User(user), items[:n], made.domain, dict(log.items)) for n in (100, 1_000)}
+    rows = {n: ask(like.task, interactions, User(user), items[:n], made.domain, dict(log.items)) for n in (100, 1_000)}
     results = served(recommender, like, user, rows, [item.id for item in items], lambda run: timed(run, times))
     results |= _rivals(like.foundation, rows[100], 4 if quick else 100, 3)
     config = like.foundation.model.config
@@ -145,11 +145,13 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     }, claims
 
 
-def lived(recommender: Recommender, past: Past, log: Log) -> str:
+def lived(recommender: Recommender, interactions: InteractionStore, log: Log) -> str:
     """Id of a new user to whom the service ascribes the first ``NUM_EVENTS`` behaviours of another."""
     user = "bench"
-    life = next(past.history(one) for one in log.users if len(past.history(one)) >= NUM_EVENTS)[:NUM_EVENTS]
-    recommender.observe([Event(user, event.item, event.time, event.value) for event in life])
+    life = next(interactions.history(one) for one in log.users if len(interactions.history(one)) >= NUM_EVENTS)[
+        :NUM_EVENTS
+    ]
+    recommender.ingest([Event(user, event.item, event.time, event.value) for event in life])
     return user
 
 

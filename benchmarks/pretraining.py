@@ -57,8 +57,8 @@ BATCH = 8
 BLANK, ANSWER = "___", " In the blank:"
 SPAN = re.compile(r'"[^"]+"|\([^()]+\)')
 """What may be left blank: a title with its quotes, or year and genres with their parentheses."""
-WORDS, STATISTICS = "AUC, words alone", "AUC, with statistics"
-TASKS = {WORDS: "benchmarks.edge:WORDS", STATISTICS: "like"}
+WORDS, FEATURES = "AUC, words alone", "AUC, with statistics"
+TASKS = {WORDS: "benchmarks.edge:WORDS", FEATURES: "like"}
 ASKED = {"diary": "AUC untuned, diary", "also-clicks": "AUC untuned, titles"}
 BEHAVIOUR, FILLED, OTHER = "nats a token, behaviours", "nats a token, blanks", "nats a token, reviews of clothes"
 
@@ -112,7 +112,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         _judge(cells, READ_ON, seed, read_on, made.split, made.domain, budget)
         cache = tuned.create(_config("like", source), read_on, at / f"{seed}" / "states").cache
         _tune(cells, READ_ON, [seed], cache, source, questions, budget)
-    columns = (WORDS, STATISTICS, *ASKED.values(), BEHAVIOUR, FILLED, OTHER)
+    columns = (WORDS, FEATURES, *ASKED.values(), BEHAVIOUR, FILLED, OTHER)
     rows = tuple(
         Row(method=arm, metrics={column: tuple(cells.values[arm][column].values()) for column in columns})
         for arm in (SHIPPED, READ_ON)
@@ -134,7 +134,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
     claims: Claims = [
         ("gain in AUC of likes by words alone", change(WORDS), ">", 0),
-        ("gain in AUC of likes with statistics", change(STATISTICS), ">", 0),
+        ("gain in AUC of likes with statistics", change(FEATURES), ">", 0),
         *((f"gain in {column}", change(column), ">", 0) for column in ASKED.values()),
         ("change of nats a token of held-out behaviours", change(BEHAVIOUR), "<=", 0),
         ("change of nats a token of other text", change(OTHER), "<=", 0),
@@ -299,4 +299,4 @@ def _config(task: str, source: str) -> TaskModelConfig:
 def _some(questions: TaskExamples, budget: Budget) -> TaskExamples:
     """The questions, or so many rows of each part."""
     some: dict[int, list[Example]] = {part: list(rows)[: budget.rows or None] for part, rows in questions.rows.items()}
-    return TaskExamples(some, questions.past)
+    return TaskExamples(some, questions.interactions)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from m6rec.cli import tuned_runs
+from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import Fingerprint
 from m6rec.serving.memory import keep_freed_memory
 from m6rec.serving.recommender import Recommender
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModel
 from tests import running, shared
 from tests.shop import command
@@ -54,12 +54,12 @@ class Setup:
         made = Fingerprint.load(self.run)
         return {name: part for name, part in asdict(made).items() if part} if made else {}
 
-    def recommender(self, device: str = "cpu") -> tuple[Recommender, TaskModel, Any, Past]:
+    def recommender(self, device: str = "cpu") -> tuple[Recommender, TaskModel, Any, InteractionStore]:
         """(the service's own recommender, its ranking task, the prepared log, what was observed in it)."""
         keep_freed_memory()  # as ``m6rec serve`` does
         made, retrieve, like = tuned_runs(self.data, self.retrieve, self.run, device)
-        past = Past(made.split.log.items, made.domain.feedback).observe_all(made.split.log.events)
-        return Recommender(retrieve, like, made.split.log, past), like, made, past
+        interactions = InteractionStore(made.split.log.items, made.domain.feedback).update_all(made.split.log.events)
+        return Recommender(retrieve, like, made.split.log, interactions), like, made, interactions
 
     @contextmanager
     def serving(self, store: Path, *words: str) -> Iterator[tuple[Any, str, list[str]]]:

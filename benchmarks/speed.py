@@ -32,11 +32,11 @@ from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.data.log import Log
 from m6rec.domains import prepared
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.generate import Engine, Prompt, Sampling
 from m6rec.tasks import explanations, writing
-from m6rec.text.past import Past
 from m6rec.types import Draft
 from m6rec.writer import TextModel, TextModelConfig, create
 
@@ -112,11 +112,11 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def _drafts(writer: TextModel, log: Log) -> list[Draft]:
     """An explanation for each of so many users, each of another item."""
-    past = Past(log.items, writer.domain.feedback).observe_all(log.events)
-    people = [log.users[user] for user in log.users if len(past.history(user)) >= NUM_EVENTS][:NUM_STREAMS]
+    interactions = InteractionStore(log.items, writer.domain.feedback).update_all(log.events)
+    people = [log.users[user] for user in log.users if len(interactions.history(user)) >= NUM_EVENTS][:NUM_STREAMS]
     drafts = []
     for person, item in zip(people, log.items.values(), strict=False):
-        history = past.history(person.id)[:NUM_EVENTS]
+        history = interactions.history(person.id)[:NUM_EVENTS]
         prompt = explanations.prompt(item, writer.domain, "liked", "story")
         place = next(place for place, event in enumerate(log.events) if event.user == person.id)
         draft = writing.draft(writer.task, history, person, writer.domain, log.items, prompt)

@@ -32,6 +32,7 @@ from m6rec.data.split import TEST, TRAIN, Split, leave_one_out, split_by_item
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import TaskExamples, ask_all, draft_all
+from m6rec.features.interactions import EVENT_FEATURES, FEATURES
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc, ndcg, ranks
@@ -39,7 +40,6 @@ from m6rec.report import Row, Table
 from m6rec.tasks import writing
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import pack, pad, size
-from m6rec.text.past import STATISTICS, TRACES
 from m6rec.train import RETRIEVAL_TOKENS, TRAINING_TOKENS, TrainConfig, fit, fit_numbers
 from m6rec.tuned import ItemBlocks, TaskModel, TaskModelConfig
 from m6rec.tuning import Tuning, TuningConfig
@@ -198,7 +198,7 @@ def _transfer(
         told[ALL][name] = together[name]
         told[counted][name] = auc(labels, baselines.fit_mlp(*_numbers(others, TRAIN), seed=seed)(signals))
         told[own][name] = auc(labels, baselines.fit_mlp(*learned, seed=seed)(signals))
-        told[share][name] = auc(labels, signals[:, STATISTICS.index("item_share")])
+        told[share][name] = auc(labels, signals[:, FEATURES.index("item_share")])
         known = [_numbers([other], TRAIN) for other in others]
         x = np.concatenate([normed(of, of) for of, _ in known])
         network = baselines.fit_mlp(x, np.concatenate([answers for _, answers in known]), seed=seed)
@@ -220,9 +220,9 @@ def _fresh(foundation: Foundation, settings: Sequence[Setting], seed: int) -> Tu
         method="option-adapter",
         first_layer=model.config.num_layers - tuned.UPPER_LAYERS,
         embed_width=tuned.EMBED_WIDTH,
-        num_signals=len(STATISTICS),
-        gate_columns=tuple(map(STATISTICS.index, tuned.GATED_BY)),
-        num_traces=len(TRACES),
+        num_signals=len(FEATURES),
+        gate_columns=tuple(map(FEATURES.index, tuned.GATED_BY)),
+        num_traces=len(EVENT_FEATURES),
     )
     tuning = create_tuning(config, model, seed=seed)
     rows = [row for setting in settings if setting.questions for row in setting.questions.rows[TRAIN]]
@@ -280,7 +280,7 @@ def _rows(
     groups = pack([size(row, lambda _: length) for row in drawn], RETRIEVAL_TOKENS if catalogue else TRAINING_TOKENS)
     chosen = [[drawn[number] for number in group] for group in _drawn(groups, budget.batches, TRAIN, seed)]
     learned = [row for group in chosen for row in group]
-    questions = TaskExamples({TRAIN: learned, TEST: test}, questions.past)
+    questions = TaskExamples({TRAIN: learned, TEST: test}, questions.interactions)
     states = cache.fetch([*texts(learned), *texts(test), *(catalogue.texts() if catalogue else ())])
     if catalogue:
         catalogue.bind(states)

@@ -24,12 +24,12 @@ from m6rec.data.split import TEST, VALID, Split
 from m6rec.demo import LIKE, OURS
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import ask_all
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
 from m6rec.tasks.task import Task, ask, named
 from m6rec.text.batch import Example
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModelConfig
 
 FOLDER = Path("runs/bench/evidence")
@@ -44,16 +44,16 @@ def moments(task: Task, split: Split, domain: Domain, part: int) -> list[Example
     own: dict[str, list[int]] = {}
     for at in np.flatnonzero(split.part == part).tolist():
         own.setdefault(log.events[at].user, []).append(at)
-    past, rows = Past(log.items, domain.feedback), []
+    interactions, rows = InteractionStore(log.items, domain.feedback), []
     for at, event in enumerate(log.events):
         positions = own.get(event.user, [])
         if positions and positions[0] == at:
             later = [log.events[position] for position in positions]
             items = [log.items[one.item] for one in later]
-            row = ask(task, past, log.users[event.user], items, domain, dict(log.items))
+            row = ask(task, interactions, log.users[event.user], items, domain, dict(log.items))
             answers = np.array([int(domain.positive(one)) for one in later])
             rows.append(replace(row, answers=answers, events=np.array(positions)))
-        past.observe(event)
+        interactions.update(event)
     return rows
 
 

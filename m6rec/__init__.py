@@ -9,7 +9,7 @@ _HOMES = {
     "Event": "m6rec.types",
     "Item": "m6rec.types",
     "M6RecError": "m6rec.errors",
-    "Past": "m6rec.text.past",
+    "InteractionStore": "m6rec.features.interactions",
     "Recommender": "m6rec.serving.recommender",
     "StateCache": "m6rec.foundation.states",
     "Task": "m6rec.tasks.task",

@@ -28,7 +28,7 @@ from m6rec.serving.backend import (
     Creation,
     Explanation,
     Filters,
-    Observed,
+    IngestResult,
     RankRequest,
     Reason,
     Reply,
@@ -174,7 +174,7 @@ class Client(Backend):
         rows = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in found["data"]]
         return np.stack(rows).astype(np.float32), found["usage"]["total_tokens"]
 
-    def observe_many(self, writes: Sequence[Sequence[Event]]) -> list[Observed]:
+    def ingest_many(self, writes: Sequence[Sequence[Event]]) -> list[IngestResult]:
         """``observe`` for several writes, one request each.
 
         Events get an id where they have none, so that they count once, however often they have to be sent. Give them
@@ -183,7 +183,7 @@ class Client(Backend):
         made = []
         for events in writes:
             found = self._write("POST", "/v1/events", {"events": [_body(event) for event in events]})
-            made.append(Observed(found["accepted"], found["repeated"], tuple(found["unknown"])))
+            made.append(IngestResult(found["accepted"], found["repeated"], tuple(found["unknown"])))
         return made
 
     def upsert(self, items: Sequence[Item]) -> None:

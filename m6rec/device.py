@@ -1,8 +1,8 @@
 """The recommender on a device: it reads the folder that ``m6rec export`` wrote, and needs neither torch nor a network.
 
-A ``Device`` keeps what its user does in one SQLite file of its own and ranks items by it. Questions are worded by the
-same tasks, domains and ``Past`` as on the server; onnxruntime runs the two halves of the model. The lower half reads a
-text once, and its states stay in the file; the upper half reads the states of a history and of the candidates.
+A ``Device`` keeps what its user does in one SQLite file of its own and ranks items by it. Tasks, domains and
+``InteractionStore`` are those of the server; onnxruntime runs the two halves of the model. The lower half encodes
+a text once, and its states are kept in the file; the upper half reads the states of the history and the candidates.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from safetensors import SafetensorError, safe_open
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import AssetError, ConfigError, DataError, ExtraError, StoreError, UnknownError
+from m6rec.features.interactions import FEATURES, InteractionStore, PopularityCounts
 from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.text.batch import Example, pad
-from m6rec.text.past import STATISTICS, Past, PopularityCounts
 from m6rec.text.records import item_of, record_of
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, Ranked, User
@@ -118,7 +118,7 @@ class Device:
     Attributes:
         card: What the folder says of itself.
         items: What can be ranked, by id.
-        past: What the user did, and the counts of what others did.
+        interactions: History of the user, and popularity counts of everybody.
     """
 
     def __init__(self, folder: Path, card: Card, store: _Store, user: User) -> None:
@@ -163,12 +163,12 @@ class Device:
         self._store.put_items(parcel.items, parcel.popularity)
         self._remember()
 
-    def know(self, items: Sequence[Item]) -> None:
+    def upsert_items(self, items: Sequence[Item]) -> None:
         """Takes in items by their text alone, all or none; one whose id is known takes the place of the old."""
         self._store.put_items(items, None)
         self._remember()
 
-    def observe(self, events: Sequence[Event]) -> None:
+    def ingest(self, events: Sequence[Event]) -> None:
         """Takes in what the user did, all or none, oldest first; on return it is on disk.
 
         Raises:
@@ -180,14 +180,14 @@ class Device:
             if event.user != self._user.id:
                 raise DataError(f"an event is of user {event.user!r}, but this device is {self._user.id!r}'s")
         self._store.append(events)
-        self.past.observe_all(events)
+        self.interactions.update_all(events)
 
     def rank(self, items: Sequence[str]) -> list[Ranked]:
         """The items by falling probability that the user likes them. Raises UnknownError where one isn't known."""
         candidates = [self._need(item) for item in items]
         if not candidates:
             return []
-        row = tasks.ask(self._task, self.past, self._user, candidates, self._domain, self.items)
+        row = tasks.ask(self._task, self.interactions, self._user, candidates, self._domain, self.items)
         scores = self.scores(row)
         return [Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
 
@@ -244,7 +244,9 @@ class Device:
     def _remember(self) -> None:
         """Counts anew from what is stored."""
         self.items, popularity = self._store.items()
-        self.past = Past(self.items, self._domain.feedback, popularity).observe_all(self._store.events(self._user.id))
+        self.interactions = InteractionStore(self.items, self._domain.feedback, popularity).update_all(
+            self._store.events(self._user.id)
+        )
 
 
 def update_folder(folder: Path, newer: Path) -> Card:
@@ -428,10 +430,10 @@ def _upper(folder: Path) -> Any:
             f"{folder / UPPER} is of another m6rec than this one: only one of them knows its input "
             f"{', '.join(sorted(strange))}; {again}"
         )
-    if (known := shape_of["signals"][1]) not in (0, len(STATISTICS)):
+    if (known := shape_of["signals"][1]) not in (0, len(FEATURES)):
         raise AssetError(
             f"{folder / UPPER} is of another m6rec than this one: it takes {known} statistics, but here are "
-            f"{len(STATISTICS)}; {again}"
+            f"{len(FEATURES)}; {again}"
         )
     return session
 

@@ -22,6 +22,7 @@ from m6rec.data.negatives import Negatives
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
+from m6rec.features.interactions import FEATURES, MAX_LIKES, InteractionStore
 from m6rec.foundation.generate import Sampling
 from m6rec.metrics import (
     auc,
@@ -48,7 +49,6 @@ from m6rec.tasks import writing
 from m6rec.tasks.task import Task, lay_out
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Example
-from m6rec.text.past import MAX_LIKES, STATISTICS, Past
 from m6rec.tuned import Progress
 from m6rec.types import Draft, Event
 from m6rec.writer import TextModel, untuned
@@ -86,12 +86,12 @@ class TaskExamples:
 
     Attributes:
         rows: The rows of each part, TRAIN, VALID and TEST.
-        past: Everything, for use after the last event.
+        interactions: State after the last event.
         negatives: How negatives were drawn; None where the log has its own.
     """
 
     rows: Mapping[int, list[Example]]
-    past: Past
+    interactions: InteractionStore
     negatives: Negatives | None = None
 
     def answers(self, part: int) -> Ints:
@@ -107,7 +107,7 @@ class TaskExamples:
         return np.concatenate([row.items for row in self.rows[part]])
 
     def signals(self, part: int) -> NDArray[np.float32]:
-        """float32 [Q, len(STATISTICS)], in the same order."""
+        """float32 [Q, len(FEATURES)], in the same order."""
         return np.concatenate([row.signals for row in self.rows[part]])
 
     def drawn(self, most: Mapping[int, int], *, seed: int = 0) -> TaskExamples:
@@ -192,7 +192,7 @@ def ask_all(task: Task, split: Split, domain: Domain) -> TaskExamples:
     log = split.log
     every = np.ones(len(log.events), np.bool_)
     negatives = negatives_of(task, split, domain)
-    rows, past = lay_out(task, log.events, log.users, log.items, domain, every, negatives)
+    rows, interactions = lay_out(task, log.events, log.users, log.items, domain, every, negatives)
     # A service recommends what a user hasn't met, so retrieval is measured on that; it learns from repeats as well.
     repeated = np.zeros(len(log.events), np.bool_)
     if task.readout == "embed":
@@ -203,7 +203,7 @@ def ask_all(task: Task, split: Split, domain: Domain) -> TaskExamples:
         kept = [(row, chosen[row.events]) for row in rows]
         by_part[part] = [row.only(keep) for row, keep in kept if keep.any()]
     _require_all(task.name, by_part, f", or {SAY_WHAT}")
-    return TaskExamples(by_part, past, negatives)
+    return TaskExamples(by_part, interactions, negatives)
 
 
 def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
@@ -369,7 +369,7 @@ def ranking_table(
 
     for name, by_seed in ours.items():
         add(name, by_seed, probabilities=True, rival=False)
-    column = {name: number for number, name in enumerate(STATISTICS)}
+    column = {name: number for number, name in enumerate(FEATURES)}
     signals = questions.signals(TEST).astype(np.float64)
     for name, statistic in (("popularity", "item_count"), ("item mean", "item_share"), ("user mean", "user_share")):
         add(name, [signals[:, column[statistic]]], probabilities=False)

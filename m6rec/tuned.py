@@ -21,6 +21,7 @@ from torch import Tensor
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
+from m6rec.features.interactions import EVENT_FEATURES, FEATURES
 from m6rec.fingerprint import Fingerprint, changed, rule_of
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import CachedQuery, KVCache, Model
@@ -34,7 +35,6 @@ from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Batch, Example, pack, pad, size
-from m6rec.text.past import STATISTICS, TRACES
 from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
 from m6rec.tuning import create as create_tuning
 from m6rec.tuning import load as load_tuning
@@ -471,9 +471,9 @@ def create(
             first_layer=first_layer(states.depth, config.all_layers),
             num_classes=task.num_classes,
             embed_width=EMBED_WIDTH if task.readout == "embed" else 0,
-            num_signals=len(STATISTICS) if task.uses_signals else 0,
-            gate_columns=tuple(map(STATISTICS.index, GATED_BY)) if task.uses_signals else (),
-            num_traces=len(TRACES) if task.uses_signals else 0,
+            num_signals=len(FEATURES) if task.uses_signals else 0,
+            gate_columns=tuple(map(FEATURES.index, GATED_BY)) if task.uses_signals else (),
+            num_traces=len(EVENT_FEATURES) if task.uses_signals else 0,
         ),
         model,
         seed=seed,

@@ -109,8 +109,8 @@ class Phone:
     def receive(self, parcel: Path) -> None:
         self.page.evaluate("bytes => device.receive(Uint8Array.from(bytes))", list(parcel.read_bytes()))
 
-    def observe(self, events: Sequence[Event]) -> None:
-        self.page.evaluate("events => device.observe(...events)", plain(events))
+    def ingest(self, events: Sequence[Event]) -> None:
+        self.page.evaluate("events => device.ingest(...events)", plain(events))
 
     def rank(self, items: Sequence[str]) -> dict[str, float]:
         """Scores by item, the highest first."""

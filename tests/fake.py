@@ -6,7 +6,7 @@ import numpy as np
 
 from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
 from m6rec.predicate import attributes
-from m6rec.serving.backend import NO_FILTERS, Answer, Creation, Explanation, LocalBackend, Observed, Reason, Reply
+from m6rec.serving.backend import NO_FILTERS, Answer, Creation, Explanation, IngestResult, LocalBackend, Reason, Reply
 from m6rec.types import Item, Ranked, User
 
 
@@ -125,7 +125,7 @@ class FakeBackend(LocalBackend):
         vectors = np.array([np.cos(np.arange(128) * (1 + len(text))) for text in texts], np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), sum(map(len, texts))
 
-    def observe_many(self, writes):
+    def ingest_many(self, writes):
         self.work()
         made = []
         for events in writes:
@@ -143,7 +143,7 @@ class FakeBackend(LocalBackend):
             new = [event for event, fresh in zip(known, is_new, strict=True) if fresh]
             self.events.extend(new)
             self.users |= {event.user for event in new}
-            made.append(Observed(len(new), len(known) - len(new), unknown))
+            made.append(IngestResult(len(new), len(known) - len(new), unknown))
         return made
 
     def upsert(self, items):

@@ -14,9 +14,9 @@ from m6rec import device
 from m6rec.device import CARD
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
+from m6rec.features.interactions import InteractionStore
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Example
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModel, TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
@@ -46,9 +46,9 @@ def rows(task: str = "like") -> list[Example]:
     return tasks.lay_out(tasks.named(task), LOG, USERS, ITEMS, MOVIES, np.ones(len(LOG), np.bool_))[0]
 
 
-def past() -> Past:
+def interactions() -> InteractionStore:
     """The whole log."""
-    return Past(ITEMS, MOVIES.feedback).observe_all(LOG)
+    return InteractionStore(ITEMS, MOVIES.feedback).update_all(LOG)
 
 
 @cache

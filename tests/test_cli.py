@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from m6rec import cli
 from m6rec.cli.runs import tuned_runs
 from m6rec.domains import prepared
+from m6rec.features.interactions import InteractionStore
 from m6rec.serving.recommender import Recommender
-from m6rec.text.past import Past
 from tests import shop, tiny
 from tests.fake import FakeBackend
 from tests.shop import m6rec
@@ -276,7 +276,7 @@ def test_states_of_every_split_are_kept_between_processes_and_counted(tmp_path):
         made, retrieve, rank = tuned_runs(*runs, dtype="float32", states=str(tmp_path / "states"))
         assert retrieve.cache is not rank.cache
         log = made.split.log
-        recommender = Recommender(retrieve, rank, log, Past(log.items, made.domain.feedback))
+        recommender = Recommender(retrieve, rank, log, InteractionStore(log.items, made.domain.feedback))
         recommender.rank("u1", list(log.items))
         counted = recommender.cache_statistics()
         caches = (retrieve.cache, rank.cache)

@@ -11,7 +11,7 @@ import pytest
 
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
-from m6rec.serving.backend import Backend, Chat, Filters, Observed, RankRequest, Request
+from m6rec.serving.backend import Backend, Chat, Filters, IngestResult, RankRequest, Request
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.settings import make_key
 from m6rec.tasks.chat import Message
@@ -76,7 +76,7 @@ def test_what_a_client_writes_is_there(both):
     client, backend = both
     item, event = Item("n/1 ?", "Ünïcode", ("Noir",), {"year": 1999}), Event("u9", "i1", 7, 4.5, "fine")
     client.upsert([item])
-    client.observe([event])
+    client.ingest([event])
     assert backend.items["n/1 ?"] == item
     assert replace(backend.events[-1], id="") == event
     assert client.delete(["n/1 ?", "never"]) == 1
@@ -170,8 +170,8 @@ def test_a_lost_answer_is_no_second_event(tmp_path):
     with running.service(backend) as url, lossy.proxy(url, ["answer", "request", "answer", "none"]) as cut:
         event = Event("u0", "i1", 7, 4.5)
         with Client(cut, max_wait_s=0.05) as client:
-            assert client.observe([event]) == Observed(0, repeated=1)
-            assert client.observe([event]) == Observed(1)
+            assert client.ingest([event]) == IngestResult(0, repeated=1)
+            assert client.ingest([event]) == IngestResult(1)
             assert [replace(kept, id="") for kept in journal.replay()] == [event] * 2
             assert backend.events == list(journal.replay())
 
@@ -185,10 +185,10 @@ def test_all_writes_are_sent_again(lost):
         assert backend.items["new"] == Item("new", "New")
         client.delete(["new"])
         assert "new" not in backend.items
-        client.observe([Event("u0", "i1", 7)])
+        client.ingest([Event("u0", "i1", 7)])
 
 
-READ, WRITE = (lambda client: client.rank("u0", ["i1"])), (lambda client: client.observe([Event("u0", "i1", 7)]))
+READ, WRITE = (lambda client: client.rank("u0", ["i1"])), (lambda client: client.ingest([Event("u0", "i1", 7)]))
 
 
 @pytest.mark.parametrize(("losses", "ask"), [(["answer", "none"], READ), (["answer"], WRITE)])

@@ -15,8 +15,8 @@ from m6rec import device as module
 from m6rec.device import ADAPTERS, CARD, LOWER, TOKENIZER, UPPER, Device
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
+from m6rec.features.interactions import FEATURES, InteractionStore, PopularityCounts
 from m6rec.tasks import task as tasks
-from m6rec.text.past import STATISTICS, Past, PopularityCounts
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, User
 from tests import pocket
@@ -33,7 +33,7 @@ def scores(ranked):
 @pytest.fixture
 def parcel(tmp_path):
     file = tmp_path / "items.safetensors"
-    send(pocket.exported()[0], list(pocket.ITEMS.values()), pocket.past(), file)
+    send(pocket.exported()[0], list(pocket.ITEMS.values()), pocket.interactions(), file)
     return file
 
 
@@ -50,10 +50,12 @@ def test_a_device_ranks_as_the_server_would_by_what_it_knows(parcel, store):
     made, _ = pocket.exported()
     here = load(store)
     here.receive(parcel)
-    here.observe(MINE)
-    past = Past(pocket.ITEMS, pocket.MOVIES.feedback, pocket.past().popularity(pocket.ITEMS)).observe_all(MINE)
+    here.ingest(MINE)
+    interactions = InteractionStore(
+        pocket.ITEMS, pocket.MOVIES.feedback, pocket.interactions().popularity(pocket.ITEMS)
+    ).update_all(MINE)
     items = [pocket.ITEMS[item] for item in ASKED]
-    row = tasks.ask(made.task, past, ME, items, pocket.MOVIES, pocket.ITEMS)
+    row = tasks.ask(made.task, interactions, ME, items, pocket.MOVIES, pocket.ITEMS)
     expected = dict(zip(ASKED, made.scores([row]), strict=True))
     ranked = here.rank(ASKED)
     assert scores(ranked) == pytest.approx(expected, abs=1e-5)
@@ -71,7 +73,7 @@ def test_a_new_user_and_no_candidates(parcel):
 def test_many_candidates_are_scored_in_parts_as_in_one(parcel, monkeypatch):
     here = load()
     here.receive(parcel)
-    here.observe(MINE)
+    here.ingest(MINE)
     whole = scores(here.rank(list(pocket.ITEMS)))
     monkeypatch.setattr(module, "CANDIDATES", 3)
     assert scores(here.rank(list(pocket.ITEMS))) == pytest.approx(whole, abs=1e-6)
@@ -80,20 +82,20 @@ def test_many_candidates_are_scored_in_parts_as_in_one(parcel, monkeypatch):
 def test_what_is_known_outlives_the_process(parcel, store):
     first = load(store)
     first.receive(parcel)
-    first.observe(MINE[:3])
-    first.observe(MINE[3:])
+    first.ingest(MINE[:3])
+    first.ingest(MINE[3:])
     ranked = first.rank(ASKED)
     again = load(store)
     assert again.rank(ASKED) == ranked
-    assert again.past.history("me") == MINE
+    assert again.interactions.history("me") == MINE
     assert "_lower" not in vars(again)  # states were kept
 
 
 def test_items_by_their_text_alone(store):
     here = load(store)
-    here.know([Item("new", "Heat", ("Crime",), {"year": 1995})])
+    here.upsert_items([Item("new", "Heat", ("Crime",), {"year": 1995})])
     (only,) = here.rank(["new"])
-    here.know([Item("new", "Babe")])
+    here.upsert_items([Item("new", "Babe")])
     assert here.rank(["new"])[0].score != only.score
     assert load(store).items == {"new": Item("new", "Babe")}
 
@@ -103,18 +105,18 @@ def test_states_of_another_model_are_dropped_and_items_stay(parcel, store):
     made, folder = pocket.exported(seed=1)
     here = load(store, folder)
     assert here.items == pocket.ITEMS
-    row = tasks.ask(made.task, here.past, ME, [pocket.ITEMS["i0"]], pocket.MOVIES, pocket.ITEMS)
+    row = tasks.ask(made.task, here.interactions, ME, [pocket.ITEMS["i0"]], pocket.MOVIES, pocket.ITEMS)
     np.testing.assert_allclose(here.scores(row), made.scores([row]), atol=1e-5)
 
 
 def test_a_newer_parcel_replaces_counts(parcel):
     here = load()
     here.receive(parcel)
-    one = here.past.popularity(["i0"])
-    send(pocket.exported()[0], [pocket.ITEMS["i0"]], Past(pocket.ITEMS, pocket.MOVIES.feedback), parcel)
+    one = here.interactions.popularity(["i0"])
+    send(pocket.exported()[0], [pocket.ITEMS["i0"]], InteractionStore(pocket.ITEMS, pocket.MOVIES.feedback), parcel)
     here.receive(parcel)
     assert one.items["i0"][0] > 0
-    now = here.past.popularity(["i0"])
+    now = here.interactions.popularity(["i0"])
     assert (now.total, now.items) == (PopularityCounts().total, {})
     assert here.items == pocket.ITEMS
 
@@ -123,14 +125,14 @@ def test_all_events_or_none_are_taken_in(parcel, store):
     here = load(store)
     here.receive(parcel)
     with pytest.raises(UnknownError, match="'i99'"):
-        here.observe([MINE[0], Event("me", "i99", 1)])
+        here.ingest([MINE[0], Event("me", "i99", 1)])
     with pytest.raises(DataError, match="user 'you'"):
-        here.observe([MINE[0], Event("you", "i1", 1)])
+        here.ingest([MINE[0], Event("you", "i1", 1)])
     with pytest.raises(DataError, match="written down"):
-        here.observe([MINE[0], Event("me", "i1", 1 << 70)])
+        here.ingest([MINE[0], Event("me", "i1", 1 << 70)])
     with pytest.raises(DataError, match="written down"):
-        here.observe([MINE[0], Event("me", "i1", 1, 1.0, "\ud800")])
-    assert here.past.history("me") == load(store).past.history("me") == ()
+        here.ingest([MINE[0], Event("me", "i1", 1, 1.0, "\ud800")])
+    assert here.interactions.history("me") == load(store).interactions.history("me") == ()
 
 
 def test_an_unknown_item_is_named(parcel):
@@ -211,7 +213,7 @@ def test_a_graph_of_other_statistics_is_refused(tmp_path):
     _, folder = pocket.copied(tmp_path / "phone")
     pocket.of_statistics(folder / UPPER, 12)
     pocket.reseal(folder)
-    with pytest.raises(AssetError, match=rf"it takes 12 statistics, but here are {len(STATISTICS)}; export it again"):
+    with pytest.raises(AssetError, match=rf"it takes 12 statistics, but here are {len(FEATURES)}; export it again"):
         Device.load(folder)
 
 
@@ -272,7 +274,7 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
     _, folder = pocket.copied(tmp_path / "phone")
     first = load(store, folder)
     first.receive(parcel)
-    first.observe(MINE)
+    first.ingest(MINE)
     before = scores(first.rank(ASKED))
     made, changed = newer
     assert {file.name for file in changed.iterdir()} == {CARD, ADAPTERS}
@@ -286,7 +288,7 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
     here = load(store, folder)
     after = scores(here.rank(ASKED))
     assert "_lower" not in vars(here)  # states are still those of its own lower half
-    assert here.past.history("me") == MINE
+    assert here.interactions.history("me") == MINE
     assert max(abs(after[item] - before[item]) for item in ASKED) > 1e-4
 
 
@@ -359,7 +361,7 @@ from m6rec.device import Device
 from m6rec.types import Event
 here = Device.load(Path({str(folder)!r}))
 here.receive(Path({str(parcel)!r}))
-here.observe([Event("me", "i1", 5, 4.0)])
+here.ingest([Event("me", "i1", 5, 4.0)])
 assert len(here.rank(["i2", "i3"])) == 2
 print([name for name in ("torch", "transformers", "onnx", "m6rec.foundation", "m6rec.tuning") if name in sys.modules])
 """

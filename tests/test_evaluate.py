@@ -23,11 +23,11 @@ from m6rec.evaluate import (
     retriever_of,
     text_tables,
 )
+from m6rec.features.interactions import InteractionStore
 from m6rec.retrieval.blend import TEXT, default_weights
 from m6rec.retrieval.model import NUM_MOST_LIKED
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
-from m6rec.text.past import Past
 from m6rec.types import Event, Item, User
 from m6rec.writer import TextModelConfig, create
 from tests import tiny
@@ -88,8 +88,8 @@ def test_who_liked_nothing_yet_is_taken_for_one_who_likes_what_most_do():
     model = tiny.retrieval(tiny.foundation(), list(ITEMS.values()), "books")
     found = retriever_of(model, split, questions, BOOKS)
     place = questions.events(TEST).tolist().index(len(split.log.events) - 1)
-    past = Past(ITEMS, BOOKS.feedback).observe_all(split.log.events[:-1])
-    numbers = [list(ITEMS).index(item) for item in past.most_liked()[:NUM_MOST_LIKED]][::-1]
+    interactions = InteractionStore(ITEMS, BOOKS.feedback).update_all(split.log.events[:-1])
+    numbers = [list(ITEMS).index(item) for item in interactions.most_liked()[:NUM_MOST_LIKED]][::-1]
     assert found.users_QE[place] == pytest.approx(model.user_vector(found.items_IE[numbers]), abs=1e-5)
 
 

@@ -26,10 +26,10 @@ from m6rec.data import leakage
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import TaskExamples, check_leaks
+from m6rec.features.interactions import FEATURES
 from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
 from m6rec.text.batch import Example
-from m6rec.text.past import STATISTICS
 from m6rec.types import Event, Item
 
 Ints = NDArray[np.int64]
@@ -49,7 +49,7 @@ class Asked:
         item_E: Number of its item, from 1.
         liked_E: 1 for a like, else 0.
         train: Positions that may be fitted on.
-        statistics_ES: ``m6rec.text.past.STATISTICS`` of each question; 0 of an event that asks nothing.
+        statistics_ES: ``m6rec.features.interactions.FEATURES`` of each question; 0 of an event that asks nothing.
         tag_IT: Numbers of the tags of each item, from 1; row 0 is nobody's.
         count_E4: Before each event: events and likes of its item, events and likes of its user.
         rate_E: Share of likes before each event.
@@ -96,7 +96,7 @@ def ask(split: Split, domain: Domain, questions: TaskExamples) -> Asked:
     events, ids = split.log.events, split.log.items
     item_of = {item: number for number, item in enumerate(ids, 1)}
     user_of = {user: number for number, user in enumerate(split.log.users, 1)}
-    statistics_ES = np.zeros((len(events), len(STATISTICS)), np.float32)
+    statistics_ES = np.zeros((len(events), len(FEATURES)), np.float32)
     for part in (TRAIN, VALID, TEST):
         statistics_ES[questions.events(part)] = questions.signals(part)
     return Asked(
@@ -227,7 +227,7 @@ def _perceptron(data: Asked, settings: Settings, seed: int, *, pairs: bool = Fal
         return (torch.from_numpy((data.statistics_ES[at] - mean) / spread),)
 
     def network() -> torch.nn.Module:
-        return networks.Perceptron(len(STATISTICS), settings["width"], settings["dropout"])
+        return networks.Perceptron(len(FEATURES), settings["width"], settings["dropout"])
 
     return _learnt(network, inputs, data, settings, seed, pairs=pairs)
 
@@ -305,7 +305,7 @@ _TREES: Peer[Asked, Scorer] = Peer(
         "num_leaves": 15, "min_data_in_leaf": 100, "learning_rate": 0.05, "feature_fraction": 0.7, "lambda_l2": 1.0,
     },
     draws=True,
-    reads=STATISTICS,
+    reads=FEATURES,
 )  # fmt: skip
 _PERCEPTRON: Peer[Asked, Scorer] = Peer(
     name="MLP, same statistics",
@@ -315,7 +315,7 @@ _PERCEPTRON: Peer[Asked, Scorer] = Peer(
     },
     first={"width": 128, "rate": 5e-4, "decay": 1e-5, "dropout": 0.0},
     draws=True,
-    reads=STATISTICS,
+    reads=FEATURES,
 )  # fmt: skip
 PEERS: tuple[Peer[Asked, Scorer], ...] = (
     Peer(name="item's share", fit=_item_share, space={"item_prior": _PRIOR}, first={"item_prior": 5.0}),

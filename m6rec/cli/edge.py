@@ -98,8 +98,8 @@ def export(
     from m6rec.domains import prepared
     from m6rec.edge.export import export as write
     from m6rec.edge.shrink import at_exit
+    from m6rec.features.interactions import InteractionStore
     from m6rec.foundation.checkpoint import load
-    from m6rec.text.past import Past
     from m6rec.tuned import load as load_tuned
     from m6rec.tuned import read_config
 
@@ -111,12 +111,20 @@ def export(
     tuned = load_tuned(run, foundation, store=assets.home() / "states")
     if layers is not None:
         tuned = at_exit(tuned, layers)
-    past = Past(log.items, tuned.domain.feedback).observe_all(log.events)
+    interactions = InteractionStore(log.items, tuned.domain.feedback).update_all(log.events)
     items = list(log.items.values())
     older = read_card(since) if since else None
     with bar("exporting") as update:
         card = write(
-            tuned, out, dtype=dtype, items=items, past=past, states=states, lower=lower, since=older, progress=update
+            tuned,
+            out,
+            dtype=dtype,
+            items=items,
+            interactions=interactions,
+            states=states,
+            lower=lower,
+            since=older,
+            progress=update,
         )
     lines = [f"{name:20} {facts['bytes'] / 1e6:7.1f} MB" for name, facts in card.files.items() if (out / name).exists()]
     say(asdict(card), as_json, "\n".join([str(out), *lines]))
@@ -149,7 +157,7 @@ def device_observe(
     from m6rec.device import ME, Device
     from m6rec.types import Event
 
-    Device.load(folder, store).observe([Event(ME.id, item, int(time.time()), value)])
+    Device.load(folder, store).ingest([Event(ME.id, item, int(time.time()), value)])
 
 
 @device_app.command("rank")

@@ -182,8 +182,8 @@ def _recommender(
 ) -> tuple[Any, list[str]]:
     """(the recommender, what the user did so far in words), with what a service has taken in until now."""
     from m6rec.data.erasure import without
+    from m6rec.features.interactions import InteractionStore
     from m6rec.serving.recommender import Recommender
-    from m6rec.text.past import Past
 
     chosen = served(project, data, retrieve, rank)
     with store_of(chosen) as kept:
@@ -192,12 +192,12 @@ def _recommender(
         )
         gone = kept.journal.forgotten(made.split.log.users) if kept.journal else {}
         log, domain = without(made.split.log, gone), made.domain
-        past = Past(log.items, domain.feedback).observe_all(log.events)
+        interactions = InteractionStore(log.items, domain.feedback).update_all(log.events)
         recommender = Recommender(
             retrieval,
             ranking,
             log,
-            past,
+            interactions,
             journal=kept.journal,
             catalogue=kept.catalogue,
             writers=text_writers(chosen.rank, ranking),
@@ -206,5 +206,5 @@ def _recommender(
         items = dict(log.items)
         if kept.catalogue is not None:
             items |= kept.catalogue.deleted() | kept.catalogue.items()  # a history names what is gone, too
-    history = [domain.action(event, items[event.item].title) for event in past.history(user)]
+    history = [domain.action(event, items[event.item].title) for event in interactions.history(user)]
     return recommender, history

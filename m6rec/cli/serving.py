@@ -73,6 +73,7 @@ def serve(
 
     from m6rec.data.erasure import without
     from m6rec.domains import prepared
+    from m6rec.features.interactions import InteractionStore
     from m6rec.retrieval.model import load as load_retrieval
     from m6rec.serving.binding import bind_store
     from m6rec.serving.catalogue import Catalogue
@@ -80,7 +81,6 @@ def serve(
     from m6rec.serving.memory import keep_freed_memory
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
-    from m6rec.text.past import Past
     from m6rec.tuned import load as load_tuned
 
     settings = Settings(
@@ -115,7 +115,7 @@ def serve(
         retrieval,
         ranking,
         log,
-        Past(log.items, made.domain.feedback).observe_all(log.events),
+        InteractionStore(log.items, made.domain.feedback).update_all(log.events),
         journal=events,
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",

@@ -83,7 +83,7 @@ class Sampler:
                 break
         return list(found)
 
-    def observe(self, moment: Moment) -> None:
+    def update(self, moment: Moment) -> None:
         """Takes in what happened at a moment; later draws may take it."""
         for position in moment.observed:
             event = self._events[position]

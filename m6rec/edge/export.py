@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from m6rec import assets, device
 from m6rec.device import ADAPTERS, CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
 from m6rec.errors import ConfigError, ExtraError
+from m6rec.features.interactions import EVENT_FEATURES, FEATURES, InteractionStore
 from m6rec.files import new_folder
 from m6rec.foundation.model import Dense
 from m6rec.tasks.words import words
-from m6rec.text.past import STATISTICS, TRACES, Past
 from m6rec.text.records import record_of
 from m6rec.tuned import TaskModel
 from m6rec.types import SLOTS, Event, Item, User
@@ -56,7 +56,7 @@ def export(
     *,
     dtype: str = "int8",
     items: Sequence[Item] = (),
-    past: Past | None = None,
+    interactions: InteractionStore | None = None,
     states: bool = True,
     lower: bool = True,
     since: Card | None = None,
@@ -69,7 +69,7 @@ def export(
         folder: A new folder.
         dtype: Of large weights: "float32", "float16", or "int8" or "int4" with a scale for each ``BLOCK`` of them.
         items: Items that the device knows from the start; see ``send``.
-        past: What has happened so far; needed with ``items``.
+        interactions: Everything so far; needed with ``items``.
         states: Whether the items come with the states of their texts.
         lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
             with the states of all that can be said of them.
@@ -102,8 +102,8 @@ def export(
         _write(_Upper(tuned), partial / UPPER, dtype)
         progress(2, STEPS)
         if items:
-            assert past is not None, "items come with what happened to them"
-            send(tuned, items, past, partial / device.ITEMS, states=states, behaviours=not lower)
+            assert interactions is not None, "items come with what happened to them"
+            send(tuned, items, interactions, partial / device.ITEMS, states=states, behaviours=not lower)
         progress(3, STEPS)
         source, made_from = tuned.foundation.source, tuned.fingerprint()
         card = Card(
@@ -139,7 +139,7 @@ def export(
 def send(
     tuned: TaskModel,
     items: Sequence[Item],
-    past: Past,
+    interactions: InteractionStore,
     file: Path,
     *,
     states: bool = True,
@@ -151,13 +151,13 @@ def send(
     Args:
         tuned: The task that the device ranks by, of any type.
         items: The items.
-        past: What has happened so far; only counts leave it, and which strengths there are.
+        interactions: Everything so far; only popularity counts and the set of strengths are exported.
         file: Replaced as a whole.
         states: Whether the device is spared reading the items' texts, at 4 bytes a number.
         behaviours: … and what is said of them when the user has met them, a text for each strength there is.
         user: Whose facts are told to a browser, which can't word them itself; None for none.
     """
-    task, domain, values = tuned.task, tuned.domain, past.values
+    task, domain, values = tuned.task, tuned.domain, interactions.values
     segments = [segment for item in items for segment in task.candidate(item, domain) if states]
     if behaviours:
         events = [(Event("", item.id, 0, value), item) for item in items for value in values]
@@ -165,7 +165,7 @@ def send(
         segments += task.facts(user, domain) if user else ()
     texts = dict.fromkeys(segment.text for segment in segments)
     table = tuned.cache.fetch(texts)
-    popularity = past.popularity(item.id for item in items)
+    popularity = interactions.popularity(item.id for item in items)
     parcel = {
         "format": FORMAT,
         "model": tuned.foundation.model.id,
@@ -257,12 +257,12 @@ class _Upper(nn.Module):
             "slots": torch.arange(5) % len(SLOTS),
             "owners": torch.tensor([0, 0, 0, 1, 2]),
             "positions": torch.tensor([0, 1, 2, 3, 3]),
-            "traces": torch.randn(2, len(TRACES) if self.tuning.traces is not None else 0),
+            "traces": torch.randn(2, len(EVENT_FEATURES) if self.tuning.traces is not None else 0),
             "traced": torch.tensor([1, 2]),
             "asked": torch.randn(2, width),
             "asked_slots": torch.zeros(2, dtype=torch.long),
             "asked_positions": torch.tensor([4, 4]),
-            "signals": torch.randn(2, len(STATISTICS) if self.tuning.base is not None else 0),
+            "signals": torch.randn(2, len(FEATURES) if self.tuning.base is not None else 0),
         }
 
 

@@ -34,6 +34,7 @@ from m6rec.edge.lessons import Progress, hear, padded
 from m6rec.edge.pruning import copy_upper, pruning, upper_parts
 from m6rec.edge.recipe import Recipe
 from m6rec.errors import ConfigError
+from m6rec.features.interactions import without_neighbours
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Block, Model, ModelConfig, RopeConfig
@@ -43,7 +44,6 @@ from m6rec.tasks.task import Task
 from m6rec.tasks.task import texts as texts_in
 from m6rec.text import prefixes
 from m6rec.text.batch import Batch, Example, pack, pad, size
-from m6rec.text.past import without_neighbours
 from m6rec.text.vocabulary import trim
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
 from m6rec.tuned import TaskModel, create

@@ -65,11 +65,11 @@ def walk(
         positive_N: 1 for the item, 0 against it, -1 for neither.
         strength_N: From 0 to 1.
         time_N: Seconds since 1970.
-        trace_NT: Receives ``TRACES``, without the pause.
+        trace_NT: Receives ``EVENT_FEATURES``, without the pause.
         known_Q: Of each question, ascending: how many of the events are taken in before it.
         user_Q: Rows; -1 for nobody known.
         item_Q: Rows; -1 for none known.
-        features_QF: Receives ``STATISTICS``.
+        features_QF: Receives ``FEATURES``.
         n: The event to go on from.
         q: The question to go on from.
         most_sets: The table of pairs has at most so many sets.
@@ -113,7 +113,7 @@ def update(
         liked: Whether it is positive.
         strength: From 0 to 1.
         time: Seconds since 1970.
-        trace_T: Receives ``TRACES``, without the pause.
+        trace_T: Receives ``EVENT_FEATURES``, without the pause.
         imagined: Whether it counts for the user alone.
     """
     constants, total, of_user, of_item = state.constants[0], state.total[0], state.users[user], state.items[item]
@@ -222,7 +222,7 @@ def _insert(
 
 @_compiled
 def compute(state: FeatureState, user: int, item_I: Ints, features_IF: Floats) -> None:
-    """The ``STATISTICS`` of a user with each of several items.
+    """The ``FEATURES`` of a user with each of several items.
 
     Args:
         state: What is known.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-STATISTICS = (
+FEATURES = (
     "user_share",  # of this user's events
     "user_count",  # … ln(1 + number)
     "recent_share",  # of this user's events, the latest weighing most: 0.85 per event back
@@ -33,8 +33,8 @@ STATISTICS = (
     "near_share",  # of this user's latest events, weighted by how near their items' numbers are to this one's
     "near_value_surprise",  # … weighted likewise
 )
-"""Names and meanings of the columns of ``Past.statistics``, in order."""
-TRACES = (
+"""Names and meanings of the columns of ``InteractionStore.features``, in order."""
+EVENT_FEATURES = (
     "liked",
     "value",  # strength of the feedback
     "value_surprise",  # … minus the mean of the item's events before it
@@ -43,10 +43,10 @@ TRACES = (
     "item_count",
     "pause",  # ln(1 + seconds) since the user's event before it
 )
-"""Names and meanings of the columns of ``Past.traces``, in order; each as it was just before the event."""
+"""Names and meanings of the columns of ``InteractionStore.event_features``, in order, as of just before the event."""
 
 NEIGHBOURLY = slice(6, 12)
-"""The columns of ``STATISTICS`` that compare the user with other users."""
+"""The columns of ``FEATURES`` that compare the user with other users."""
 SHARES = slice(6, 9)
 """Those of them that are the item's own share where nobody is compared with; the others are 0."""
 

@@ -1,6 +1,6 @@
 """The state that features are made from: columns that grow, which one log is read into.
 
-Users, items and categories are rows here; ``Past`` knows them by their ids.
+Users, items and categories are rows here; ``InteractionStore`` knows them by their ids.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from m6rec.features.layout import (
     BEHAVIOUR,
     COUNTS,
+    EVENT_FEATURES,
+    FEATURES,
     ITEM,
     LATEST,
     MOST_MET,
     NEAR_SPREADS,
-    STATISTICS,
     TOTAL,
-    TRACES,
     USER,
     WAYS,
     EventColumns,
@@ -164,12 +164,12 @@ class FeatureStore:
             imagined: Whether the events count for their user alone; see ``imagining``.
 
         Returns:
-            The ``TRACES`` of each event, without the pause; the ``STATISTICS`` of each question. Float32, a row each.
+            (``EVENT_FEATURES`` of each event without the pause, ``FEATURES`` of each query), a float32 row each.
         """
         from m6rec.features import kernels  # compiled, and numba is slow to import
 
-        trace_NT = np.zeros((len(events.users), len(TRACES) - 1), np.float32)
-        features_QF = np.zeros((len(asked.users), len(STATISTICS)), np.float32)
+        trace_NT = np.zeros((len(events.users), len(EVENT_FEATURES) - 1), np.float32)
+        features_QF = np.zeros((len(asked.users), len(FEATURES)), np.float32)
         n = q = 0
         most_sets = 0 if imagined else MOST_PAIRS // WAYS
         while True:
@@ -179,10 +179,10 @@ class FeatureStore:
             self._make_room(most_sets)
 
     def features(self, user: int, items: Sequence[int]) -> Floats:
-        """The ``STATISTICS`` of a user with each of several items; -1 is whoever or whatever isn't known."""
+        """The ``FEATURES`` of a user with each of several items; -1 is whoever or whatever isn't known."""
         from m6rec.features import kernels
 
-        features_IF = np.zeros((len(items), len(STATISTICS)), np.float32)
+        features_IF = np.zeros((len(items), len(FEATURES)), np.float32)
         kernels.compute(self._state, user, np.array(items, np.int64), features_IF)
         return features_IF
 

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m6rec.errors import AssetError
+from m6rec.features.interactions import MAX_LIKES
 from m6rec.metrics import ranks
 from m6rec.retrieval.sources import SOURCES, Arrays, Floats, Ints, Likes
-from m6rec.text.past import MAX_LIKES
 
 FoundT = TypeVar("FoundT", bound=Hashable)
 

@@ -62,7 +62,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class IngestResult:
     """What became of events that were sent.
 
     Attributes:
@@ -297,16 +297,16 @@ class Backend(Protocol):
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """Unit vectors [n, 128] of the texts, and how many tokens were read."""
 
-    def observe(self, events: Sequence[Event]) -> Observed:
+    def ingest(self, events: Sequence[Event]) -> IngestResult:
         """Takes events in; on return they are on disk and part of their users' histories.
 
         Those of items that the catalogue has never had are left out and named; UnknownError where no other is left.
         DataError where an event can't have happened in the domain: its value is out of range, its time to come, or
         the domain has no words for it; then none is taken in.
         """
-        return self.observe_many([events])[0]
+        return self.ingest_many([events])[0]
 
-    def observe_many(self, writes: Sequence[Sequence[Event]]) -> list[Observed]:
+    def ingest_many(self, writes: Sequence[Sequence[Event]]) -> list[IngestResult]:
         """``observe`` for several writes at once, which go to disk together; all or none."""
 
     def upsert(self, items: Sequence[Item]) -> None:

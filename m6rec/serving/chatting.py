@@ -1,8 +1,8 @@
-"""A reply of a conversation (``tasks.chat``): sentences of ours that name items, and a reason that the model may word.
+"""Chat replies (``tasks.chat``): template sentences that name items, and a reason that the model may phrase.
 
-Items come from retrieval and ranking, as for any recommendation, for a user who has just done what the conversation
-tells (``Past.passing``). So what is recommended exists, and a title is quoted, never generated. The reason is that of
-an explanation, behind its gate.
+Items come from retrieval and ranking as for any recommendation, with the likes and dislikes of the conversation laid
+over the user's history (``InteractionStore.overlay``). So every recommended item exists, and titles are quoted, never
+generated. The reason is that of an explanation and passes the same faithfulness check.
 """
 
 from __future__ import annotations

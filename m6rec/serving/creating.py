@@ -13,13 +13,13 @@ from typing import Any
 
 from m6rec.domains.domain import titled
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
 from m6rec.serving.backend import Brief, Creation, Writing
 from m6rec.serving.explaining import choose_words, reasons_for, unfaithful
 from m6rec.serving.writers import Writers
 from m6rec.tasks import design, headline, query, writing
 from m6rec.text.constraints import Constraint, Series, TitleTrie, Unquoted
-from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist, safety_violation
 from m6rec.tuned import TaskModel
 from m6rec.types import Draft, Event, Item, User
@@ -65,16 +65,18 @@ class Creator:
     def __init__(self, rank: TaskModel, writers: Writers, blocked: Blocklist) -> None:
         self._rank, self._writers, self._blocked = rank, writers, blocked
 
-    def create(self, asked: Asked, past: Past, recommended: Callable[[str], Iterable[Item]]) -> Writing[list[Creation]]:
+    def create(
+        self, asked: Asked, interactions: InteractionStore, recommended: Callable[[str], Iterable[Item]]
+    ) -> Writing[list[Creation]]:
         """See ``Backend.create``; in slices.
 
         Args:
             asked: The request.
-            past: Everything observed so far.
+            interactions: Everything observed so far.
             recommended: Items for the user, the best first, of a category or ("") of all.
         """
         if asked.brief.kind == "headline":
-            return self._headlines(asked, past)
+            return self._headlines(asked, interactions)
         return self._designs(asked, recommended) if asked.brief.kind == "design" else self._queries(asked)
 
     def _designs(self, asked: Asked, recommended: Callable[[str], Iterable[Item]]) -> Writing[list[Creation]]:
@@ -146,10 +148,10 @@ class Creator:
         texts = [text for name in self._liked(asked) if wrong(text := f"{name.lower()} {noun}") is None]
         return [Creation(text, "template", refused=refused) for text in (texts or [noun])[: asked.brief.count]]
 
-    def _headlines(self, asked: Asked, past: Past) -> Writing[list[Creation]]:
+    def _headlines(self, asked: Asked, interactions: InteractionStore) -> Writing[list[Creation]]:
         assert asked.brief.item is not None
         item = asked.live[asked.brief.item]
-        context, chosen = reasons_for(self._rank, past, asked.user, item, asked.items)
+        context, chosen = reasons_for(self._rank, interactions, asked.user, item, asked.items)
         drafts = [Draft(context, headline.prompt(item, self._rank.domain))] * len(chosen)
         written = yield from choose_words(self._writers, asked.brief.kind, drafts, chosen)
         private = self._private(asked.user)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.domains.domain import Domain, titled
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.turn_taking import slices
 from m6rec.tasks import task as tasks
 from m6rec.tasks.retrieve import describe
 from m6rec.text.batch import Example
-from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
 from m6rec.tuned import TaskModel
 from m6rec.types import Item, Segment, Situation, User
@@ -58,7 +58,7 @@ class Documents:
         """
         rank = self._rank
         task, domain = rank.task, rank.domain
-        nobody = Past({}, domain.feedback)
+        nobody = InteractionStore({}, domain.feedback)
         one = tasks.ask(task, nobody, User(""), [_DOCUMENT], domain, {})
         context = (*one.context, Segment(f"The user searched {quote(query)}.", "history"))
         yield np.zeros(0), _num_tokens(rank.foundation, [segment.text for segment in context])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
 from m6rec.serving.backend import Explanation, Reason, Writing
 from m6rec.serving.writers import Writers
@@ -16,7 +17,6 @@ from m6rec.tasks.explain import Rationale
 from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text import opinions as mining
 from m6rec.text.constraints import TitleTrie
-from m6rec.text.past import Past
 from m6rec.text.verbalise import quote
 from m6rec.tuned import TaskModel
 from m6rec.types import Draft, Item, Segment, User
@@ -47,7 +47,7 @@ class ExplanationPlan:
 def plan_explanation(
     rank: TaskModel,
     writers: Writers,
-    past: Past,
+    interactions: InteractionStore,
     user: User,
     item: Item,
     items: dict[str, Item],
@@ -58,7 +58,7 @@ def plan_explanation(
     Args:
         rank: The tuned ranking task.
         writers: Who will word it.
-        past: Everything observed so far.
+        interactions: Everything observed so far.
         user: The user.
         item: The item.
         items: By id, those of the user's history.
@@ -67,12 +67,12 @@ def plan_explanation(
     Raises:
         ExtraError: The item has reviews, but TextBlob, which mines them, is not installed.
     """
-    context, chosen = reasons_for(rank, past, user, item, items, count)
+    context, chosen = reasons_for(rank, interactions, user, item, items, count)
     writer = writers.tuned(TASK)
     if writer is None:
         drafts = [Draft(context, reasons.prompt(item, rank.domain))] * len(chosen)
     else:
-        drafts = _drafts(writer, chosen, past, user, item, items)
+        drafts = _drafts(writer, chosen, interactions, user, item, items)
     return ExplanationPlan(item, chosen, drafts)
 
 
@@ -104,17 +104,17 @@ def wording(temperature: float, top_p: float, seed: int) -> Sampling:
 
 def reasons_for(
     rank: TaskModel,
-    past: Past,
+    interactions: InteractionStore,
     user: User,
     item: Item,
     items: dict[str, Item],
     count: int = reasons.NUM_STATEMENTS,
 ) -> tuple[tuple[Segment, ...], list[Rationale]]:
     """(the user's context, the rationales for the item, most decisive first); see ``plan_explanation``."""
-    reviews = past.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
+    reviews = interactions.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
     mined = [one for review in reviews for one in _mine(review)]
-    found = reasons.statements(past, user.id, item, rank.domain, items, mined)
-    row = tasks.ask(rank.task, past, user, [item], rank.domain, items)
+    found = reasons.statements(interactions, user.id, item, rank.domain, items, mined)
+    row = tasks.ask(rank.task, interactions, user, [item], rank.domain, items)
     if not found:
         return row.context, []
     score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
@@ -122,10 +122,15 @@ def reasons_for(
 
 
 def _drafts(
-    writer: TextModel, chosen: Sequence[Rationale], past: Past, user: User, item: Item, items: dict[str, Item]
+    writer: TextModel,
+    chosen: Sequence[Rationale],
+    interactions: InteractionStore,
+    user: User,
+    item: Item,
+    items: dict[str, Item],
 ) -> list[Draft]:
     """What a writer is asked: of reviews about the aspect, as it has learned, else what the foundation is asked."""
-    domain, history = writer.domain, past.history(user.id)
+    domain, history = writer.domain, interactions.history(user.id)
     action = next((domain.action(event) for event in reversed(history) if domain.positive(event)), "liked it")
     prompts = (
         explanations.prompt(item, domain, action, one.evidence["aspect"])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.features.interactions import InteractionStore
 from m6rec.predicate import Predicate
 from m6rec.retrieval.blend import reciprocal_rank_fusion
 from m6rec.retrieval.model import NUM_MOST_LIKED, RetrievalModel
@@ -28,7 +29,6 @@ from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session
 from m6rec.text.batch import Example
 from m6rec.text.lexicon import Lexicon
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModel
 from m6rec.types import Event, Item, Ranked, User
 
@@ -62,7 +62,7 @@ class ServingState:
         items: By id, deleted ones too: histories still name them.
         live: By id, those that may be recommended.
         users: By id, those whom something is known of.
-        past: What they did.
+        interactions: What they did.
         lexicon: The names of what is live.
         latest: How many behaviours of a user are read.
         models: What reads all this.
@@ -71,7 +71,7 @@ class ServingState:
     items: dict[str, Item]
     live: dict[str, Item]
     users: dict[str, User]
-    past: Past
+    interactions: InteractionStore
     lexicon: Lexicon
     latest: int
     models: Models = field(init=False)
@@ -87,17 +87,19 @@ class ServingState:
 
     def having_done(self, user: str, history: Sequence[Event]) -> AbstractContextManager[None]:
         """As if the user had done this as well. Items that nobody knows are left out; DataError as for any event."""
-        now = self.past.time
+        now = self.interactions.time
         told = []
         for event in history:
             if not event.item or event.item in self.items:
                 told.append(replace(event, user=user or "someone", time=event.time or now))
                 self.models.admission.event(told[-1], self.items.get(event.item))
-        return self.past.passing(user, told)
+        return self.interactions.overlay(user, told)
 
     def asked(self, task: TaskModel, user: str, items: Sequence[Item]) -> Example:
         """What the task is asked of the user and the items now."""
-        return tasks.ask(task.task, self.past, self.user(user), items, task.domain, self.items, latest=self.latest)
+        return tasks.ask(
+            task.task, self.interactions, self.user(user), items, task.domain, self.items, latest=self.latest
+        )
 
 
 def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:
@@ -137,8 +139,8 @@ def retrieve(state: ServingState, requests: Sequence[tuple[Request, int]]) -> li
     answers = []
     for one, count in requests:
         with state.having_done(one.user, one.history):
-            met, likes = state.past.seen(one.user), state.past.liked(one.user)
-        likes = likes or [*islice(state.past.most_liked(), NUM_MOST_LIKED)][::-1]
+            met, likes = state.interactions.seen(one.user), state.interactions.liked(one.user)
+        likes = likes or [*islice(state.interactions.most_liked(), NUM_MOST_LIKED)][::-1]
         without = set(one.filters.exclude)
         if not one.filters.seen:
             without |= met
@@ -172,11 +174,11 @@ def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
 
     The user has just done what the conversation tells (``chatting.events``).
     """
-    models, past = state.models, state.past
+    models, interactions = state.models, state.interactions
     where = session.predicate
-    without = session.named | past.seen(user)
+    without = session.named | interactions.seen(user)
     # All that has come up tells what the conversation is about, the liked last, as they weigh most.
-    before = [item for item in past.liked(user) if item not in session.named]
+    before = [item for item in interactions.liked(user) if item not in session.named]
     named = (*session.shown, *session.seen, *session.liked)
     pulling = [*before, *(item for item in named if item not in session.disliked)]
     vector_E = models.index.user_vector(pulling)
@@ -195,8 +197,8 @@ def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
 
 def as_told(state: ServingState, session: Session, user: str) -> AbstractContextManager[None]:
     """As if the user had just done what the conversation tells."""
-    told = chatting.events(session, user, state.past.time)
-    return state.past.passing(user, [event for event in told if event.item in state.items])
+    told = chatting.events(session, user, state.interactions.time)
+    return state.interactions.overlay(user, [event for event in told if event.item in state.items])
 
 
 def _score(state: ServingState, requests: Sequence[tuple[str, Sequence[Event], Sequence[Item]]]) -> list[list[Ranked]]:
@@ -217,7 +219,7 @@ def _key(user: str, history: Sequence[object]) -> str:
 def _with_popular(state: ServingState, request: Request, near: Sequence[Ranked]) -> tuple[list[Item], list[list[str]]]:
     """(what is ranked, the orders that count besides, none for a user of whom something is known)."""
     items = [one.item for one in near]
-    if request.history or state.past.timeline(request.user):
+    if request.history or state.interactions.timeline(request.user):
         return items, []
     popular = _popular(state, request.filters.predicate, request.filters.exclude)
     both = dict.fromkeys([*(item.id for item in items), *popular])
@@ -229,11 +231,13 @@ def _popular(state: ServingState, where: Predicate, without: frozenset[str]) -> 
 
     It is sought among the ``MAX_POPULAR`` most-liked items and, where too few of them will do, among as many others.
     """
-    index, past = state.models.index, state.past
-    popular = [item for item in index.admitted(where, islice(past.most_liked(), MAX_POPULAR)) if item not in without]
+    index, interactions = state.models.index, state.interactions
+    popular = [
+        item for item in index.admitted(where, islice(interactions.most_liked(), MAX_POPULAR)) if item not in without
+    ]
     if where and len(popular) < NUM_POPULAR:
         others = dict.fromkeys([*popular, *(item for item in index.some(where, MAX_POPULAR) if item not in without)])
-        met = past.popularity(others).items
+        met = interactions.popularity(others).items
         popular = sorted((item for item in met if met[item][1]), key=lambda item: -met[item][1])
     return popular[:NUM_POPULAR]
 
@@ -261,7 +265,7 @@ def _calibrated(
 ) -> list[Ranked]:
     """The ranked items anew, their categories spread as those of the user's likes."""
     domain = state.models.rank.domain
-    liked = [state.items[event.item] for event in state.past.history(user) if domain.positive(event)]
+    liked = [state.items[event.item] for event in state.interactions.history(user) if domain.positive(event)]
     items = [*(one.item for one in ranked), *liked]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(n for item in items for n in item.categories))}
     shares = np.zeros((len(items), len(numbers)))

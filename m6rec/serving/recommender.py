@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, UnknownError
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.states import CacheStatistics
 from m6rec.predicate import NO_CATEGORY
 from m6rec.retrieval.model import RetrievalModel
@@ -34,8 +35,8 @@ from m6rec.serving.backend import (
     CreationKind,
     Explanation,
     Filters,
+    IngestResult,
     LocalBackend,
-    Observed,
     RankRequest,
     Reply,
     Request,
@@ -57,7 +58,6 @@ from m6rec.tasks.design import OTHER
 from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.tasks.retrieve import describe
 from m6rec.text.lexicon import Lexicon
-from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
 from m6rec.tuned import TaskModel
 from m6rec.types import Event, Item, Ranked, User
@@ -116,7 +116,7 @@ class Recommender(LocalBackend):
         retrieve: The retrieval model, which finds ``NUM_RETRIEVED`` candidates.
         rank: The ranking task, which orders them.
         log: The items and users to start with.
-        past: Everything observed in the log. Whom the journal has forgotten, it is made anew without.
+        interactions: The log, replayed. It is rebuilt without users whom the journal has forgotten.
         journal: The journal of later events, which is read in here; None keeps them in memory only.
         catalogue: The items on disk, which come before those of the log; an item of the log that it has never had is
             added. None keeps them in memory only.
@@ -134,7 +134,7 @@ class Recommender(LocalBackend):
         retrieve: RetrievalModel,
         rank: TaskModel,
         log: Log,
-        past: Past,
+        interactions: InteractionStore,
         *,
         journal: Journal | None = None,
         catalogue: Catalogue | None = None,
@@ -152,7 +152,7 @@ class Recommender(LocalBackend):
         self._writers: list[Writers] = []  # the last ones write what begins
         self._journal, self._catalogue = journal or FileJournal(None), catalogue
         if (left := without(log, self._journal.forgotten({*log.users, *(one.user for one in log.events)}))) is not log:
-            log, past = left, Past(log.items, rank.domain.feedback).observe_all(left.events)
+            log, interactions = left, InteractionStore(log.items, rank.domain.feedback).update_all(left.events)
         items, live, users = dict(log.items), dict(log.items), dict(log.users)
         if catalogue is not None:
             live, deleted = catalogue.items(), catalogue.deleted()
@@ -162,11 +162,16 @@ class Recommender(LocalBackend):
             live |= {item.id: item for item in new}
             items |= deleted | live
             users |= catalogue.users()
-            past.know(items.values())
+            interactions.upsert_items(items.values())
         self._state = ServingState(
-            items=items, live=live, users=users, past=past, lexicon=Lexicon(live.values()), latest=limits.latest_events
+            items=items,
+            live=live,
+            users=users,
+            interactions=interactions,
+            lexicon=Lexicon(live.values()),
+            latest=limits.latest_events,
         )
-        self._events = list(log.events)  # all that ``past`` has observed, in its order
+        self._events = list(log.events)  # all that ``interactions`` has observed, in its order
         self._replay(log, Admission(rank.domain, (retrieve.task, rank.task)))
         self.swap(retrieve, rank, writers)
         self.save()
@@ -291,7 +296,7 @@ class Recommender(LocalBackend):
         state.need([item], "check the id")
         models = state.models
         plan = explaining.plan_explanation(
-            models.rank, models.writers, state.past, state.user(user), state.live[item], state.items
+            models.rank, models.writers, state.interactions, state.user(user), state.live[item], state.items
         )
         return (yield from explaining.word(models.writers, plan))
 
@@ -311,7 +316,7 @@ class Recommender(LocalBackend):
             why = about or (items[0].item if items else None)
             if why is not None:
                 count, person = NUM_STATEMENTS if about else 1, state.user(chat.user)
-                plan = explaining.plan_explanation(rank, writers, state.past, person, why, state.items, count)
+                plan = explaining.plan_explanation(rank, writers, state.interactions, person, why, state.items, count)
                 explained = explaining.word(writers, plan, explaining.wording(chat.temperature, chat.top_p, chat.seed))
         writer = chatting.ReplyWriter(chat, rank.foundation.tokenizer)
         said = next((one.text for one in reversed(chat.messages) if one.role == "user"), "")
@@ -361,7 +366,7 @@ class Recommender(LocalBackend):
         asked = Asked(
             brief=brief,
             user=state.user(brief.user),
-            history=state.past.history(brief.user),
+            history=state.interactions.history(brief.user),
             items=state.items,
             live=state.live,
             categories=[name or OTHER for name in state.models.index.categories],
@@ -372,7 +377,7 @@ class Recommender(LocalBackend):
             filters = Filters(categories=names)
             return [one.item for one in self.retrieve(brief.user, filters=filters)]
 
-        return (yield from state.models.creator.create(asked, state.past, recommended))
+        return (yield from state.models.creator.create(asked, state.interactions, recommended))
 
     def reranking(self, query: str, documents: Sequence[str]) -> Writing[tuple[NDArray[np.float64], int]]:
         """See ``LocalBackend``. A document is read as an item's title, of which the domain words the beginning."""
@@ -400,7 +405,7 @@ class Recommender(LocalBackend):
             yield ""
         return np.concatenate(vectors), sum(counts)
 
-    def observe_many(self, writes: Sequence[Sequence[Event]]) -> list[Observed]:
+    def ingest_many(self, writes: Sequence[Sequence[Event]]) -> list[IngestResult]:
         """See ``Backend``. A user who is new is known from here on."""
         with self._journal_lock:
             with self._lock:
@@ -413,7 +418,7 @@ class Recommender(LocalBackend):
                     new = [event for event in events if next(left)]
                     for event in new:
                         self._take_in(event)
-                    made.append(Observed(len(new), len(events) - len(new), unknown))
+                    made.append(IngestResult(len(new), len(events) - len(new), unknown))
             return made
 
     def _admitted(self, events: Sequence[Event]) -> tuple[list[Event], tuple[str, ...]]:
@@ -442,7 +447,7 @@ class Recommender(LocalBackend):
                 self._catalogue.upsert(items)
             fresh = {item.id: item for item in items}
             with self._lock:
-                state.past.know(items)
+                state.interactions.upsert_items(items)
                 state.live |= fresh
                 state.items |= fresh
                 state.lexicon.put(items)
@@ -476,7 +481,7 @@ class Recommender(LocalBackend):
         users = self._state.users
         if user not in users:
             raise UnknownError(f"there is no user {user!r} among the {len(users)} known; check the id")
-        return users[user], list(self._state.past.timeline(user))
+        return users[user], list(self._state.interactions.timeline(user))
 
     def forget(self, user: str) -> bool:
         """See ``Backend``. Counts and likenesses in which the user had a part are made anew without them."""
@@ -489,12 +494,12 @@ class Recommender(LocalBackend):
                 return erased
             with self._lock:
                 rank = models.rank
-                words = tasks.context(rank.task, state.past, state.users[user], rank.domain, state.items)
+                words = tasks.context(rank.task, state.interactions, state.users[user], rank.domain, state.items)
                 rank.cache.forget(segment.text for segment in words)
             self._events = [event for event in self._events if event.user != user]
-            past = Past(state.items, models.rank.domain.feedback).observe_all(self._events)
+            interactions = InteractionStore(state.items, models.rank.domain.feedback).update_all(self._events)
             with self._lock:
-                state.past = past
+                state.interactions = interactions
                 del state.users[user]
                 # What was kept of the others was read beside this user.
                 state.models = replace(models, ranking=Turns(models.rank, self._limits.context_bytes))
@@ -503,7 +508,7 @@ class Recommender(LocalBackend):
     def _take_in(self, event: Event) -> None:
         self._events.append(event)
         self._state.users.setdefault(event.user, User(event.user))
-        self._state.past.observe(event)
+        self._state.interactions.update(event)
 
 
 def _check_brief(brief: Brief) -> None:

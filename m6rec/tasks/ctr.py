@@ -9,8 +9,8 @@ Each sentence is one of few, so that its state is computed once. ``click`` is to
 from dataclasses import replace
 
 from m6rec.domains.domain import Domain
+from m6rec.features.interactions import InteractionStore
 from m6rec.tasks import click
-from m6rec.text.past import Past
 from m6rec.text.verbalise import ago, capped_count, moment, percentile, quote
 from m6rec.types import Item, Segment, Situation, User
 
@@ -20,19 +20,21 @@ MAX_EVENTS = 200
 """Latest events of the user that are counted."""
 
 
-def cross(past: Past, user: User, item: Item, situation: Situation, domain: Domain) -> tuple[Segment, ...]:
+def cross(
+    interactions: InteractionStore, user: User, item: Item, situation: Situation, domain: Domain
+) -> tuple[Segment, ...]:
     """The sentences, each a segment; what isn't known is left out."""
-    latest = past.history(user.id)[-MAX_EVENTS:]
+    latest = interactions.history(user.id)[-MAX_EVENTS:]
     when = [f"It is a {moment(situation.time)}"] if situation.time else []
     where = [f"{name.replace('_', ' ')} {quote(str(value))}" for name, value in situation.context]
     told = [f"{', '.join([*when, *where])}."] if when or where else []
     if latest and situation.time:
         told.append(f"The user was last here {ago(max(0, situation.time - latest[-1].time))}.")
-    told.append(f"The {domain.noun}'s popularity is {percentile(past.popularity_rank(item.id))}.")
+    told.append(f"The {domain.noun}'s popularity is {percentile(interactions.popularity_rank(item.id))}.")
     if item.categories:
         category = item.categories[0]
         recent = (event for event in latest if situation.time - event.time <= WINDOW_S)
-        met = sum(category in past.categories(event.item) for event in recent)
+        met = sum(category in interactions.categories(event.item) for event in recent)
         told.append(f"The user met the category {quote(category)} {capped_count(met)} in the last two years.")
     return tuple(Segment(sentence, "cross") for sentence in told)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from m6rec.data.examples import moments
 from m6rec.domains.domain import Domain
-from m6rec.text.past import Past
+from m6rec.features.interactions import InteractionStore
 from m6rec.text.verbalise import share
 from m6rec.types import Event, Item
 
@@ -45,7 +45,7 @@ def line(item: Item, item_share: float) -> str:
 
 def write(events: Sequence[Event], items: dict[str, Item], domain: Domain, first: int, last: int) -> list[Diary]:
     """Diaries that ask of the events [first, last) of a log, in order of time, each line written at its moment."""
-    past = Past(items, domain.feedback)
+    interactions = InteractionStore(items, domain.feedback)
     lines: dict[str, list[tuple[int, int, str, int]]] = {}
     events = events[:last]
     for number, moment in enumerate(moments(events)):
@@ -53,9 +53,9 @@ def write(events: Sequence[Event], items: dict[str, Item], domain: Domain, first
             event = events[position]
             answer = domain.feedback(event).positive if event.item else None
             if answer is not None:
-                text = line(items[event.item], past.item_share(event.item))
+                text = line(items[event.item], interactions.item_share(event.item))
                 lines.setdefault(event.user, []).append((number, position, text, int(answer)))
-        past.observe_all(events[position] for position in moment.observed)
+        interactions.update_all(events[position] for position in moment.observed)
     return [diary for of_user in lines.values() for diary in _diaries(of_user, first)]
 
 

@@ -20,10 +20,10 @@ from typing import Any, Literal
 import numpy as np
 
 from m6rec.domains.domain import Domain
+from m6rec.features.interactions import FEATURES, InteractionStore
 from m6rec.tasks.faithfulness import harmless
 from m6rec.text.batch import Example
 from m6rec.text.opinions import Statement
-from m6rec.text.past import STATISTICS, Past
 from m6rec.text.verbalise import listed, quote
 from m6rec.types import Event, Item
 
@@ -59,7 +59,7 @@ class Rationale:
         strength: The share of likes that it tells of, shrunk towards one half; for reviews, of praise.
         wordings: Sentences that the evidence bears out as well, between which the model chooses.
         places: The user's events that it rests on, counted from the latest of the history, which is -1.
-        statistics: What the ``STATISTICS`` that tell the same would be without its evidence.
+        statistics: What the ``FEATURES`` that tell the same would be without its evidence.
     """
 
     text: str
@@ -72,27 +72,32 @@ class Rationale:
 
 
 def statements(
-    past: Past, user: str, item: Item, domain: Domain, items: Mapping[str, Item], opinions: Sequence[Statement] = ()
+    interactions: InteractionStore,
+    user: str,
+    item: Item,
+    domain: Domain,
+    items: Mapping[str, Item],
+    opinions: Sequence[Statement] = (),
 ) -> list[Rationale]:
     """All reasons that the past gives, the strongest of each sort first. None may be found.
 
     Args:
-        past: It ends at the moment of the explanation.
+        interactions: State at the time of the explanation.
         user: Id of the user.
         item: What is explained.
         domain: Its words.
         items: By id, those of the user's history.
         opinions: Mined from reviews of the item that were written by others.
     """
-    known = dict(zip(STATISTICS, past.statistics(user, [item.id])[0].tolist(), strict=True))
-    events = past.timeline(user)  # a place is counted from the end of the context
+    known = dict(zip(FEATURES, interactions.features(user, [item.id])[0].tolist(), strict=True))
+    events = interactions.timeline(user)  # a place is counted from the end of the context
     latest = {event.item: place for place, event in enumerate(events, -len(events)) if event.item}
     latest.pop(item.id, None)  # what the user did with the item itself is no reason to like it
     history = [(place, events[place]) for place in sorted(latest.values())]
     sorts = (
         _of_categories(history, item, domain, items, known),
-        _of_fans(past, user, history, item, domain, items, known),
-        _of_crowd(past, user, item),
+        _of_fans(interactions, user, history, item, domain, items, known),
+        _of_crowd(interactions, user, item),
         _of_reviews(opinions),
     )
     return [one for sort in sorts for one in sorted(sort, key=lambda one: -one.strength)[:NUM_EACH]]
@@ -110,7 +115,7 @@ def without(row: Example, statement: Rationale) -> Example:
     signals = row.signals.copy()
     if signals.shape[1]:
         for name, value in statement.statistics.items():
-            signals[:, STATISTICS.index(name)] = value
+            signals[:, FEATURES.index(name)] = value
     traces = np.delete(row.traces, list(statement.places), 0) if len(row.traces) else row.traces
     return replace(row, context=context, visible=row.visible - len(gone), signals=signals, traces=traces)
 
@@ -173,7 +178,7 @@ def _of_categories(
 
 
 def _of_fans(
-    past: Past,
+    interactions: InteractionStore,
     user: str,
     history: Sequence[tuple[int, Event]],
     item: Item,
@@ -182,7 +187,7 @@ def _of_fans(
     known: Mapping[str, float],
 ) -> list[Rationale]:
     likes = [(place, event) for place, event in history if domain.positive(event)][-NUM_LIKES:]
-    crowds = past.also_liked(item.id, [event.item for _, event in likes], without=user)
+    crowds = interactions.also_liked(item.id, [event.item for _, event in likes], without=user)
     statistics = {
         "like_minded_share": known["item_share"],
         "agreeing_odds": 0.0,
@@ -201,12 +206,12 @@ def _of_fans(
     return found
 
 
-def _of_crowd(past: Past, user: str, item: Item) -> list[Rationale]:
-    liked, seen = past.verdicts(item.id, without=user)
+def _of_crowd(interactions: InteractionStore, user: str, item: Item) -> list[Rationale]:
+    liked, seen = interactions.like_counts(item.id, without=user)
     if seen < MIN_PEOPLE or 2 * liked <= seen:
         return []
     share = f"{100 * liked // seen}% of {seen} people"
-    statistics = {"item_share": past.like_rate, "item_count": 0.0, "item_value": past.mean_value}
+    statistics = {"item_share": interactions.like_rate, "item_count": 0.0, "item_value": interactions.mean_value}
     evidence = {"liked": liked, "seen": seen}
     wordings = (f"It was liked by {share}.",)
     return [Rationale(f"{share} liked it.", "crowd", evidence, _strength(liked, seen), wordings, statistics=statistics)]

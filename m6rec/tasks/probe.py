@@ -11,10 +11,10 @@ from functools import cache
 from typing import Any
 
 from m6rec.domains.domain import Domain
+from m6rec.features.interactions import EVENT_FEATURES, FEATURES, InteractionStore
 from m6rec.fingerprint import digest
 from m6rec.tasks.task import Task, behaviour
 from m6rec.tasks.writing import TextTask
-from m6rec.text.past import STATISTICS, TRACES, Past
 from m6rec.types import Event, Feedback, Item, Situation, User, Value
 
 _DETAILS: dict[str, Value] = {
@@ -59,8 +59,10 @@ def wording(task: Task | TextTask, domain: Domain) -> str:
         words += [task.readout, task.num_classes, task.options, task.grades, task.negatives]
         words += [_said(behaviour, task, domain, _SEARCH, _BY_ID)]
         words += [_said(task.candidate, item, domain) for item in _ITEMS]
-        past = Past(_BY_ID, domain.feedback)
-        words += [_said(task.cross, past, _USERS[0], item, Situation(86_400), domain) for item in _ITEMS if task.cross]
+        interactions = InteractionStore(_BY_ID, domain.feedback)
+        words += [
+            _said(task.cross, interactions, _USERS[0], item, Situation(86_400), domain) for item in _ITEMS if task.cross
+        ]
         words += [_said(task.answer, event, domain) for event in _EVENTS]
         words += [_said(task.ask, time) for time in (0, _EVENTS[-1].time) if task.ask]
     return digest(words)
@@ -69,9 +71,13 @@ def wording(task: Task | TextTask, domain: Domain) -> str:
 @cache
 def features() -> str:
     """The digest of the features' names, and of their values, to four digits, for the made-up log."""
-    past = Past(_BY_ID, _feedback).observe_all(_EVENTS)
-    tables = [table for user in _USERS for table in (past.statistics(user.id, list(_BY_ID)), past.traces(user.id))]
-    return digest([STATISTICS, TRACES, [f"{value:.4g}" for table in tables for value in table.ravel().tolist()]])
+    interactions = InteractionStore(_BY_ID, _feedback).update_all(_EVENTS)
+    tables = [
+        table
+        for user in _USERS
+        for table in (interactions.features(user.id, list(_BY_ID)), interactions.event_features(user.id))
+    ]
+    return digest([FEATURES, EVENT_FEATURES, [f"{value:.4g}" for table in tables for value in table.ravel().tolist()]])
 
 
 def _feedback(event: Event) -> Feedback:

@@ -18,8 +18,8 @@ from m6rec.data.examples import moments
 from m6rec.data.negatives import Negatives, Sampler
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
+from m6rec.features.interactions import FEATURES, InteractionStore, Query
 from m6rec.text.batch import Example
-from m6rec.text.past import STATISTICS, Past, Question
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, Segment, Situation, User
 
@@ -58,7 +58,7 @@ class Task:
     candidate: Callable[[Item, Domain], tuple[Segment, ...]]
     answer: Callable[[Event, Domain], int | None]
     ask: Callable[[int], tuple[Segment, ...]] | None = None
-    cross: Callable[[Past, User, Item, Situation, Domain], tuple[Segment, ...]] | None = None
+    cross: Callable[[InteractionStore, User, Item, Situation, Domain], tuple[Segment, ...]] | None = None
     num_classes: int = 0
     options: tuple[str, ...] = ()
     grades: tuple[float, ...] = ()
@@ -121,10 +121,10 @@ def value_at(path: str) -> object:
 
 
 def context(
-    task: Task, past: Past, user: User, domain: Domain, items: dict[str, Item], first: int = 0
+    task: Task, interactions: InteractionStore, user: User, domain: Domain, items: dict[str, Item], first: int = 0
 ) -> tuple[Segment, ...]:
     """Region 1 of a user now: facts, then every behaviour so far from the ``first`` on."""
-    behaviours = (behaviour(task, domain, event, items) for event in past.timeline(user.id)[first:])
+    behaviours = (behaviour(task, domain, event, items) for event in interactions.timeline(user.id)[first:])
     return task.facts(user, domain) + tuple(behaviours)
 
 
@@ -150,7 +150,7 @@ def behaviour(task: Task, domain: Domain, event: Event, items: Mapping[str, Item
 
 def ask(
     task: Task,
-    past: Past,
+    interactions: InteractionStore,
     user: User,
     candidates: Sequence[Item],
     domain: Domain,
@@ -158,30 +158,30 @@ def ask(
     situation: Situation | None = None,
     latest: int | None = None,
 ) -> Example:
-    """Asks about several items at one moment. ``past`` ends before it, so the future is out of reach.
+    """Asks about several items at one moment. ``interactions`` ends before it, so the future is out of reach.
 
     Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone; other
     questions are asked in ``situation``, by default at that time too. Where ``latest`` is given, no more behaviours
     than those are read (``window``).
     """
-    now = situation or Situation(past.time)
-    first = 0 if latest is None else window(len(past.timeline(user.id)), latest)
-    words = context(task, past, user, domain, items, first)
+    now = situation or Situation(interactions.time)
+    first = 0 if latest is None else window(len(interactions.timeline(user.id)), latest)
+    words = context(task, interactions, user, domain, items, first)
     if task.ask:
-        blocks: tuple[tuple[Segment, ...], ...] = (task.ask(past.time),)
+        blocks: tuple[tuple[Segment, ...], ...] = (task.ask(interactions.time),)
     else:
         blocks = tuple(
-            _cross(task, past, user, item, now, domain) + _candidate(task, domain, item) for item in candidates
+            _cross(task, interactions, user, item, now, domain) + _candidate(task, domain, item) for item in candidates
         )
     nothing = np.full(len(blocks), -1)
     return Example(
         words,
         np.full(len(blocks), len(words)),
         blocks,
-        past.statistics(user.id, [item.id for item in candidates]) if _has_features(task) else _none(len(blocks)),
+        interactions.features(user.id, [item.id for item in candidates]) if _has_features(task) else _none(len(blocks)),
         nothing,
         nothing,
-        past.traces(user.id)[first:] if task.uses_signals else _none(0),
+        interactions.event_features(user.id)[first:] if task.uses_signals else _none(0),
     )
 
 
@@ -190,8 +190,10 @@ def situation_of(event: Event) -> Situation:
     return Situation(event.time, event.context)
 
 
-def _cross(task: Task, past: Past, user: User, item: Item, situation: Situation, domain: Domain) -> tuple[Segment, ...]:
-    return task.cross(past, user, item, situation, domain) if task.cross else ()
+def _cross(
+    task: Task, interactions: InteractionStore, user: User, item: Item, situation: Situation, domain: Domain
+) -> tuple[Segment, ...]:
+    return task.cross(interactions, user, item, situation, domain) if task.cross else ()
 
 
 @lru_cache(maxsize=1 << 16)
@@ -214,7 +216,7 @@ def lay_out(
     domain: Domain,
     wanted: NDArray[np.bool_],
     negatives: Negatives | None = None,
-) -> tuple[list[Example], Past]:
+) -> tuple[list[Example], InteractionStore]:
     """Reads a log forward once and asks ``task`` of the wanted events, each before anything of its moment happens.
 
     Args:
@@ -236,11 +238,11 @@ def lay_out(
         answers = _within_impressions(events, answers)
     elif negatives is not None:
         sampler = Sampler(negatives, events, lambda position: answers[position] == 1)
-    past = Past(items, domain.feedback)
+    interactions = InteractionStore(items, domain.feedback)
     drafts: dict[str, _Draft] = {}
     numbers = {item: number for number, item in enumerate(items)}
-    questions: list[Question] = []
-    found = [np.zeros((0, len(STATISTICS)), np.float32)]
+    questions: list[Query] = []
+    found = [np.zeros((0, len(FEATURES)), np.float32)]
     num_questions = time = 0
     for moment in moments(events):
         asked: dict[str, list[tuple[int, str, int]]] = {}
@@ -259,7 +261,7 @@ def lay_out(
                 draft.candidates.append(
                     task.ask(time)
                     if task.ask
-                    else _cross(task, past, users[user], items[item], situation_of(events[position]), domain)
+                    else _cross(task, interactions, users[user], items[item], situation_of(events[position]), domain)
                     + task.candidate(items[item], domain)
                 )
                 draft.answers.append(answer)
@@ -275,18 +277,18 @@ def lay_out(
             draft.context.append(behaviour(task, domain, event, items))
             time = max(time, event.time)
         if task.cross:  # which is worded from the past as it is at each moment
-            found.append(past.walk([events[position] for position in moment.observed], questions))
+            found.append(interactions.replay([events[position] for position in moment.observed], questions))
             questions.clear()
         if sampler is not None:
-            sampler.observe(moment)
-    found.append(past.walk(() if task.cross else events, questions))
+            sampler.update(moment)
+    found.append(interactions.replay(() if task.cross else events, questions))
     features_QF = np.concatenate(found)
     rows = [
-        draft.row(features_QF, past.traces(user) if task.uses_signals else _none(0))
+        draft.row(features_QF, interactions.event_features(user) if task.uses_signals else _none(0))
         for user, draft in drafts.items()
         if draft.events
     ]
-    return rows, past
+    return rows, interactions
 
 
 def _within_impressions(events: Sequence[Event], answers: Sequence[int | None]) -> list[int | None]:
@@ -343,5 +345,5 @@ def _none(count: int) -> NDArray[np.float32]:
 
 
 def _has_features(task: Task) -> bool:
-    """Whether questions of the task come with ``STATISTICS``; what is asked once of the whole user has none."""
+    """Whether questions of the task come with ``FEATURES``; what is asked once of the whole user has none."""
     return task.uses_signals and not task.ask

@@ -19,7 +19,7 @@ def drawn(negatives, events, positive=lambda position: True):
     sampler, found = Sampler(negatives, events, positive), {}
     for moment in moments(events):
         found |= {position: sampler.draw(position) for position in moment.asked if positive(position)}
-        sampler.observe(moment)
+        sampler.update(moment)
     return found
 
 

@@ -150,13 +150,13 @@ def test_without_onnx_the_extra_is_named(monkeypatch, tmp_path):
 def test_a_parcel_spares_the_device_the_lower_half(tmp_path):
     made, folder = pocket.exported()
     file = tmp_path / "items.safetensors"
-    module.send(made, list(pocket.ITEMS.values()), pocket.past(), file)
+    module.send(made, list(pocket.ITEMS.values()), pocket.interactions(), file)
     here = Device.load(folder)
     here.receive(file)
     ranked = here.rank(["i1", "i2", "i7"])
     assert "_lower" not in vars(here)  # not even opened
     plain = Device.load(folder)
-    module.send(made, list(pocket.ITEMS.values()), pocket.past(), file, states=False)
+    module.send(made, list(pocket.ITEMS.values()), pocket.interactions(), file, states=False)
     plain.receive(file)
     again = plain.rank(["i1", "i2", "i7"])
     assert "_lower" in vars(plain)
@@ -168,7 +168,7 @@ def test_a_parcel_spares_the_device_the_lower_half(tmp_path):
 def test_states_of_another_model_are_refused(tmp_path):
     _, folder = pocket.exported()
     file = tmp_path / "items.safetensors"
-    module.send(pocket.tuned(seed=1), list(pocket.ITEMS.values()), pocket.past(), file)
+    module.send(pocket.tuned(seed=1), list(pocket.ITEMS.values()), pocket.interactions(), file)
     here = Device.load(folder)
     with pytest.raises(AssetError, match=r"of model tiny-4-1.*runs tiny-4-0"):
         here.receive(file)
@@ -179,7 +179,9 @@ def test_the_items_of_the_folder_are_there_from_the_start(tmp_path):
     made, folder = pocket.tuned(), tmp_path / "phone"
     seen = []
     items = list(pocket.ITEMS.values())
-    card = module.export(made, folder, items=items, past=pocket.past(), progress=lambda *now: seen.append(now))
+    card = module.export(
+        made, folder, items=items, interactions=pocket.interactions(), progress=lambda *now: seen.append(now)
+    )
     assert seen == [(step, module.STEPS) for step in range(module.STEPS + 1)]
     assert device.ITEMS in card.files
     store = tmp_path / "me.sqlite"
@@ -193,26 +195,30 @@ def test_the_items_of_the_folder_are_there_from_the_start(tmp_path):
 def test_states_of_behaviours_and_facts_spare_the_lower_half_too(tmp_path):
     made, folder = pocket.exported()
     file = tmp_path / "items.safetensors"
-    module.send(made, list(pocket.ITEMS.values()), pocket.past(), file, behaviours=True, user=pocket.USERS["u1"])
+    module.send(
+        made, list(pocket.ITEMS.values()), pocket.interactions(), file, behaviours=True, user=pocket.USERS["u1"]
+    )
     here = Device.load(folder, user=pocket.USERS["u1"])
     here.receive(file)
-    here.observe([event for event in pocket.LOG if event.user == "u1"])
+    here.ingest([event for event in pocket.LOG if event.user == "u1"])
     here.rank(["i1", "i2"])
     assert "_lower" not in vars(here)
 
 
 def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
     made, folder = pocket.tuned(), tmp_path / "phone"
-    card = module.export(made, folder, items=list(pocket.ITEMS.values()), past=pocket.past(), lower=False)
+    card = module.export(
+        made, folder, items=list(pocket.ITEMS.values()), interactions=pocket.interactions(), lower=False
+    )
     assert card.files.keys() == {device.UPPER, device.ADAPTERS, device.ITEMS}
     user = pocket.USERS["u0"]
     here, whole = Device.load(folder, user=user), Device.load(pocket.exported()[1], user=user)
     whole.receive(folder / device.ITEMS)
     mine = [event for event in pocket.LOG if event.user == "u0"]
-    here.observe(mine)
-    whole.observe(mine)
+    here.ingest(mine)
+    whole.ingest(mine)
     assert here.rank(["i1", "i2"]) == whole.rank(["i1", "i2"])
-    here.know([Item("new", "New")])
+    here.upsert_items([Item("new", "New")])
     with pytest.raises(DataError, match=r"the state of the text .* was not sent"):
         here.rank(["new"])
 

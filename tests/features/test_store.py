@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from m6rec.features import store as module
-from m6rec.features.layout import LATEST, NEIGHBOURLY, STATISTICS, WAYS, EventColumns, QueryColumns
+from m6rec.features.layout import FEATURES, LATEST, NEIGHBOURLY, WAYS, EventColumns, QueryColumns
 from m6rec.features.store import FeatureStore
 from tests.columns import known
 
@@ -98,7 +98,7 @@ def test_only_the_latest_behaviours_are_looked_at_one_by_one():
             tables.append(store.features(0, range(ITEMS)))
     np.testing.assert_array_equal(tables[0][:, NEIGHBOURLY], tables[1][:, NEIGHBOURLY])
     for name in ("category_share", "near_share"):
-        column = STATISTICS.index(name)
+        column = FEATURES.index(name)
         np.testing.assert_array_equal(tables[0][:, column], tables[1][:, column])
     assert store._state.users["size"].max() <= 2 * LATEST
 
@@ -151,6 +151,6 @@ def test_what_an_item_is_counts_for_events_that_were_before():
 
 
 def test_importing_compiles_nothing():
-    code = "import m6rec, m6rec.data.read, m6rec.text.past, sys; m6rec.Past; print('numba' in sys.modules)"
+    code = "import m6rec, m6rec.data.read, m6rec.features.interactions, sys; m6rec.InteractionStore; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

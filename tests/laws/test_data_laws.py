@@ -7,11 +7,11 @@ import pytest
 
 from m6rec.baselines import fit_mlp
 from m6rec.domains import domain as domains
+from m6rec.features.interactions import InteractionStore
 from m6rec.metrics import auc
 from m6rec.tasks import diary, writing
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import ask, lay_out, situation_of, texts
-from m6rec.text.past import Past
 from m6rec.types import SLOTS, Event, Item, Question, User
 from tests import tiny
 
@@ -155,16 +155,16 @@ def test_the_future_changes_no_earlier_line_of_a_diary(shop):
 def test_ask_words_a_moment_as_training_does(task, shop):
     """Training lays out whole lives, serving asks at one moment; there is no skew between the two."""
     laid = shop.questions(task, shop.log)
-    past = Past(shop.items, shop.domain.feedback)
+    interactions = InteractionStore(shop.items, shop.domain.feedback)
     for position, event in enumerate(shop.log):
         if position in laid:
             candidates = [shop.items[event.item]]
             situation = situation_of(event)
-            asked = ask(task, past, shop.users[event.user], candidates, shop.domain, shop.items, situation)
+            asked = ask(task, interactions, shop.users[event.user], candidates, shop.domain, shop.items, situation)
             question, signals, _ = laid[position]
             assert asked.question(0) == question
             np.testing.assert_allclose(numbers_of(asked, 0), signals, rtol=1e-5, atol=1e-6)
-        past.observe(event)
+        interactions.update(event)
     assert len(laid) > 5
 
 
@@ -234,8 +234,8 @@ def test_a_draft_holds_the_past_in_order_and_no_id(text_task, shop):
         history = histories.setdefault(event.user, [])
         user = shop.users[event.user]
         for draft in laid.get(position, []):
-            past = tuple(text_task.behaviour(one, shop.items[one.item], shop.domain) for one in history)
-            assert draft.context == (*text_task.facts(user, shop.domain), *past)
+            interactions = tuple(text_task.behaviour(one, shop.items[one.item], shop.domain) for one in history)
+            assert draft.context == (*text_task.facts(user, shop.domain), *interactions)
             asked = writing.draft(text_task, history, user, shop.domain, shop.items, "Go on")
             assert draft.context == asked.context
             assert draft.prompt.startswith(asked.prompt.removesuffix("Go on"))

@@ -12,15 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from m6rec.data.feedback import Rule
 from m6rec.errors import ConfigError
-from m6rec.features import layout
+from m6rec.features import interactions, layout
+from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import FILE, Fingerprint
 from m6rec.foundation import checkpoint
 from m6rec.foundation.states import StateCache, StatesConfig
 from m6rec.tasks import like, probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import lay_out
-from m6rec.text import past
-from m6rec.text.past import Past
 from m6rec.train import TrainConfig, tune, tune_texts
 from m6rec.tuned import TaskModelConfig, create, load
 from m6rec.types import Draft, Event, Item, Segment, User
@@ -185,9 +184,9 @@ def test_a_run_is_used_with_the_features_it_was_tuned_with(tmp_path, monkeypatch
     """Also where their number is the same."""
     save(tmp_path)
     if redefined == "names":
-        monkeypatch.setattr(probe, "STATISTICS", ("renamed", *layout.STATISTICS[1:]))
+        monkeypatch.setattr(probe, "STATISTICS", ("renamed", *layout.FEATURES[1:]))
     elif redefined == "numbers":
-        monkeypatch.setattr(past, "numbers", lambda item: {"length": float(len(item.title))})
+        monkeypatch.setattr(interactions, "numbers", lambda item: {"length": float(len(item.title))})
     else:
         monkeypatch.setattr(layout, redefined, getattr(layout, redefined) / 2)
     probe.features.cache_clear()
@@ -210,9 +209,9 @@ def test_a_run_without_a_fingerprint_is_refused(tmp_path):
 
 def test_the_probe_reads_every_feature():
     """A feature that is the same for all of the made-up log could be redefined unseen."""
-    log = Past(probe._BY_ID, probe._feedback).observe_all(probe._EVENTS)
-    table = np.concatenate([log.statistics(user.id, list(probe._BY_ID)) for user in probe._USERS])
-    traces = np.concatenate([log.traces(user.id) for user in probe._USERS])
+    log = InteractionStore(probe._BY_ID, probe._feedback).update_all(probe._EVENTS)
+    table = np.concatenate([log.features(user.id, list(probe._BY_ID)) for user in probe._USERS])
+    traces = np.concatenate([log.event_features(user.id) for user in probe._USERS])
     assert (np.ptp(table, axis=0) > 0).all()
     assert (np.ptp(traces, axis=0) > 0).all()
 

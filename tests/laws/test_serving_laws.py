@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from m6rec.data.log import Log
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError, UnknownError
+from m6rec.features.interactions import FEATURES, InteractionStore
 from m6rec.features.store import FeatureStore
 from m6rec.serving.admission import MAX_AHEAD_S
 from m6rec.serving.backend import Chat, Filters, RankRequest, Request
@@ -22,7 +23,6 @@ from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender, ServingLimits
 from m6rec.tasks.chat import Message
-from m6rec.text.past import STATISTICS, Past
 from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
@@ -49,10 +49,10 @@ class Shop:
 
     def open(self, folder=None, log=None, **options):
         log = log or self.log
-        past = Past(log.items, self.domain.feedback).observe_all(log.events)
+        interactions = InteractionStore(log.items, self.domain.feedback).update_all(log.events)
         if folder is not None:
             options |= {"journal": FileJournal(folder / "events"), "catalogue": Catalogue(folder / "items")}
-        return Recommender(*self.tunings, log, past, **options)
+        return Recommender(*self.tunings, log, interactions, **options)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ LONG = settings(max_examples=25, deadline=None, suppress_health_check=list(Healt
 @given(data=st.data())
 def test_any_accepted_event_can_be_worded_and_any_accepted_item_read(served, data):
     _, recommender = served
-    before = recommender._state.past.time
+    before = recommender._state.interactions.time
     item = Item(
         data.draw(st.sampled_from(["i1", "new", ""]) | TEXT),
         data.draw(TEXT),
@@ -111,14 +111,14 @@ def test_any_accepted_event_can_be_worded_and_any_accepted_item_read(served, dat
         data.draw(TEXT),
         data.draw(KIND),
     )
-    for take_in in (lambda: recommender.upsert([item]), lambda: recommender.observe([event])):
+    for take_in in (lambda: recommender.upsert([item]), lambda: recommender.ingest([event])):
         with suppress(DataError, UnknownError):
             take_in()
     answers(recommender, event.user, "i1")
-    past = recommender._state.past
-    assert past.time <= max(before, time.time() + MAX_AHEAD_S)
-    assert np.isfinite(past.statistics("u1", list(recommender._state.live))).all()
-    assert 0 <= past.mean_value <= 1
+    interactions = recommender._state.interactions
+    assert interactions.time <= max(before, time.time() + MAX_AHEAD_S)
+    assert np.isfinite(interactions.features("u1", list(recommender._state.live))).all()
+    assert 0 <= interactions.mean_value <= 1
 
 
 @pytest.mark.parametrize(
@@ -133,18 +133,18 @@ def test_any_accepted_event_can_be_worded_and_any_accepted_item_read(served, dat
 )
 def test_what_can_not_have_happened_is_refused_with_what_can(served, event, told):
     _, recommender = served
-    before = fingerprint(recommender._state.past)
+    before = fingerprint(recommender._state.interactions)
     with pytest.raises(DataError, match=told):
-        recommender.observe([Event("u0", "i1", 5), event])
-    assert fingerprint(recommender._state.past) == before
+        recommender.ingest([Event("u0", "i1", 5), event])
+    assert fingerprint(recommender._state.interactions) == before
 
 
 CACHES = {"_by_likes", "_trace_NT"}
-"""What a ``Past`` only keeps to be faster, and what has room left; a question may fill it."""
+"""What a ``InteractionStore`` only keeps to be faster, and what has room left; a question may fill it."""
 
 
-def fingerprint(past):
-    """All that a ``Past`` holds, in depth; numbers to the last bit."""
+def fingerprint(interactions):
+    """All that a ``InteractionStore`` holds, in depth; numbers to the last bit."""
 
     def plain(value):
         if isinstance(value, np.ndarray):
@@ -157,7 +157,7 @@ def fingerprint(past):
             return plain(known(value))
         return value if not callable(value) else None
 
-    held = {**vars(past), "traces": past._trace_NT[: past._num_traced]}
+    held = {**vars(interactions), "traces": interactions._trace_NT[: interactions._num_traced]}
     return copy.deepcopy([(name, plain(value)) for name, value in held.items() if name not in CACHES])
 
 
@@ -166,7 +166,11 @@ def test_asking_leaves_no_trace(shops):
         recommender = shops[name].open()
         recommender.upsert([replace(shops[name].items["i1"], id="fresh", categories=("Brand new",))])
         state = recommender._state
-        before, users, known = fingerprint(state.past), dict(state.users), state.past.statistics("u0", [*state.live])
+        before, users, known = (
+            fingerprint(state.interactions),
+            dict(state.users),
+            state.interactions.features("u0", [*state.live]),
+        )
         likes = Event("", "i7", 0), Event("", "fresh", 0, kind="like"), Event("", "", 0, text="a search")
         for user in ("u0", "stranger", ""):
             answers(recommender, user, "fresh")
@@ -174,12 +178,12 @@ def test_asking_leaves_no_trace(shops):
             recommender.rank(user, [*state.live], history=likes)
             recommender.recommend_many([Request(user=user, history=likes), Request(user=user)])
             recommender.retrieve(user, filters=Filters(seen=True))
-            state.past.item_share("fresh")
+            state.interactions.item_share("fresh")
         for number in range(30):
             recommender.chat(replace(said("I loved Film 1 and Film 9. Another one?"), user=f"stranger-{number}"))
-        assert fingerprint(state.past) == before
+        assert fingerprint(state.interactions) == before
         assert state.users == users
-        np.testing.assert_array_equal(state.past.statistics("u0", [*state.live]), known)
+        np.testing.assert_array_equal(state.interactions.features("u0", [*state.live]), known)
 
 
 def seen_from_outside(recommender):
@@ -190,9 +194,9 @@ def seen_from_outside(recommender):
         users,
         sorted(state.live),
         {user: recommender.get_user(user) for user in users},
-        state.past.most_liked(),
-        np.concatenate([state.past.statistics(user, items) for user in [*users, "stranger"]]),
-        np.concatenate([state.past.traces(user) for user in users]),
+        state.interactions.most_liked(),
+        np.concatenate([state.interactions.features(user, items) for user in [*users, "stranger"]]),
+        np.concatenate([state.interactions.event_features(user) for user in users]),
         {
             user: {
                 one.item: pytest.approx(one.score, abs=1e-5) for one in recommender.rank(user, sorted(state.live)).items
@@ -245,7 +249,7 @@ def write(recommender, shop, name, *given):
         user, item, at, value, kind = given
         text, kind = ("a search", "search") if kind == "a" else ("", kind)
         try:
-            recommender.observe([Event(user, "" if text else item, at, value, text, kind)])
+            recommender.ingest([Event(user, "" if text else item, at, value, text, kind)])
         except UnknownError:
             assert item not in recommender._state.live
     elif name == "put":
@@ -285,20 +289,24 @@ def test_late_events_take_their_place_in_time(shops):
     shop = shops["movielens"]
     events = [Event("guest", f"i{n}", 100 * n, 5.0 if n % 2 else 1.0) for n in range(1, 9)]
     in_order, shuffled = shop.open(), shop.open()
-    in_order.observe(events)
+    in_order.ingest(events)
     for number in (4, 0, 7, 2, 1, 6, 3, 5):
-        shuffled.observe([events[number]])
+        shuffled.ingest([events[number]])
     assert shuffled.get_user("guest") == in_order.get_user("guest")
-    left, right = (one._state.past for one in (in_order, shuffled))
-    np.testing.assert_array_equal(left.traces("guest")[:, -1], right.traces("guest")[:, -1])  # the pauses
-    one, other = (dict(zip(STATISTICS, past.statistics("guest", ["i9"])[0], strict=True)) for past in (left, right))
+    left, right = (one._state.interactions for one in (in_order, shuffled))
+    np.testing.assert_array_equal(
+        left.event_features("guest")[:, -1], right.event_features("guest")[:, -1]
+    )  # the pauses
+    one, other = (
+        dict(zip(FEATURES, interactions.features("guest", ["i9"])[0], strict=True)) for interactions in (left, right)
+    )
     for name in ("user_share", "user_count", "recent_share", "item_share", "category_share", "user_value"):
         assert other[name] == pytest.approx(one[name], abs=0.02 if name == "recent_share" else 1e-6), name
 
 
 def test_whoever_is_unknown_is_answered_and_a_history_counts_for_one_answer(served):
     _, recommender = served
-    popular = [item for item in recommender._state.past.most_liked() if item in recommender._state.live][:3]
+    popular = [item for item in recommender._state.interactions.most_liked() if item in recommender._state.live][:3]
     for user in ("", "stranger"):
         found = [one.item.id for one in recommender.recommend(user, 12).items]
         assert set(popular) <= set(found[:8])
@@ -317,10 +325,10 @@ def test_what_is_told_inline_ranks_as_what_is_kept(shops):
     events = [Event("guest", "i1", 300, 5.0), Event("guest", "i2", 310, 1.0)]
     inline, kept = shop.open(), shop.open()
     # Of one user alone nothing else changes but the item's own counts, which an answer by the way must not move.
-    with inline._state.past.passing("guest", events):
-        expected = inline._state.past.traces("guest")
+    with inline._state.interactions.overlay("guest", events):
+        expected = inline._state.interactions.event_features("guest")
     told = {one.item.id: one.score for one in inline.rank("guest", ["i7", "i8"], history=events).items}
-    kept.observe(events)
+    kept.ingest(events)
     found = {one.item.id: one.score for one in kept.rank("guest", ["i7", "i8"]).items}
     assert found == pytest.approx(told, rel=1e-3)
     assert len(expected) == 2
@@ -330,13 +338,13 @@ def test_part_of_a_write_is_kept_and_the_unknown_named(shops):
     recommender = shops["movielens"].open()
     recommender.delete(["i4"])
     events = [Event("guest", item, 7, 5.0) for item in ("i1", "i4", "never", "i2")]
-    made = recommender.observe(events)
+    made = recommender.ingest(events)
     assert (made.accepted, made.repeated, made.unknown) == (2, 0, ("i4", "never"))
-    again = recommender.observe(events)
+    again = recommender.ingest(events)
     assert (again.accepted, again.repeated) == (0, 2)
     assert [event.item for event in recommender.get_user("guest")[1]] == ["i1", "i2"]
     with pytest.raises(UnknownError, match="'never'"):
-        recommender.observe(events[2:3])
+        recommender.ingest(events[2:3])
 
 
 def test_no_more_than_the_latest_events_are_read(shops):
@@ -344,7 +352,7 @@ def test_no_more_than_the_latest_events_are_read(shops):
     short, long = shop.open(limits=ServingLimits(latest_events=8)), shop.open()
     events = [Event("guest", f"i{n % 9}", 1_000 + n, 1.0 + n % 5) for n in range(40)]
     for recommender in (short, long):
-        recommender.observe(events)
+        recommender.ingest(events)
     read = [one._state.asked(one._state.models.rank, "guest", [shop.items["i1"]]) for one in (short, long)]
     assert len(read[0].context) == len(read[0].traces) == 8
     assert read[0].context == read[1].context[-8:]
@@ -424,7 +432,7 @@ def test_any_thread_may_call_it(shops, monkeypatch):
     works = [
         lambda n: recommender.recommend(f"u{n % 3}", 5),
         lambda n: recommender.rank_many([RankRequest(user="u1", items=("i1", "i2"))] * 2),
-        lambda n: recommender.observe([Event(f"guest-{n}", "i1", n, 5.0), Event("u0", "i2", n, 1.0)]),
+        lambda n: recommender.ingest([Event(f"guest-{n}", "i1", n, 5.0), Event("u0", "i2", n, 1.0)]),
         lambda n: recommender.upsert([Item(f"new-{n}-{k}", f"Film {n} {k}") for k in range(6)]),
         lambda n: recommender.delete([f"new-{n - 1}-0"]),
         lambda n: recommender.chat(said("I loved Film 1. Another one?")),

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from m6rec.errors import AssetError
+from m6rec.features.interactions import MAX_LIKES
 from m6rec.retrieval import blend as module
 from m6rec.retrieval.blend import FILE, TEXT, HeldOut, WeightConfig, fit, load, ranked, weigh
 from m6rec.retrieval.sources import SOURCES
-from m6rec.text.past import MAX_LIKES
 
 RNG = np.random.default_rng(0)
 EVENTS = [(f"u{u}", f"i{i}", bool(RNG.random() < 0.7)) for u in range(400) for i in RNG.permutation(12)[:6]]

@@ -6,6 +6,7 @@ import pytest
 from m6rec.data.feedback import Rule
 from m6rec.data.log import Log
 from m6rec.domains import domain as domains
+from m6rec.features.interactions import InteractionStore
 from m6rec.serving import chatting
 from m6rec.serving.backend import Chat, RankRequest, Reply
 from m6rec.serving.batching import Batcher, Kind
@@ -13,7 +14,6 @@ from m6rec.serving.recommender import Recommender
 from m6rec.tasks import chat as words
 from m6rec.tasks.chat import Message, Session
 from m6rec.text.lexicon import Lexicon
-from m6rec.text.past import Past
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
@@ -40,7 +40,7 @@ def recommender():
     foundation = tiny.foundation()
     rank = create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
     retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "generic")
-    return Recommender(retrieve, rank, LOG, Past(ITEMS, rank.domain.feedback).observe_all(EVENTS))
+    return Recommender(retrieve, rank, LOG, InteractionStore(ITEMS, rank.domain.feedback).update_all(EVENTS))
 
 
 def talk(recommender, *texts, user="", **options):
@@ -73,18 +73,18 @@ def test_feedback_turns_the_next_recommendation(recommender):
 
 
 def test_a_conversation_leaves_no_trace(recommender):
-    before = recommender._state.past.history("u3"), recommender._state.past.statistics("u3", list(ITEMS))
+    before = recommender._state.interactions.history("u3"), recommender._state.interactions.features("u3", list(ITEMS))
     items = recommender.recommend("u3", 5).items
     talk(recommender, 'I loved "The Drama of Number 4" and "The Horror of Number 6". More?', user="u3")
     talk(recommender, "I loved The Western of Number 7")
-    assert recommender._state.past.history("u3") == before[0]
-    np.testing.assert_array_equal(recommender._state.past.statistics("u3", list(ITEMS)), before[1])
+    assert recommender._state.interactions.history("u3") == before[0]
+    np.testing.assert_array_equal(recommender._state.interactions.features("u3", list(ITEMS)), before[1])
     assert [one.item.id for one in recommender.recommend("u3", 5).items] == [one.item.id for one in items]
     assert "" not in recommender._state.users
 
 
 def test_the_much_liked_may_be_named_to_anybody_but_not_what_was_rejected(recommender):
-    most = recommender._state.past.most_liked()[:20]
+    most = recommender._state.interactions.most_liked()[:20]
     assert set(most) <= {one.item.id for one in recommender.suggest(Session())}
     rejected = Session(shown=tuple(most), disliked=tuple(most[:10]))
     assert not {one.item.id for one in recommender.suggest(rejected)}.intersection(most)
@@ -181,8 +181,8 @@ def test_orders_in_messages_titles_and_reviews_are_only_text(recommender):
     assert len(texts) == len(set(texts)) == 200
     for number, text in enumerate(texts[::9]):
         recommender.upsert([Item("bad", text, ("Comedy",), {"year": 1999})])
-        recommender.observe([Event("u8", "bad", 999 + number, 1.0, text)])
-        own = {event.item for event in recommender._state.past.history("u1")} | {"bad"}
+        recommender.ingest([Event("u8", "bad", 999 + number, 1.0, text)])
+        own = {event.item for event in recommender._state.interactions.history("u1")} | {"bad"}
         for messages in ((text,), ("Something funny?", text, "Why?"), (f'Why "{text}"?',)):
             reply = talk(recommender, *messages, user="u1")
             assert conversations.keeps_form(reply, own), (messages, reply)

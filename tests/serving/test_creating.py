@@ -5,13 +5,13 @@ import pytest
 
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.serving import creating
 from m6rec.serving.backend import Brief
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.writers import Writers
 from m6rec.tasks import design
-from m6rec.text.past import Past
 from m6rec.text.safety import Blocklist
 from m6rec.tuned import TaskModelConfig
 from m6rec.tuned import create as create_tuned
@@ -41,8 +41,8 @@ def tunings():
 @pytest.fixture
 def make(tunings):
     def made(**options):
-        past = Past(ITEMS, tunings[1].domain.feedback).observe_all(EVENTS)
-        return Recommender(*tunings, LOG, past, **options)
+        interactions = InteractionStore(ITEMS, tunings[1].domain.feedback).update_all(EVENTS)
+        return Recommender(*tunings, LOG, interactions, **options)
 
     return made
 
@@ -243,12 +243,12 @@ def test_what_has_no_title_is_not_designed(tunings):
     brief = Brief(user="u0", kind="design")
     asked = creating.Asked(brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS, categories=[])
     with pytest.raises(ConfigError, match="has a title, so none"):
-        next(creator.create(asked, Past(ITEMS, rank.domain.feedback), lambda name: []))
+        next(creator.create(asked, InteractionStore(ITEMS, rank.domain.feedback), lambda name: []))
 
 
 def test_where_the_user_has_met_all_of_a_category_it_is_said(recommender):
     dramas = [item for item in ITEMS.values() if "Drama" in item.categories]
-    recommender.observe([Event("u0", item.id, 999, 1.0) for item in dramas])
+    recommender.ingest([Event("u0", item.id, 999, 1.0) for item in dramas])
     with pytest.raises(UnknownError, match="no item of category 'Drama' left"):
         recommender.create("u0", "design", category="Drama", catalogue=True)
     assert recommender.create("u0", "design", category="Drama")

@@ -6,12 +6,12 @@ import pytest
 
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Engine, Generated
 from m6rec.serving import explaining
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.writers import Writers
 from m6rec.tasks import explain as reasons
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from m6rec.writer import TextModelConfig
@@ -32,8 +32,8 @@ def recommender():
     foundation = tiny.foundation()
     rank = create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
     retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "generic")
-    past = Past(ITEMS, rank.domain.feedback).observe_all(EVENTS)
-    return Recommender(retrieve, rank, LOG, past)
+    interactions = InteractionStore(ITEMS, rank.domain.feedback).update_all(EVENTS)
+    return Recommender(retrieve, rank, LOG, interactions)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,13 @@ def worded(recommender):
     foundation = recommender._state.models.rank.foundation
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
     writer = create_writer(TextModelConfig(task="explain", domain="generic", foundation="tiny", depth=2), foundation)
-    past = Past(ITEMS, recommender._state.models.rank.domain.feedback).observe_all(EVENTS)
+    interactions = InteractionStore(ITEMS, recommender._state.models.rank.domain.feedback).update_all(EVENTS)
     return Recommender(
-        recommender._state.models.retrieve, recommender._state.models.rank, LOG, past, writers={"explain": writer}
+        recommender._state.models.retrieve,
+        recommender._state.models.rank,
+        LOG,
+        interactions,
+        writers={"explain": writer},
     )
 
 
@@ -123,9 +127,9 @@ class Said:
 
 def test_a_model_chooses_between_what_holds(recommender, monkeypatch):
     """The tiny model is random, so nothing but the wordings lets it say what passes the gate."""
-    past, domain = recommender._state.past, recommender._state.models.rank.domain
+    interactions, domain = recommender._state.interactions, recommender._state.models.rank.domain
     mined = explaining.mining.mine("The fit is great and very soft. I love the zip! Not too tight fit.")
-    found = reasons.statements(past, "u0", ITEMS["i2"], domain, ITEMS, mined)
+    found = reasons.statements(interactions, "u0", ITEMS["i2"], domain, ITEMS, mined)
     assert {one.kind for one in found} == {"attribute", "history", "crowd", "review"}
     for one in found:
         assert len(one.wordings) == len(set(one.wordings)) > 0

@@ -9,6 +9,7 @@ from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, StoreError, UnknownError
+from m6rec.features.interactions import InteractionStore
 from m6rec.retrieval.blend import fit
 from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.backend import Filters, RankRequest, Request
@@ -17,7 +18,6 @@ from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.turn_taking import FairLock
 from m6rec.tasks.task import ask
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
@@ -37,7 +37,7 @@ def tunings():
 
 
 def observed():
-    return Past(ITEMS, named("movielens").feedback).observe_all(EVENTS)
+    return InteractionStore(ITEMS, named("movielens").feedback).update_all(EVENTS)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_pages_follow_each_other(recommender):
 
 
 def test_calibrated_lists_are_spread_as_the_likes_are(recommender):
-    recommender.observe([Event("fan", f"i{n}", n, 5.0) for n in (0, 3)] + [Event("fan", "i1", 9, 5.0)])
+    recommender.ingest([Event("fan", f"i{n}", n, 5.0) for n in (0, 3)] + [Event("fan", "i1", 9, 5.0)])
     found = recommender.recommend("fan", 3, calibration=1.0).items
     assert sorted(one.item.categories[0] for one in found) == ["Comedy", "Drama", "Drama"]
     with pytest.raises(ConfigError, match="give one of them"):
@@ -126,12 +126,12 @@ def test_many_recommendations_at_once_are_those_of_each_alone(recommender):
 
 def test_an_event_taken_in_is_not_recommended_again(recommender):
     first = recommender.recommend("u2", 1).items[0].item.id
-    recommender.observe([Event("u2", first, 99, 5.0)])
+    recommender.ingest([Event("u2", first, 99, 5.0)])
     assert first not in ids(recommender.recommend("u2", 7).items)
 
 
 def test_a_new_user_is_known_from_the_first_event(recommender):
-    recommender.observe([Event("guest", "i1", 99, 5.0)])
+    recommender.ingest([Event("guest", "i1", 99, 5.0)])
     assert "i1" not in ids(recommender.recommend("guest", 10).items)
 
 
@@ -180,7 +180,7 @@ def test_what_was_acknowledged_is_there_after_a_restart(tunings, tmp_path):
     first = start()
     first.upsert([Item("fresh", "Storm", ("Western",))])
     first.delete(["i11"])
-    first.observe([Event("guest", "fresh", 99, 5.0), Event("u0", "i10", 100, 1.0)])
+    first.ingest([Event("guest", "fresh", 99, 5.0), Event("u0", "i10", 100, 1.0)])
     second = start()
     assert ids(second.rank("guest", ["fresh", "i10"]).items) == ids(first.rank("guest", ["fresh", "i10"]).items)
     for user in ("guest", "u0"):
@@ -235,7 +235,7 @@ def test_a_failing_journal_changes_nothing(tunings):
     recommender = Recommender(*tunings, LOG, observed(), journal=Full())
     before = ids(recommender.recommend("u0", 10).items)
     with pytest.raises(StoreError, match="full"):
-        recommender.observe([Event("u0", before[0], 99, 5.0)])
+        recommender.ingest([Event("u0", before[0], 99, 5.0)])
     assert ids(recommender.recommend("u0", 10).items) == before
 
 
@@ -301,7 +301,7 @@ def test_unknown_ids_and_counts_are_named(recommender):
     with pytest.raises(UnknownError, match="i99"):
         recommender.rank("u0", ["i99"])
     with pytest.raises(UnknownError, match="i99"):
-        recommender.observe([Event("u0", "i99", 1)])
+        recommender.ingest([Event("u0", "i99", 1)])
     for options in ({"count": 0}, {"count": 90, "offset": 11}, {"offset": -1}, {"diversity": 1.5}, {"calibration": -1}):
         with pytest.raises(ConfigError, match=str(list(options.values())[-1])):
             recommender.recommend("u0", **options)
@@ -331,12 +331,12 @@ def test_a_forgotten_user_leaves_nothing_and_counts_as_if_they_had_never_been(tu
     def start(log=LOG):
         journal, catalogue = FileJournal(tmp_path / "events"), Catalogue(tmp_path / "items")
         log = without(log, journal.forgotten(log.users))
-        past = Past(log.items, named("movielens").feedback).observe_all(log.events)
-        return Recommender(*tunings, log, past, journal=journal, catalogue=catalogue)
+        interactions = InteractionStore(log.items, named("movielens").feedback).update_all(log.events)
+        return Recommender(*tunings, log, interactions, journal=journal, catalogue=catalogue)
 
     ada = "ada@example.org"
     first = start()
-    first.observe([Event(ada, "i0", 99, 5.0, "Poetical science."), Event("u1", "i9", 100, 1.0)])
+    first.ingest([Event(ada, "i0", 99, 5.0, "Poetical science."), Event("u1", "i9", 100, 1.0)])
     first.put_user(User(ada, {"motto": "Poetical science."}))
     assert first.get_user(ada)[0].details == {"motto": "Poetical science."}
     assert [event.item for event in first.get_user(ada)[1]] == ["i0"]
@@ -347,7 +347,7 @@ def test_a_forgotten_user_leaves_nothing_and_counts_as_if_they_had_never_been(tu
         assert not second.forget(user)
         with pytest.raises(UnknownError, match=user):
             second.get_user(user)
-    second.observe([Event(ada, "i0", 99, 5.0, "Poetical science.")])
+    second.ingest([Event(ada, "i0", 99, 5.0, "Poetical science.")])
     files = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"ada@" not in files
     assert b"Poetical" not in files
@@ -355,14 +355,14 @@ def test_a_forgotten_user_leaves_nothing_and_counts_as_if_they_had_never_been(tu
     never = Recommender(
         *tunings,
         Log(events=others, items=ITEMS, users=USERS),
-        Past(ITEMS, named("movielens").feedback).observe_all(others),
+        InteractionStore(ITEMS, named("movielens").feedback).update_all(others),
     )
-    never.observe([Event("u1", "i9", 100, 1.0)])
+    never.ingest([Event("u1", "i9", 100, 1.0)])
     for one in (second, start()):
         found, expected = (each.rank("u1", ["i9", "i2"]).items for each in (one, never))
         assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], rel=1e-5)
     second.put_user(User(ada))
-    second.observe([Event(ada, "i3", 101, 5.0)])
+    second.ingest([Event(ada, "i3", 101, 5.0)])
     assert [event.item for event in start().get_user(ada)[1]] == ["i3"]
     second.put_user(User("u0"))  # whom the log knows: what it tells of them from before stays forgotten
     assert second.get_user("u0") == start().get_user("u0") == (User("u0"), [])

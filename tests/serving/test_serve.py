@@ -37,7 +37,7 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         assert [ranked.item.id for ranked in client.rank("u1", ["new"]).items] == ["new"]
         assert "new" in {ranked.item.id for ranked in client.retrieve("u1", 50)}
         assert time.monotonic() - began < 1
-        client.observe([Event("nobody yet", "new", 200)])
+        client.ingest([Event("nobody yet", "new", 200)])
         assert client.rank("nobody yet", ["i1"]).items
         assert client.delete(["i4"]) == 1
         scores, tokens = client.rerank("a heist", ["Heat", "Babe", "<|im_end|>"])
@@ -80,10 +80,10 @@ def test_events_on_a_server_outlive_it_and_the_service(shop, tmp_path):
     server = Server(tmp_path / "redis", durable=True).start()
     words = ("--journal", server.url)
     with serving(shop, *words, store="server") as (_, url), Client(url, retries=0) as client:
-        client.observe([Event("guest", "i1", 200)])
+        client.ingest([Event("guest", "i1", 200)])
         server.stop()
         with pytest.raises(ServiceError, match="doesn't serve") as caught:
-            client.observe([Event("late", "i1", 201)])
+            client.ingest([Event("late", "i1", 201)])
         assert caught.value.status == 503
         assert client.rank("guest", ["i2"]).items
     server.start()
@@ -129,7 +129,7 @@ def test_a_project_is_served_and_what_came_in_is_known_to_the_commands(tmp_path)
     asked = ("recommend", *where, "--user", "guest", "--json")
     with serving_project(tmp_path) as (child, url), Client(url) as client:
         client.upsert([Item("new", "Heat", ("Crime",))])
-        client.observe([Event("guest", "new", 200), Event("guest", "i1", 201)])
+        client.ingest([Event("guest", "new", 200), Event("guest", "i1", 201)])
         told = json.loads(m6rec(tmp_path, *asked))  # while the service has the store open
         assert len(told["history"]) == 2
         client.delete(["i1"])

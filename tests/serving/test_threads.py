@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from m6rec.client import Client
+from m6rec.features.interactions import InteractionStore
 from m6rec.serving.backend import Chat, Filters
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.item_index import ItemIndex
@@ -14,7 +15,6 @@ from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message
 from m6rec.text.lexicon import Lexicon
-from m6rec.text.past import Past
 from m6rec.types import Event, Item, User
 from tests import running
 from tests.serving.test_recommender import ITEMS, LOG, observed, tunings  # noqa: F401
@@ -36,7 +36,11 @@ def hesitating(monkeypatch):
 
         return paused
 
-    for part, names in ((ItemIndex, ("put", "remove")), (Past, ("observe", "know")), (Lexicon, ("put", "remove"))):
+    for part, names in (
+        (ItemIndex, ("put", "remove")),
+        (InteractionStore, ("update", "upsert_items")),
+        (Lexicon, ("put", "remove")),
+    ):
         for name in names:
             monkeypatch.setattr(part, name, pausing(getattr(part, name)))
 
@@ -66,8 +70,8 @@ def test_all_at_once_is_as_one_after_another(tunings, tmp_path, hesitating):  # 
     def observe(client, user):
         for number in range(TIMES):
             event = Event(user, f"i{number % 6}", 100 + number, float(1 + number % 5), id=f"{user}-{number}")
-            client.observe([event, *([Event("shared", "i7", 200 + number, 4.0, id=f"{user}+{number}")])])
-            assert client.observe([event]).repeated == 1
+            client.ingest([event, *([Event("shared", "i7", 200 + number, 4.0, id=f"{user}+{number}")])])
+            assert client.ingest([event]).repeated == 1
 
     def upsert(client):
         for number in range(TIMES):
@@ -77,7 +81,7 @@ def test_all_at_once_is_as_one_after_another(tunings, tmp_path, hesitating):  # 
     def put(client):
         for number in range(TIMES):
             client.put_user(User("told", {"age": number}))
-            client.observe([Event("gone", "i3", 300 + number, 5.0)])
+            client.ingest([Event("gone", "i3", 300 + number, 5.0)])
             assert client.forget("gone")
             client.put_user(User("gone", {}))
 

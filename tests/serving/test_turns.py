@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from m6rec.domains.domain import named
+from m6rec.features.interactions import InteractionStore
 from m6rec.serving.turns import Turns
 from m6rec.tasks.task import ask
-from m6rec.text.past import Past
 from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
@@ -27,8 +27,8 @@ def tuned_with(**options):
     return tuned
 
 
-def row_of(tuned, past, user, items=tuple(ITEMS)):
-    return ask(tuned.task, past, USERS[user], [ITEMS[i] for i in items], MOVIES, ITEMS)
+def row_of(tuned, interactions, user, items=tuple(ITEMS)):
+    return ask(tuned.task, interactions, USERS[user], [ITEMS[i] for i in items], MOVIES, ITEMS)
 
 
 @pytest.mark.parametrize(
@@ -38,16 +38,16 @@ def row_of(tuned, past, user, items=tuple(ITEMS)):
 )
 def test_turns_score_as_whole_rows_do(options):
     tuned = tuned_with(**options)
-    turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback)
+    turns, interactions = Turns(tuned), InteractionStore(ITEMS, MOVIES.feedback)
     for number, event in enumerate(EVENTS):
-        past.observe(event)
+        interactions.update(event)
         if number % 4:
             continue
         users = ["u", "v"] if number % 8 else ["v"]  # so that one user's context grows by more than one at a time
-        rows = [(user, row_of(tuned, past, user, tuple(ITEMS)[: 3 + len(user) * number % 5])) for user in users]
+        rows = [(user, row_of(tuned, interactions, user, tuple(ITEMS)[: 3 + len(user) * number % 5])) for user in users]
         for (_, row), scores in zip(rows, turns.answers(rows), strict=True):
             np.testing.assert_allclose(scores, tuned.scores([row]), rtol=1e-5)
-    again = row_of(tuned, past, "u")
+    again = row_of(tuned, interactions, "u")
     for _ in range(2):  # nothing new in between
         np.testing.assert_allclose(turns.answers([("u", again)])[0], tuned.scores([again]), rtol=1e-5)
     assert turns.answers([]) == []
@@ -57,19 +57,19 @@ def test_vectors_of_users_are_those_of_whole_rows():
     foundation = tiny.foundation(num_layers=4)
     config = TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny")
     tuned = create(config, foundation)
-    turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback)
+    turns, interactions = Turns(tuned), InteractionStore(ITEMS, MOVIES.feedback)
     for event in EVENTS:
-        past.observe(event)
-        row = ask(tuned.task, past, USERS["u"], [], MOVIES, ITEMS)
+        interactions.update(event)
+        row = ask(tuned.task, interactions, USERS["u"], [], MOVIES, ITEMS)
         np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.vectors([row]), atol=1e-6)
 
 
 def test_a_context_that_is_not_the_old_one_is_read_anew():
     tuned = tuned_with()
-    turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback).observe_all(EVENTS)
-    first = turns.answers([("u", row_of(tuned, past, "u"))])[0]
+    turns, interactions = Turns(tuned), InteractionStore(ITEMS, MOVIES.feedback).update_all(EVENTS)
+    first = turns.answers([("u", row_of(tuned, interactions, "u"))])[0]
     changed = {**ITEMS, "i1": Item("i1", "Renamed")}
-    row = ask(tuned.task, past, USERS["u"], [ITEMS["i2"]], MOVIES, changed)
+    row = ask(tuned.task, interactions, USERS["u"], [ITEMS["i2"]], MOVIES, changed)
     np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
     assert first[2] != pytest.approx(tuned.scores([row])[0], rel=1e-5)
 
@@ -85,25 +85,25 @@ def test_only_what_is_new_is_read_and_memory_is_bounded():
         return answer(turns, *args, **kwargs)
 
     model.answer = spy
-    past = Past(ITEMS, MOVIES.feedback).observe_all(EVENTS)
+    interactions = InteractionStore(ITEMS, MOVIES.feedback).update_all(EVENTS)
     turns = Turns(tuned)
-    turns.answers([("u", row_of(tuned, past, "u"))])
-    past.observe(Event("u", "i8", 99, 5.0))
-    turns.answers([("u", row_of(tuned, past, "u"))])
+    turns.answers([("u", row_of(tuned, interactions, "u"))])
+    interactions.update(Event("u", "i8", 99, 5.0))
+    turns.answers([("u", row_of(tuned, interactions, "u"))])
     assert read == [[len(tuned.tuning.prompts_PD) + 1 + 13], [1]]
     small = Turns(tuned, memory_bytes=100)
     for _ in range(2):
-        small.answers([("u", row_of(tuned, past, "u"))])
+        small.answers([("u", row_of(tuned, interactions, "u"))])
     assert read[2] == read[3] == [read[0][0] + 1]
 
 
 def test_keys_of_imagined_events_are_not_taken_for_those_of_others():
     """A conversation told twice has the same words, and other numbers where others have been at work meanwhile."""
     tuned = tuned_with()
-    turns, past = Turns(tuned), Past(ITEMS, MOVIES.feedback).observe_all(EVENTS)
+    turns, interactions = Turns(tuned), InteractionStore(ITEMS, MOVIES.feedback).update_all(EVENTS)
     told = [Event("u", "i7", 30, kind="like"), Event("u", "i5", 30, kind="dislike")]
     for number in range(3):
-        with past.passing("u", told):
-            row = row_of(tuned, past, "u", ("i2", "i8"))
+        with interactions.overlay("u", told):
+            row = row_of(tuned, interactions, "u", ("i2", "i8"))
             np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
-        past.observe_all(Event("v", item, 40 + number, 5.0) for item in ("i7", "i5"))
+        interactions.update_all(Event("v", item, 40 + number, 5.0) for item in ("i7", "i5"))

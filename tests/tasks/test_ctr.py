@@ -1,6 +1,6 @@
 from m6rec.domains.domain import named
+from m6rec.features.interactions import InteractionStore
 from m6rec.tasks import ctr
-from m6rec.text.past import Past
 from m6rec.types import Event, Item, Situation, User
 
 ITEMS = {name: Item(name, name.upper(), ("boots",) if name < "c" else ("hats",)) for name in "abcd"}
@@ -10,8 +10,8 @@ NOW = 20_000 * DAY  # a Friday in October 2024, at midnight
 
 def told(events, *, situation, item="a"):
     domain = named("generic")
-    past = Past(ITEMS, domain.feedback).observe_all(events)
-    return [segment.text for segment in ctr.cross(past, User("u"), ITEMS[item], situation, domain)]
+    interactions = InteractionStore(ITEMS, domain.feedback).update_all(events)
+    return [segment.text for segment in ctr.cross(interactions, User("u"), ITEMS[item], situation, domain)]
 
 
 def test_the_sentences_of_the_paper():
@@ -36,10 +36,10 @@ def test_nothing_is_made_up_for_a_stranger_in_a_log_without_time():
 
 def test_popularity_ranks_items_by_their_events():
     domain = named("generic")
-    past = Past(ITEMS, domain.feedback)
+    interactions = InteractionStore(ITEMS, domain.feedback)
     for place, item in enumerate("abcd"):
-        past.observe_all(Event("u", item, 1 + place) for _ in range(place + 1))
-    assert [past.popularity_rank(item) for item in "abcd"] == [0, 0.25, 0.5, 0.75]
-    known = Past(ITEMS, domain.feedback, past.popularity(ITEMS))
+        interactions.update_all(Event("u", item, 1 + place) for _ in range(place + 1))
+    assert [interactions.popularity_rank(item) for item in "abcd"] == [0, 0.25, 0.5, 0.75]
+    known = InteractionStore(ITEMS, domain.feedback, interactions.popularity(ITEMS))
     assert [known.popularity_rank(item) for item in "abcd"] == [0, 0.25, 0.5, 0.75]
-    assert past.popularity_rank("unknown") == 0
+    assert interactions.popularity_rank("unknown") == 0

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from m6rec.domains.domain import named
+from m6rec.features.interactions import FEATURES, InteractionStore
 from m6rec.tasks import explain
 from m6rec.tasks import task as tasks
 from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text.opinions import Statement as Opinion
-from m6rec.text.past import STATISTICS, Past
 from m6rec.types import Event, Item, User
 
 DOMAIN = named("movielens")
@@ -21,11 +21,11 @@ MINE = [Event("me", "a", 30, 5.0), Event("me", "y", 31, 1.0), Event("me", "b", 3
 
 
 def past_of(events, items=ITEMS):
-    return Past(items, DOMAIN.feedback).observe_all(events)
+    return InteractionStore(items, DOMAIN.feedback).update_all(events)
 
 
-def found_in(past, item="x", items=ITEMS, opinions=()):
-    return explain.statements(past, "me", items[item], DOMAIN, items, opinions)
+def found_in(interactions, item="x", items=ITEMS, opinions=()):
+    return explain.statements(interactions, "me", items[item], DOMAIN, items, opinions)
 
 
 def praise(aspect, sentence, polarity=1):
@@ -75,12 +75,12 @@ def test_the_future_changes_no_statement(now):
     turned = [*events[:now], *(replace(event, value=6 - event.value, item="x") for event in events[now:])]
 
     def at(log):
-        past, found = Past(ITEMS, DOMAIN.feedback), []
+        interactions, found = InteractionStore(ITEMS, DOMAIN.feedback), []
         for number, event in enumerate(log):
             if number == now:
-                found = found_in(past)
-            past.observe(event)
-        return found, found_in(past)
+                found = found_in(interactions)
+            interactions.update(event)
+        return found, found_in(interactions)
 
     before, after = at(events), at(turned)
     assert before[0] == after[0]
@@ -118,22 +118,22 @@ def test_a_hostile_title_stays_data():
 
 
 def test_without_takes_the_evidence_from_the_question():
-    past = past_of([*OTHERS, *MINE])
+    interactions = past_of([*OTHERS, *MINE])
     task = tasks.named("like")
     user = User("me", {"age": 24, "gender": "M", "occupation": "other"})
-    row = tasks.ask(task, past, user, [ITEMS["x"]], DOMAIN, ITEMS)
-    own, _, fans, crowd = found_in(past)
+    row = tasks.ask(task, interactions, user, [ITEMS["x"]], DOMAIN, ITEMS)
+    own, _, fans, crowd = found_in(interactions)
     less = explain.without(row, own)
     assert [segment.text.split('"')[1] for segment in less.context[1:]] == ["Emma", "Cube"]
     assert less.context[0] == row.context[0]
     assert less.visible.tolist() == [3]
     np.testing.assert_array_equal(less.traces, row.traces[[1, 3]])
-    changed = {name for name, a, b in zip(STATISTICS, row.signals[0], less.signals[0], strict=True) if a != b}
+    changed = {name for name, a, b in zip(FEATURES, row.signals[0], less.signals[0], strict=True) if a != b}
     assert changed == {"category_share", "category_value_surprise"}
     alone = explain.without(row, crowd)
     assert alone.context == row.context
-    assert alone.signals[0, STATISTICS.index("item_share")] == pytest.approx(past.like_rate)
-    assert explain.without(row, fans).signals[0, STATISTICS.index("neighbour_surprise")] == 0
+    assert alone.signals[0, FEATURES.index("item_share")] == pytest.approx(interactions.like_rate)
+    assert explain.without(row, fans).signals[0, FEATURES.index("neighbour_surprise")] == 0
     plain = replace(row, signals=np.zeros((1, 0), np.float32), traces=np.zeros((0, 0), np.float32))
     assert explain.without(plain, own).context == less.context
 

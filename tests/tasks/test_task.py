@@ -5,9 +5,9 @@ import pytest
 
 from m6rec.domains import domain as domains
 from m6rec.errors import ConfigError
+from m6rec.features.interactions import FEATURES, InteractionStore
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import ask, lay_out, named, names, texts
-from m6rec.text.past import STATISTICS, Past
 from m6rec.types import Event, Item, Question, Segment, User
 
 GENERIC = domains.named("generic")
@@ -36,7 +36,7 @@ def test_each_task_is_one_short_file(name):
 
 
 def test_a_life_is_a_row():
-    (first, second), past = lay("like")
+    (first, second), interactions = lay("like")
     assert [segment.text for segment in first.context] == [
         'The item named "Boots". The user chose it.',
         'The item named "Hat". The user skipped it.',
@@ -46,18 +46,18 @@ def test_a_life_is_a_row():
     assert first.answers.tolist() == [1, 0, 1]
     assert first.events.tolist() == [0, 2, 4]
     assert second.events.tolist() == [1, 3]
-    assert first.signals.shape == (3, len(STATISTICS))
-    assert list(past.history("u2")) == [LOG[1], LOG[3]]
+    assert first.signals.shape == (3, len(FEATURES))
+    assert list(interactions.history("u2")) == [LOG[1], LOG[3]]
 
 
 def test_only_wanted_events_are_asked_and_all_are_remembered():
     wanted = np.array([False, False, False, True, False])
-    (row,), past = lay("like", wanted)
+    (row,), interactions = lay("like", wanted)
     assert row.question(0) == Question(
         (Segment('The item named "Hat". The user skipped it.', "history"),),
         (Segment('The item named "Boots". Does the user like it?', "candidate"),),
     )
-    assert past.like_rate == 3 / 5
+    assert interactions.like_rate == 3 / 5
 
 
 def test_click_words_clicks():
@@ -74,21 +74,21 @@ def test_retrieval_asks_one_question_whatever_the_candidates():
     assert rows[0].answers.tolist() == [0, 2]  # places in the catalogue
     assert rows[0].visible.tolist() == [0, 2]
     assert rows[0].signals.shape == (2, 0)
-    past = Past(ITEMS, GENERIC.feedback).observe_all(LOG)
-    row = ask(named("retrieve"), past, USERS["u2"], list(ITEMS.values()), GENERIC, ITEMS)
+    interactions = InteractionStore(ITEMS, GENERIC.feedback).update_all(LOG)
+    row = ask(named("retrieve"), interactions, USERS["u2"], list(ITEMS.values()), GENERIC, ITEMS)
     assert row.candidates == ((later,),)
     assert row.visible.tolist() == [2]
 
 
 def test_several_candidates_share_their_moment():
-    past = Past(ITEMS, GENERIC.feedback).observe_all(LOG[:3])
-    row = ask(named("like"), past, USERS["u1"], [ITEMS["i3"], ITEMS["i2"]], GENERIC, ITEMS)
+    interactions = InteractionStore(ITEMS, GENERIC.feedback).update_all(LOG[:3])
+    row = ask(named("like"), interactions, USERS["u1"], [ITEMS["i3"], ITEMS["i2"]], GENERIC, ITEMS)
     assert row.visible.tolist() == [2, 2]
     assert [block[0].text for block in row.candidates] == [
         'The item named "Tent". Does the user like it?',
         'The item named "Hat". Does the user like it?',
     ]
-    np.testing.assert_array_equal(row.signals, past.statistics("u1", ["i3", "i2"]))
+    np.testing.assert_array_equal(row.signals, interactions.features("u1", ["i3", "i2"]))
     assert row.answers.tolist() == [-1, -1]
     assert list(texts([row])) == [*(s.text for s in row.context), row.candidates[0][0].text, row.candidates[1][0].text]
 
@@ -96,8 +96,8 @@ def test_several_candidates_share_their_moment():
 def test_facts_come_first():
     movielens = domains.named("movielens")
     user = User("u1", {"age": 24, "gender": "F", "occupation": "artist"})
-    past = Past(ITEMS, movielens.feedback).observe_all([Event("u1", "i1", 1, 5)])
-    row = ask(named("like"), past, user, [ITEMS["i2"]], movielens, ITEMS)
+    interactions = InteractionStore(ITEMS, movielens.feedback).update_all([Event("u1", "i1", 1, 5)])
+    row = ask(named("like"), interactions, user, [ITEMS["i2"]], movielens, ITEMS)
     assert [segment.slot for segment in row.context] == ["user", "history"]
     assert row.context[0].text == movielens.user(user)
 

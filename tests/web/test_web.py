@@ -14,7 +14,7 @@ from m6rec import assets
 from m6rec.device import ADAPTERS, CARD, ITEMS, LOWER, TOKENIZER, UPPER, Device
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
-from m6rec.text.past import STATISTICS, Past
+from m6rec.features.interactions import FEATURES, InteractionStore
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, User
 from tests import browser, fuzz, pocket
@@ -68,7 +68,7 @@ def whole(folder, *, behaviours=False, **options):
     """A device folder with the items and facts of ``ME``."""
     made, original = pocket.exported(**options)
     shutil.copytree(original, folder)
-    module.send(made, ALL, pocket.past(), folder / ITEMS, user=ME, behaviours=behaviours)
+    module.send(made, ALL, pocket.interactions(), folder / ITEMS, user=ME, behaviours=behaviours)
     pocket.reseal(folder)
     return folder
 
@@ -95,8 +95,8 @@ def test_a_page_ranks_as_a_device_does(context, serve, tmp_path, options):
     here, phone = Device.load(folder, user=ME), browser.Phone(context, serve(phone=folder).url).load()
     assert near(phone.rank(["i1"]), here, ["i1"])  # without a history
     for event in MINE:
-        here.observe([event])
-        phone.observe([event])
+        here.ingest([event])
+        phone.ingest([event])
         assert near(phone.rank(ASKED), here, ASKED)
     assert np.ptp(list(phone.rank(ASKED).values())) > 0.01
     assert phone.rank([]) == {}
@@ -104,13 +104,13 @@ def test_a_page_ranks_as_a_device_does(context, serve, tmp_path, options):
 
 def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(context, serve, tmp_path):
     made, folder = pocket.exported()[0], tmp_path / "phone"
-    module.export(made, folder, items=ALL, past=pocket.past(), lower=False)
+    module.export(made, folder, items=ALL, interactions=pocket.interactions(), lower=False)
     here, phone = Device.load(folder), browser.Phone(context, serve(phone=folder).url).load()
-    here.observe(MINE)
-    phone.observe(MINE)
+    here.ingest(MINE)
+    phone.ingest(MINE)
     assert near(phone.rank(ASKED), here, ASKED)
     parcel = tmp_path / "items.safetensors"
-    module.send(made, [replace(ALL[0], id="new", title="New")], pocket.past(), parcel, states=False)
+    module.send(made, [replace(ALL[0], id="new", title="New")], pocket.interactions(), parcel, states=False)
     phone.receive(parcel)
     with pytest.raises(Exception, match=r"DataError: the state of the text .* was not sent"):
         phone.rank(["new"])
@@ -120,7 +120,7 @@ def test_no_request_leaves_the_page_after_loading(phone):
     phone.load()
     assert {Path(url).name for url in phone.requests} >= {CARD, TOKENIZER, LOWER, UPPER, ITEMS}
     phone.requests.clear()
-    phone.observe(MINE)
+    phone.ingest(MINE)
     phone.rank(list(pocket.ITEMS))
     phone.page.evaluate("device.forget()")
     phone.rank(ASKED)
@@ -142,8 +142,8 @@ def test_requests_elsewhere_are_refused_by_the_policy(phone):
 
 def test_what_is_known_outlives_the_page(context, phone):
     phone.load()
-    phone.observe(MINE[:5])
-    phone.observe(MINE[5:])
+    phone.ingest(MINE[:5])
+    phone.ingest(MINE[5:])
     ranked = phone.rank(ASKED)
     again = browser.Phone(context, phone.url).load()
     assert [url for url in again.requests if "/phone/" in url] == [f"{phone.url}phone/{CARD}"]  # the rest is kept
@@ -193,7 +193,7 @@ def test_threads_change_nothing(phone, folder):
 def test_many_candidates_are_scored_in_parts(context, serve, tmp_path):
     made, folder = pocket.copied(tmp_path / "phone")
     items = [replace(ALL[n % 8], id=f"n{n}") for n in range(300)]
-    module.send(made, items, Past(pocket.ITEMS, pocket.MOVIES.feedback), folder / ITEMS)
+    module.send(made, items, InteractionStore(pocket.ITEMS, pocket.MOVIES.feedback), folder / ITEMS)
     pocket.reseal(folder)
     here, phone = Device.load(folder), browser.Phone(context, serve(phone=folder).url).load()
     ids = [item.id for item in items]
@@ -249,7 +249,7 @@ def test_a_graph_of_other_statistics_is_refused(phone, folder):
     pocket.of_statistics(folder / UPPER, 12)
     pocket.reseal(folder)
     with pytest.raises(
-        Exception, match=rf"AssetError: upper.onnx .* takes 12 statistics, but here are {len(STATISTICS)};"
+        Exception, match=rf"AssetError: upper.onnx .* takes 12 statistics, but here are {len(FEATURES)};"
     ):
         phone.load()
 
@@ -280,10 +280,10 @@ def test_a_damaged_update_leaves_what_was_there(context, phone, folder):
 
 
 def test_a_damaged_parcel_changes_nothing(phone, tmp_path):
-    phone.load().observe(MINE)
+    phone.load().ingest(MINE)
     ranked = phone.rank(ASKED)
     parcel = tmp_path / "items.safetensors"
-    module.send(pocket.exported()[0], ALL[:3], pocket.past(), parcel)
+    module.send(pocket.exported()[0], ALL[:3], pocket.interactions(), parcel)
     content = parcel.read_bytes()
     for part in (content[:-1], content[: len(content) // 2], b"", content[:-1] + bytes([content[-1] ^ 1])):
         parcel.write_bytes(part)
@@ -292,10 +292,10 @@ def test_a_damaged_parcel_changes_nothing(phone, tmp_path):
     parcel.write_bytes(content.replace(rb"\"format\": 2", rb"\"format\": 7"))
     with pytest.raises(Exception, match=r"has format 7"):
         phone.receive(parcel)
-    module.send(pocket.tuned(seed=1), ALL, pocket.past(), parcel)
+    module.send(pocket.tuned(seed=1), ALL, pocket.interactions(), parcel)
     with pytest.raises(Exception, match=r"are of model tiny-4-1 .* runs tiny-4-0"):
         phone.receive(parcel)
-    few = Past(pocket.ITEMS, pocket.MOVIES.feedback).observe_all([Event("u", "i0", 1, 3.0)])
+    few = InteractionStore(pocket.ITEMS, pocket.MOVIES.feedback).update_all([Event("u", "i0", 1, 3.0)])
     module.send(pocket.exported()[0], ALL, few, parcel)
     with pytest.raises(Exception, match=r"doesn't word value [1245], which the history has"):
         phone.receive(parcel)
@@ -305,18 +305,18 @@ def test_a_damaged_parcel_changes_nothing(phone, tmp_path):
 def test_a_parcel_without_words_is_refused(phone, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "words", lambda *of: None)
     parcel = tmp_path / "items.safetensors"
-    module.send(pocket.exported()[0], ALL, pocket.past(), parcel)
+    module.send(pocket.exported()[0], ALL, pocket.interactions(), parcel)
     with pytest.raises(Exception, match=r"AssetError: the parcel says nothing of how its items are worded"):
         phone.load().receive(parcel)
 
 
 def test_a_newer_parcel_replaces_counts_and_words(phone, folder, tmp_path):
     here = Device.load(folder, user=ME)
-    here.observe(MINE)
-    phone.load().observe(MINE)
+    here.ingest(MINE)
+    phone.load().ingest(MINE)
     parcel = tmp_path / "more.safetensors"
     items = [replace(pocket.ITEMS["i3"], title="Another sea"), replace(pocket.ITEMS["i0"], id="new")]
-    module.send(pocket.exported()[0], items, pocket.past().observe_all([Event("u", "i3", 1, 5.0)]), parcel)
+    module.send(pocket.exported()[0], items, pocket.interactions().update_all([Event("u", "i3", 1, 5.0)]), parcel)
     here.receive(parcel)
     phone.receive(parcel)
     assert near(phone.rank([*ASKED, "new"]), here, [*ASKED, "new"])
@@ -327,9 +327,9 @@ def test_what_is_asked_wrongly_is_told(phone):
     with pytest.raises(Exception, match=r"UnknownError: there is no item 'i99' among the 8 on this device"):
         phone.rank(["i1", "i99"])
     with pytest.raises(Exception, match=r"DataError: value 2.5 of item 'i1' isn't worded; give one of 1, 2, 3, 4, 5"):
-        phone.observe([MINE[0], Event("me", "i1", 1, 2.5)])
+        phone.ingest([MINE[0], Event("me", "i1", 1, 2.5)])
     with pytest.raises(Exception, match=r"DataError: 1.5 is no time"):
-        phone.page.evaluate("device.observe({ item: 'i1', time: 1.5, value: 1 })")
+        phone.page.evaluate("device.ingest({ item: 'i1', time: 1.5, value: 1 })")
     assert phone.page.evaluate("device.history.length") == 0
 
 

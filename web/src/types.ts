@@ -1,4 +1,4 @@
-/** The nouns, as in `m6rec/types.py` and `m6rec/text/past.py`. */
+/** The nouns, as in `m6rec/types.py` and `m6rec/features/interactions.py`. */
 
 /** Something that can be ranked. */
 export interface Item {

@@ -32,7 +32,7 @@ from m6rec.serving.api.schema import (
     WriteAnswer,
 )
 from m6rec.serving.api.work import Work
-from m6rec.serving.backend import Answer, Explanation, LocalBackend, Observed
+from m6rec.serving.backend import Answer, Explanation, IngestResult, LocalBackend
 from m6rec.serving.batching import Done, Kind
 from m6rec.serving.settings import MAX_KEY_CHARS, ApiKeys, Settings
 from m6rec.types import Item, Ranked, User
@@ -103,7 +103,7 @@ class Service:
         self._recommend = Kind("recommend", recommend, settings.max_batch)
         self._retrieve = Kind("retrieve", retrieve)
         self._rank = Kind("rank", rank, settings.max_batch)
-        self._observe = Kind("observe", backend.observe_many, settings.max_batch)
+        self._ingest = Kind("ingest", backend.ingest_many, settings.max_batch)
         self._upsert = Kind("upsert", upsert, settings.max_batch)
         self._delete = Kind[str, int]("delete", lambda ids: [backend.delete([one]) for one in ids])
         self._put_user, self._get_user = Kind("put_user", put_user), Kind("get_user", get_user)
@@ -156,13 +156,13 @@ class Service:
         """
         return CreateAnswer(texts=await self.work.written("create", lambda: self._backend.creating(body.brief())))
 
-    async def events(self, body: EventsBody, key: IdempotencyKey = None) -> Observed:
+    async def events(self, body: EventsBody, key: IdempotencyKey = None) -> IngestResult:
         """Keeps events; 201 means that they are on disk and part of their users' histories.
 
         An event whose id was accepted before is ``repeated`` and counts once, so that a write whose answer was lost can
         be sent again. Items that the catalogue has never had are named in ``unknown``, and their events left out.
         """
-        return (await self.work.do(self.work.events, self._observe, body.named(key))).value
+        return (await self.work.do(self.work.events, self._ingest, body.named(key))).value
 
     async def items(self, body: ItemsBody) -> WriteAnswer:
         """Adds items or replaces them; they can be retrieved and ranked when the answer comes."""

@@ -1,11 +1,10 @@
-"""What was known before a question: histories, and what features are made from (``m6rec.features``).
+"""User histories and online features, point in time.
 
-A ``Past`` reads a log forward. Questions are asked of it between two events, so nothing later than the question is
-within its reach; training, evaluation and serving use it alike. Its statistics are what our model reads as numbers and
-what the LightGBM baseline reads: one source for both.
+An ``InteractionStore`` replays a log forward. A query between two events sees only the events before it, so a feature
+can't leak the future. Training, evaluation, serving and the device use the same store, and the LightGBM and MLP
+baselines read the same features as the model.
 
-An event whose feedback is neither positive nor negative is part of the user's history, and of what they have seen, and
-is counted nowhere.
+An event with neutral feedback is part of the user's history but changes no feature.
 """
 
 from __future__ import annotations
@@ -24,41 +23,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.features.layout import (
+    EVENT_FEATURES,
+    FEATURES,
     MOST_MET,
     MOST_NUMBERS,
     NEIGHBOURLY,
     SHARES,
-    STATISTICS,
-    TRACES,
     EventColumns,
     QueryColumns,
 )
 from m6rec.features.store import Count, FeatureStore
 from m6rec.types import Event, Feedback, Item
 
-__all__ = ["STATISTICS", "TRACES", "Past", "PopularityCounts", "numbers", "without_neighbours"]
+__all__ = ["EVENT_FEATURES", "FEATURES", "InteractionStore", "PopularityCounts", "numbers", "without_neighbours"]
 
 Floats = NDArray[np.float32]
 MAX_LIKES = 256
 """Latest likes of a user that retrieval looks at."""
 
 BATCH = 1 << 16
-"""EventColumns that are taken in at once."""
+"""Events per call of the compiled update."""
 _LAST = int(np.iinfo(np.int64).max)
-"""When what is imagined happens: after everything else."""
+"""Timestamp of hypothetical events: after all others."""
 
-Question = tuple[int, str, str]
-"""(how many events are observed before it is asked, id of the user, id of the item)."""
+Query = tuple[int, str, str]
+"""(number of events before it, user id, item id)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PopularityCounts:
-    """What others did, counted without who did it; a ``Past`` on a device goes on from there.
+    """Anonymous counts of events, from which the store on a device starts.
 
     Attributes:
-        total: Of all items.
-        items: By id, of items that have events.
-        scales: How much the items' ``numbers`` differ, by name; what is not there is measured on the items at hand.
+        total: Over all items.
+        items: Per item id, for items that have events.
+        scales: Standard deviation of each of the items' ``numbers``; what is missing is computed from the items given.
     """
 
     total: Count = (0, 0, 0.0)
@@ -67,9 +66,9 @@ class PopularityCounts:
 
 
 def numbers(item: Item) -> dict[str, float]:
-    """The numbers among an item's details by name, on a logarithmic scale: tastes go by how many times dearer it is.
+    """The numeric details of an item, on a logarithmic scale, as preferences depend on price ratios.
 
-    Years differ so little from each other that it is all but linear for them.
+    For years the scale is practically linear.
     """
     found = {}
     for name, value in item.details.items():
@@ -78,7 +77,7 @@ def numbers(item: Item) -> dict[str, float]:
     return found
 
 
-class Past:
+class InteractionStore:
     """Histories and features of everything observed so far.
 
     An event costs some hundred bytes besides itself, and what an event or a question takes doesn't grow with the log.
@@ -110,12 +109,12 @@ class Past:
         self._categories: dict[str, int] = {}
         self._numbers: dict[str, int] = {}  # columns, by name
         self._given = popularity.scales
-        self._trace_NT = np.zeros((16, len(TRACES) - 1), np.float32)
+        self._trace_NT = np.zeros((16, len(EVENT_FEATURES) - 1), np.float32)
         self._num_traced = 0
         self._store = FeatureStore()
         self._time = 0
         self._by_likes: tuple[int, list[str]] = -1, []
-        self.know(items.values())
+        self.upsert_items(items.values())
         self._store.start(popularity.total, {self._item_row(item): of for item, of in popularity.items.items()})
 
     @property
@@ -145,11 +144,11 @@ class Past:
         row = self._users.get(user)
         return frozenset() if row is None else frozenset(self._ids[item] for item in self._judged[row])
 
-    def traces(self, user: str) -> Floats:
-        """The ``TRACES`` of the user's events, oldest first: float32 [len(timeline), len(TRACES)]."""
+    def event_features(self, user: str) -> Floats:
+        """The ``EVENT_FEATURES`` of the user's events, oldest first: float32 [len(timeline), len(EVENT_FEATURES)]."""
         row = self._users.get(user)
         if row is None:
-            return np.zeros((0, len(TRACES)), np.float32)
+            return np.zeros((0, len(EVENT_FEATURES)), np.float32)
         times = np.array([event.time for event in self._histories[row]], np.int64)
         pause_N1 = np.log1p(np.maximum(0, np.diff(times, prepend=times[:1])))[:, None]
         return np.concatenate([self._trace_NT[np.array(self._traced[row])], pause_N1.astype(np.float32)], 1)
@@ -185,8 +184,8 @@ class Past:
         return int(self._store.items_by_count[:count].sum()) / int(self._store.total["met"]) if count else 0.0
 
     def item_share(self, item: str) -> float:
-        """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``STATISTICS``."""
-        return float(self.statistics("", [item])[0, STATISTICS.index("item_share")])
+        """The like rate of an item, shrunk towards that of all events; the ``item_share`` of ``FEATURES``."""
+        return float(self.features("", [item])[0, FEATURES.index("item_share")])
 
     def popularity(self, items: Iterable[str]) -> PopularityCounts:
         """What all users did so far, with these items apart."""
@@ -204,13 +203,13 @@ class Past:
             at, ids = self._by_likes = count, [self._ids[row] for row in order[items["count"][order] > 0].tolist()]
         return ids
 
-    def verdicts(self, item: str, *, without: str) -> tuple[int, int]:
+    def like_counts(self, item: str, *, without: str) -> tuple[int, int]:
         """(how many users liked the item, how many met it), each by their latest event; one of them left out."""
         opinion_U = self._opinions(item, without)
         return int((opinion_U == 1).sum()), int((opinion_U >= 0).sum())
 
     def also_liked(self, item: str, liked: Sequence[str], *, without: str) -> list[tuple[int, int]]:
-        """Of each item in ``liked``: ``verdicts`` on ``item`` of those users alone who like that one."""
+        """Of each item in ``liked``: ``like_counts`` on ``item`` of those users alone who like that one."""
         opinion_U = self._opinions(item, without)
         of_fans = (opinion_U[self._opinions(other, without) == 1] for other in liked)
         return [(int((opinions == 1).sum()), int((opinions >= 0).sum())) for opinions in of_fans]
@@ -220,7 +219,7 @@ class Past:
         row = self._rows.get(item)
         return [] if row is None else [event.text for event in self._reviews[row] if event.user != without]
 
-    def know(self, items: Iterable[Item]) -> None:
+    def upsert_items(self, items: Iterable[Item]) -> None:
         """Takes in items that are new or have changed; events with them count as if they had always been so."""
         for item in items:
             self._items[item.id] = item
@@ -233,16 +232,16 @@ class Past:
         given = {self._numbers[name]: of for name, of in self._given.items() if name in self._numbers}
         self._scales = dict(zip(self._numbers, self._store.scale(given).tolist(), strict=False))
 
-    def observe(self, event: Event) -> None:
+    def update(self, event: Event) -> None:
         """Takes in the next event of the log, or one that comes late: histories are in order of time."""
-        self.walk([event])
+        self.replay([event])
 
-    def observe_all(self, events: Iterable[Event]) -> Past:
+    def update_all(self, events: Iterable[Event]) -> InteractionStore:
         """Takes in each event, and returns this past."""
-        self.walk(events)
+        self.replay(events)
         return self
 
-    def walk(self, events: Iterable[Event], questions: Sequence[Question] = ()) -> Floats:
+    def replay(self, events: Iterable[Event], questions: Sequence[Query] = ()) -> Floats:
         """Takes in each event and answers questions between them, at far less cost than one by one.
 
         Args:
@@ -250,10 +249,10 @@ class Past:
             questions: In the order in which they are asked.
 
         Returns:
-            The ``STATISTICS`` of each question: float32 [len(questions), len(STATISTICS)].
+            The ``FEATURES`` of each question: float32 [len(questions), len(FEATURES)].
         """
         left, taken, asked = iter(events), 0, 0
-        features_QF = np.zeros((len(questions), len(STATISTICS)), np.float32)
+        features_QF = np.zeros((len(questions), len(FEATURES)), np.float32)
         while True:
             batch = [*islice(left, BATCH)]
             columns = self._take_in(batch, [self._feedback(event) for event in batch])
@@ -270,7 +269,7 @@ class Past:
                 return features_QF
 
     @contextmanager
-    def passing(self, user: str, events: Sequence[Event]) -> Iterator[None]:
+    def overlay(self, user: str, events: Sequence[Event]) -> Iterator[None]:
         """As if the user had just done ``events``: they alone, as no count of an item changes. Nothing of it stays.
 
         Args:
@@ -298,11 +297,11 @@ class Past:
                     of_users.pop()
                 self._store.drop_user()
 
-    def statistics(self, user: str, items: Sequence[str]) -> Floats:
-        """The ``STATISTICS`` of one user with each of several items.
+    def features(self, user: str, items: Sequence[str]) -> Floats:
+        """The ``FEATURES`` of one user with each of several items.
 
         Returns:
-            float32 [len(items), len(STATISTICS)].
+            float32 [len(items), len(FEATURES)].
         """
         return self._store.features(self._users.get(user, -1), [self._rows.get(item, -1) for item in items])
 
@@ -386,7 +385,7 @@ def _count(record: Any) -> Count:
 
 
 def without_neighbours(statistics_NF: Floats) -> Floats:
-    """The ``STATISTICS`` of a user whom nobody is compared with, as on a device."""
+    """The ``FEATURES`` of a user whom nobody is compared with, as on a device."""
     alone_NF = statistics_NF.copy()
     alone_NF[:, NEIGHBOURLY], alone_NF[:, SHARES] = 0, statistics_NF[:, 3:4]
     return alone_NF

@@ -5,9 +5,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from m6rec.features import interactions as module
+from m6rec.features.interactions import (
+    EVENT_FEATURES,
+    FEATURES,
+    InteractionStore,
+    PopularityCounts,
+    numbers,
+    without_neighbours,
+)
 from m6rec.features.layout import NEIGHBOURLY, SHARES
-from m6rec.text import past as module
-from m6rec.text.past import STATISTICS, TRACES, Past, PopularityCounts, numbers, without_neighbours
 from m6rec.types import Event, Feedback, Item
 
 ITEMS = {
@@ -33,14 +40,14 @@ def feedback(event):
 
 
 def make(items=ITEMS):
-    return Past(items, feedback)
+    return InteractionStore(items, feedback)
 
 
 def test_the_most_liked_come_first_and_follow_what_happens():
-    past = make().observe_all(LOG)
-    assert past.most_liked() == ["x", "y"]
-    past.observe_all(Event(user, "z", 6, 1) for user in "abcd")
-    assert past.most_liked() == ["z", "x", "y"]
+    interactions = make().update_all(LOG)
+    assert interactions.most_liked() == ["x", "y"]
+    interactions.update_all(Event(user, "z", 6, 1) for user in "abcd")
+    assert interactions.most_liked() == ["z", "x", "y"]
 
 
 def random_log(num_events, num_users, num_items, *, seed=0):
@@ -152,7 +159,7 @@ def reference(events, user, item):
 
 
 def test_statistics_worked_by_hand():
-    row = make().observe_all(LOG).statistics("c", ["y"])[0]
+    row = make().update_all(LOG).features("c", ["y"])[0]
     # Three of five events are likes. c liked x, as a and b did before disliking y. Two items have a year.
     near, surprise, share = exp(-2 / 0.35), Fraction(5, 14), Fraction(4, 6)
     expected = {
@@ -177,15 +184,15 @@ def test_statistics_worked_by_hand():
         "near_share": (near + 3 * share) / (near + 3),
         "near_value_surprise": (near * surprise + 3 * surprise / 6) / (near + 3),
     }
-    assert tuple(expected) == STATISTICS
+    assert tuple(expected) == FEATURES
     assert row.tolist() == pytest.approx([float(value) for value in expected.values()], rel=1e-6)
 
 
 def test_traces_worked_by_hand():
-    past = make()
+    interactions = make()
     for time, (user, value) in enumerate([("a", 1.0), ("b", 0.0), ("a", 1.0)]):
-        past.observe(Event(user, "x", 10 * time, value))
-    first, last = past.traces("a")
+        interactions.update(Event(user, "x", 10 * time, value))
+    first, last = interactions.event_features("a")
     expected = {
         "liked": 1,
         "value": 1,
@@ -196,47 +203,47 @@ def test_traces_worked_by_hand():
         "item_count": log(3),
         "pause": log(21),
     }
-    assert tuple(expected) == TRACES
+    assert tuple(expected) == EVENT_FEATURES
     assert last.tolist() == pytest.approx([float(value) for value in expected.values()], rel=1e-6)
     assert first.tolist() == pytest.approx([1, 1, 0, 0.5, 0.5, 0, 0])
-    assert past.traces("nobody").shape == (0, len(TRACES))
+    assert interactions.event_features("nobody").shape == (0, len(EVENT_FEATURES))
 
 
 def test_statistics_of_strangers_are_priors():
     rate = 3 / 5
-    past = make().observe_all(LOG)
-    row = past.statistics("nobody", ["z"])[0]
+    interactions = make().update_all(LOG)
+    row = interactions.features("nobody", ["z"])[0]
     priors = [rate, 0, 0, 0, rate, 0]  # of values and of what is near; values are 0 and 1
     assert row.tolist() == pytest.approx([rate, 0, rate, rate, 0, rate, rate, rate, rate, 0, 0, 0, 0, rate, *priors])
-    known = past.statistics("nobody", ["y"])[0]
+    known = interactions.features("nobody", ["y"])[0]
     item = 3 / 7
     shares = [rate, 0, rate, item, log(3), rate, item, item, item, 0, 0, 0, 0, rate, item, *priors[1:]]
     assert known.tolist() == pytest.approx(shares)
     assert (
-        make().statistics("nobody", ["x", "not in the catalogue"]).tolist()
+        make().features("nobody", ["x", "not in the catalogue"]).tolist()
         == [pytest.approx([0.5, 0, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.5, 0])] * 2
     )
-    assert past.statistics("a", []).shape == (0, len(STATISTICS))
+    assert interactions.features("a", []).shape == (0, len(FEATURES))
 
 
 def test_history_is_the_users_own_in_order():
-    past = make().observe_all(LOG)
-    assert list(past.history("a")) == [LOG[0], LOG[2]]
-    assert list(past.history("nobody")) == []
-    assert past.seen("b") == {"x", "y"}
-    assert past.like_rate == 3 / 5
+    interactions = make().update_all(LOG)
+    assert list(interactions.history("a")) == [LOG[0], LOG[2]]
+    assert list(interactions.history("nobody")) == []
+    assert interactions.seen("b") == {"x", "y"}
+    assert interactions.like_rate == 3 / 5
     assert make().like_rate == 0.5
 
 
 def test_what_is_kept_equals_what_is_counted_anew():
     events, rng = random_log(160, 12, 15), np.random.default_rng(1)
-    past = make(CATALOGUE)
+    interactions = make(CATALOGUE)
     for number, event in enumerate(events):
         if number % 5 == 0:
             user, item = f"u{rng.integers(14)}", f"i{rng.integers(17)}"
             expected = reference(events[:number], user, item)
-            np.testing.assert_allclose(past.statistics(user, [item])[0], expected, rtol=1e-4, atol=1e-5)
-        past.observe(event)
+            np.testing.assert_allclose(interactions.features(user, [item])[0], expected, rtol=1e-4, atol=1e-5)
+        interactions.update(event)
 
 
 def test_repeated_events_of_one_user_with_one_item():
@@ -248,15 +255,15 @@ def test_repeated_events_of_one_user_with_one_item():
         Event("u2", "i2", 5, 1),
     ]
     expected = reference(events, "u1", "i2")
-    late, early = make(CATALOGUE).observe_all(events), make(CATALOGUE)
+    late, early = make(CATALOGUE).update_all(events), make(CATALOGUE)
     for event in events:
-        early.observe(event)
-        early.statistics("u1", ["i2"])
-    np.testing.assert_allclose(late.statistics("u1", ["i2"])[0], expected, rtol=1e-5)
-    np.testing.assert_allclose(early.statistics("u1", ["i2"])[0], expected, rtol=1e-5)
+        early.update(event)
+        early.features("u1", ["i2"])
+    np.testing.assert_allclose(late.features("u1", ["i2"])[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(early.features("u1", ["i2"])[0], expected, rtol=1e-5)
     # u1 likes i1 twice, u2 once: two pairs of likes, two of disagreement. Nobody is their own neighbour.
     item = (1 + 5 * 4 / 5) / (1 + 5)
-    assert late.statistics("u1", ["i2"])[0, 6] == pytest.approx((2 + 3 * item) / (2 + 3))
+    assert late.features("u1", ["i2"])[0, 6] == pytest.approx((2 + 3 * item) / (2 + 3))
 
 
 def test_questions_leave_no_trace():
@@ -264,93 +271,93 @@ def test_questions_leave_no_trace():
     events = random_log(120, 10, 12)
     quiet, asked = make(CATALOGUE), make(CATALOGUE)
     for event in events:
-        asked.statistics("stranger", ["i39", "nothing"])
-        asked.statistics(event.user, [f"i{n}" for n in range(11, -1, -1)])
-        quiet.observe(event)
-        asked.observe(event)
+        asked.features("stranger", ["i39", "nothing"])
+        asked.features(event.user, [f"i{n}" for n in range(11, -1, -1)])
+        quiet.update(event)
+        asked.update(event)
     items = [f"i{n}" for n in range(12)]
     for user in ("u3", "u0", "u7", "stranger"):
-        whole = quiet.statistics(user, items)
-        np.testing.assert_allclose(asked.statistics(user, items), whole, rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(quiet.statistics(user, items[::-1])[::-1], whole)
-        np.testing.assert_array_equal(quiet.statistics(user, items[4:5])[0], whole[4])
+        whole = quiet.features(user, items)
+        np.testing.assert_allclose(asked.features(user, items), whole, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(quiet.features(user, items[::-1])[::-1], whole)
+        np.testing.assert_array_equal(quiet.features(user, items[4:5])[0], whole[4])
 
 
 def test_verdicts_are_those_of_the_latest_event_of_each_other_user():
     again = [Event("a", "x", 6, 0), Event("a", "x", 7, 1), Event("c", "x", 8, 0), Event("b", "x", 9, 1)]
-    past = make().observe_all([*LOG, *again])
-    assert past.verdicts("x", without="nobody") == (2, 3)
-    assert past.verdicts("x", without="a") == (1, 2)
-    assert past.verdicts("unknown", without="a") == (0, 0)
-    past.observe_all([Event("a", "z", 10, 1), Event("b", "z", 11, 0)])
-    assert past.also_liked("x", ["z", "y", "unknown"], without="c") == [(1, 1), (0, 0), (0, 0)]
-    assert past.also_liked("z", ["x"], without="") == [(1, 2)]
-    assert past.also_liked("z", ["x"], without="a") == [(0, 1)]
+    interactions = make().update_all([*LOG, *again])
+    assert interactions.like_counts("x", without="nobody") == (2, 3)
+    assert interactions.like_counts("x", without="a") == (1, 2)
+    assert interactions.like_counts("unknown", without="a") == (0, 0)
+    interactions.update_all([Event("a", "z", 10, 1), Event("b", "z", 11, 0)])
+    assert interactions.also_liked("x", ["z", "y", "unknown"], without="c") == [(1, 1), (0, 0), (0, 0)]
+    assert interactions.also_liked("z", ["x"], without="") == [(1, 2)]
+    assert interactions.also_liked("z", ["x"], without="a") == [(0, 1)]
 
 
 def test_reviews_are_those_that_others_wrote():
     written = [Event("a", "x", 6, 1, "first"), Event("b", "x", 7, 0, "second"), Event("b", "y", 8, 0, "of y")]
-    past = make().observe_all([*LOG, *written])
-    assert past.reviews("x", without="nobody") == ["first", "second"]
-    assert past.reviews("x", without="a") == ["second"]
-    assert past.reviews("unknown", without="a") == []
+    interactions = make().update_all([*LOG, *written])
+    assert interactions.reviews("x", without="nobody") == ["first", "second"]
+    assert interactions.reviews("x", without="a") == ["second"]
+    assert interactions.reviews("unknown", without="a") == []
 
 
 def test_passing_events_count_for_the_user_alone_and_leave_nothing():
     events = random_log(600, 12, 40)
-    past, plain = (Past(CATALOGUE, feedback).observe_all(events[:590]) for _ in range(2))
+    interactions, plain = (InteractionStore(CATALOGUE, feedback).update_all(events[:590]) for _ in range(2))
     items = list(CATALOGUE)
     new = [Event("u3", "i5", 700, 1), Event("u3", "i7", 700, 0)]
     for user in ("u3", "u4", "nobody"):
-        plain.statistics(user, items)
-    others = {user: past.statistics(user, items) for user in ("u4", "nobody")}
-    with past.passing("u3", new):
-        assert list(past.history("u3")[-2:]) == new
-        assert len(past.traces("u3")) == len(past.history("u3"))
-        told = past.statistics("u3", items)
+        plain.features(user, items)
+    others = {user: interactions.features(user, items) for user in ("u4", "nobody")}
+    with interactions.overlay("u3", new):
+        assert list(interactions.history("u3")[-2:]) == new
+        assert len(interactions.event_features("u3")) == len(interactions.history("u3"))
+        told = interactions.features("u3", items)
         for user, before in others.items():
-            np.testing.assert_array_equal(past.statistics(user, items), before)
-        assert past.verdicts("i5", without="u3") == plain.verdicts("i5", without="u3")
-    assert not np.array_equal(told[:, :3], plain.statistics("u3", items)[:, :3])
-    assert not np.array_equal(told[:, 6:12], plain.statistics("u3", items)[:, 6:12])
-    with past.passing("nobody", [Event("nobody", "i1", 700, 1)]):
-        assert past.statistics("nobody", items)[0, 1] > 0
+            np.testing.assert_array_equal(interactions.features(user, items), before)
+        assert interactions.like_counts("i5", without="u3") == plain.like_counts("i5", without="u3")
+    assert not np.array_equal(told[:, :3], plain.features("u3", items)[:, :3])
+    assert not np.array_equal(told[:, 6:12], plain.features("u3", items)[:, 6:12])
+    with interactions.overlay("nobody", [Event("nobody", "i1", 700, 1)]):
+        assert interactions.features("nobody", items)[0, 1] > 0
     for event in events[590:]:
-        past.observe(event)
-        plain.observe(event)
+        interactions.update(event)
+        plain.update(event)
     for user in ("u3", "u4", "nobody"):
-        np.testing.assert_array_equal(past.statistics(user, items), plain.statistics(user, items))
-        np.testing.assert_array_equal(past.traces(user), plain.traces(user))
-        assert list(past.history(user)) == list(plain.history(user))
+        np.testing.assert_array_equal(interactions.features(user, items), plain.features(user, items))
+        np.testing.assert_array_equal(interactions.event_features(user), plain.event_features(user))
+        assert list(interactions.history(user)) == list(plain.history(user))
 
 
 def test_passing_events_count_as_observed_ones_do_for_their_user():
     events = random_log(300, 8, 40)
-    past, observed = (Past(CATALOGUE, feedback).observe_all(events) for _ in range(2))
-    fresh = [item for item in CATALOGUE if item not in past.seen("u1")][:2]
+    interactions, observed = (InteractionStore(CATALOGUE, feedback).update_all(events) for _ in range(2))
+    fresh = [item for item in CATALOGUE if item not in interactions.seen("u1")][:2]
     new = [Event("u1", item, 400, 1) for item in fresh]
-    observed.observe_all(new)
-    others = [item for item in CATALOGUE if item not in past.seen("u1") and item not in fresh]
-    with past.passing("u1", new):
-        mine = past.statistics("u1", others)
-    columns = [STATISTICS.index(name) for name in ("user_count", "like_minded_share", "dislike_minded_share")]
-    np.testing.assert_allclose(mine[:, columns], observed.statistics("u1", others)[:, columns], atol=0.02)
+    observed.update_all(new)
+    others = [item for item in CATALOGUE if item not in interactions.seen("u1") and item not in fresh]
+    with interactions.overlay("u1", new):
+        mine = interactions.features("u1", others)
+    columns = [FEATURES.index(name) for name in ("user_count", "like_minded_share", "dislike_minded_share")]
+    np.testing.assert_allclose(mine[:, columns], observed.features("u1", others)[:, columns], atol=0.02)
 
 
 def test_a_failure_while_events_pass_leaves_nothing_either():
-    past = make().observe_all(LOG)
-    before = past.statistics("a", ["x", "z"])
-    with pytest.raises(RuntimeError, match="within"), past.passing("a", [Event("a", "z", 9, 1)]):
+    interactions = make().update_all(LOG)
+    before = interactions.features("a", ["x", "z"])
+    with pytest.raises(RuntimeError, match="within"), interactions.overlay("a", [Event("a", "z", 9, 1)]):
         raise RuntimeError("within")
-    np.testing.assert_array_equal(past.statistics("a", ["x", "z"]), before)
-    assert past.seen("a") == {"x", "y"}
+    np.testing.assert_array_equal(interactions.features("a", ["x", "z"]), before)
+    assert interactions.seen("a") == {"x", "y"}
 
 
 def test_popularity_counts_what_happened_without_who():
-    past = make().observe_all(LOG)
+    interactions = make().update_all(LOG)
     scales = {"year": pytest.approx(log(2011 / 2006) / 2)}
     counts = {"x": (3, 3, 3.0), "y": (2, 0, 0.0)}
-    assert past.popularity(["x", "y", "z", "w"]) == PopularityCounts((5, 3, 3.0), counts, scales)
+    assert interactions.popularity(["x", "y", "z", "w"]) == PopularityCounts((5, 3, 3.0), counts, scales)
     assert make().popularity(["x"]) == PopularityCounts(scales=scales)
 
 
@@ -358,19 +365,19 @@ def test_a_past_that_goes_on_from_popularity_lacks_neighbours_alone():
     """One user's events after those of others, who are known by name or only counted."""
     events = random_log(600, 9, 30)
     others, mine = ([event for event in events if (event.user == "u0") == own] for own in (False, True))
-    named = Past(CATALOGUE, feedback).observe_all(others)
-    counted = Past(CATALOGUE, feedback, named.popularity(CATALOGUE))
-    for past in (named, counted):
-        past.observe_all(mine)
-    np.testing.assert_array_equal(counted.traces("u0"), named.traces("u0"))
-    by_name, by_count = (past.statistics("u0", list(CATALOGUE)) for past in (named, counted))
+    named = InteractionStore(CATALOGUE, feedback).update_all(others)
+    counted = InteractionStore(CATALOGUE, feedback, named.popularity(CATALOGUE))
+    for interactions in (named, counted):
+        interactions.update_all(mine)
+    np.testing.assert_array_equal(counted.event_features("u0"), named.event_features("u0"))
+    by_name, by_count = (interactions.features("u0", list(CATALOGUE)) for interactions in (named, counted))
     neighbours = [*range(NEIGHBOURLY.start, NEIGHBOURLY.stop)]
-    others_I = np.delete(np.arange(len(STATISTICS)), neighbours)
+    others_I = np.delete(np.arange(len(FEATURES)), neighbours)
     np.testing.assert_array_equal(by_count[:, others_I], by_name[:, others_I])
     seen = [event.item for event in mine]
     unseen = [number for number, item in enumerate(CATALOGUE) if item not in seen]
     shares = [*range(SHARES.start, SHARES.stop)]
-    expected = np.repeat(by_count[unseen][:, [STATISTICS.index("item_share")]], len(shares), 1)
+    expected = np.repeat(by_count[unseen][:, [FEATURES.index("item_share")]], len(shares), 1)
     np.testing.assert_array_equal(by_count[unseen][:, shares], expected)
     assert not np.array_equal(by_name[:, neighbours], by_count[:, neighbours])
 
@@ -378,18 +385,18 @@ def test_a_past_that_goes_on_from_popularity_lacks_neighbours_alone():
 def test_values_are_those_that_were_observed():
     log = [Event("a", "x", 1, 2.5), Event("b", "x", 2, 0), Event("b", "y", 3, 2.5)]
     assert make().values == []
-    assert make().observe_all(log).values == [0, 2.5]
+    assert make().update_all(log).values == [0, 2.5]
 
 
 def test_statistics_without_neighbours_are_those_of_a_user_whom_nobody_is_compared_with():
     events = random_log(60, 5, 6)
     items = {f"i{n}": Item(f"i{n}", "") for n in range(6)}
-    past = Past(items, feedback).observe_all(events)
+    interactions = InteractionStore(items, feedback).update_all(events)
     mine = [event for event in events if event.user == "u0"]
-    others = Past(items, feedback).observe_all(event for event in events if event.user != "u0")
-    alone = Past(items, feedback, others.popularity(items)).observe_all(mine)
-    together = past.statistics("u0", list(items))
-    expected = alone.statistics("u0", list(items))
+    others = InteractionStore(items, feedback).update_all(event for event in events if event.user != "u0")
+    alone = InteractionStore(items, feedback, others.popularity(items)).update_all(mine)
+    together = interactions.features("u0", list(items))
+    expected = alone.features("u0", list(items))
     found = without_neighbours(together)
     np.testing.assert_allclose(found[:, 3:5], expected[:, 3:5], rtol=1e-6)
     np.testing.assert_allclose(found[:, 6:12], expected[:, 6:12], rtol=1e-6, atol=1e-9)  # products are kept in 32 bits
@@ -408,8 +415,8 @@ def test_numbers_are_near_by_how_much_those_of_the_catalogue_differ():
 
     def near(details):
         items = {f"i{n}": Item(f"i{n}", "", (), details(n)) for n in range(6)}
-        past = make(items).observe_all([Event("a", "i0", 1, 1), Event("a", "i5", 2, 0), Event("b", "i2", 3, 1)])
-        return past.statistics("a", list(items))[:, STATISTICS.index("near_share")]
+        interactions = make(items).update_all([Event("a", "i0", 1, 1), Event("a", "i5", 2, 0), Event("b", "i2", 3, 1)])
+        return interactions.features("a", list(items))[:, FEATURES.index("near_share")]
 
     prices = near(lambda n: {"price": 1000 * 2**n})
     assert (np.diff(prices) < 0).all()
@@ -424,16 +431,16 @@ def test_a_device_goes_by_the_scales_that_it_is_told():
     events = [Event("a", "x", 1, 1), Event("a", "y", 2, 0)]
     told = make().popularity(ITEMS)
     few = {item: ITEMS[item] for item in ("x", "z")}
-    alone, goes_on = (Past(few, feedback, of).observe_all(events) for of in (PopularityCounts(), told))
+    alone, goes_on = (InteractionStore(few, feedback, of).update_all(events) for of in (PopularityCounts(), told))
     assert goes_on.popularity(few).scales == told.scales != alone.popularity(few).scales
 
 
 def test_what_is_near_follows_a_year_that_changes():
-    past = make().observe_all(LOG)
-    before = past.statistics("c", ["z"])[0]
-    past.know([Item("z", "Z", details={"year": 2010})])
-    after = past.statistics("c", ["z"])[0]
-    assert [STATISTICS[n] for n in np.flatnonzero(before != after)] == ["near_share", "near_value_surprise"]
+    interactions = make().update_all(LOG)
+    before = interactions.features("c", ["z"])[0]
+    interactions.upsert_items([Item("z", "Z", details={"year": 2010})])
+    after = interactions.features("c", ["z"])[0]
+    assert [FEATURES[n] for n in np.flatnonzero(before != after)] == ["near_share", "near_value_surprise"]
 
 
 def test_a_log_and_its_questions_at_once_are_as_one_by_one(monkeypatch):
@@ -456,13 +463,13 @@ def test_a_log_and_its_questions_at_once_are_as_one_by_one(monkeypatch):
     questions = [
         (int(at), f"u{rng.integers(10)}", f"i{rng.integers(42)}") for at in np.sort(rng.integers(301, size=400))
     ]
-    bulk, single = Past(CATALOGUE, said), Past(CATALOGUE, said)
-    found = bulk.walk(events, questions)
+    bulk, single = InteractionStore(CATALOGUE, said), InteractionStore(CATALOGUE, said)
+    found = bulk.replay(events, questions)
     expected = []
     for n in range(301):
-        expected += [single.statistics(user, [item])[0] for at, user, item in questions if at == n]
+        expected += [single.features(user, [item])[0] for at, user, item in questions if at == n]
         if n < 300:
-            single.observe(events[n])
+            single.update(events[n])
     np.testing.assert_array_equal(found, expected)
     for user in {event.user for event in events}:
         assert (
@@ -470,5 +477,5 @@ def test_a_log_and_its_questions_at_once_are_as_one_by_one(monkeypatch):
             == list(single.timeline(user))
             == sorted(single.timeline(user), key=lambda one: one.time)
         )
-        np.testing.assert_array_equal(bulk.traces(user), single.traces(user))
+        np.testing.assert_array_equal(bulk.event_features(user), single.event_features(user))
         assert bulk.seen(user) == single.seen(user)
