@@ -151,6 +151,7 @@ def test_what_an_item_is_counts_for_events_that_were_before():
 
 
 def test_importing_compiles_nothing():
-    code = "import m6rec, m6rec.data.read, m6rec.features.interactions, sys; m6rec.InteractionStore; print('numba' in sys.modules)"
+    code = "import m6rec, m6rec.data.read, m6rec.features.interactions, sys; m6rec.InteractionStore; "
+    code += "print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

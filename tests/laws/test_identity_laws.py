@@ -184,7 +184,7 @@ def test_a_run_is_used_with_the_features_it_was_tuned_with(tmp_path, monkeypatch
     """Also where their number is the same."""
     save(tmp_path)
     if redefined == "names":
-        monkeypatch.setattr(probe, "STATISTICS", ("renamed", *layout.FEATURES[1:]))
+        monkeypatch.setattr(probe, "FEATURES", ("renamed", *layout.FEATURES[1:]))
     elif redefined == "numbers":
         monkeypatch.setattr(interactions, "numbers", lambda item: {"length": float(len(item.title))})
     else:
