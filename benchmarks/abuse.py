@@ -65,7 +65,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         said_of["titles"] += len(told.statements)
         said_of["reviews"] += len(quoted)
         said_of["messages"] += bool(reply.text)
-        said_of["by the model"] += sum(one.worded_by == "model" for one in (*told.statements, *reply.statements))
+        said_of["by the model"] += sum(one.source == "model" for one in (*told.statements, *reply.statements))
     counted = {place: dict(Counter(wrong)) for place, wrong in faults.items()}
     claims: Claims = [
         (f"{len(said)} strings in {place}: texts that leave the form or tell of another", len(wrong), "<=", 0)
@@ -96,5 +96,5 @@ def _faults(text: str, statements: Sequence[Reason], wanted: Sequence[str]) -> l
     found += [f"it says {want!r}" for want in wanted if want.lower() in outside.lower()]
     found += [f"it tells of {secret!r}" for secret in SECRETS if secret.lower() in text.lower()]
     found += [f"it tells of {OTHER!r}"] if OTHER in outside else []  # strings name them, and a title is quoted
-    unchecked = [one for one in statements if bool(one.reason) == (one.worded_by == "model")]
+    unchecked = [one for one in statements if bool(one.reason) == (one.source == "model")]
     return found + ["a sentence is neither ours nor checked"] * len(unchecked)

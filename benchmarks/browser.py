@@ -35,8 +35,8 @@ from m6rec.errors import AssetError
 from m6rec.features.interactions import InteractionStore
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
+from m6rec.task_model import TaskModel
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.tuned import TaskModel
 from m6rec.types import Event
 from tests import browser, fuzz
 
@@ -155,7 +155,7 @@ def _measured(
     update(1, 5)
     shutil.copytree(folder, whole)
     send(of.sender, items, interactions, whole / ITEMS, states=not of.lower, behaviours=not of.lower)
-    seal(whole)
+    add_checksum(whole)
     server = browser.Server(scratch / "blank", phone=folder, whole=whole)
     try:
         told = {
@@ -216,7 +216,7 @@ def _refused(chromium: Any, url: str, whole: Path) -> float:
     return float(np.mean(refused))
 
 
-def seal(folder: Path) -> None:
+def add_checksum(folder: Path) -> None:
     """Writes the card anew, by the files that are there."""
     files = [file for file in sorted(folder.iterdir()) if file.name != CARD]
     card = json.loads((folder / CARD).read_text())

@@ -26,19 +26,19 @@ from benchmarks import sets
 from benchmarks.joint import QUESTIONS, windows
 from benchmarks.latency import NUM_EVENTS
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.foundation.states import StateCache
 from m6rec.report import Row, Table
-from m6rec.serving.turns import Turns
+from m6rec.serving.kv_cache_pool import KVCachePool
+from m6rec.task_model import TaskModelConfig
 from m6rec.tasks.task import ask, named, texts
 from m6rec.text.batch import pack, pad, size
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
-from m6rec.tuned import TaskModelConfig
 
 WATTS = 3.9
 """Of a core: 500 W of 128 cores, an AMD EPYC 9755 as its maker rates it; a virtual machine does not tell its model."""
@@ -53,9 +53,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     torch.set_num_threads(1)  # time of the processor is then time of a core
     made = sets.movielens_100k()
     foundation, log = load(DEFAULT), made.split.log
-    questions = ask_all(named("like"), made.split, made.domain)
+    questions = task_examples(named("like"), made.split, made.domain)
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    one = tuned.create(config, foundation, assets.home() / "states")
+    one = task_model.create(config, foundation, assets.home() / "states")
     every = list(dict.fromkeys(texts([row for part in (TRAIN, VALID, TEST) for row in questions.rows[part]])))
     encode = foundation.tokenizer.encode
 
@@ -69,23 +69,23 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     states_s = _seconds(lambda: fresh.fetch(part)) * tokens(every) / tokens(part)
 
     states = one.cache.fetch(texts(questions.rows[TRAIN]))
-    base_s = _seconds(lambda: fit_numbers(one.tuning, questions.rows[TRAIN], questions.rows[VALID]))
+    base_s = _seconds(lambda: fit_numbers(one.adapter, questions.rows[TRAIN], questions.rows[VALID]))
     groups = pack([size(row, states.length) for row in questions.rows[TRAIN]], TRAINING_TOKENS)
     groups = groups[:: 16 if setup.quick else 4]
     batches = [pad([questions.rows[TRAIN][number] for number in group], states.places) for group in groups]
-    share = sum(len(questions.rows[TRAIN][n].answers) for group in groups for n in group) / len(
-        questions.answers(TRAIN)
-    )
-    epoch_s = _seconds(lambda: fit(one.tuning, batches, lambda b: one.loss(b, states), TrainConfig(epochs=1))) / share
+    share = sum(len(questions.rows[TRAIN][n].labels) for group in groups for n in group) / len(questions.labels(TRAIN))
+    epoch_s = _seconds(lambda: fit(one.adapter, batches, lambda b: one.loss(b, states), TrainConfig(epochs=1))) / share
 
     interactions = InteractionStore(log.items, made.domain.feedback).update_all(log.events)
     user = next(user for user in log.users.values() if len(interactions.history(user.id)) >= NUM_EVENTS)
     row = ask(one.task, interactions, user, list(log.items.values())[:NUM_CANDIDATES], made.domain, dict(log.items))
     begun = len(row.context) - NUM_EVENTS
-    row = replace(row, context=row.context[begun:], visible=row.visible - begun, traces=row.traces[-NUM_EVENTS:])
-    turns = Turns(one)
-    turns.answers([("user", row)])
-    ranking_s = _seconds(lambda: [turns.answers([("user", row)]) for _ in range(NUM_RANKINGS)]) / NUM_RANKINGS
+    row = replace(
+        row, context=row.context[begun:], visible=row.visible - begun, event_features=row.event_features[-NUM_EVENTS:]
+    )
+    turns = KVCachePool(one)
+    turns.predict([("user", row)])
+    ranking_s = _seconds(lambda: [turns.predict([("user", row)]) for _ in range(NUM_RANKINGS)]) / NUM_RANKINGS
 
     whole = " ".join(segment.text for segment in (*row.context, *row.candidates[0]))
     ids = torch.tensor([encode([whole])[0]])
@@ -93,13 +93,13 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     with torch.no_grad():
         prompt_s = _seconds(lambda: model.finish(model.lower(ids, model.config.num_layers)))
 
-    own = tuned.create(replace(config, depth=0, keep=0, all_layers=True), foundation)
-    long = [of_user for of_user in questions.rows[TRAIN] if len(of_user.answers) >= 2 * QUESTIONS]
+    own = task_model.create(replace(config, depth=0, keep=0, all_layers=True), foundation)
+    long = [of_user for of_user in questions.rows[TRAIN] if len(of_user.labels) >= 2 * QUESTIONS]
     held = [windows(of_user)[1] for of_user in long[: 1 if setup.quick else NUM_WINDOWS]]
     read = own.cache.fetch(texts(held))
     step_s = _seconds(lambda: [own.loss(pad([window], read.places), read).backward() for window in held])
-    asked = sum(len(window.answers) for window in held)
-    own_epoch_s = step_s * len(questions.answers(TRAIN)) / asked
+    asked = sum(len(window.labels) for window in held)
+    own_epoch_s = step_s * len(questions.labels(TRAIN)) / asked
 
     memory_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     watts = WATTS + MEMORY_WATTS * memory_gib

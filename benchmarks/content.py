@@ -28,7 +28,7 @@ from benchmarks.setup import SEEDS, Claims, Setup
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import prepared
 from m6rec.domains.prepared import Prepared
-from m6rec.evaluate import draft_all
+from m6rec.evaluate import task_drafts
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Sampling
@@ -38,9 +38,9 @@ from m6rec.metrics.words import catalogue_validity
 from m6rec.report import Row, Table
 from m6rec.tasks import design, writing
 from m6rec.text.constraints import TitleTrie
+from m6rec.text_model import TextModel, TextModelConfig, create
 from m6rec.train import TrainConfig, tune_texts
 from m6rec.types import Draft
-from m6rec.writer import TextModel, TextModelConfig, create
 
 METHOD = "option-adapter"
 """As it was measured; by now the default for texts is another (design/006)."""
@@ -105,7 +105,7 @@ def _drawn(name: str, made: Prepared, budget: Budget) -> dict[int, list[Draft]]:
     """Texts of each part at random; of the test part one a user with a history, so that users weigh the same."""
     drawn = {}
     most = {TRAIN: budget.training, VALID: budget.validation, TEST: budget.tests}
-    for part, drafts in draft_all(writing.named(name), made.split, made.domain).items():
+    for part, drafts in task_drafts(writing.named(name), made.split, made.domain).items():
         order = np.random.default_rng(part).permutation(len(drafts)).tolist()
         if part == TEST:
             of_user = {made.split.log.events[drafts[n].event].user: n for n in order if len(drafts[n].context) > 1}

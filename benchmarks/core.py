@@ -35,8 +35,8 @@ from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.report import Table
 from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
+from m6rec.task_model import TaskModelConfig
 from m6rec.train import TrainConfig
-from m6rec.tuned import TaskModelConfig
 
 NUM_BOOKS, NUM_READERS = 2_000, 3_000
 """The most read books, and their most frequent readers: Book-Crossing in a size that two cores tune in minutes."""

@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from benchmarks import parts, sets
 from benchmarks.joint import QUESTIONS, windows
 from benchmarks.setup import SEEDS, Claims, Setup
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import OURS
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, bootstrap_difference
 from m6rec.report import Row, Table
+from m6rec.task_model import TaskModelConfig
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, tune
-from m6rec.tuned import TaskModelConfig
 
 CROSS, WHOLE = "cross-encoder, same foundation", "cross-encoder, the whole fine-tuned"
 HERE = Path("runs/bench/evidence")
@@ -91,7 +91,7 @@ GPU = Study(
 class Outcome:
     """What came of a tuning: AUC of the validation part, scores of the test part, and columns of the table."""
 
-    judgement: float
+    score: float
     scores: NDArray[np.float64]
     metrics: Mapping[str, float]
 
@@ -104,22 +104,22 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     if setup.quick:
         study = replace(study, users=(3, 2, 2), rates=(), seeds=study.seeds[:1])
     made, foundation = sets.movielens_100k(), load(DEFAULT, device=study.device)
-    likes, items = ask_all(named("like"), made.split, made.domain), list(made.split.log.items.values())
+    likes, items = task_examples(named("like"), made.split, made.domain), list(made.split.log.items.values())
     training, validation, test = (
         _latest(likes.rows[part], users, each)
         for part, users, each in zip((TRAIN, VALID, TEST), study.users, study.each, strict=True)
     )
-    labels = np.concatenate([row.answers for row in test])
+    labels = np.concatenate([row.labels for row in test])
     caches, read_s = {}, {}
     for config, store in ((LATE, assets.home() / "states"), (JOINT, None)):
         start = time.perf_counter()
-        caches[config.keep] = tuned.create(config, foundation, store).cache
+        caches[config.keep] = task_model.create(config, foundation, store).cache
         caches[config.keep].fetch(texts([*training, *validation, *test]))
         read_s["every token" if config is JOINT else "states"] = time.perf_counter() - start
 
     def run(method: str, seed: int, steps: TrainConfig) -> Outcome:
         config = CONFIGS[method]
-        one = tuned.create(config, foundation, cache=caches[config.keep], seed=seed)
+        one = task_model.create(config, foundation, cache=caches[config.keep], seed=seed)
         name = f"{FOLDERS[method]}-{study.users[0]}"
         if on_gpu:
             name = f"gpu-{name}-{steps.learning_rate:g}-{seed}"
@@ -131,15 +131,17 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         unit = "s" if on_gpu else "processor s"
         metrics = {"AUC": auc(labels, scores), f"{unit} to tune": tuning.seconds, "to answer": answering.seconds}
         metrics |= {"GiB to tune": tuning.gib} if on_gpu else {}
-        parts.tell(f"{name}: {len(history.losses)} steps, {max(history.judgements):.4f} in validation, {metrics}")
-        return Outcome(max(history.judgements), scores, metrics)
+        parts.tell(
+            f"{name}: {len(history.losses)} steps, {max(history.validation_scores):.4f} in validation, {metrics}"
+        )
+        return Outcome(max(history.validation_scores), scores, metrics)
 
     found: dict[str, list[Outcome]] = {}
     training_of = dict(study.training)
     for method in (OURS, CROSS):
         tries = [replace(study.training[method], learning_rate=rate) for rate in study.rates]
         outcomes = [run(method, study.seeds[0], steps) for steps in tries or [study.training[method]]]
-        best = max(range(len(outcomes)), key=lambda number: outcomes[number].judgement)
+        best = max(range(len(outcomes)), key=lambda number: outcomes[number].score)
         found[method] = [outcomes[best]]
         training_of |= {method: tries[best]} if tries else {}
     rest = [(method, seed) for seed in study.seeds[1:] for method in (OURS, CROSS)]
@@ -182,7 +184,7 @@ def _latest(rows: Sequence[Example], users: int, each: int) -> list[Example]:
     """Windows of questions of so many users: each one's latest full ones, or all where ``each`` is 0."""
     if not each:
         return [window for row in rows[-users:] for window in windows(row)]
-    full = [windows(row)[: len(row.answers) // QUESTIONS][-each:] for row in rows if len(row.answers) >= QUESTIONS]
+    full = [windows(row)[: len(row.labels) // QUESTIONS][-each:] for row in rows if len(row.labels) >= QUESTIONS]
     return [window for of_user in full[-users:] for window in of_user]
 
 

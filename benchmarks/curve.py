@@ -14,11 +14,11 @@ from typing import Any
 
 from benchmarks.latency import NUM_EVENTS, timed
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.metrics import auc
-from m6rec.serving.turns import Turns
+from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.tasks.task import ask
 from m6rec.train import TrainConfig, tune
 from m6rec.types import User
@@ -39,23 +39,25 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     user = next(one for one in log.users if len(past.history(one)) >= NUM_EVENTS)
     row = ask(like.task, past, User(user), items[:100], made.domain, dict(log.items))
     begun = len(row.context) - NUM_EVENTS
-    row = replace(row, context=row.context[begun:], visible=row.visible - begun, traces=row.traces[-NUM_EVENTS:])
-    questions = ask_all(like.task, made.split, made.domain)
+    row = replace(
+        row, context=row.context[begun:], visible=row.visible - begun, event_features=row.event_features[-NUM_EVENTS:]
+    )
+    questions = task_examples(like.task, made.split, made.domain)
     cells = []
     for upper in UPPER:
         for keep in KEPT:
             depth = model.config.num_layers - min(upper, model.config.num_layers)
             config = replace(like.config, depth=depth, keep=keep)
-            one = tuned.create(config, like.foundation)
-            known, times = Turns(one), 20 if upper * (keep or 20) <= 24 else 3
+            one = task_model.create(config, like.foundation)
+            known, times = KVCachePool(one), 20 if upper * (keep or 20) <= 24 else 3
             cell: dict[str, Any] = {"upper_layers": upper, "kept": keep or "all"}
-            cell["known"] = timed(lambda known=known: known.answers([("user", row)]), times)
-            cell["first"] = timed(lambda one=one: Turns(one).answers([("user", row)]), times)
+            cell["known"] = timed(lambda known=known: known.predict([("user", row)]), times)
+            cell["first"] = timed(lambda one=one: KVCachePool(one).predict([("user", row)]), times)
             if (upper, keep) in (TUNED[:1] if setup.quick else TUNED):
-                one = tuned.create(config, like.foundation, assets.home() / "states")
+                one = task_model.create(config, like.foundation, assets.home() / "states")
                 folder = Path("runs/bench/curve") / f"{upper}-{keep}"
                 tune(one, questions.rows[TRAIN], questions.rows[VALID], items, TRAINING, folder=folder)
-                cell["test_auc"] = auc(questions.answers(TEST), one.scores(questions.rows[TEST]))
+                cell["test_auc"] = auc(questions.labels(TEST), one.scores(questions.rows[TEST]))
             cells.append(cell)
     measured = [cell for cell in cells if "test_auc" in cell]
     served = next(cell for cell in measured if (cell["upper_layers"], cell["kept"]) == TUNED[0])

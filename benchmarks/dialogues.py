@@ -33,10 +33,10 @@ from m6rec.predicate import ALL, Predicate, attributes
 from m6rec.report import Row, Table
 from m6rec.retrieval import blend
 from m6rec.serving.recommender import Recommender
+from m6rec.task_model import TaskModel
 from m6rec.tasks.chat import Message, Session, read
 from m6rec.text import dialogues
 from m6rec.text.lexicon import Lexicon, tokens
-from m6rec.tuned import TaskModel
 from m6rec.types import Event, Item, User
 
 OURS, ELSEWHERE, POPULARITY = "m6rec", "m6rec, MovieLens alone", "popularity"

@@ -75,7 +75,7 @@ def serve(store: Path, journal: str, port: int) -> None:
     from m6rec.serving.api import server
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
-    from m6rec.tuned import TaskModelConfig, create
+    from m6rec.task_model import TaskModelConfig, create
     from tests import tiny
 
     torch.set_num_threads(1)

@@ -35,31 +35,31 @@ from numpy.typing import NDArray
 from benchmarks import parts
 from benchmarks.exits import Study, score
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.device import LOWER, TOKENIZER, UPPER, Device
 from m6rec.domains import prepared
 from m6rec.edge import shrink
-from m6rec.edge.card import fidelity
 from m6rec.edge.export import export, send
+from m6rec.edge.model_card import fidelity
 from m6rec.edge.recipe import Recipe
-from m6rec.evaluate import TaskExamples, ask_all, check_leaks
+from m6rec.evaluate import TaskExamples, check_leaks, task_examples
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import States
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
+from m6rec.task_model import TaskModel
 from m6rec.tasks import task as tasks
 from m6rec.tasks.like import TASK
 from m6rec.text.batch import Example
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.train import TrainConfig, tune
-from m6rec.tuned import TaskModel
 from m6rec.types import Event, User
 
 FOLDER = Path("runs/bench/edge")
-WORDS = replace(TASK, name="like-words", uses_signals=False)
+WORDS = replace(TASK, name="like-words", uses_features=False)
 """Like-ranking without statistics, so that all that is known is what the texts say."""
 SMALL = Recipe()
 TINY = replace(
@@ -109,12 +109,12 @@ class _Bench:
         self.setup = setup
         self.made = prepared.load(setup.data)
         self.log, self.domain = self.made.split.log, self.made.domain
-        self.teacher = tuned.load(
-            setup.run, load(tuned.read_config(setup.run).foundation), store=assets.home() / "states"
+        self.teacher = task_model.load(
+            setup.run, load(task_model.read_config(setup.run).foundation), store=assets.home() / "states"
         )
 
     def _ask(self, task: tasks.Task) -> TaskExamples:
-        questions = ask_all(task, self.made.split, self.domain)
+        questions = task_examples(task, self.made.split, self.domain)
         check_leaks(self.made.split, questions)
         return questions
 
@@ -149,7 +149,7 @@ class _Bench:
                 if position >= self.start:
                     asked = tasks.ask(TASK, interactions, self.log.users[user], [items[event.item]], self.domain, items)
                     answer = np.array([int(self.domain.positive(event))])
-                    rows.append(replace(asked, answers=answer, events=np.array([position])))
+                    rows.append(replace(asked, labels=answer, events=np.array([position])))
                 interactions.update(event)
         rows.sort(key=lambda row: row.events[0])
         return rows[:: len(rows) // ASKED][:ASKED] if self.setup.quick else rows
@@ -166,7 +166,7 @@ class _Bench:
         """Questions without statistics, and the teacher's foundation tuned to them."""
         questions = self._ask(WORDS)
         config = replace(self.teacher.config, task="benchmarks.edge:WORDS")
-        made = tuned.create(config, self.teacher.foundation, cache=self.teacher.cache)
+        made = task_model.create(config, self.teacher.foundation, cache=self.teacher.cache)
         self._tune_to_words(made, questions, FOLDER / f"words{'-quick' * self.setup.quick}", "the teacher", 3)
         return questions, made
 
@@ -200,7 +200,7 @@ class _Bench:
                 progress=lambda stage, done, total: update(done, total, label=f"{name}: {stage}"),
             )
         run = folder / shrink.RUN
-        return tuned.load(run, load(tuned.read_config(run).foundation, dtype="float32")), card
+        return task_model.load(run, load(task_model.read_config(run).foundation, dtype="float32")), card
 
     def quality(self, one: TaskModel) -> dict[str, tuple[float, ...]]:
         """AUC as on a device and as on the server."""
@@ -228,8 +228,8 @@ class _Bench:
     def to_words(self, one: TaskModel, folder: Path | None = None) -> TaskModel:
         """The teacher's tuning to words on the foundation and the states of ``one``; see ``quality_of_words``."""
         questions, teacher = self.words
-        reader = tuned.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
-        reader.tuning.load_state_dict(teacher.tuning.state_dict())
+        reader = task_model.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
+        reader.adapter.load_state_dict(teacher.adapter.state_dict())
         if folder is not None:
             self._tune_to_words(reader, questions, folder, folder.parent.name, 1)
         return reader
@@ -283,7 +283,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     bench = _bench(setup)
     teacher = bench.teacher
     learned, held_out = shrink.texts_of(teacher.task, teacher.domain, bench.log, SMALL)
-    all_parameters = teacher.foundation.model.num_parameters() + sum(p.numel() for p in teacher.tuning.parameters())
+    all_parameters = teacher.foundation.model.num_parameters() + sum(p.numel() for p in teacher.adapter.parameters())
     rows = [
         Row(
             method="teacher",
@@ -296,7 +296,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         )
     ]
     blind = _Blind(teacher, learned)
-    told_nothing = TaskModel(teacher.config, teacher.foundation, teacher.tuning, blind)  # type: ignore[arg-type]
+    told_nothing = TaskModel(teacher.config, teacher.foundation, teacher.adapter, blind)  # type: ignore[arg-type]
     rows.append(
         Row(
             method="teacher that reads nothing",
@@ -352,7 +352,7 @@ def exits(setup: Setup) -> tuple[dict[str, Any], Claims]:
 def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """What is copied to a device, and what it does there."""
     bench = _bench(setup)
-    answers = np.concatenate([row.answers for row in bench.on_device])
+    answers = np.concatenate([row.labels for row in bench.on_device])
     served = score(bench.teacher, bench.on_device)
     rows, found = [], {}
     with TemporaryDirectory(prefix="m6rec-edge-") as parent:
@@ -390,7 +390,7 @@ def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
     bench = _bench(setup)
     rows, claims = [], []
     asked = bench.on_device[:: max(1, len(bench.on_device) // ASKED)][:ASKED]
-    answers = np.concatenate([row.answers for row in asked])
+    answers = np.concatenate([row.labels for row in asked])
     texts = [*dict.fromkeys(tasks.texts(bench.on_device)), *(item.title for item in bench.log.items.values())]
     fuzzed = _fuzzed()
     with TemporaryDirectory(prefix="m6rec-edge-") as parent:
@@ -438,8 +438,8 @@ def browser(setup: Setup) -> tuple[dict[str, Any], Claims]:
         target_ms = PAGE_MS if name == "swift" else 0.0
         folders.append(page.Folder(f"{name}, {dtype}", small, small, dtype, lower=True, target_ms=target_ms))
     if not setup.quick:
-        whole = load(tuned.read_config(setup.run).foundation, dtype="float32")
-        teacher = tuned.load(setup.run, whole, store=assets.home() / "states")
+        whole = load(task_model.read_config(setup.run).foundation, dtype="float32")
+        teacher = task_model.load(setup.run, whole, store=assets.home() / "states")
         folders.append(page.Folder("teacher, float32", teacher, bench.teacher, "float32", lower=False))
     return page.of(folders, bench.made, quick=setup.quick)
 

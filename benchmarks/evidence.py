@@ -47,8 +47,8 @@ from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.report import Row, Table
 from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
+from m6rec.task_model import TaskModel, TaskModelConfig
 from m6rec.train import TrainConfig
-from m6rec.tuned import TaskModel, TaskModelConfig
 
 Floats = NDArray[np.floating[Any]]
 NOWHERE = Path("runs/bench/evidence")
@@ -78,7 +78,7 @@ def ranked(
     found: dict[str, list[Floats]] = {OURS: [one.scores(questions.rows[TEST]) for one in runs]}
     peers = rankers.ranking(split, domain, questions, _budget(setup), folder(name, _budget(setup)), tell=parts.tell)
     table = rankers.table(f"Likes, {name}", split, questions, found | peers, _budget(setup), warm)
-    events, labels = questions.events(TEST), questions.answers(TEST)
+    events, labels = questions.events(TEST), questions.labels(TEST)
     users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
     best = max(peers, key=lambda peer: np.mean([auc(labels, scores) for scores in peers[peer]]))
     gap = bootstrap_difference(labels, np.mean(found[OURS], 0), np.mean(peers[best], 0), users)
@@ -88,11 +88,11 @@ def ranked(
     )
     table = replace(table, ours=OURS, note=note, rows=(*table.rows, *_published(name, table.metric)))
 
-    def judge(scores: Floats, asked: NDArray[np.bool_]) -> float | None:
+    def validate(scores: Floats, asked: NDArray[np.bool_]) -> float | None:
         return auc(labels[asked], scores[asked]) if len(set(labels[asked])) == 2 else None
 
     chosen = {OURS: found[OURS], best: peers[best]}
-    tables = [table, *by_count(f"Likes, {name}: AUC", split, events, COUNTS, chosen, judge)]
+    tables = [table, *by_count(f"Likes, {name}: AUC", split, events, COUNTS, chosen, validate)]
     tables.append(_at_once(name, runs, questions, split, domain))
     claims: Claims = [
         (f"{name}: lead over the best tuned peer, {best}, in AUC", gap.value, ">", 0),
@@ -117,12 +117,12 @@ def _at_once(name: str, runs: Sequence[TaskModel], questions: TaskExamples, spli
     """All test questions of a user asked at the moment of the first: nobody is told what happens between them."""
     rows = moments(runs[0].task, split, domain, TEST)
     events, labels = (np.concatenate([getattr(row, of) for row in rows]) for of in ("events", "answers"))
-    signals = np.concatenate([row.signals for row in rows])
+    features = np.concatenate([row.features for row in rows])
     users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
     found: dict[str, list[Floats]] = {OURS: [one.scores(rows) for one in runs]}
-    train = questions.signals(TRAIN), questions.answers(TRAIN)
-    found["MLP, same statistics"] = [baselines.fit_mlp(*train, seed=seed)(signals) for seed in range(len(runs))]
-    found["item's share of likes"] = [signals[:, FEATURES.index("item_share")]]
+    train = questions.features(TRAIN), questions.labels(TRAIN)
+    found["MLP, same statistics"] = [baselines.fit_mlp(*train, seed=seed)(features) for seed in range(len(runs))]
+    found["item's share of likes"] = [features[:, FEATURES.index("item_share")]]
     return Table(
         title=f"Likes, {name}: a user's test questions all at once",
         metric="AUC",

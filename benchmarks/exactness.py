@@ -10,11 +10,11 @@ import numpy as np
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.data.split import TEST
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
-from m6rec.serving.turns import Turns
-from m6rec.tuned import TaskModel
+from m6rec.serving.kv_cache_pool import KVCachePool
+from m6rec.task_model import TaskModel
 
 NUM_USERS, NUM_TURNS = 50, 40
 
@@ -22,23 +22,23 @@ NUM_USERS, NUM_TURNS = 50, 40
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     _, like, made, _ = setup.recommender()
-    questions = ask_all(like.task, made.split, made.domain)
-    rows, answers_Q = questions.rows[TEST], questions.answers(TEST)
+    questions = task_examples(like.task, made.split, made.domain)
+    rows, labels_Q = questions.rows[TEST], questions.labels(TEST)
     scores, states = {}, {}
     for name, quantised in (("as computed", False), ("8 bits", True)):
         config = replace(like.cache.config, quantised=quantised)
         cache = StateCache(like.foundation, config, None if quantised else assets.home() / "states")
-        scores[name] = TaskModel(like.config, like.foundation, like.tuning, cache).scores(rows)
+        scores[name] = TaskModel(like.config, like.foundation, like.adapter, cache).scores(rows)
         held = cache.statistics()
         states[name] = {
-            "test_auc": auc(answers_Q, scores[name]),
+            "test_auc": auc(labels_Q, scores[name]),
             "texts": held.entries,
             "bytes_of_a_text_in_memory": held.bytes / held.entries,
         }
-    by_row = np.split(scores["as computed"], np.cumsum([len(row.answers) for row in rows])[:-1])
-    turns, served, evaluated = Turns(like), [], []
+    by_row = np.split(scores["as computed"], np.cumsum([len(row.labels) for row in rows])[:-1])
+    turns, served, evaluated = KVCachePool(like), [], []
     for number in range(0, len(rows), max(1, len(rows) // NUM_USERS)):
-        served += [turns.answers([(str(number), row)])[0] for row in rows[number].moments()[:NUM_TURNS]]
+        served += [turns.predict([(str(number), row)])[0] for row in rows[number].by_timestamp()[:NUM_TURNS]]
         evaluated.append(by_row[number][: sum(map(len, served)) - sum(map(len, evaluated))])
     lost = states["as computed"]["test_auc"] - states["8 bits"]["test_auc"]
     in_turns = _changes(np.concatenate(served), np.concatenate(evaluated))

@@ -32,13 +32,13 @@ from torch import Tensor
 from benchmarks.parts import tell
 from benchmarks.setup import Claims
 from m6rec.data.split import TEST, VALID
-from m6rec.edge.card import around
+from m6rec.edge.model_card import around
 from m6rec.edge.shrink import at_exit
 from m6rec.foundation.states import States
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
+from m6rec.task_model import TaskModel
 from m6rec.text.batch import Example
-from m6rec.tuned import TaskModel
 
 SHARES = (0.25, 0.5, 0.75)
 """Of the texts, that leave before the last layer."""
@@ -122,7 +122,7 @@ class Study:
         )
 
     def _cosine(self, states_NTD: Tensor) -> NDArray[np.float32]:
-        """Of every layer's states with the teacher's, as ``edge.card.fidelity`` has them."""
+        """Of every layer's states with the teacher's, as ``edge.model_card.fidelity`` has them."""
         theirs_TD = self.teacher.cache.fetch([*self.learned, *self.held_out]).tokens_TD.float()
         held_out_TD = theirs_TD[len(self.learned) :]
         target_TD = around(theirs_TD, held_out_TD)
@@ -153,7 +153,7 @@ class Left:
         """A small model that reads these texts, each by so many layers."""
         chosen_TD = states_NTD[torch.from_numpy(layers_T) - 1, torch.arange(len(texts))]
         states = States(chosen_TD, {text: (number, 1) for number, text in enumerate(texts)})
-        return TaskModel(small.config, small.foundation, small.tuning, cls(small, states))  # type: ignore[arg-type]
+        return TaskModel(small.config, small.foundation, small.adapter, cls(small, states))  # type: ignore[arg-type]
 
     def fetch(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> States:
         """See ``StateCache``."""
@@ -248,4 +248,4 @@ def above(rows: Sequence[Row], exits: int) -> list[Row]:
 
 def score(one: TaskModel, rows: Sequence[Example]) -> float:
     """AUC of the questions."""
-    return auc(np.concatenate([row.answers for row in rows]), one.scores(rows))
+    return auc(np.concatenate([row.labels for row in rows]), one.scores(rows))

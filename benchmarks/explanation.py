@@ -36,15 +36,15 @@ from m6rec.metrics.words import statement_precision
 from m6rec.report import Row, Table
 from m6rec.serving.backend import Reason
 from m6rec.serving.recommender import Recommender
+from m6rec.task_model import TaskModelConfig
+from m6rec.task_model import create as create_tuned
 from m6rec.tasks import explanations
 from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text.opinions import Statement, agree, mine, sentences
+from m6rec.text_model import TextModel, TextModelConfig, create
 from m6rec.train import TrainConfig, tune_texts
-from m6rec.tuned import TaskModelConfig
-from m6rec.tuned import create as create_tuned
 from m6rec.types import Draft, Event, Item
-from m6rec.writer import TextModel, TextModelConfig, create
 
 NUM_HISTORY = 8
 """Latest behaviours that zero-shot reads, as it reads each word of them."""
@@ -256,7 +256,7 @@ def _gate(reviews: Reviews, writers: Sequence[TextModel], foundation: Foundation
             | {
                 "pairs told of": sum(map(bool, of_reviews)) / most,
                 "sentences": len(said) / most,
-                "by model": sum(one.worded_by == "model" for one in said) / max(1, len(said)),
+                "by model": sum(one.source == "model" for one in said) / max(1, len(said)),
                 "ms": sum(spent for _, spent in explained) / most,
             }
         )
@@ -306,7 +306,7 @@ def _explained(
 
 
 def _stated(reason: Reason) -> tuple[Statement, ...]:
-    if reason.worded_by == "model":
+    if reason.source == "model":
         return mine(reason.text)
     return (Statement(reason.evidence["aspect"], "praised", 1, reason.text),)
 

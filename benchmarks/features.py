@@ -19,7 +19,7 @@ from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
 from m6rec import baselines
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.features.layout import EventColumns, QueryColumns
 from m6rec.features.store import FeatureStore
 from m6rec.metrics import auc
@@ -106,9 +106,9 @@ def worth(setup: Setup) -> dict[str, Any]:
     """AUC of models on the features alone, MovieLens-100k: valid and test, a number for each seed."""
     made = sets.movielens_100k()
     began = time.perf_counter()
-    questions = ask_all(tasks.named("like"), made.split, made.domain)
+    questions = task_examples(tasks.named("like"), made.split, made.domain)
     seconds = time.perf_counter() - began
-    x, y = ({part: of(part) for part in (TRAIN, VALID, TEST)} for of in (questions.signals, questions.answers))
+    x, y = ({part: of(part) for part in (TRAIN, VALID, TEST)} for of in (questions.features, questions.labels))
     found: dict[str, dict[str, list[float]]] = {name: {"valid": [], "test": []} for name in BEFORE}
     for seed in setup.seeds:
         models = {"MLP": baselines.fit_mlp(x[TRAIN], y[TRAIN], seed=seed)}

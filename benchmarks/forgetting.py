@@ -18,20 +18,20 @@ from torch import nn
 
 from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE
 from m6rec.domains import domain as domains
-from m6rec.evaluate import TaskExamples, ask_all
+from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.model import Model
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
+from m6rec.task_model import TaskModel, TaskModelConfig
 from m6rec.tasks.task import named
 from m6rec.train import tune
-from m6rec.tuned import TaskModel, TaskModelConfig
 
 NUM_TEXTS = 200
 METHODS = ("option-adapter", "upper")
@@ -42,18 +42,18 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     made = sets.movielens_100k()
     foundation = load(DEFAULT)
-    asked = {task: ask_all(named(task), made.split, made.domain) for task in ("like", "retrieve")}
+    asked = {task: task_examples(named(task), made.split, made.domain) for task in ("like", "retrieve")}
     items = list(made.split.log.items.values())
     reviews = [event.text for event in domains.load(domains.named("clothes")).events[:NUM_TEXTS]]
     before = nats(foundation, foundation.model, reviews)
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    cache = tuned.create(config, foundation, assets.home() / "states").cache
+    cache = task_model.create(config, foundation, assets.home() / "states").cache
     epochs = 1 if setup.quick else 2
 
     def trained(task: str, method: str, seed: int, start: nn.Module | None = None) -> TaskModel:
-        one = tuned.create(replace(config, task=task, method=method), foundation, cache=cache, seed=seed)
+        one = task_model.create(replace(config, task=task, method=method), foundation, cache=cache, seed=seed)
         if start is not None:
-            one.tuning.change.load_state_dict(start.state_dict())
+            one.adapter.change.load_state_dict(start.state_dict())
         with bar(f"{method} {task}, {seed}") as update:
             rows, training = asked[task].rows, replace(LIKE, epochs=epochs, seed=seed)
             tune(one, rows[TRAIN], rows[VALID], items, training, progress=update)
@@ -66,9 +66,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         like = trained("like", method, seed)
         found = {FIRST: told(like, like)}
         shared = method == "upper"
-        retrieve = trained("retrieve", method, seed, like.tuning.change if shared else None)
+        retrieve = trained("retrieve", method, seed, like.adapter.change if shared else None)
         if shared:  # one set of weights: the second task's are the first one's now
-            like.tuning.change.load_state_dict(retrieve.tuning.change.state_dict())
+            like.adapter.change.load_state_dict(retrieve.adapter.change.state_dict())
         return {**found, SECOND: told(like, retrieve)}
 
     at = Path("runs/bench/evidence") / ("quick" if setup.quick else "full") / "forgetting"
@@ -100,12 +100,12 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 
 def _auc(like: TaskModel, questions: TaskExamples) -> float:
-    return auc(questions.answers(TEST), like.scores(questions.rows[TEST]))
+    return auc(questions.labels(TEST), like.scores(questions.rows[TEST]))
 
 
 def _nats(one: TaskModel, foundation: Foundation, texts: list[str]) -> float:
     """Of the language model as this tuning leaves it: changed where its weights are the model's, else as it was."""
-    model = one.tuning.merge(foundation.model) if one.config.method == "upper" else foundation.model
+    model = one.adapter.merge(foundation.model) if one.config.method == "upper" else foundation.model
     return nats(foundation, model, texts)
 
 

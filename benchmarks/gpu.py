@@ -25,16 +25,16 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.latency import NUM_EVENTS, Unsplit, flop, lived, served, timed, upper_products
 from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup
-from m6rec import tuned
+from m6rec import task_model
 from m6rec.foundation import states
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.model import CachedQuery
 from m6rec.foundation.states import StateCache
+from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.serving.recommender import Recommender
-from m6rec.serving.turns import Turns
+from m6rec.task_model import TaskModel
 from m6rec.tasks.task import ask, texts
 from m6rec.text.batch import Example
-from m6rec.tuned import TaskModel
 from m6rec.types import User
 
 GPU = "cuda"
@@ -126,7 +126,7 @@ def _latency(
 def _floor(like: TaskModel, row: Example, rates: dict[str, float]) -> dict[str, float]:
     """Of a request whose history is known."""
     model, depth = like.foundation.model, like.cache.config.depth
-    context, count = NUM_EVENTS + len(like.tuning.prompts_PD), len(row.candidates)
+    context, count = NUM_EVENTS + len(like.adapter.prompts_PD), len(row.candidates)
     layers = model.config.num_layers - depth
     operations = flop(upper_products(model.config, layers, context, 0, count))
     weights = sum(p.nbytes for layer in model.layers[depth:] for p in layer.parameters())
@@ -140,10 +140,10 @@ def _floor(like: TaskModel, row: Example, rates: dict[str, float]) -> dict[str, 
 
 def _launches(like: TaskModel, user: str, row: Example, times: int) -> dict[str, float]:
     """Kernels of a request whose history is known, and its upper layers alone, launched one by one or as a graph."""
-    turns = Turns(like)
-    turns.answers([(user, row)])
+    turns = KVCachePool(like)
+    turns.predict([(user, row)])
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-        turns.answers([(user, row)])
+        turns.predict([(user, row)])
         torch.cuda.synchronize()
     on_gpu = [event for event in profiled.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     copies = [event for event in on_gpu if event.name.startswith(("Memcpy", "Memset"))]
@@ -157,11 +157,11 @@ def _launches(like: TaskModel, user: str, row: Example, times: int) -> dict[str,
     context_ND = torch.randn(NUM_EVENTS, width, device=GPU)
     blocks_CMD = torch.randn(len(row.candidates), 1, width, device=GPU)
     with torch.no_grad():
-        _, (known,) = model.answer([CachedQuery((), context_ND, blocks_CMD)], depth, delta=like.tuning)
+        _, (known,) = model.forward_cached([CachedQuery((), context_ND, blocks_CMD)], depth, hook=like.adapter)
         turn = CachedQuery(known, context_ND[:0], blocks_CMD)
 
         def upper() -> None:
-            model.answer([turn], depth, delta=like.tuning)
+            model.forward_cached([turn], depth, hook=like.adapter)
 
         found["upper layers, p50_ms"] = timed(_waited(upper), times)["p50_ms"]
         try:
@@ -183,7 +183,7 @@ def _throughput(like: TaskModel, rows: Sequence[Example], prompts_a_second: floa
     found["full prompts a second"] = prompts_a_second
     for most in AT_ONCE:
         own = most // like.foundation.model.at_once
-        with patch.object(tuned, "INFERENCE_TOKENS", own), patch.object(states, "BATCH_TOKENS", own):
+        with patch.object(task_model, "INFERENCE_TOKENS", own), patch.object(states, "BATCH_TOKENS", own):
             score_s = median(_seconds(lambda: like.scores(rows)) for _ in range(3))
             read_s = median(_seconds(lambda: _fresh(like).fetch(segments)) for _ in range(3))
         found[f"{most} tokens at once"] = {
@@ -206,10 +206,10 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 def _exactness(setup: Setup, like: TaskModel, rows: Sequence[Example]) -> dict[str, dict[str, float]]:
     """Absolute differences of scores on the GPU in bf16 from those on other devices and in other types."""
-    ours = tuned.load(setup.run, like.foundation, _fresh(like)).scores(rows)
+    ours = task_model.load(setup.run, like.foundation, _fresh(like)).scores(rows)
     found = {}
     for device, dtype in (("cpu", "bfloat16"), ("cpu", "float32"), (GPU, "float32")):
-        other = tuned.load(setup.run, load(like.config.foundation, device=device, dtype=dtype))
+        other = task_model.load(setup.run, load(like.config.foundation, device=device, dtype=dtype))
         gap = np.abs(other.scores(rows) - ours)
         found[f"{device}, {dtype}"] = {"max": float(gap.max()), "mean": float(gap.mean()), "scores": len(gap)}
     return found

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.setup import Claims, Setup
-from m6rec import tuned
+from m6rec import task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.metrics import auc, bootstrap_difference
 from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, tune
@@ -39,8 +39,10 @@ def windows(row: Example) -> list[Example]:
         asked = np.arange(len(row.candidates)) // QUESTIONS == begin // QUESTIONS
         part = row.only(asked)
         cut = max(0, int(part.visible.min()) - LEAD)
-        traces = part.traces[max(0, cut - part.num_facts) :]
-        found.append(replace(part, context=part.context[cut:], visible=part.visible - cut, traces=traces))
+        event_features = part.event_features[max(0, cut - part.num_profile) :]
+        found.append(
+            replace(part, context=part.context[cut:], visible=part.visible - cut, event_features=event_features)
+        )
     return found
 
 
@@ -48,7 +50,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     _, like, made, _ = setup.recommender()
     items = list(made.split.log.items.values())
-    questions = ask_all(like.task, made.split, made.domain)
+    questions = task_examples(like.task, made.split, made.domain)
     users, judged = (8, 4) if setup.quick else (NUM_USERS, NUM_JUDGED)
     training = [windows(row)[-1] for row in questions.rows[TRAIN][-users:]]
     validation = [window for row in questions.rows[VALID][:judged] for window in windows(row)]
@@ -61,7 +63,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         ("served", like.config),
         ("joint", replace(like.config, depth=0, keep=0, all_layers=True)),
     ):
-        one = tuned.create(config, like.foundation)
+        one = task_model.create(config, like.foundation)
         folder = Path("runs/bench/joint") / f"{name}-{setup.quick}"
         start = time.perf_counter()
         with bar(f"tuning, {name}") as update:
@@ -70,7 +72,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         with bar(f"scores, {name}") as update:
             scores.append(one.scores(test, update))
         results[name] = {"test_auc": auc(labels, scores[-1]), "seconds_to_tune": spent}
-        results[name]["trained_share"] = one.tuning.trainable_share(like.foundation.model)
+        results[name]["trained_share"] = one.adapter.trainable_share(like.foundation.model)
     gap = bootstrap_difference(labels, scores[1], scores[0], of_user)
     results["joint less served"] = {"auc": gap.value, "low": gap.low, "high": gap.high, "p": gap.p}
     sizes = {"users": len(training), "questions": sum(len(row.candidates) for row in training), "tested": len(labels)}
@@ -81,4 +83,4 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 def _labels(test: Sequence[Example], rows: Sequence[Example]) -> tuple[Any, Any]:
     """(classes, number of the user) of each question."""
     users = np.repeat(np.arange(len(rows)), [len(row.candidates) for row in rows])
-    return np.concatenate([row.answers for row in test]), users
+    return np.concatenate([row.labels for row in test]), users

@@ -3,7 +3,7 @@
 One user with 50 behaviours, 100 and 1 000 candidates. Every method reads the same words:
 
 - ours: the service's own path, statistics and all, with segment states in memory (``Recommender.rank``);
-- … model only: the upper layers, with and without the user's keys and values at hand (``Turns.answers``);
+- … model only: the upper layers, with and without the user's keys and values at hand (``KVCachePool.predict``);
 - full prompts: transformers, each candidate behind the whole history, batched;
 - cross-encoder: sentence-transformers on the same weights, with a fresh head;
 - prefix reuse: transformers, keys and values of the history computed once a request and shared by all candidates;
@@ -38,11 +38,11 @@ from m6rec.data.log import Log
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.model import ModelConfig
+from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.serving.recommender import Recommender
-from m6rec.serving.turns import Turns
+from m6rec.task_model import TaskModel
 from m6rec.tasks.task import ask
 from m6rec.text.batch import Example
-from m6rec.tuned import TaskModel
 from m6rec.types import Event, User
 
 NUM_EVENTS = 50
@@ -117,7 +117,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     config = like.foundation.model.config
     dtype = like.foundation.model.dtype
     layers = config.num_layers - like.cache.config.depth
-    num_context = NUM_EVENTS + len(like.tuning.prompts_PD)
+    num_context = NUM_EVENTS + len(like.adapter.prompts_PD)
     products = {n: upper_products(config, layers, num_context, 0, n) for n in rows}
     rates = {shape: matmul_rate(*shape, dtype) for n in rows for shape in dict.fromkeys(products[n])}
     floor = {n: 1_000 * sum(flop([shape]) / rates[shape] for shape in products[n]) for n in rows}
@@ -166,11 +166,11 @@ def served(
     """Times of ours by ``clock``, for as many of the first candidates as each row asks about."""
     results = {}
     for count, row in rows.items():
-        known = Turns(like)
+        known = KVCachePool(like)
         for name, run in (
             ("ours", lambda count=count: recommender.rank(user, ids[:count])),
-            ("ours, model only", lambda row=row, turns=known: turns.answers([(user, row)])),
-            ("ours, model only, first request of a user", lambda row=row: Turns(like).answers([(user, row)])),
+            ("ours, model only", lambda row=row, turns=known: turns.predict([(user, row)])),
+            ("ours, model only, first request of a user", lambda row=row: KVCachePool(like).predict([(user, row)])),
         ):
             results[f"{name}, {count} candidates"] = clock(run)
     return results

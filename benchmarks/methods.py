@@ -19,18 +19,18 @@ from benchmarks import memory, parts, sets
 from benchmarks.explanation import clothes
 from benchmarks.setup import Claims, Setup
 from benchmarks.watch import POINTS, Watch
-from m6rec import assets, tuned, writer
+from m6rec import assets, task_model, text_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE
-from m6rec.evaluate import Retriever, TaskExamples, ask_all, retrieval_ranks
+from m6rec.evaluate import Retriever, TaskExamples, retrieval_ranks, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, ndcg, perplexity, ranks
 from m6rec.report import Row, Table
+from m6rec.task_model import TaskModel, TaskModelConfig
 from m6rec.tasks.task import named
+from m6rec.text_model import TextModel, TextModelConfig
 from m6rec.train import TrainConfig, TrainingHistory, tune, tune_texts
-from m6rec.tuned import TaskModel, TaskModelConfig
-from m6rec.writer import TextModel, TextModelConfig
 
 METHODS = ("option-adapter", "adapter", "option", "prompt", "lora", "head", "upper")
 OF_TEXTS = ("option-adapter", "adapter", "prompt", "lora", "upper")
@@ -51,7 +51,7 @@ def likes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By AUC, served with statistics."""
 
     def quality(one: TaskModel, questions: TaskExamples, part: int) -> float:
-        return auc(questions.answers(part), one.scores(questions.rows[part]))
+        return auc(questions.labels(part), one.scores(questions.rows[part]))
 
     epochs = 1 if setup.quick else EPOCHS
     run = _on_movielens("like", replace(LIKE, epochs=epochs), quality)
@@ -66,7 +66,7 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     def quality(one: TaskModel, questions: TaskExamples, part: int) -> float:
         vectors = one.vectors(questions.rows[part]), one.item_vectors(items)
         if part == VALID:  # as ``tune`` judges, where what is known already is not taken out
-            return ndcg(ranks(vectors[0] @ vectors[1].T, questions.answers(part)), 10)
+            return ndcg(ranks(vectors[0] @ vectors[1].T, questions.labels(part)), 10)
         return ndcg(retrieval_ranks(made.split, questions, made.domain, Retriever(*vectors)), 10)
 
     run, note = (
@@ -79,13 +79,13 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
 def _on_movielens(task: str, training: TrainConfig, quality: Callable[[TaskModel, TaskExamples, int], float]) -> Run:
     """Tunes a task of the demo, and tells its quality on the test part, and on validation on the way."""
     made = sets.movielens_100k()
-    questions, foundation = ask_all(named(task), made.split, made.domain), load(DEFAULT)
+    questions, foundation = task_examples(named(task), made.split, made.domain), load(DEFAULT)
     config = TaskModelConfig(task=task, domain="movielens", foundation=DEFAULT)
-    cache = tuned.create(config, foundation, assets.home() / "states").cache
+    cache = task_model.create(config, foundation, assets.home() / "states").cache
     items = list(made.split.log.items.values())
 
     def run(method: str, seed: int, update: Any) -> Outcome:
-        one = tuned.create(replace(config, method=method), foundation, cache=cache, seed=seed)
+        one = task_model.create(replace(config, method=method), foundation, cache=cache, seed=seed)
         sized = replace(training, seed=seed)
         with _watch(one, sized, lambda: quality(one, questions, VALID), update) as watch:
             history = tune(one, questions.rows[TRAIN], questions.rows[VALID], items, sized, progress=watch)
@@ -98,12 +98,12 @@ def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By the likelihood of review sentences of clothes."""
     reviews, foundation = clothes(TESTS), load(DEFAULT)
     config = TextModelConfig(task="explain", domain=reviews.name, foundation=DEFAULT)
-    cache = writer.create(config, foundation).cache
+    cache = text_model.create(config, foundation).cache
     count = 24 if setup.quick else DRAFTS
     validation = reviews.drafts(VALID, count // 2, 0)
 
     def run(method: str, seed: int, update: Any) -> Outcome:
-        one = writer.create(replace(config, method=method), foundation, cache=cache, seed=seed)
+        one = text_model.create(replace(config, method=method), foundation, cache=cache, seed=seed)
         training = TrainConfig(epochs=1, seed=seed)
         drafts = reviews.drafts(TRAIN, count, seed)
         with _watch(one, training, lambda: -perplexity(*one.nats(validation)), update) as watch:
@@ -115,11 +115,11 @@ def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return _compared("sentences of clothes", "log-probability", OF_TEXTS, note, run, setup)
 
 
-def _watch(one: TaskModel | TextModel, config: TrainConfig, judge: Callable[[], float], update: Any) -> Watch:
+def _watch(one: TaskModel | TextModel, config: TrainConfig, validate: Callable[[], float], update: Any) -> Watch:
     """Of a tuning; the weights that it finds and those that it trains count as no memory."""
     model = one.foundation.model
-    held = memory.Held([*model.parameters(), *model.buffers(), *one.tuning.parameters()])
-    return Watch(one.tuning, config, judge, held, update)
+    held = memory.Held([*model.parameters(), *model.buffers(), *one.adapter.parameters()])
+    return Watch(one.adapter, config, validate, held, update)
 
 
 def _measured(metric: str, run: Run, method: str, seed: int) -> dict[str, Any]:
@@ -129,12 +129,12 @@ def _measured(metric: str, run: Run, method: str, seed: int) -> dict[str, Any]:
         one, history, value, watch = run(method, seed, update)
     columns = {
         metric: value,
-        f"{metric}, validation": max(history.judgements),
-        "… after one epoch": history.judgements[0],
-        "parameters": float(one.tuning.num_trainable()),
-        "% of the foundation": 100 * one.tuning.trainable_share(one.foundation.model),
+        f"{metric}, validation": max(history.validation_scores),
+        "… after one epoch": history.validation_scores[0],
+        "parameters": float(one.adapter.num_trainable()),
+        "% of the foundation": 100 * one.adapter.trainable_share(one.foundation.model),
         "processor s": time.process_time() - began - watch.seconds,
-        "MiB": (watch.held.peak + memory.of_state(one.tuning.parameters())) / memory.MIB,
+        "MiB": (watch.held.peak + memory.of_state(one.adapter.parameters())) / memory.MIB,
     }
     return {"columns": columns, "curve": watch.curve}
 

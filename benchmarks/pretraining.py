@@ -29,23 +29,23 @@ from benchmarks import sets
 from benchmarks.forgetting import nats
 from benchmarks.samples import Cells
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import TaskExamples, ask_all
+from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
-from m6rec.tasks.like import behaviour
+from m6rec.task_model import TaskModel, TaskModelConfig
+from m6rec.tasks.like import event_text
 from m6rec.tasks.task import named
 from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, fit, tune
-from m6rec.tuned import TaskModel, TaskModelConfig
 from m6rec.zero_shot import WAYS
 
 HERE = Path("runs/bench/evidence/pretraining")
@@ -101,16 +101,18 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = sets.movielens_100k()
     cells, seeds = Cells(at / "cells.json"), setup.seeds
     cards = [_read_on(made.split, made.domain, budget, at / f"{seed}", seed) for seed in seeds]
-    questions = {column: _some(ask_all(named(task), made.split, made.domain), budget) for column, task in TASKS.items()}
+    questions = {
+        column: _some(task_examples(named(task), made.split, made.domain), budget) for column, task in TASKS.items()
+    }
     shipped = load(DEFAULT)
     _judge(cells, SHIPPED, 0, shipped, made.split, made.domain, budget)
-    cache = tuned.create(_config("like", DEFAULT), shipped, assets.home() / "states").cache
+    cache = task_model.create(_config("like", DEFAULT), shipped, assets.home() / "states").cache
     _tune(cells, SHIPPED, seeds, cache, DEFAULT, questions, budget)
     for seed in seeds:
         source = str(at / f"{seed}" / "foundation")
         read_on = load(source)
         _judge(cells, READ_ON, seed, read_on, made.split, made.domain, budget)
-        cache = tuned.create(_config("like", source), read_on, at / f"{seed}" / "states").cache
+        cache = task_model.create(_config("like", source), read_on, at / f"{seed}" / "states").cache
         _tune(cells, READ_ON, [seed], cache, source, questions, budget)
     columns = (WORDS, FEATURES, *ASKED.values(), BEHAVIOUR, FILLED, OTHER)
     rows = tuple(
@@ -154,7 +156,7 @@ def texts(split: Split, domain: Domain, part: int, *, blanks: float, seed: int |
         of_user = runs.setdefault(event.user, [[]])
         if len(of_user[-1]) == BEHAVIOURS:
             of_user.append([])
-        of_user[-1].append(behaviour(event, log.items[event.item], domain).text)
+        of_user[-1].append(event_text(event, log.items[event.item], domain).text)
     rng, found = np.random.default_rng(seed), []
     for user, of_user in runs.items():
         facts = domain.user(log.users[user])
@@ -268,7 +270,7 @@ def _tune(
     """Likes after tuning."""
     for seed in seeds:
         for column, asked in questions.items():
-            one = tuned.create(_config(TASKS[column], source), cache.foundation, cache=cache, seed=seed)
+            one = task_model.create(_config(TASKS[column], source), cache.foundation, cache=cache, seed=seed)
             training = replace(budget.training, seed=seed)
             cells.measure(arm, column, seed, partial(_tuned, one, asked, training, f"{arm}: {column}, {seed}"))
 
@@ -277,7 +279,7 @@ def _tuned(one: TaskModel, asked: TaskExamples, training: TrainConfig, what: str
     """AUC on the test part."""
     with bar(what) as update:
         tune(one, asked.rows[TRAIN], asked.rows[VALID], [], training, progress=update)
-    return auc(asked.answers(TEST), one.scores(asked.rows[TEST]))
+    return auc(asked.labels(TEST), one.scores(asked.rows[TEST]))
 
 
 @torch.no_grad()

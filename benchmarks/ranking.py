@@ -27,8 +27,8 @@ from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import bootstrap_difference
 from m6rec.quickstart import plan
 from m6rec.report import Table
+from m6rec.task_model import TaskModelConfig
 from m6rec.train import TrainConfig
-from m6rec.tuned import TaskModelConfig
 
 NOWHERE = Path("runs/bench/ranking")
 
@@ -40,7 +40,7 @@ def _measured(
     at = NOWHERE / ("quick" if setup.quick else "full") / name
     training = replace(training, epochs=1) if setup.quick else training
     questions, runs = tunings(config, split, domain, training, setup.seeds, at)
-    labels, events = questions.answers(TEST), questions.events(TEST)
+    labels, events = questions.labels(TEST), questions.events(TEST)
     found = {
         part: [p_QC[:, 1] for p_QC in by_seed] for part, by_seed in ablations(OURS, runs, questions.rows[TEST]).items()
     }

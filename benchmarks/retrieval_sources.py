@@ -23,7 +23,7 @@ from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.data.split import VALID
-from m6rec.evaluate import ask_all, fit_blend, retrieval_ranks, retriever_of
+from m6rec.evaluate import fit_blend, retrieval_ranks, retriever_of, task_examples
 from m6rec.foundation import checkpoint
 from m6rec.metrics import hit_rate, ndcg
 from m6rec.retrieval import model
@@ -39,7 +39,7 @@ def refits(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     made = sets.movielens_100k()
     items = list(made.split.log.items.values())
-    questions = ask_all(named("retrieve"), made.split, made.domain)
+    questions = task_examples(named("retrieve"), made.split, made.domain)
     likes, asked = model.likes_of(made.split, made.domain), model.questions_of(made.split, made.domain)
     config = model.RetrievalConfig(domain="movielens", foundation=checkpoint.DEFAULT)
     foundation = checkpoint.load(checkpoint.DEFAULT)

@@ -177,7 +177,7 @@ class Reviews:
     def _drafts(self) -> list[list[Draft]]:
         """The texts of each part."""
         log, everything = self.log, np.ones(len(self.log.events), np.bool_)
-        drafts = writing.lay_out(self.task, log.events, log.users, log.items, self.domain, everything)
+        drafts = writing.build_drafts(self.task, log.events, log.users, log.items, self.domain, everything)
         return [[one for one in drafts if self.split.part[one.event] == part] for part in (TRAIN, VALID, TEST)]
 
     @cached_property

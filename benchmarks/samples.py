@@ -28,17 +28,17 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks import sets
 from benchmarks.setup import Claims, Setup, research
-from m6rec import assets, baselines, tuned
+from m6rec import assets, baselines, task_model
 from m6rec.data.split import TEST, TRAIN
 from m6rec.demo import LIKE, OURS
-from m6rec.evaluate import TaskExamples, ask_all
+from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
+from m6rec.task_model import TaskModel, TaskModelConfig
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Example, pack, pad, size
 from m6rec.train import TRAINING_TOKENS, fit, fit_numbers
-from m6rec.tuned import TaskModel, TaskModelConfig
 
 SIZES = (0, 16, 64, 80, 256, 400, 1_000, 10_000)
 DRAWS = 8
@@ -83,9 +83,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     kind = "quick" if setup.quick else "full"
     made = sets.movielens_100k()
-    questions = ask_all(named("like"), made.split, made.domain)
+    questions = task_examples(named("like"), made.split, made.domain)
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    first = tuned.create(config, load(DEFAULT), assets.home() / "states")
+    first = task_model.create(config, load(DEFAULT), assets.home() / "states")
     starts = [HERE / kind / ANOTHER / f"{seed}" for seed in setup.seeds]
     starts = [start for start in starts if start.is_dir()]
     cells = Cells(HERE / kind / "samples.json")
@@ -93,7 +93,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     known = _known(questions, first, starts) if starts else {}
     for count in sizes:
         for draw in range(len(setup.seeds) if setup.quick else DRAWS):
-            chosen = np.random.default_rng(draw).permutation(len(questions.answers(TRAIN)))[:count]
+            chosen = np.random.default_rng(draw).permutation(len(questions.labels(TRAIN)))[:count]
             _cheap(cells, questions, known, np.sort(chosen), draw)
         for seed in setup.seeds:
             _tuned(cells, questions, first, starts[:1], count, seed)
@@ -107,7 +107,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
             if column in by_size
         ),
         ours=OURS,
-        note=f"{len(questions.answers(TEST))} test questions; {DRAWS} draws of the examples, {len(setup.seeds)} where "
+        note=f"{len(questions.labels(TEST))} test questions; {DRAWS} draws of the examples, {len(setup.seeds)} where "
         f"all parameters are tuned. What was moved comes from {len(starts)} tunings in turns, where it is corrected.",
     )
     claims: Claims = []
@@ -125,18 +125,18 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 def _known(questions: TaskExamples, first: TaskModel, starts: Sequence[Path]) -> dict[str, list[tuple[Floats, Floats]]]:
     """Of what was moved, by method and start: logits of the training and of the test questions, without an example."""
     there = sets.ml1m_collm(research(ANOTHER))
-    asked = ask_all(named("like"), there.split, there.domain)
-    before = asked.signals(TRAIN)
-    here = questions.signals(TRAIN)
+    asked = task_examples(named("like"), there.split, there.domain)
+    before = asked.features(TRAIN)
+    here = questions.features(TRAIN)
     found: dict[str, list[tuple[Floats, Floats]]] = {CORRECTED: [], MOVED_MLP: []}
     for seed, start in enumerate(starts):
         one = _started(start, first, seed)
-        assert one.tuning.base is not None
-        one.tuning.base.network.fit(torch.from_numpy(here))
+        assert one.adapter.base is not None
+        one.adapter.base.network.fit(torch.from_numpy(here))
         found[CORRECTED].append((_logits(one.scores(questions.rows[TRAIN])), _logits(one.scores(questions.rows[TEST]))))
-        network = baselines.fit_mlp(normed(before, before), asked.answers(TRAIN), seed=seed)
+        network = baselines.fit_mlp(normed(before, before), asked.labels(TRAIN), seed=seed)
         found[MOVED_MLP].append(
-            (_logits(network(normed(here, here))), _logits(network(normed(questions.signals(TEST), here))))
+            (_logits(network(normed(here, here))), _logits(network(normed(questions.features(TEST), here))))
         )
     return found
 
@@ -149,8 +149,8 @@ def _cheap(
     draw: int,
 ) -> None:
     """What takes seconds, on the training questions of these numbers."""
-    labels, test, every = questions.answers(TEST), questions.signals(TEST), questions.signals(TRAIN)
-    x, y, count = every[chosen], questions.answers(TRAIN)[chosen], len(chosen)
+    labels, test, every = questions.labels(TEST), questions.features(TEST), questions.features(TRAIN)
+    x, y, count = every[chosen], questions.labels(TRAIN)[chosen], len(chosen)
     for method, by_start in known.items():
         train, answers = by_start[draw % len(by_start)]
         weights = correction(normed(x, every), y, train[chosen])
@@ -185,7 +185,7 @@ def _tuned(
         if count:
             rows = drawn(questions.rows[TRAIN], count, seed)
             _tune(one, rows, first.cache.fetch(texts(rows)), seed, fresh=start is None)
-        return auc(questions.answers(TEST), one.scores(questions.rows[TEST]))
+        return auc(questions.labels(TEST), one.scores(questions.rows[TEST]))
 
     for method, start in [*([(OURS, None)] if count else []), *((MOVED, start) for start in starts)]:
         cells.measure(method, count, seed, lambda start=start: run(start))
@@ -219,27 +219,27 @@ def _logits(p_N: Floats) -> Floats:
 
 def drawn(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
     """The rows with ``count`` of their questions, drawn at random."""
-    total = sum(len(row.answers) for row in rows)
+    total = sum(len(row.labels) for row in rows)
     keep = np.zeros(total, np.bool_)
     keep[np.random.default_rng(seed).permutation(total)[:count]] = True
-    parts = np.split(keep, np.cumsum([len(row.answers) for row in rows])[:-1])
+    parts = np.split(keep, np.cumsum([len(row.labels) for row in rows])[:-1])
     return [row.only(part) for row, part in zip(rows, parts, strict=True) if part.any()]
 
 
 def _started(start: Path | None, first: TaskModel, seed: int) -> TaskModel:
     """Ours, fresh or as it was tuned elsewhere."""
     if start is None:
-        return tuned.create(first.config, first.foundation, cache=first.cache, seed=seed)
-    return TaskModel(first.config, first.foundation, tuned.load(start, first.foundation).tuning, first.cache)
+        return task_model.create(first.config, first.foundation, cache=first.cache, seed=seed)
+    return TaskModel(first.config, first.foundation, task_model.load(start, first.foundation).adapter, first.cache)
 
 
 def _tune(one: TaskModel, rows: Sequence[Example], states: Any, seed: int, *, fresh: bool) -> None:
     """Trains on all the rows; what was tuned elsewhere keeps its base and takes smaller steps."""
     if fresh:
-        fit_numbers(one.tuning, rows, rows)
+        fit_numbers(one.adapter, rows, rows)
     groups = pack([size(row, states.length) for row in rows], TRAINING_TOKENS)
     batches = [pad([rows[number] for number in group], states.places) for group in groups]
     epochs = max(LIKE.epochs, math.ceil(STEPS / len(batches)))
     rate = LIKE.learning_rate / (1 if fresh else 10)
     config = replace(LIKE, epochs=epochs, learning_rate=rate, seed=seed)
-    fit(one.tuning, batches, lambda batch: one.loss(batch, states), config)
+    fit(one.adapter, batches, lambda batch: one.loss(batch, states), config)

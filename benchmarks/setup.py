@@ -14,7 +14,7 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import Fingerprint
 from m6rec.serving.memory import keep_freed_memory
 from m6rec.serving.recommender import Recommender
-from m6rec.tuned import TaskModel
+from m6rec.task_model import TaskModel
 from tests import running, shared
 from tests.shop import command
 

@@ -37,8 +37,8 @@ from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.generate import Engine, Prompt, Sampling
 from m6rec.tasks import explanations, writing
+from m6rec.text_model import TextModel, TextModelConfig, create
 from m6rec.types import Draft
-from m6rec.writer import TextModel, TextModelConfig, create
 
 NUM_TOKENS = 64
 NUM_STREAMS = 16

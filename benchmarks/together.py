@@ -26,25 +26,25 @@ from benchmarks import parts, sets
 from benchmarks.core import most_read
 from benchmarks.samples import normed
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, baselines, tuned, writer
+from m6rec import assets, baselines, task_model, text_model
+from m6rec.adapters import TaskAdapter, TaskAdapterConfig
+from m6rec.adapters import create as create_adapter
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, Split, leave_one_out, split_by_item
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import TaskExamples, ask_all, draft_all
+from m6rec.evaluate import TaskExamples, task_drafts, task_examples
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc, ndcg, ranks
 from m6rec.report import Row, Table
+from m6rec.task_model import ItemBlocks, TaskModel, TaskModelConfig
 from m6rec.tasks import writing
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import pack, pad, size
+from m6rec.text_model import TextModel, TextModelConfig
 from m6rec.train import RETRIEVAL_TOKENS, TRAINING_TOKENS, TrainConfig, fit, fit_numbers
-from m6rec.tuned import ItemBlocks, TaskModel, TaskModelConfig
-from m6rec.tuning import Tuning, TuningConfig
-from m6rec.tuning import create as create_tuning
-from m6rec.writer import TextModel, TextModelConfig
 
 ALL, EACH, FRESH = "one set for all", "one set for each", "fresh"
 UNSEEN, MOVED = "unseen", "tuned on the other two"
@@ -92,7 +92,7 @@ class Setting:
         reads: What answers; its tuning is exchanged.
         batches: To learn from.
         loss: Of one of them.
-        judge: The measure of the test part, by the tuning that is in place.
+        validate: The measure of the test part, by the tuning that is in place.
         questions: Of likes, for the statistics.
     """
 
@@ -101,7 +101,7 @@ class Setting:
     reads: TaskModel | TextModel
     batches: Sequence[Any]
     loss: Callable[[Any], Tensor]
-    judge: Callable[[], float]
+    validate: Callable[[], float]
     questions: TaskExamples | None = None
 
     @property
@@ -153,25 +153,25 @@ def _measured(foundation: Foundation, splits: Mapping[str, Split], budget: Budge
     settings = _settings(foundation, splits, budget, seed)
     found: Found = {of: {} for of in TITLES}
 
-    def trained(name: str, chosen: Sequence[Setting]) -> Tuning:
+    def trained(name: str, chosen: Sequence[Setting]) -> TaskAdapter:
         tuning = _fresh(foundation, chosen, seed)
         pairs = [(setting, batch) for setting in chosen for batch in setting.batches]
         for setting in chosen:
-            setting.reads.tuning = tuning
+            setting.reads.adapter = tuning
         with bar(f"together: {name}, {seed}") as update:
             config = TrainConfig(epochs=budget.epochs, seed=seed)
             fit(tuning, pairs, lambda pair: pair[0].loss(pair[1]), config, folder=at / name, progress=update)
         return tuning
 
-    def judge(method: str, tuning: Tuning, chosen: Sequence[Setting]) -> None:
+    def validate(method: str, tuning: TaskAdapter, chosen: Sequence[Setting]) -> None:
         for setting in chosen:
-            setting.reads.tuning = tuning
-            found[setting.task].setdefault(method, {})[setting.domain] = setting.judge()
+            setting.reads.adapter = tuning
+            found[setting.task].setdefault(method, {})[setting.domain] = setting.validate()
 
-    judge(FRESH, _fresh(foundation, settings, seed), [one for one in settings if one.task == "query"])
-    judge(ALL, trained(ALL, settings), settings)
+    validate(FRESH, _fresh(foundation, settings, seed), [one for one in settings if one.task == "query"])
+    validate(ALL, trained(ALL, settings), settings)
     for setting in settings:
-        judge(EACH, trained(setting.name, [setting]), [setting])
+        validate(EACH, trained(setting.name, [setting]), [setting])
     likes = {setting.domain: setting for setting in settings if setting.task == "like"}
     found[UNSEEN] = _transfer(likes, found["like"][ALL], trained, seed)
     return found
@@ -180,7 +180,7 @@ def _measured(foundation: Foundation, splits: Mapping[str, Split], budget: Budge
 def _transfer(
     likes: Mapping[str, Setting],
     together: Mapping[str, float],
-    trained: Callable[[str, Sequence[Setting]], Tuning],
+    trained: Callable[[str, Sequence[Setting]], TaskAdapter],
     seed: int,
 ) -> dict[str, dict[str, float]]:
     """Likes of each domain by what was tuned on the other two; "normed" by the numbers of its own questions."""
@@ -189,42 +189,42 @@ def _transfer(
     told: dict[str, dict[str, float]] = {method: {} for method in methods}
     for name, like in likes.items():
         others = [likes[other] for other in likes if other != name]
-        like.reads.tuning = tuning = trained(f"without-{name}", others)
-        told[MOVED][name] = like.judge()
-        learned, (signals, labels) = _numbers([like], TRAIN), _numbers([like], TEST)
+        like.reads.adapter = tuning = trained(f"without-{name}", others)
+        told[MOVED][name] = like.validate()
+        learned, (features, labels) = _numbers([like], TRAIN), _numbers([like], TEST)
         assert tuning.base is not None
         tuning.base.network.fit(torch.from_numpy(learned[0]))
-        told[f"{MOVED}, normed"][name] = like.judge()
+        told[f"{MOVED}, normed"][name] = like.validate()
         told[ALL][name] = together[name]
-        told[counted][name] = auc(labels, baselines.fit_mlp(*_numbers(others, TRAIN), seed=seed)(signals))
-        told[own][name] = auc(labels, baselines.fit_mlp(*learned, seed=seed)(signals))
-        told[share][name] = auc(labels, signals[:, FEATURES.index("item_share")])
+        told[counted][name] = auc(labels, baselines.fit_mlp(*_numbers(others, TRAIN), seed=seed)(features))
+        told[own][name] = auc(labels, baselines.fit_mlp(*learned, seed=seed)(features))
+        told[share][name] = auc(labels, features[:, FEATURES.index("item_share")])
         known = [_numbers([other], TRAIN) for other in others]
         x = np.concatenate([normed(of, of) for of, _ in known])
         network = baselines.fit_mlp(x, np.concatenate([answers for _, answers in known]), seed=seed)
-        told[f"{counted}, normed"][name] = auc(labels, network(normed(signals, learned[0])))
+        told[f"{counted}, normed"][name] = auc(labels, network(normed(features, learned[0])))
     return told
 
 
 def _numbers(likes: Sequence[Setting], part: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """(statistics, answers) of what these settings learn from, or are judged by."""
     known = [like.questions for like in likes if like.questions]
-    signals = np.concatenate([questions.signals(part) for questions in known])
-    return signals, np.concatenate([questions.answers(part) for questions in known])
+    features = np.concatenate([questions.features(part) for questions in known])
+    return features, np.concatenate([questions.labels(part) for questions in known])
 
 
-def _fresh(foundation: Foundation, settings: Sequence[Setting], seed: int) -> Tuning:
+def _fresh(foundation: Foundation, settings: Sequence[Setting], seed: int) -> TaskAdapter:
     """A set that every task can use, normed by the numbers of all settings."""
     model = foundation.model
-    config = TuningConfig(
+    config = TaskAdapterConfig(
         method="option-adapter",
-        first_layer=model.config.num_layers - tuned.UPPER_LAYERS,
-        embed_width=tuned.EMBED_WIDTH,
-        num_signals=len(FEATURES),
-        gate_columns=tuple(map(FEATURES.index, tuned.GATED_BY)),
-        num_traces=len(EVENT_FEATURES),
+        first_layer=model.config.num_layers - task_model.UPPER_LAYERS,
+        embed_width=task_model.EMBED_WIDTH,
+        num_features=len(FEATURES),
+        gate_columns=tuple(map(FEATURES.index, task_model.GATED_BY)),
+        num_event_features=len(EVENT_FEATURES),
     )
-    tuning = create_tuning(config, model, seed=seed)
+    tuning = create_adapter(config, model, seed=seed)
     rows = [row for setting in settings if setting.questions for row in setting.questions.rows[TRAIN]]
     if rows:
         fit_numbers(tuning, rows, rows)
@@ -243,7 +243,7 @@ def _splits(setup: Setup) -> dict[str, Split]:
 
 def _settings(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, seed: int) -> list[Setting]:
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    cache = tuned.create(config, foundation, assets.home() / "states").cache
+    cache = task_model.create(config, foundation, assets.home() / "states").cache
     found = []
     for name, split in splits.items():
         domain = domains.named(name)
@@ -271,8 +271,8 @@ def _rows(
 ) -> Setting:
     """Likes or retrieval."""
     config = TaskModelConfig(task=task, domain=name, foundation=DEFAULT)
-    reads = tuned.create(config, foundation, cache=cache)
-    questions, items = ask_all(named(task), split, domain), list(split.log.items.values())
+    reads = task_model.create(config, foundation, cache=cache)
+    questions, items = task_examples(named(task), split, domain), list(split.log.items.values())
     drawn = questions.rows[TRAIN]
     test = _drawn(questions.rows[TEST], ROWS * budget.tests, TEST)
     catalogue = ItemBlocks.of(reads.task, domain, items) if reads.task.readout == "embed" else None
@@ -284,16 +284,16 @@ def _rows(
     states = cache.fetch([*texts(learned), *texts(test), *(catalogue.texts() if catalogue else ())])
     if catalogue:
         catalogue.bind(states)
-    labels = questions.answers(TEST)
+    labels = questions.labels(TEST)
 
-    def judge() -> float:
+    def validate() -> float:
         if not catalogue:
             return auc(labels, reads.scores(test))
         return ndcg(ranks(reads.vectors(test) @ reads.item_vectors(items).T, labels), 10)
 
     batches = [pad(group, states.places) for group in chosen]
     known = questions if task == "like" else None
-    return Setting(task, name, reads, batches, lambda batch: reads.loss(batch, states, catalogue), judge, known)
+    return Setting(task, name, reads, batches, lambda batch: reads.loss(batch, states, catalogue), validate, known)
 
 
 def _texts(
@@ -303,14 +303,14 @@ def _texts(
     config = TextModelConfig(
         task="query", domain=name, foundation=DEFAULT, method="option-adapter", depth=cache.config.depth
     )
-    reads = writer.create(config, foundation, cache=cache)
-    drafts = draft_all(writing.named("query"), split, domain)
+    reads = text_model.create(config, foundation, cache=cache)
+    drafts = task_drafts(writing.named("query"), split, domain)
     drawn, test = _drawn(drafts[TRAIN], budget.training, TRAIN, seed), _drawn(drafts[TEST], budget.tests, TEST)
     groups = _drawn(reads.batches(drawn, TRAINING_TOKENS), budget.batches, TRAIN, seed)
     batches = [[drawn[number] for number in group] for group in groups]
 
-    def judge() -> float:
+    def validate() -> float:
         nats, counts = reads.nats(test)
         return float(nats.sum() / counts.sum())
 
-    return Setting("query", name, reads, batches, reads.loss, judge)
+    return Setting("query", name, reads, batches, reads.loss, validate)

@@ -20,21 +20,21 @@ from torch import Tensor, nn
 from benchmarks import sets
 from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import tunings
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import LIKE, OURS
-from m6rec.evaluate import TaskExamples, ask_all
+from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
+from m6rec.task_model import ItemBlocks, TaskModelConfig
 from m6rec.tasks import retrieve
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Batch, Example, pack, pad, size
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit
-from m6rec.tuned import ItemBlocks, TaskModelConfig
 
-TASK = replace(retrieve.TASK, name="towers", answer=lambda event, domain: 1)
+TASK = replace(retrieve.TASK, name="towers", label=lambda event, domain: 1)
 """Retrieval that asks of every event, liked or not."""
 TOWERS = "two towers, same foundation and states"
 HERE = Path("runs/bench/evidence")
@@ -43,9 +43,9 @@ HERE = Path("runs/bench/evidence")
 class Towers(nn.Module):
     """A tuning that embeds both sides, and what makes a probability of their cosine."""
 
-    def __init__(self, one: tuned.TaskModel) -> None:
+    def __init__(self, one: task_model.TaskModel) -> None:
         super().__init__()
-        self.one, self.tuning = one, one.tuning
+        self.one, self.adapter = one, one.adapter
         self.scale, self.bias = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.tensor(0.0))
 
     def logits(self, user_QE: Tensor, item_QE: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     training = replace(LIKE, epochs=1) if setup.quick else LIKE
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     likes, runs = tunings(config, made.split, made.domain, training, setup.seeds, HERE / size_of / "movielens_like")
-    labels = likes.answers(TEST)
-    apart = ask_all(TASK, made.split, made.domain)
+    labels = likes.labels(TEST)
+    apart = task_examples(TASK, made.split, made.domain)
     at = HERE / size_of / "towers"
     found = {
         OURS: tuple(auc(labels, one.scores(likes.rows[TEST])) for one in runs),
@@ -92,7 +92,7 @@ def _towers(
 ) -> float:
     """AUC on the test part, after the epoch that is best on validation."""
     config = TaskModelConfig(task="benchmarks.towers:TASK", domain="movielens", foundation=DEFAULT)
-    one = tuned.create(config, foundation, assets.home() / "states", seed=training.seed)
+    one = task_model.create(config, foundation, assets.home() / "states", seed=training.seed)
     catalogue = ItemBlocks.of(one.task, one.domain, items)
     states = one.cache.fetch([*texts(apart.rows[TRAIN]), *catalogue.texts()])
     catalogue.bind(states)
@@ -103,26 +103,26 @@ def _towers(
 
     def loss(batch: Batch) -> Tensor:
         valid_BC = torch.from_numpy(batch.valid_BC)
-        told_Q = torch.from_numpy(batch.answers_BC)[valid_BC]
-        user_QE = one.tuning.embed(one.read(batch, states)[valid_BC], "user")
+        told_Q = torch.from_numpy(batch.labels_BC)[valid_BC]
+        user_QE = one.adapter.embed(one.read(batch, states)[valid_BC], "user")
         items_I, column_Q = torch.unique(told_Q // 2, return_inverse=True)
-        item_IE = one.tuning.embed(one.read(catalogue.batch(items_I.numpy()), states)[0], "item")
+        item_IE = one.adapter.embed(one.read(catalogue.batch(items_I.numpy()), states)[0], "item")
         return F.binary_cross_entropy_with_logits(module.logits(user_QE, item_IE[column_Q]), (told_Q % 2).float())
 
     def judged(part: int) -> float:
         item_IE = one.item_vectors(items)
         with torch.no_grad():
             found = module.logits(
-                torch.from_numpy(one.vectors(apart.rows[part])), torch.from_numpy(item_IE[apart.answers(part)])
+                torch.from_numpy(one.vectors(apart.rows[part])), torch.from_numpy(item_IE[apart.labels(part)])
             )
-        return auc(likes.answers(part), found.numpy())
+        return auc(likes.labels(part), found.numpy())
 
     with bar(f"towers-{training.seed}") as update:
-        fit(module, batches, loss, training, judge=lambda: judged(VALID), folder=folder, progress=update)
+        fit(module, batches, loss, training, validate=lambda: judged(VALID), folder=folder, progress=update)
     return judged(TEST)
 
 
 def _told(row: Example, like: Example) -> Example:
     """A row whose answers are twice the number of the item, and one more for a like."""
     assert np.array_equal(row.events, like.events)
-    return replace(row, answers=2 * row.answers + like.answers)
+    return replace(row, labels=2 * row.labels + like.labels)

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.cli import bar
 from m6rec.data.split import TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.domains.prepared import Prepared
-from m6rec.evaluate import Retriever, TaskExamples, ask_all, check_leaks, retriever_of
+from m6rec.evaluate import Retriever, TaskExamples, check_leaks, retriever_of, task_examples
 from m6rec.foundation.checkpoint import load
 from m6rec.quickstart import tune_retrieval
 from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
+from m6rec.task_model import TaskModelConfig
 from m6rec.tasks.task import named
 from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, tune
-from m6rec.tuned import TaskModelConfig
 
 
 def tunings(
@@ -31,7 +31,7 @@ def tunings(
     folder: Path,
     *,
     at_once: Mapping[int, list[Example]] | None = None,
-) -> tuple[TaskExamples, list[tuned.TaskModel]]:
+) -> tuple[TaskExamples, list[task_model.TaskModel]]:
     """(questions, a tuning for each seed).
 
     Args:
@@ -45,13 +45,13 @@ def tunings(
     """
     foundation = load(config.foundation)
     task = named(config.task)
-    questions = ask_all(task, split, domain)
+    questions = task_examples(task, split, domain)
     check_leaks(split, questions)
     questions = replace(questions, rows={**questions.rows, **(at_once or {})})
-    first = tuned.create(config, foundation, assets.home() / "states")
+    first = task_model.create(config, foundation, assets.home() / "states")
     runs = []
     for seed in seeds:
-        one = tuned.create(config, foundation, cache=first.cache, seed=seed)
+        one = task_model.create(config, foundation, cache=first.cache, seed=seed)
         with bar(f"{folder.name} {config.task}-{seed}") as update:
             rows, items = questions.rows, list(split.log.items.values())
             sized = replace(training, seed=seed)
@@ -69,7 +69,7 @@ def retrievals(
 ) -> tuple[TaskExamples, list[Retriever]]:
     """(questions, what a run of each seed retrieves with on the test part); see ``tunings``."""
     foundation = load(config.foundation)
-    questions = ask_all(named(config.task), made.split, made.domain)
+    questions = task_examples(named(config.task), made.split, made.domain)
     check_leaks(made.split, questions)
     found = []
     for seed in seeds:

@@ -23,7 +23,7 @@ class Watch(AbstractContextManager["Watch"]):
     Args:
         module: What is trained.
         config: How.
-        judge: A validation measure, greater is better.
+        validate: A validation measure, greater is better.
         held: Counts memory.
         update: A progress that is told too.
 
@@ -36,14 +36,14 @@ class Watch(AbstractContextManager["Watch"]):
         self,
         module: nn.Module,
         config: TrainConfig,
-        judge: Callable[[], float],
+        validate: Callable[[], float],
         held: Held,
         update: Callable[[int, int, float], None],
     ) -> None:
         self.held, self.curve, self.seconds = held, list[tuple[int, float]](), 0.0
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._mean = _copied(self._parameters)
-        self._config, self._judge, self._update = config, judge, update
+        self._config, self._judge, self._update = config, validate, update
 
     def __enter__(self) -> Watch:
         self.held.__enter__()

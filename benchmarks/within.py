@@ -23,14 +23,14 @@ from benchmarks.tunings import tunings
 from m6rec.data.split import TEST, VALID, Split
 from m6rec.demo import LIKE, OURS
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
+from m6rec.task_model import TaskModelConfig
 from m6rec.tasks.task import Task, ask, named
 from m6rec.text.batch import Example
-from m6rec.tuned import TaskModelConfig
 
 FOLDER = Path("runs/bench/evidence")
 PAIRS = "m6rec, pairs of a user"
@@ -52,7 +52,7 @@ def moments(task: Task, split: Split, domain: Domain, part: int) -> list[Example
             items = [log.items[one.item] for one in later]
             row = ask(task, interactions, log.users[event.user], items, domain, dict(log.items))
             answers = np.array([int(domain.positive(one)) for one in later])
-            rows.append(replace(row, answers=answers, events=np.array(positions)))
+            rows.append(replace(row, labels=answers, events=np.array(positions)))
         interactions.update(event)
     return rows
 
@@ -73,14 +73,14 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     found |= rankers.ranking(
         split,
         domain,
-        ask_all(task, split, domain),
+        task_examples(task, split, domain),
         budget,
         folder("within", budget),
         peers=rankers.OF_STATISTICS,
         at_once=at_once,
         tell=parts.tell,
     )
-    labels = np.concatenate([row.answers for row in at_once[TEST]])
+    labels = np.concatenate([row.labels for row in at_once[TEST]])
     users = np.repeat(np.arange(len(at_once[TEST])), [len(row.candidates) for row in at_once[TEST]])
     rows = [
         Row(

@@ -20,4 +20,4 @@ def texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ..
     return ((prompt(event, item, domain), f" {event.text.strip()}"),)
 
 
-TASK = TextTask(name="xrec", facts=like.facts, behaviour=like.behaviour, texts=texts)
+TASK = TextTask(name="xrec", profile=like.profile, event_text=like.event_text, texts=texts)

@@ -15,11 +15,11 @@ _HOMES = {
     "Task": "m6rec.tasks.task",
     "TextTask": "m6rec.tasks.writing",
     "TrainConfig": "m6rec.train",
-    "TaskModel": "m6rec.tuned",
-    "TaskModelConfig": "m6rec.tuned",
+    "TaskModel": "m6rec.task_model",
+    "TaskModelConfig": "m6rec.task_model",
     "User": "m6rec.types",
-    "TextModel": "m6rec.writer",
-    "TextModelConfig": "m6rec.writer",
+    "TextModel": "m6rec.text_model",
+    "TextModelConfig": "m6rec.text_model",
 }
 # Loaded on first use, so that reading a log does not load torch.
 __all__ = sorted(_HOMES)

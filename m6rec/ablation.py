@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from m6rec.data.split import Split
 from m6rec.metrics import auc, bootstrap_difference
 from m6rec.report import Row, Table
+from m6rec.task_model import Progress, TaskModel
 from m6rec.text.batch import Example
-from m6rec.tuned import Progress, TaskModel
 
 COUNTS = (0, 3, 10)
 """Where the numbers of earlier events are cut."""
@@ -45,7 +45,7 @@ def ablations(
         base_QC, text_QC = run.logits(rows, progress)
         _, untold_QC = run.logits(rows, progress, mean_state=True)
         parts = {name: base_QC + text_QC, BASE: base_QC, TEXT: text_QC, MEAN_STATE: base_QC + untold_QC}
-        if run.tuning.base is None:
+        if run.adapter.base is None:
             del parts[BASE], parts[TEXT]
         for part, logits_QC in parts.items():
             found.setdefault(part, []).append(logits_QC.softmax(-1).double().cpu().numpy())
@@ -58,7 +58,7 @@ def by_count(
     events: NDArray[np.int64],
     cuts: Sequence[int],
     found: Mapping[str, Sequence[Floats]],
-    judge: Callable[[Floats, NDArray[np.bool_]], float | None],
+    validate: Callable[[Floats, NDArray[np.bool_]], float | None],
     compare: Callable[[NDArray[np.bool_]], str] = lambda asked: "",
 ) -> list[Table]:
     """A measure by how many events of the user, and of the item, there had been before the question.
@@ -69,20 +69,20 @@ def by_count(
         events: Position of each question in the log.
         cuts: Where the numbers of earlier events are cut.
         found: What each method answered, one array a seed; ours first.
-        judge: From answers and which of the questions to the measure of these; None where they have none.
+        validate: From answers and which of the questions to the measure of these; None where they have none.
         compare: From which of the questions to what the note says of them.
     """
     tables = []
     for whose, chosen in _buckets(split, events, cuts).items():
         first = next(iter(found.values()))[0]
-        judged = {word: asked for word, asked in chosen.items() if asked.any() and judge(first, asked) is not None}
+        judged = {word: asked for word, asked in chosen.items() if asked.any() and validate(first, asked) is not None}
         if not judged:
             continue
         rows = tuple(
             Row(
                 method=method,
                 metrics={
-                    word: tuple(value for answers in by_seed if (value := judge(answers, asked)) is not None)
+                    word: tuple(value for answers in by_seed if (value := validate(answers, asked)) is not None)
                     for word, asked in judged.items()
                 },
             )
@@ -128,11 +128,11 @@ def reading_tables(
     base = BASE if BASE in rest else MEAN_STATE
     ours, without = (np.mean(found[name], 0) for name in (whole, base))
 
-    def judge(scores: Floats, asked: NDArray[np.bool_]) -> float | None:
+    def validate(scores: Floats, asked: NDArray[np.bool_]) -> float | None:
         return auc(labels[asked], scores[asked]) if len(set(labels[asked].tolist())) == 2 else None
 
     def added(asked: NDArray[np.bool_]) -> str:
         gap = bootstrap_difference(labels[asked], ours[asked], without[asked], users[asked])
         return f"{gap.value:+.4f} over {base}, 95 % [{gap.low:+.4f}, {gap.high:+.4f}], p = {gap.p:.3f}"
 
-    return by_count("AUC", split, events, COUNTS, found, judge, added)
+    return by_count("AUC", split, events, COUNTS, found, validate, added)

@@ -224,7 +224,7 @@ def tune(
     factory: Callable[..., BaselineT],
     grid: Mapping[str, Sequence[Any]],
     fit_matrix: "csr_matrix",
-    judge: Callable[[BaselineT], float],
+    validate: Callable[[BaselineT], float],
 ) -> SearchResult[BaselineT]:
     """Fit every combination of the grid and keep the one that the judge likes best (the first, if tied).
 
@@ -232,12 +232,12 @@ def tune(
         factory: From settings as keywords to an unfitted recommender.
         grid: The values to try of each setting.
         fit_matrix: What each trial is fitted on [U, I]; nothing from validation or test.
-        judge: From a fitted model to its value on validation data; higher is better.
+        validate: From a fitted model to its value on validation data; higher is better.
     """
     return _best_of(
         [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())],
         lambda settings: factory(**settings).fit(fit_matrix),
-        judge,
+        validate,
     )
 
 
@@ -327,7 +327,7 @@ def fit_mlp(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Classif
 def fit_mlp_classes(features: ArrayLike, labels: ArrayLike, num_classes: int, *, seed: int = 0) -> Classifier:
     """A two-layer perceptron on numeric features [N, F] (``sklearn.neural_network``), to probabilities [N, C].
 
-    It is what our own model would be without its language model: as many hidden units as ``tuning.signals`` has.
+    It is what our own model would be without its language model: as many hidden units as ``tuning.features`` has.
 
     Raises:
         ExtraError: scikit-learn is not installed.
@@ -352,13 +352,13 @@ def fit_mlp_classes(features: ArrayLike, labels: ArrayLike, num_classes: int, *,
 
 
 def _best_of(
-    candidates: Sequence[Settings], fit: Callable[[Settings], ModelT], judge: Callable[[ModelT], float]
+    candidates: Sequence[Settings], fit: Callable[[Settings], ModelT], validate: Callable[[ModelT], float]
 ) -> SearchResult[ModelT]:
     trials: list[tuple[Settings, float]] = []
     best: ModelT | None = None
     for settings in candidates:
         model = fit(settings)
-        value = judge(model)
+        value = validate(model)
         if best is None or value > max(earlier for _, earlier in trials):
             best, chosen = model, settings
         trials.append((settings, value))

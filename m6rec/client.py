@@ -23,11 +23,11 @@ from m6rec.serving.backend import (
     NO_FILTERS,
     Answer,
     Backend,
-    Brief,
     Chat,
-    Creation,
     Explanation,
     Filters,
+    GenerationRequest,
+    GenerationResult,
     IngestResult,
     RankRequest,
     Reason,
@@ -155,10 +155,10 @@ class Client(Backend):
         read, written = usage["prompt_tokens"], usage["completion_tokens"]
         yield Reply(said, found["intent"], _ranked(found), statements, reason, read, written)
 
-    def fulfil(self, brief: Brief) -> list[Creation]:
+    def generate(self, brief: GenerationRequest) -> list[GenerationResult]:
         """Different texts for the user, the best first; see ``Backend.create``."""
         found = self._send("POST", "/v1/create", asdict(brief))
-        return [Creation(**{**one, "refused": tuple(one["refused"])}) for one in found["texts"]]
+        return [GenerationResult(**{**one, "refused": tuple(one["refused"])}) for one in found["texts"]]
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""

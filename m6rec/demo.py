@@ -23,8 +23,8 @@ from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.project import Project
 from m6rec.quickstart import RANKING, RETRIEVAL, Plan, tune_all
 from m6rec.report import Claim, Curve, Report, Table
+from m6rec.task_model import TaskModel
 from m6rec.train import TrainingHistory
-from m6rec.tuned import TaskModel
 
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
@@ -111,7 +111,7 @@ def demo(
         facts={
             **report.facts(),
             "seeds": ", ".join(map(str, SEEDS[:seeds])),
-            "trained parameters of like": made.ranked[0][0].tuning.num_trainable(),
+            "trained parameters of like": made.ranked[0][0].adapter.num_trainable(),
             **{f"seconds of {name}": round(spent, 1) for name, spent in seconds.stages.items()},
         },
     )
@@ -169,7 +169,7 @@ def _claims(
     return (
         claim("like-ranking: mean test AUC", _mean(ranking, OURS, "AUC"), ">=", 0.770),
         claim("like-ranking: lead over the best baseline", _lead(ranking), ">=", 0.005),
-        claim("like-ranking: trained share", like.tuning.trainable_share(like.foundation.model), "<=", 0.01),
+        claim("like-ranking: trained share", like.adapter.trainable_share(like.foundation.model), "<=", 0.01),
         claim("states: tokens a second", states_rate, ">=", 2000),
         claim("like-ranking: seconds to tune, slowest seed", tuning_seconds, "<=", 480),
         claim("retrieval of unseen items: lead in NDCG@10", _lead(unseen), ">", 0.0),

@@ -40,7 +40,7 @@ CARD, TOKENIZER, LOWER, UPPER = "card.json", "tokenizer.json", "lower.onnx", "up
 ITEMS = "items.safetensors"
 ADAPTERS = "adapters.bin"
 """Weights of the upper graph that belong to a tuning: what changes when the same foundation is tuned again."""
-PARCEL, SEAL = "parcel", "sha256"
+BUNDLE, CHECKSUM = "parcel", "sha256"
 """The metadata of a parcel: its JSON, and the checksum of that and the states."""
 CANDIDATES = 256
 """Of one run of the upper half, whose time and memory grow with the square of them."""
@@ -54,7 +54,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class Manifest:
     """What a device folder says of itself.
 
     Attributes:
@@ -98,7 +98,7 @@ class Card:
 
 
 @dataclass(frozen=True, eq=False)
-class Parcel:
+class ItemBundle:
     """Items as a server sends them; see ``edge.export.send``.
 
     Attributes:
@@ -121,7 +121,7 @@ class Device:
         interactions: History of the user, and popularity counts of everybody.
     """
 
-    def __init__(self, folder: Path, card: Card, store: _Store, user: User) -> None:
+    def __init__(self, folder: Path, card: Manifest, store: _Store, user: User) -> None:
         self.card = card
         self._folder, self._store, self._user = folder, store, user
         self._task, self._domain = tasks.named(card.task), domains.named(card.domain, card.rule)
@@ -158,7 +158,7 @@ class Device:
         Raises:
             AssetError: The file is damaged, no parcel, of another format, or its states are of another model.
         """
-        parcel = read_parcel(file, self.card)
+        parcel = read_bundle(file, self.card)
         self._store.put_states(parcel.states)
         self._store.put_items(parcel.items, parcel.popularity)
         self._remember()
@@ -195,7 +195,7 @@ class Device:
         """Probability of the last class ("yes") for every question of a row, as ``TaskModel.scores``."""
         states_TD, places = self._read(list(dict.fromkeys(tasks.texts([row]))))
         parts = []
-        for moment in row.moments():
+        for moment in row.by_timestamp():
             number = np.arange(len(moment.candidates))
             for first in range(0, len(number), CANDIDATES):
                 part = moment.only((first <= number) & (number < first + CANDIDATES))
@@ -249,7 +249,7 @@ class Device:
         )
 
 
-def update_folder(folder: Path, newer: Path) -> Card:
+def update_folder(folder: Path, newer: Path) -> Manifest:
     """Puts a newer export in the place of a device folder, whole or not at all; the store of the device outlives it.
 
     Args:
@@ -266,7 +266,7 @@ def update_folder(folder: Path, newer: Path) -> Card:
     try:
         partial.mkdir()
         shutil.copyfile(newer / CARD, partial / CARD)
-        for name in read_card(newer).files:
+        for name in read_manifest(newer).files:
             shutil.copyfile((newer if (newer / name).exists() else folder) / name, partial / name)
         card = verify_folder(partial)
         _upper(partial)
@@ -291,14 +291,14 @@ def _find_again(folder: Path) -> None:
         _beside(folder, "former").rename(folder)
 
 
-def verify_folder(folder: Path) -> Card:
+def verify_folder(folder: Path) -> Manifest:
     """The card of a device folder, all of whose files are as they were written.
 
     Raises:
         AssetError: They are not, or it is none, or of another format.
     """
     _find_again(folder)
-    card = read_card(folder)
+    card = read_manifest(folder)
     for name, facts in card.files.items():
         file = folder / name
         try:
@@ -312,7 +312,7 @@ def verify_folder(folder: Path) -> Card:
     return card
 
 
-def read_card(folder: Path) -> Card:
+def read_manifest(folder: Path) -> Manifest:
     """The card of a device folder, whose files are not looked at. Raises AssetError; see ``verify_folder``."""
     try:
         raw = json.loads((folder / CARD).read_text())
@@ -321,7 +321,7 @@ def read_card(folder: Path) -> Card:
                 f"{folder} has format {raw['format']!r}, but this m6rec reads format {FORMAT}; "
                 "export it again with the m6rec of the device"
             )
-        card = Card(**raw)
+        card = Manifest(**raw)
         files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in card.files.items()}
         if not all(isinstance(number, int) for number in (card.depth, card.keep, card.width)):
             raise ValueError("a size is no whole number")
@@ -341,11 +341,11 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_parcel(file: Path, card: Card) -> Parcel:
+def read_bundle(file: Path, card: Manifest) -> ItemBundle:
     """What a server sends, for the model of a card. Raises AssetError; see ``Device.receive``."""
     try:
         with safe_open(file, "np") as stored:
-            text, sha256 = ((stored.metadata() or {})[name] for name in (PARCEL, SEAL))
+            text, sha256 = ((stored.metadata() or {})[name] for name in (BUNDLE, CHECKSUM))
             states_TD = stored.get_tensor("states_TD")
         raw = json.loads(text)
         if raw["format"] != FORMAT:
@@ -362,7 +362,7 @@ def read_parcel(file: Path, card: Card) -> Parcel:
         if states_TD.shape != (sum(counts), card.width) or states_TD.dtype != np.float32:
             raise ValueError(f"{states_TD.dtype} states of shape {states_TD.shape}; they have width {card.width}")
         parts = np.split(states_TD, np.cumsum(counts)[:-1]) if counts else []
-        return Parcel(
+        return ItemBundle(
             [item_of(one) for one in raw["items"]],
             PopularityCounts(
                 _count(raw["total"]),
@@ -394,24 +394,24 @@ def _inputs(moment: Example, states_TD: Floats, places: Mapping[str, tuple[int, 
     count, last_C = batch.context_BN.shape[1], batch.last_BC[0]
     number_C = np.arange(len(last_C))
     inner_A, place_A = np.nonzero(np.arange(batch.block_BCM.shape[2]) < last_C[:, None])
-    traced_H = np.flatnonzero(batch.traced_BN[0])
+    traced_H = np.flatnonzero(batch.has_event_features_BN[0])
     return {
         "states": states_TD[np.concatenate([batch.context_BN[0], batch.block_BCM[0][inner_A, place_A]])],
         "slots": np.concatenate([batch.context_slot_BN[0], batch.block_slot_BCM[0][inner_A, place_A]]),
         "owners": np.concatenate([np.zeros(count, np.int64), inner_A + 1]),
         "positions": np.concatenate([np.arange(count), count + place_A]),
-        "traces": batch.traces_BNG[0][traced_H],
+        "traces": batch.event_features_BNG[0][traced_H],
         "traced": traced_H,
         "asked": states_TD[batch.block_BCM[0][number_C, last_C]],
         "asked_slots": batch.block_slot_BCM[0][number_C, last_C],
         "asked_positions": count + last_C,
-        "signals": batch.signals_BCF[0],
+        "signals": batch.features_BCF[0],
     }
 
 
-def _require_same(folder: Path, card: Card, task: Task, domain: Domain) -> None:
+def _require_same(folder: Path, card: Manifest, task: Task, domain: Domain) -> None:
     """Raises ConfigError where the model of a folder was tuned with other words or features than are here."""
-    here = {"wording": probe.wording(task, domain), "features": probe.features() if task.uses_signals else ""}
+    here = {"wording": probe.wording(task, domain), "features": probe.features() if task.uses_features else ""}
     for part, known in here.items():
         if (tuned := getattr(card, part)) != known:
             raise ConfigError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from m6rec import baselines
 from m6rec.data import leakage
-from m6rec.data.examples import moments, num_known, repeats
+from m6rec.data.examples import num_known, repeats, time_groups
 from m6rec.data.negatives import Negatives
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
@@ -45,13 +45,13 @@ from m6rec.retrieval.blend import Blend, HeldOut, ranked, weigh
 from m6rec.retrieval.embeddings import user_vectors
 from m6rec.retrieval.model import NUM_MOST_LIKED, RetrievalModel
 from m6rec.retrieval.sources import sparse_rows
+from m6rec.task_model import Progress
 from m6rec.tasks import writing
-from m6rec.tasks.task import Task, lay_out
+from m6rec.tasks.task import Task, build_examples
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Example
-from m6rec.tuned import Progress
+from m6rec.text_model import TextModel, untuned
 from m6rec.types import Draft, Event
-from m6rec.writer import TextModel, untuned
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -94,9 +94,9 @@ class TaskExamples:
     interactions: InteractionStore
     negatives: Negatives | None = None
 
-    def answers(self, part: int) -> Ints:
+    def labels(self, part: int) -> Ints:
         """Classes or item numbers, in the order in which scores come."""
-        return np.concatenate([row.answers for row in self.rows[part]])
+        return np.concatenate([row.labels for row in self.rows[part]])
 
     def events(self, part: int) -> Ints:
         """Positions in the log, in the same order."""
@@ -106,9 +106,9 @@ class TaskExamples:
         """Positions of the candidates in the catalogue, in the same order."""
         return np.concatenate([row.items for row in self.rows[part]])
 
-    def signals(self, part: int) -> NDArray[np.float32]:
+    def features(self, part: int) -> NDArray[np.float32]:
         """float32 [Q, len(FEATURES)], in the same order."""
-        return np.concatenate([row.signals for row in self.rows[part]])
+        return np.concatenate([row.features for row in self.rows[part]])
 
     def drawn(self, most: Mapping[int, int], *, seed: int = 0) -> TaskExamples:
         """These, or of a part with more than ``most`` questions those of users drawn at random, about so many."""
@@ -178,7 +178,7 @@ def retriever_of(
     return Retriever(user_vectors(items_IE, likes, model.embeddings.decay), items_IE, model.blend)
 
 
-def ask_all(task: Task, split: Split, domain: Domain) -> TaskExamples:
+def task_examples(task: Task, split: Split, domain: Domain) -> TaskExamples:
     """Walks the log once and asks the task of every event.
 
     Args:
@@ -192,7 +192,7 @@ def ask_all(task: Task, split: Split, domain: Domain) -> TaskExamples:
     log = split.log
     every = np.ones(len(log.events), np.bool_)
     negatives = negatives_of(task, split, domain)
-    rows, interactions = lay_out(task, log.events, log.users, log.items, domain, every, negatives)
+    rows, interactions = build_examples(task, log.events, log.users, log.items, domain, every, negatives)
     # A service recommends what a user hasn't met, so retrieval is measured on that; it learns from repeats as well.
     repeated = np.zeros(len(log.events), np.bool_)
     if task.readout == "embed":
@@ -215,7 +215,7 @@ def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
     if task.readout != "score" or task.num_classes != 2:
         return None
     events = [event for event, part in zip(split.log.events, split.part.tolist(), strict=True) if part == TRAIN]
-    answers = [task.answer(event, domain) if event.item else None for event in events]
+    answers = [task.label(event, domain) if event.item else None for event in events]
     found = set(answers)
     if 1 not in found:
         raise DataError(
@@ -232,7 +232,7 @@ def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
     return Negatives(source="impression") if any(beside) else task.negatives
 
 
-def draft_all(task: TextTask, split: Split, domain: Domain) -> dict[int, list[Draft]]:
+def task_drafts(task: TextTask, split: Split, domain: Domain) -> dict[int, list[Draft]]:
     """Walks the log once and drafts the texts of every event: by part, each before its event.
 
     Raises:
@@ -241,7 +241,7 @@ def draft_all(task: TextTask, split: Split, domain: Domain) -> dict[int, list[Dr
     log = split.log
     leakage.check(split, allowed=leakage.PROTOCOL)
     every = np.ones(len(log.events), np.bool_)
-    drafts = writing.lay_out(task, log.events, log.users, log.items, domain, every)
+    drafts = writing.build_drafts(task, log.events, log.users, log.items, domain, every)
     by_part = {part: [draft for draft in drafts if split.part[draft.event] == part] for part in PARTS}
     _require_all(task.name, by_part)
     return by_part
@@ -303,7 +303,7 @@ def check_future(
     def lay(events: Sequence[Event]) -> dict[int, object]:
         cut = Split(replace(log, events=tuple(events)), split.part[: len(events)])
         wanted = np.array([event.user in users for event in events])
-        rows, _ = lay_out(task, events, log.users, log.items, domain, wanted)
+        rows, _ = build_examples(task, events, log.users, log.items, domain, wanted)
         told = {int(row.events[n]): _told(row, n) for row in rows for n in range(len(row.events))}
         if fit is None:
             return dict(told)
@@ -323,8 +323,8 @@ def check_future(
 
 def _told(row: Example, number: int) -> tuple[object, ...]:
     """All that a question is told: words, signals and the traces of the behaviours that it sees."""
-    seen = max(0, row.visible[number] - row.num_facts)
-    numbers = row.signals[number], row.traces[:seen]
+    seen = max(0, row.visible[number] - row.num_profile)
+    numbers = row.features[number], row.event_features[:seen]
     return row.question(number), *(of.tobytes() for of in numbers)
 
 
@@ -357,7 +357,7 @@ def ranking_table(
         seeds: For the baselines that draw at random.
         progress: Told what is being fitted.
     """
-    labels, users = questions.answers(TEST), _users(split, questions.events(TEST))
+    labels, users = questions.labels(TEST), _users(split, questions.events(TEST))
     rows: list[Row] = []
     rivals: list[tuple[float, str, Floats]] = []
 
@@ -370,9 +370,9 @@ def ranking_table(
     for name, by_seed in ours.items():
         add(name, by_seed, probabilities=True, rival=False)
     column = {name: number for number, name in enumerate(FEATURES)}
-    signals = questions.signals(TEST).astype(np.float64)
+    features = questions.features(TEST).astype(np.float64)
     for name, statistic in (("popularity", "item_count"), ("item mean", "item_share"), ("user mean", "user_share")):
-        add(name, [signals[:, column[statistic]]], probabilities=False)
+        add(name, [features[:, column[statistic]]], probabilities=False)
     fit = _likes_matrix(split, domain)
     valid, test = (_matrices(split, domain, questions.events(part))[0] for part in (VALID, TEST))
     valid_items, test_items = questions.items(VALID), questions.items(TEST)
@@ -381,20 +381,20 @@ def ranking_table(
             continue
         progress(name)
 
-        def judge(model: baselines.Baseline) -> float:
-            return auc(questions.answers(VALID), baselines.pair_scores(model, valid, valid_items), undefined=0.5)
+        def validate(model: baselines.Baseline) -> float:
+            return auc(questions.labels(VALID), baselines.pair_scores(model, valid, valid_items), undefined=0.5)
 
-        model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
+        model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, validate).model
         add(name, [baselines.pair_scores(model, test, test_items)], probabilities=False)
     progress("LightGBM")
-    of_part = [side(part) for part in (TRAIN, VALID) for side in (questions.signals, questions.answers)]
+    of_part = [side(part) for part in (TRAIN, VALID) for side in (questions.features, questions.labels)]
     tuned = baselines.fit_lightgbm(*of_part, seed=seeds[0])
     others = [baselines.fit_lightgbm(*of_part, settings=tuned.chosen, seed=seed) for seed in seeds[1:]]
-    forests = [forest.model(questions.signals(TEST)) for forest in (tuned, *others)]
+    forests = [forest.model(questions.features(TEST)) for forest in (tuned, *others)]
     add("LightGBM, same statistics", forests, probabilities=True)
     progress("MLP")
     networks = [
-        baselines.fit_mlp(questions.signals(TRAIN), questions.answers(TRAIN), seed=s)(questions.signals(TEST))
+        baselines.fit_mlp(questions.features(TRAIN), questions.labels(TRAIN), seed=s)(questions.features(TEST))
         for s in seeds
     ]
     add("MLP, same statistics", networks, probabilities=True)
@@ -425,7 +425,7 @@ def class_table(
         ours: Our methods' test probabilities [Q, C], one array a seed.
         seeds: For the baseline that draws at random.
     """
-    labels, known = questions.answers(TEST), questions.answers(TRAIN)
+    labels, known = questions.labels(TEST), questions.labels(TRAIN)
     grades = np.array(task.worth)
 
     def metrics(p_QC: Floats) -> dict[str, float]:
@@ -437,9 +437,11 @@ def class_table(
     rows = [_row(name, [metrics(p_QC) for p_QC in by_seed]) for name, by_seed in ours.items()]
     rates_C = base_rates(known, task.num_classes)
     rows.append(_row("base rates", [metrics(np.broadcast_to(rates_C, (len(labels), len(rates_C))))]))
-    if task.uses_signals and len(np.unique(known)) > 1:
-        networks = [baselines.fit_mlp_classes(questions.signals(TRAIN), known, task.num_classes, seed=s) for s in seeds]
-        rows.append(_row("MLP, same statistics", [metrics(network(questions.signals(TEST))) for network in networks]))
+    if task.uses_features and len(np.unique(known)) > 1:
+        networks = [
+            baselines.fit_mlp_classes(questions.features(TRAIN), known, task.num_classes, seed=s) for s in seeds
+        ]
+        rows.append(_row("MLP, same statistics", [metrics(network(questions.features(TEST))) for network in networks]))
     note = f"{len(labels)} test questions, {task.num_classes} classes. {_of_negatives(questions)}"
     return Table(title=f"Classes of {task.name}", metric="log loss", rows=tuple(rows), ours=next(iter(ours)), note=note)
 
@@ -469,21 +471,21 @@ def retrieval_tables(
         A table for all items and, where there are any, one for items without an event in the training part.
     """
     positions = questions.events(TEST)
-    targets = questions.answers(TEST)
+    targets = questions.labels(TEST)
     histories, seen = _matrices(split, domain, positions)
     found = {
         name: [retrieval_ranks(split, questions, domain, one) for one in by_seed] for name, by_seed in ours.items()
     }
-    valid_positions, valid_targets = questions.events(VALID), questions.answers(VALID)
+    valid_positions, valid_targets = questions.events(VALID), questions.labels(VALID)
     valid_histories, valid_seen = _matrices(split, domain, valid_positions)
 
-    def judge(model: baselines.Baseline) -> float:
+    def validate(model: baselines.Baseline) -> float:
         return ndcg(baselines.target_ranks(model, valid_histories, valid_targets, valid_seen), RETRIEVAL_CUT)
 
     fit = _likes_matrix(split, domain)
     for name, factory in _BASELINES.items():
         progress(name)
-        model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, judge).model
+        model = baselines.tune(factory, baselines.GRIDS[factory.__name__], fit, validate).model
         found[name] = [baselines.target_ranks(model, histories, targets, seen)]
     known = {event.item for event, part in zip(split.log.events, split.part.tolist(), strict=True) if part == TRAIN}
     unseen = np.array([item not in known for item in split.log.items])[targets]
@@ -513,7 +515,7 @@ def text_tables(
 
     Args:
         writers: The tuned task, one a seed.
-        drafts: Of ``draft_all``.
+        drafts: Of ``task_drafts``.
         num_written: Test texts that are written, spread over the part, and compared with what users wrote; 0 for none.
         progress: Told of the drafts read, method after method.
 
@@ -583,7 +585,7 @@ def _held_out(
     return HeldOut(
         liked=liked,
         seen=seen,
-        target_Q=questions.answers(part),
+        target_Q=questions.labels(part),
         users_QE=users_QE,
         ids=list(split.log.items),
         items_IE=items_IE,
@@ -641,13 +643,13 @@ def _before(
     liked: dict[str, list[int]] = {}
     seen: dict[str, list[int]] = {}
     likes = Counter[int]()
-    for moment in moments(events):
-        for position in moment.asked:
+    for group in time_groups(events):
+        for position in group.queries:
             user = events[position].user
             for place in wanted.get(position, ()):
                 most = [number for number, _ in likes.most_common(most_liked)][::-1] if user not in liked else []
                 yield place, liked.get(user, most), seen.get(user, [])
-        for event in (events[position] for position in moment.observed):
+        for event in (events[position] for position in group.events):
             positive = domain.feedback(event).positive if event.item else None
             if positive:
                 liked.setdefault(event.user, []).append(numbers[event.item])

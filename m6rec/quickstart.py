@@ -8,20 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from m6rec import assets, tuned
+from m6rec import assets, task_model
 from m6rec.ablation import ablations, reading_tables
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
 from m6rec.evaluate import (
     TaskExamples,
-    ask_all,
     check_leaks,
     class_table,
     fit_blend,
     ranking_table,
     retrieval_tables,
     retriever_of,
+    task_examples,
 )
 from m6rec.fingerprint import Fingerprint, begin, changed, digest
 from m6rec.foundation.checkpoint import Foundation
@@ -34,9 +34,9 @@ from m6rec.retrieval.model import RetrievalConfig, RetrievalModel, likes_of, que
 from m6rec.retrieval.model import create as create_retrieval
 from m6rec.retrieval.model import load as load_retrieval
 from m6rec.retrieval.training import EmbeddingConfig
+from m6rec.task_model import TaskModel, TaskModelConfig
 from m6rec.tasks.task import named, texts
 from m6rec.train import TrainConfig, TrainingHistory, tune
-from m6rec.tuned import TaskModel, TaskModelConfig
 
 RETRIEVAL = "m6rec, item vectors"
 """What a run of retrieval is called in a table."""
@@ -143,14 +143,14 @@ def tune_all(
     with stage("questions"):
         for task in (chosen.ranking, "retrieve"):
             try:
-                asked[task] = ask_all(named(task), made.split, made.domain).drawn(MOST)
+                asked[task] = task_examples(named(task), made.split, made.domain).drawn(MOST)
                 check_leaks(made.split, asked[task])
             except DataError as error:
                 impossible[task] = str(error)
     if not asked:
         raise DataError(f"nothing can be tuned on this log: {'; '.join(dict.fromkeys(impossible.values()))}")
     store = assets.home() / "states"
-    cache = tuned.create(config, model, store).cache
+    cache = task_model.create(config, model, store).cache
     ranked = []
     if chosen.ranking in asked:
         with stage("states") as update:
@@ -210,7 +210,7 @@ def ranking_report(
         runs: One a seed.
         progress: Told of the questions read.
     """
-    task, labels = runs[0].task, questions.answers(TEST)
+    task, labels = runs[0].task, questions.labels(TEST)
     found = ablations(name, runs, questions.rows[TEST], progress)
     if task.num_classes > 2 or len(set(labels.tolist())) < 2:
         return (class_table(questions, task, found),)
@@ -237,7 +237,7 @@ def _tune(
     items = list(made.split.log.items.values())
     for seed in seeds:
         name = f"{config.task}-{seed}"
-        one = tuned.create(config, model, cache=cache, seed=seed)
+        one = task_model.create(config, model, cache=cache, seed=seed)
         with stage(f"tuning {name}") as update:
             history = tune(
                 one,

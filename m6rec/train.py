@@ -19,16 +19,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from m6rec.adapters import TaskAdapter
 from m6rec.errors import AssetError, ConfigError
 from m6rec.fingerprint import begin, changed, digest
 from m6rec.metrics import auc, base_rates, cross_entropy, ndcg, perplexity, ranks, uauc
 from m6rec.project import CONFIG
+from m6rec.task_model import ItemBlocks, TaskModel
 from m6rec.tasks.task import texts
 from m6rec.text.batch import Batch, Example, pack, pad, regroup, size
-from m6rec.tuned import ItemBlocks, TaskModel
-from m6rec.tuning import Tuning
+from m6rec.text_model import TextModel
 from m6rec.types import Draft, Item
-from m6rec.writer import TextModel
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -65,9 +65,9 @@ class TrainConfig:
         patience: Epochs without a better validation before it stops; 0 never stops early.
         checkpoint_steps: Steps between two checkpoints.
         seed: Fixes the order of batches.
-        pairwise: Of scores: share of the loss that orders a user's own items, pair by pair (``tuned.pair_loss``), as in
-            JRC (Sheng et al., 2023); the rest is cross-entropy. AUC and UAUC judge an epoch in the same shares. The
-            more it is, the less a score is a probability, or can be compared between users.
+        pairwise: Weight of the pairwise loss over a user's own items (``task_model.pair_loss``), as in JRC (Sheng et
+            al., 2023); the rest is cross-entropy. The validation metric mixes AUC and UAUC with the same weights. The
+            higher it is, the less calibrated scores are, and the less comparable between users.
     """
 
     epochs: int = 3
@@ -109,12 +109,12 @@ class TrainingHistory:
 
     Attributes:
         losses: One a step.
-        judgements: What ``judge`` said, one an epoch; empty without it.
+        judgements: What ``validate`` said, one an epoch; empty without it.
         best_epoch: The epoch, from 0, whose weights were kept.
     """
 
     losses: list[float] = field(default_factory=list)
-    judgements: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
     best_epoch: int = 0
 
 
@@ -124,7 +124,7 @@ def fit(
     loss: Callable[[BatchT], Tensor],
     config: TrainConfig,
     *,
-    judge: Callable[[], float] | None = None,
+    validate: Callable[[], float] | None = None,
     folder: Path | None = None,
     schedule: Callable[[float], None] = lambda done: None,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
@@ -137,14 +137,14 @@ def fit(
             from 0, as many in each.
         loss: Mean loss of a batch.
         config: How to train.
-        judge: A validation measure, greater is better, of the averaged weights; picks the epoch that is kept.
+        validate: A validation measure, greater is better, of the averaged weights; picks the epoch that is kept.
         folder: Where the checkpoint and the TensorBoard log go. A run that was killed goes on from its checkpoint
             with the same losses as if it had not been; a finished one is not trained again.
         schedule: Called before each step with the share of all steps that is done, and with 1 at the end.
         progress: Called after each step.
 
     Returns:
-        Its history. ``module`` holds the weights of the best epoch, or of the last without ``judge``.
+        Its history. ``module`` holds the weights of the best epoch, or of the last without ``validate``.
 
     Raises:
         ConfigError: The folder holds a checkpoint of another configuration, or the loss is no longer finite.
@@ -181,12 +181,12 @@ def fit(
                 run.save()
             progress(len(history.losses), run.num_steps, total)
         with run.averaged():
-            judgement = judge() if judge else float(run.epoch)
-            if judge:
-                history.judgements.append(judgement)
+            score = validate() if validate else float(run.epoch)
+            if validate:
+                history.validation_scores.append(score)
                 if writer:
-                    writer.add_scalar("validation", judgement, len(history.losses))
-            run.keep_if_best(judgement)
+                    writer.add_scalar("validation", score, len(history.losses))
+            run.keep_if_best(score)
         run.epoch, run.place = run.epoch + 1, 0
         run.stopped = bool(config.patience) and run.epoch - 1 - history.best_epoch >= config.patience
         run.save()
@@ -209,7 +209,7 @@ class _Run:
         self.history = TrainingHistory()
         self.epoch = self.place = 0
         self.stopped = False
-        self.best_judgement = -math.inf
+        self.best_score = -math.inf
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
         plain = [p for p in self.parameters.values() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -248,10 +248,10 @@ class _Run:
         """A block in which the module holds the averaged weights."""
         return _Swapped(self.parameters, self.mean)
 
-    def keep_if_best(self, judgement: float) -> None:
+    def keep_if_best(self, score: float) -> None:
         """Remembers the averaged weights where they are the best so far."""
-        if judgement > self.best_judgement:
-            self.best_judgement, self.history.best_epoch = judgement, self.epoch
+        if score > self.best_score:
+            self.best_score, self.history.best_epoch = score, self.epoch
             self.best = {name: p.clone() for name, p in self.mean.items()}
 
     def load_best(self) -> None:
@@ -282,7 +282,7 @@ class _Run:
             "epoch": self.epoch,
             "place": self.place,
             "stopped": self.stopped,
-            "best_judgement": self.best_judgement,
+            "best_judgement": self.best_score,
         }
         partial = self.folder / f".{CHECKPOINT}.partial"
         save_file({n: t.contiguous() for n, t in tensors.items()}, partial, metadata={"note": json.dumps(note)})
@@ -316,7 +316,7 @@ class _Run:
                 self.optimizer.state[p]["exp_avg_sq"].copy_(tensors[SECOND + name])
         self.history = TrainingHistory(**note["history"])
         self.epoch, self.place = note["epoch"], note["place"]
-        self.stopped, self.best_judgement = note["stopped"], note["best_judgement"]
+        self.stopped, self.best_score = note["stopped"], note["best_judgement"]
 
 
 class _Swapped:
@@ -377,12 +377,12 @@ def tune(
     states = tuned.cache.fetch([*texts(training), *texts(validation)])
     catalogue = None
     if tuned.task.readout == "embed":
-        answers = np.concatenate([row.answers for row in training])
+        answers = np.concatenate([row.labels for row in training])
         share = (np.bincount(answers, minlength=len(items)) + 1.0) / (len(answers) + len(items))
         catalogue = ItemBlocks.of(tuned.task, tuned.domain, items, np.log(share).astype(np.float32) if log_q else None)
         states = tuned.cache.fetch([*texts(training), *catalogue.texts()])
         catalogue.bind(states)
-    fit_numbers(tuned.tuning, training, validation, folder=folder / BASE if folder else None)
+    fit_numbers(tuned.adapter, training, validation, folder=folder / BASE if folder else None)
     training = tuned.rows(training)
     most = config.batch_tokens or (TRAINING_TOKENS if catalogue is None else RETRIEVAL_TOKENS)
     sizes = [size(row, states.length) for row in training]
@@ -393,12 +393,12 @@ def tune(
         of_epoch = groups if catalogue is None or not epoch else regroup(groups, sizes, seed=[config.seed, epoch])
         return [pad([training[number] for number in group], states.places) for group in of_epoch]
 
-    labels = np.concatenate([row.answers for row in validation])
+    labels = np.concatenate([row.labels for row in validation])
     if catalogue is None:
         users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
-        base_C = base_rates(np.concatenate([row.answers for row in training]), tuned.task.num_classes)
+        base_C = base_rates(np.concatenate([row.labels for row in training]), tuned.task.num_classes)
 
-    def judge() -> float:
+    def validate() -> float:
         if catalogue is None:
             return class_metric(labels, tuned.probabilities(validation), users, base_C, config.pairwise)
         users_QE, items_IE = tuned.vectors(validation), tuned.item_vectors(items)  # sources take no part
@@ -415,11 +415,11 @@ def tune(
         )
 
     history = fit(
-        tuned.tuning,
+        tuned.adapter,
         batches,
         lambda batch: tuned.loss(batch, states, catalogue, pairwise=config.pairwise),
         config,
-        judge=judge,
+        validate=validate,
         folder=folder,
         progress=progress,
     )
@@ -428,7 +428,7 @@ def tune(
 
 
 def fit_numbers(
-    tuning: Tuning,
+    adapter: TaskAdapter,
     training: Sequence[Example],
     validation: Sequence[Example],
     config: TrainConfig = BASE_TRAINING,
@@ -438,7 +438,7 @@ def fit_numbers(
     """Fits what a tuning makes of numbers alone, before it reads: the base of its scores, and how traces are normed.
 
     Args:
-        tuning: Fitted in place, if it takes numbers; the base is fixed from then on.
+        adapter: Fitted in place, if it takes numbers; the base is fixed from then on.
         training: Rows of the training part.
         validation: Rows that choose the epoch of the base.
         config: How the base is trained; it takes seconds.
@@ -447,28 +447,28 @@ def fit_numbers(
     Returns:
         The history of the base; None where there is none.
     """
-    if tuning.traces is not None:
-        tuning.traces.fit(torch.from_numpy(np.concatenate([row.traces for row in training])))
-    base = tuning.base
+    if adapter.event_encoder is not None:
+        adapter.event_encoder.fit(torch.from_numpy(np.concatenate([row.event_features for row in training])))
+    base = adapter.base
     if base is None:
         return None
-    network, device = base.network, tuning.slots_SD.device
+    network, device = base.network, adapter.slots_SD.device
 
     def of(rows: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        signals_QF = torch.from_numpy(np.concatenate([row.signals for row in rows]))
-        return signals_QF.to(device), torch.from_numpy(np.concatenate([row.answers for row in rows])).to(device)
+        features_QF = torch.from_numpy(np.concatenate([row.features for row in rows]))
+        return features_QF.to(device), torch.from_numpy(np.concatenate([row.labels for row in rows])).to(device)
 
-    (signals_QF, answers_Q), (signals_VF, answers_V) = of(training), of(validation)
-    network.fit(signals_QF)
+    (features_QF, labels_Q), (signals_VF, answers_V) = of(training), of(validation)
+    network.fit(features_QF)
     labels = answers_V.cpu().numpy()
     users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
-    rates_C = base_rates(answers_Q.cpu().numpy(), tuning.config.num_classes)
+    rates_C = base_rates(labels_Q.cpu().numpy(), adapter.config.num_classes)
 
     def batches(epoch: int) -> Sequence[Tensor]:
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(answers_Q))
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(labels_Q))
         return torch.split(torch.from_numpy(order).to(device), BASE_QUESTIONS)
 
-    def judge() -> float:
+    def validate() -> float:
         with torch.no_grad():
             probabilities_VC = base(signals_VF).softmax(-1).double().cpu().numpy()
         return class_metric(labels, probabilities_VC, users, rates_C)
@@ -477,9 +477,9 @@ def fit_numbers(
     history = fit(
         network,
         batches,
-        lambda chosen: F.cross_entropy(base(signals_QF[chosen]), answers_Q[chosen]),
+        lambda chosen: F.cross_entropy(base(features_QF[chosen]), labels_Q[chosen]),
         config,
-        judge=judge,
+        validate=validate,
         folder=folder,
     )
     network.requires_grad_(False)
@@ -549,11 +549,11 @@ def tune_texts(
     groups = writer.batches(training, config.batch_tokens or TRAINING_TOKENS)
     batches = [[training[number] for number in group] for group in groups]
     history = fit(
-        writer.tuning,
+        writer.adapter,
         batches,
         writer.loss,
         config,
-        judge=lambda: -perplexity(*writer.nats(validation)),
+        validate=lambda: -perplexity(*writer.nats(validation)),
         folder=folder,
         progress=progress,
     )

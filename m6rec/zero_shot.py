@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m6rec.adapters import TaskAdapter, TaskAdapterConfig, create
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
@@ -23,12 +24,11 @@ from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import AdapterHook, Dense
 from m6rec.metrics import auc
 from m6rec.report import Row, Table
+from m6rec.task_model import UPPER_LAYERS
 from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import ANSWERS, QUESTIONS, Diary, write
 from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, fit
-from m6rec.tuned import UPPER_LAYERS
-from m6rec.tuning import Tuning, TuningConfig, create
 
 BATCH_TOKENS = 2048
 NUM_SHOWN = 4000
@@ -49,27 +49,27 @@ class PromptBatch:
 
 
 def log_odds(
-    foundation: Foundation, batches: Sequence[PromptBatch], delta: AdapterHook | None = None
+    foundation: Foundation, batches: Sequence[PromptBatch], hook: AdapterHook | None = None
 ) -> dict[int, float]:
     """Log p(yes) − log p(no) of every question, by the position of its event in the log."""
     found: dict[int, float] = {}
     with torch.no_grad():
         for batch in batches:
-            logits_QC = _logits(foundation, batch, delta)
+            logits_QC = _logits(foundation, batch, hook)
             found |= dict(zip(batch.events, (logits_QC[:, 1] - logits_QC[:, 0]).tolist(), strict=True))
     return found
 
 
-def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0) -> Tuning:
+def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0) -> TaskAdapter:
     """Adapters of the upper layers, fitted to the answers in the diaries."""
-    tuning = _adapters(foundation, seed)
+    adapter = _adapters(foundation, seed)
     batches = [read(foundation, [diary])[0] for diary in diaries]
 
     def loss(batch: PromptBatch) -> Tensor:
-        return F.cross_entropy(_logits(foundation, batch, tuning), batch.answer_Q)
+        return F.cross_entropy(_logits(foundation, batch, adapter), batch.answer_Q)
 
-    fit(tuning, batches, loss, replace(FEW_SHOT, seed=seed))
-    return tuning
+    fit(adapter, batches, loss, replace(FEW_SHOT, seed=seed))
+    return adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ class Way:
         note: How to read the scores.
     """
 
-    measure: Callable[[Tuning | None], Mapping[int, float]]
-    learn: Callable[[int, int], Tuning]
+    measure: Callable[[TaskAdapter | None], Mapping[int, float]]
+    learn: Callable[[int, int], TaskAdapter]
     note: str
 
 
@@ -93,7 +93,7 @@ def _diary(foundation: Foundation, split: Split, domain: Domain, most: int) -> W
     asked = read(foundation, _examples(write(events, items, domain, test, end), most, 0))
     shown = write(events, items, domain, shown_from, shown_to)
     return Way(
-        measure=lambda tuning: log_odds(foundation, asked, tuning),
+        measure=lambda adapter: log_odds(foundation, asked, adapter),
         learn=lambda shots, seed: few_shot(foundation, _examples(shown, shots, seed), seed=seed),
         note=f"{QUESTIONS} questions at most in a diary; the share of viewers who like the item stands in each line.",
     )
@@ -107,22 +107,22 @@ def _also_clicks(foundation: Foundation, split: Split, domain: Domain, most: int
         drawn = _draw([len(row.events) for row in rows], count, seed)
         return [rows[number].only(np.arange(len(rows[number].events)) < kept) for number, kept in drawn]
 
-    asked = draw(also_clicks.lay_out(events, items, domain, test, end), most, 0)
-    shown = also_clicks.lay_out(events, items, domain, shown_from, shown_to)
+    asked = draw(also_clicks.build_examples(events, items, domain, test, end), most, 0)
+    shown = also_clicks.build_examples(events, items, domain, shown_from, shown_to)
 
-    def measure(tuning: Tuning | None) -> dict[int, float]:
-        found_Q = likelihood.scores(foundation, asked, tuning=tuning)
+    def measure(adapter: TaskAdapter | None) -> dict[int, float]:
+        found_Q = likelihood.scores(foundation, asked, adapter=adapter)
         return dict(zip(np.concatenate([row.events for row in asked]).tolist(), found_Q.tolist(), strict=True))
 
-    def learn(shots: int, seed: int) -> Tuning:
-        tuning = _adapters(foundation, seed)
+    def learn(shots: int, seed: int) -> TaskAdapter:
+        adapter = _adapters(foundation, seed)
         fit(
-            tuning,
+            adapter,
             draw(shown, shots, seed),
-            lambda row: likelihood.loss(foundation, [row], tuning=tuning),
+            lambda row: likelihood.loss(foundation, [row], adapter=adapter),
             replace(FEW_SHOT, seed=seed),
         )
-        return tuning
+        return adapter
 
     return Way(
         measure=measure,
@@ -199,9 +199,9 @@ def _parts(split: Split) -> tuple[tuple[int, int], tuple[int, int]]:
     return (int(test[0]), len(split.log.events)), (max(0, int(valid[0]) - NUM_SHOWN), int(valid[0]))
 
 
-def _adapters(foundation: Foundation, seed: int) -> Tuning:
+def _adapters(foundation: Foundation, seed: int) -> TaskAdapter:
     layers = foundation.model.config.num_layers
-    config = TuningConfig(method="adapter", first_layer=layers - UPPER_LAYERS, num_classes=0)
+    config = TaskAdapterConfig(method="adapter", first_layer=layers - UPPER_LAYERS, num_classes=0)
     return create(config, foundation.model, seed=seed)
 
 
@@ -226,12 +226,12 @@ def _draw(sizes: Sequence[int], shots: int, seed: int) -> Iterator[tuple[int, in
             return
 
 
-def _logits(foundation: Foundation, batch: PromptBatch, delta: AdapterHook | None) -> Tensor:
+def _logits(foundation: Foundation, batch: PromptBatch, hook: AdapterHook | None) -> Tensor:
     """fp32 logits of the two answers at each blank, logits_QC."""
     model = foundation.model
     depth = model.config.num_layers - UPPER_LAYERS
     positions_BL = torch.arange(batch.hidden_BLD.shape[1], device=model.device).expand(batch.hidden_BLD.shape[:2])
-    hidden_BLD = model.run(batch.hidden_BLD, positions_BL, Dense(positions_BL), first=depth, delta=delta)
+    hidden_BLD = model.run(batch.hidden_BLD, positions_BL, Dense(positions_BL), first=depth, hook=hook)
     normed_QD = model.finish(hidden_BLD[batch.row_Q, batch.place_Q])
     answers = [ids[0] for ids in foundation.tokenizer.encode(ANSWERS)]
     if answers[0] == answers[1]:

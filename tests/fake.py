@@ -6,7 +6,16 @@ import numpy as np
 
 from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
 from m6rec.predicate import attributes
-from m6rec.serving.backend import NO_FILTERS, Answer, Creation, Explanation, IngestResult, LocalBackend, Reason, Reply
+from m6rec.serving.backend import (
+    NO_FILTERS,
+    Answer,
+    Explanation,
+    GenerationResult,
+    IngestResult,
+    LocalBackend,
+    Reason,
+    Reply,
+)
 from m6rec.types import Item, Ranked, User
 
 
@@ -108,9 +117,9 @@ class FakeBackend(LocalBackend):
             raise ConfigError(f"a {brief.kind} with item {item!r}")
         if brief.kind == "design":
             named = "i2" if brief.catalogue else None
-            made = [Creation("Film 2", "model", brief.category or "Comedy", named, ("it babbles",))]
+            made = [GenerationResult("Film 2", "model", brief.category or "Comedy", named, ("it babbles",))]
         else:
-            made = [Creation("comedy films", "template", item=item, refused=("it has no end",))]
+            made = [GenerationResult("comedy films", "template", item=item, refused=("it has no end",))]
         return (made * brief.count)[: brief.count]
 
     def reranking(self, query, documents):

@@ -15,9 +15,9 @@ from m6rec.device import CARD
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
 from m6rec.features.interactions import InteractionStore
+from m6rec.task_model import TaskModel, TaskModelConfig, create
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Example
-from m6rec.tuned import TaskModel, TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -36,14 +36,14 @@ def tuned(*, seed: int = 0, **options: object) -> TaskModel:
     made = create(config, tiny.foundation(seed=seed), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in made.tuning.parameters():
+        for parameter in made.adapter.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return made
 
 
 def rows(task: str = "like") -> list[Example]:
     """All questions of the log."""
-    return tasks.lay_out(tasks.named(task), LOG, USERS, ITEMS, MOVIES, np.ones(len(LOG), np.bool_))[0]
+    return tasks.build_examples(tasks.named(task), LOG, USERS, ITEMS, MOVIES, np.ones(len(LOG), np.bool_))[0]
 
 
 def interactions() -> InteractionStore:

@@ -5,7 +5,7 @@ import torch
 from m6rec.ablation import BASE, MEAN_STATE, TEXT, ablations, reading_tables
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
-from tests.test_tuned import ROWS, close, make
+from tests.test_task_model import ROWS, close, make
 
 
 def test_the_parts_of_what_is_known_and_the_whole():
@@ -30,7 +30,7 @@ def test_nothing_is_read_where_the_mean_state_stands_for_every_text():
     assert row.candidates[0] != row.candidates[1]
     alike = row.only(np.arange(len(row.events)) < 2)
     alike.visible[:] = alike.visible.min()
-    alike.signals[:] = alike.signals[0]
+    alike.features[:] = alike.features[0]
     _, read_QC = run.logits([alike])
     _, unread_QC = run.logits([alike], mean_state=True)
     assert not torch.allclose(read_QC[0], read_QC[1], atol=1e-4)

@@ -96,11 +96,11 @@ def test_ranks_and_pairs_are_the_same_in_chunks(monkeypatch):
 def test_tune_keeps_what_the_judge_likes_best():
     judged = []
 
-    def judge(model):
+    def validate(model):
         judged.append(model)
         return -abs(model.regularisation - 100)
 
-    best = baselines.tune(EASEBaseline, {"regularisation": (1, 110, 90, 1000)}, FIT, judge)
+    best = baselines.tune(EASEBaseline, {"regularisation": (1, 110, 90, 1000)}, FIT, validate)
     assert best.model is judged[1]
     assert best.chosen == {"regularisation": 110}
     assert [value for _, value in best.trials] == [-99, -10, -10, -900]

@@ -11,13 +11,13 @@ from m6rec import train, zero_shot
 from m6rec.foundation import likelihood
 from m6rec.foundation.generate import Sampling
 from m6rec.foundation.states import StateCache, StatesConfig
-from m6rec.serving.turns import Turns
+from m6rec.serving.kv_cache_pool import KVCachePool
+from m6rec.task_model import load
 from m6rec.tasks.diary import Diary
+from m6rec.text_model import create as create_writer
+from m6rec.text_model import load as load_writer
 from m6rec.train import CHECKPOINT
-from m6rec.tuned import load
-from m6rec.writer import create as create_writer
-from m6rec.writer import load as load_writer
-from tests import test_train, test_tuned, test_writer, tiny
+from tests import test_task_model, test_text_model, test_train, tiny
 from tests.foundation.test_likelihood import ROWS as PROMPTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
@@ -51,7 +51,7 @@ def made_on(device, make, **options):
     made = make(foundation=on(device), used=False, **options)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in made.tuning.parameters():
+        for parameter in made.adapter.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator).to(device))
     return made
 
@@ -64,19 +64,19 @@ def close(actual, expected):
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_are_those_of_the_cpu(method, split):
     method = "full" if method == "upper" and not split["depth"] else method
-    here, there = both(test_tuned.make, method=method, **split)
-    rows = test_tuned.ROWS["like"]
+    here, there = both(test_task_model.make, method=method, **split)
+    rows = test_task_model.ROWS["like"]
     close(there.scores(rows), here.scores(rows))
-    asked = [(str(number), row.moments()[-1]) for number, row in enumerate(rows)]
-    turns = [Turns(tuned) for tuned in (here, there)]
+    asked = [(str(number), row.by_timestamp()[-1]) for number, row in enumerate(rows)]
+    turns = [KVCachePool(tuned) for tuned in (here, there)]
     for _ in range(2):  # the second time the user's keys and values are at hand
-        expected, found = (of.answers(asked) for of in turns)
+        expected, found = (of.predict(asked) for of in turns)
         close(np.concatenate(found), np.concatenate(expected))
 
 
 def test_vectors_are_those_of_the_cpu():
-    here, there = both(test_tuned.make, task="retrieve")
-    rows, items = test_tuned.ROWS["retrieve"], list(test_tuned.ITEMS.values())
+    here, there = both(test_task_model.make, task="retrieve")
+    rows, items = test_task_model.ROWS["retrieve"], list(test_task_model.ITEMS.values())
     close(there.vectors(rows), here.vectors(rows))
     close(there.item_vectors(items), here.item_vectors(items))
     assert there.digest() == here.digest()
@@ -124,7 +124,7 @@ def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypat
     assert history.losses == pytest.approx(expected.losses, rel=1e-3)
     assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
     again = load(tmp_path, on(CPU, FOUNDATION()))
-    rows = [row.only(row.answers >= 0) for row in test_train.board(task, 1, 20)]
+    rows = [row.only(row.labels >= 0) for row in test_train.board(task, 1, 20)]
     answers = "vectors" if task == "retrieve" else "scores"
     close(getattr(again, answers)(rows), getattr(resumed, answers)(rows))
     np.testing.assert_allclose(getattr(whole, answers)(rows), getattr(resumed, answers)(rows), rtol=0.02, atol=0.01)
@@ -143,10 +143,12 @@ def test_a_run_that_began_on_the_cpu_goes_on(monkeypatch, tmp_path):
 
 
 def writer_on(device, method, folder=None, **split):
-    base = on(device, test_writer.foundation())
+    base = on(device, test_text_model.foundation())
     if folder is not None:
         return load_writer(folder, base)
-    config = test_writer.TextModelConfig(task="explain", domain="generic", foundation="tiny", method=method, **split)
+    config = test_text_model.TextModelConfig(
+        task="explain", domain="generic", foundation="tiny", method=method, **split
+    )
     return create_writer(config, base)
 
 
@@ -156,10 +158,10 @@ def test_texts_are_those_of_the_cpu(tmp_path, method, split):
     method = "full" if method == "upper" and not split["depth"] else method
     there = writer_on(CUDA, method, **split)
     with torch.no_grad():
-        for parameter in there.tuning.parameters():
+        for parameter in there.adapter.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).to(CUDA))
     there.save(tmp_path)
-    here, drafts = writer_on(CPU, method, tmp_path), test_writer.DRAFTS
+    here, drafts = writer_on(CPU, method, tmp_path), test_text_model.DRAFTS
     (nats, counts), (expected, numbers) = there.nats(drafts), here.nats(drafts)
     close(nats, expected)
     assert counts.tolist() == numbers.tolist()

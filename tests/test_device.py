@@ -259,8 +259,8 @@ def tuned_anew(tmp_path_factory):
     """(the same task tuned on, what of its device folder differs from that of ``pocket.exported``)."""
     made, folder = pocket.tuned(), tmp_path_factory.mktemp("anew") / "newer"
     with torch.no_grad():
-        made.tuning.slots_SD.add_(torch.randn(made.tuning.slots_SD.shape, generator=torch.Generator().manual_seed(9)))
-    export(made, folder, since=module.read_card(pocket.exported()[1]))
+        made.adapter.slots_SD.add_(torch.randn(made.adapter.slots_SD.shape, generator=torch.Generator().manual_seed(9)))
+    export(made, folder, since=module.read_manifest(pocket.exported()[1]))
     return made, folder
 
 
@@ -280,7 +280,7 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
     assert {file.name for file in changed.iterdir()} == {CARD, ADAPTERS}
     with pytest.raises(AssetError, match="can't be read"):  # it is none by itself
         Device.load(changed)
-    assert module.update_folder(folder, changed).tuning == made.tuning.digest()
+    assert module.update_folder(folder, changed).tuning == made.adapter.digest()
     export(made, tmp_path / "whole")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
         file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()
@@ -330,7 +330,7 @@ def test_an_update_that_fails_changes_nothing(tmp_path, newer, kind, monkeypatch
 def test_an_update_that_was_cut_off_between_its_last_steps_is_undone(tmp_path):
     _, folder = pocket.copied(tmp_path / "phone")
     folder.rename(tmp_path / ".phone.former")
-    assert load(None, folder).card == module.read_card(folder)
+    assert load(None, folder).card == module.read_manifest(folder)
 
 
 @pytest.fixture(scope="module")
@@ -363,7 +363,7 @@ here = Device.load(Path({str(folder)!r}))
 here.receive(Path({str(parcel)!r}))
 here.ingest([Event("me", "i1", 5, 4.0)])
 assert len(here.rank(["i2", "i3"])) == 2
-print([name for name in ("torch", "transformers", "onnx", "m6rec.foundation", "m6rec.tuning") if name in sys.modules])
+print([name for name in ("torch", "transformers", "onnx", "m6rec.foundation", "m6rec.adapters") if name in sys.modules])
 """
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)

@@ -10,10 +10,8 @@ from m6rec.domains import domain as domains
 from m6rec.errors import DataError
 from m6rec.evaluate import (
     Retriever,
-    ask_all,
     check_future,
     check_leaks,
-    draft_all,
     fit_blend,
     fit_sources,
     ranking_metrics,
@@ -21,6 +19,8 @@ from m6rec.evaluate import (
     retrieval_ranks,
     retrieval_tables,
     retriever_of,
+    task_drafts,
+    task_examples,
     text_tables,
 )
 from m6rec.features.interactions import InteractionStore
@@ -28,8 +28,8 @@ from m6rec.retrieval.blend import TEXT, default_weights
 from m6rec.retrieval.model import NUM_MOST_LIKED
 from m6rec.tasks import writing
 from m6rec.tasks.task import named
+from m6rec.text_model import TextModelConfig, create
 from m6rec.types import Event, Item, User
-from m6rec.writer import TextModelConfig, create
 from tests import tiny
 
 RNG = np.random.default_rng(0)
@@ -50,9 +50,9 @@ SPLIT = split_by_time(LOG)
 def test_warm_and_new_items_are_ranked_by_one_score():
     blend = fit_sources(SPLIT, BOOKS)
     assert len(set(ITEMS) - set(blend.numbers)) == 3
-    questions = ask_all(named("retrieve"), SPLIT, BOOKS)
+    questions = task_examples(named("retrieve"), SPLIT, BOOKS)
     check_leaks(SPLIT, questions)
-    users, items = np.zeros((len(questions.answers(TEST)), 4), np.float32), np.zeros((len(ITEMS), 4), np.float32)
+    users, items = np.zeros((len(questions.labels(TEST)), 4), np.float32), np.zeros((len(ITEMS), 4), np.float32)
     late = retrieval_ranks(SPLIT, questions, BOOKS, Retriever(users, items, blend))
     assert late.min() > 3  # all that is liked is new, and nothing is read of it
     users[:, 0] = items[27:, 0] = 1
@@ -64,8 +64,8 @@ def test_warm_and_new_items_are_ranked_by_one_score():
 
 
 def test_ranks_are_those_of_the_score_that_is_served():
-    questions = ask_all(named("retrieve"), SPLIT, BOOKS)
-    positions, targets = questions.events(TEST), questions.answers(TEST)
+    questions = task_examples(named("retrieve"), SPLIT, BOOKS)
+    positions, targets = questions.events(TEST), questions.labels(TEST)
     users, items = RNG.standard_normal((len(targets), 4), np.float32), RNG.standard_normal((30, 4), np.float32)
     blend = fit_sources(SPLIT, BOOKS)
     found = retrieval_ranks(SPLIT, questions, BOOKS, Retriever(users, items, blend))
@@ -84,7 +84,7 @@ def test_who_liked_nothing_yet_is_taken_for_one_who_likes_what_most_do():
     """By the same rule as the service, so that it is measured as it is served."""
     late = tuple(Event(f"new{n}", "i1", 600 + n, 9.0) for n in range(60))
     split = split_by_time(replace(LOG, events=(*LOG.events, *late), users=USERS | {e.user: User(e.user) for e in late}))
-    questions = ask_all(named("retrieve"), split, BOOKS)
+    questions = task_examples(named("retrieve"), split, BOOKS)
     model = tiny.retrieval(tiny.foundation(), list(ITEMS.values()), "books")
     found = retriever_of(model, split, questions, BOOKS)
     place = questions.events(TEST).tolist().index(len(split.log.events) - 1)
@@ -94,8 +94,8 @@ def test_who_liked_nothing_yet_is_taken_for_one_who_likes_what_most_do():
 
 
 def test_weights_are_learned_from_validation():
-    questions = ask_all(named("retrieve"), SPLIT, BOOKS)
-    targets = questions.answers(VALID)
+    questions = task_examples(named("retrieve"), SPLIT, BOOKS)
+    targets = questions.labels(VALID)
     known = fit_blend(SPLIT, questions, BOOKS, np.eye(30, dtype=np.float32)[targets], np.eye(30, dtype=np.float32))
     assert (
         known.text > default_weights()[TEXT] + 0.03
@@ -114,18 +114,18 @@ def test_sources_of_the_training_part_score_what_is_liked():
 
 
 def test_of_many_questions_those_of_drawn_users_are_kept():
-    asked = ask_all(named("like"), SPLIT, BOOKS)
+    asked = task_examples(named("like"), SPLIT, BOOKS)
     drawn = asked.drawn({TEST: 20})
-    assert 20 <= len(drawn.answers(TEST)) < 20 + max(len(row.events) for row in asked.rows[TEST])
+    assert 20 <= len(drawn.labels(TEST)) < 20 + max(len(row.events) for row in asked.rows[TEST])
     assert all(any(row is other for other in asked.rows[TEST]) for row in drawn.rows[TEST])
     assert drawn.rows[VALID] == asked.rows[VALID]
     assert asked.drawn({TEST: 10_000}).rows == asked.rows
 
 
 def test_ranking_stands_beside_the_baselines():
-    questions = ask_all(named("like"), SPLIT, BOOKS)
+    questions = task_examples(named("like"), SPLIT, BOOKS)
     check_leaks(SPLIT, questions)
-    labels = questions.answers(TEST)
+    labels = questions.labels(TEST)
     table = ranking_table(SPLIT, questions, BOOKS, {"ours": [np.where(labels == 1, 0.9, 0.1)]}, seeds=(0,))
     measured = {row.method: row.mean("AUC") for row in table.rows}
     assert measured["ours"] == 1
@@ -134,7 +134,7 @@ def test_ranking_stands_beside_the_baselines():
 
 
 def test_leaks_are_found():
-    questions = ask_all(named("like"), SPLIT, BOOKS)
+    questions = task_examples(named("like"), SPLIT, BOOKS)
     row = questions.rows[TEST][0]
     later = replace(row, visible=np.minimum(row.visible + 1, len(row.context)), context=(*row.context, row.context[-1]))
     with pytest.raises(DataError, match="sees more or less than its past"):
@@ -163,14 +163,14 @@ def test_a_task_that_remembers_what_it_has_worded_is_found():
 
     def behaviour(event, item, domain):
         peeking[item.id] = event.value
-        return like.behaviour(event, item, domain)
+        return like.event_text(event, item, domain)
 
     def candidate(item, domain):
         (segment,) = like.candidate(item, domain)
         return (replace(segment, text=f"{segment.text} {peeking.get(item.id, 'new')}"),)
 
     with pytest.raises(DataError, match="questions that know the future"):
-        check_future(replace(like, behaviour=behaviour, candidate=candidate), SPLIT, BOOKS, {"u1"})
+        check_future(replace(like, event_text=behaviour, candidate=candidate), SPLIT, BOOKS, {"u1"})
 
 
 def test_within_user_measures_need_a_user_with_both_labels():
@@ -186,7 +186,7 @@ SAID = replace(LOG, events=tuple(replace(e, text="Great story! Fine." if e.value
 def test_texts_stand_beside_the_untuned_model():
     foundation = tiny.foundation()
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
-    drafts = draft_all(writing.named("explain"), split_by_time(SAID), BOOKS)
+    drafts = task_drafts(writing.named("explain"), split_by_time(SAID), BOOKS)
     few = {part: of_part[:6] for part, of_part in drafts.items()}
     config = TextModelConfig(task="explain", domain="books", foundation="tiny", method="adapter", depth=2)
     writer = create(config, foundation)
@@ -201,7 +201,7 @@ def test_texts_stand_beside_the_untuned_model():
     assert "BLEU-4" not in valid.columns
     assert "3 of them were written" in test.note
     with torch.no_grad():
-        writer.tuning.slots_SD.add_(1)
+        writer.adapter.slots_SD.add_(1)
     changed = text_tables([writer], few, num_written=0)[1]
     assert changed.rows[1].metrics == {name: test.rows[1].metrics[name] for name in changed.columns}
     assert changed.lead != 0
@@ -209,10 +209,10 @@ def test_texts_stand_beside_the_untuned_model():
 
 def test_drafts_need_what_was_written_in_every_part():
     with pytest.raises(DataError, match="the training part has no event that 'explain' asks about"):
-        draft_all(writing.named("explain"), SPLIT, BOOKS)
+        task_drafts(writing.named("explain"), SPLIT, BOOKS)
     twice = split_by_time(replace(SAID, events=(*SAID.events[:-1], SAID.events[0])))
     with pytest.raises(DataError, match="1 repeated events"):
-        draft_all(writing.named("explain"), twice, BOOKS)
+        task_drafts(writing.named("explain"), twice, BOOKS)
 
 
 @pytest.mark.parametrize("task", ["like", "retrieve"])
@@ -221,4 +221,4 @@ def test_a_training_part_without_a_like_is_told(task):
     unloved = tuple(replace(event, value=2.0) for event in LOG.events)
     split = replace(SPLIT, log=replace(LOG, events=unloved))
     with pytest.raises(DataError, match=r"has no event that .* say what is positive .*--positive .*--implicit"):
-        ask_all(named(task), split, BOOKS)
+        task_examples(named(task), split, BOOKS)

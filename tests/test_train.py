@@ -18,17 +18,17 @@ from m6rec import train
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
 from m6rec.metrics import auc, base_rates, cross_entropy, perplexity
+from m6rec.task_model import TaskModelConfig, create, load
 from m6rec.tasks import task as tasks
 from m6rec.tasks import writing
-from m6rec.tasks.task import Task, lay_out
+from m6rec.tasks.task import Task, build_examples
 from m6rec.tasks.writing import TextTask
+from m6rec.text_model import TextModelConfig
+from m6rec.text_model import create as create_writer
+from m6rec.text_model import load as load_writer
 from m6rec.train import CHECKPOINT, TrainConfig, class_metric, fit, fit_numbers, tune, tune_texts
-from m6rec.tuned import TaskModelConfig, create, load
 from m6rec.types import Event, Item, Segment, User
-from m6rec.writer import TextModelConfig
-from m6rec.writer import create as create_writer
-from m6rec.writer import load as load_writer
-from tests import test_tuned, tiny
+from tests import test_task_model, tiny
 
 ROOT = Path(__file__).parents[1]
 GENERIC = domains.named("generic")
@@ -40,10 +40,10 @@ def sorts(num_classes, *, graded):
     return Task(
         name=f"sorts of {num_classes}",
         readout="score",
-        facts=lambda user, domain: (),
-        behaviour=lambda event, item, domain: Segment(item.id, "history"),
+        profile=lambda user, domain: (),
+        event_text=lambda event, item, domain: Segment(item.id, "history"),
         candidate=lambda item, domain: (Segment(f"{'abcdefg'[int(item.id) % num_classes] * 3}", "candidate"),),
-        answer=lambda event, domain: int(event.item) % num_classes,
+        label=lambda event, domain: int(event.item) % num_classes,
         num_classes=num_classes,
         options=tuple(" abcdefg"[n + 1] for n in range(num_classes)),
         grades=tuple(n / (num_classes - 1) for n in range(num_classes)) if graded else (),
@@ -59,10 +59,10 @@ TWO, THREE, FIVE, THREE_GRADES = (
 SIGNED = Task(
     name="signed",
     readout="score",
-    facts=lambda user, domain: (),
-    behaviour=lambda event, item, domain: Segment(("+" if domain.positive(event) else "-") + item.title, "history"),
+    profile=lambda user, domain: (),
+    event_text=lambda event, item, domain: Segment(("+" if domain.positive(event) else "-") + item.title, "history"),
     candidate=lambda item, domain: (Segment("?" + item.title, "candidate"),),
-    answer=lambda event, domain: int(domain.positive(event)),
+    label=lambda event, domain: int(domain.positive(event)),
     num_classes=2,
     options=(" no", " yes"),
 )
@@ -81,7 +81,7 @@ def board(task, seed, num_users):
         for user, item in enumerate(rng.integers(8, size=num_users).tolist())
     ]
     users = {event.user: User(event.user) for event in events}
-    rows, _ = lay_out(tasks.named(task), events, users, ITEMS, GENERIC, np.ones(len(events), bool))
+    rows, _ = build_examples(tasks.named(task), events, users, ITEMS, GENERIC, np.ones(len(events), bool))
     return [row.only(row.visible > 0) for row in rows if row.visible.any()]
 
 
@@ -109,7 +109,7 @@ def tune_board(task, method, *, folder=None, progress=lambda step, total, loss: 
 def test_a_checkerboard_is_learned(monkeypatch, task, method):
     monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
     _, history = tune_board(task, method)
-    assert max(history.judgements) > 0.97  # the AUC of users that training never saw
+    assert max(history.validation_scores) > 0.97  # the AUC of users that training never saw
     assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
 
 
@@ -118,14 +118,14 @@ def test_a_task_of_any_number_of_classes_is_learned(monkeypatch, name):
     monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
     tuned, history = tune_board(f"tests.test_train:{name}", "option-adapter", epochs=3)
     rows = board(f"tests.test_train:{name}", 2, 20)
-    labels = np.concatenate([row.answers for row in rows])
+    labels = np.concatenate([row.labels for row in rows])
     probabilities = tuned.probabilities(rows)
     assert probabilities.shape == (len(labels), tuned.task.num_classes)
     base = base_rates(labels, tuned.task.num_classes)
     assert cross_entropy(labels, probabilities) < 0.7 * cross_entropy(
         labels, np.broadcast_to(base, probabilities.shape)
     )
-    assert len(history.judgements) == 3
+    assert len(history.validation_scores) == 3
     if tuned.task.grades:
         assert np.corrcoef(tuned.scores(rows), np.array(tuned.task.grades)[labels])[0, 1] > 0.5
     elif name != "TWO":
@@ -134,20 +134,23 @@ def test_a_task_of_any_number_of_classes_is_learned(monkeypatch, name):
 
 
 def test_numbers_are_fitted_first_and_stay_as_they_are_while_text_is_read():
-    rows, names = test_tuned.ROWS["like"], ("gate_weight_G", "gate_bias")
-    alone, tuned = test_tuned.make(used=False), test_tuned.make(used=False)
-    history = fit_numbers(alone.tuning, rows, rows, TrainConfig(epochs=60, learning_rate=0.01))
+    rows, names = test_task_model.ROWS["like"], ("gate_weight_G", "gate_bias")
+    alone, tuned = test_task_model.make(used=False), test_task_model.make(used=False)
+    history = fit_numbers(alone.adapter, rows, rows, TrainConfig(epochs=60, learning_rate=0.01))
     assert history.losses[-1] < 0.5 * history.losses[0]
-    alone = test_tuned.make(used=False)
-    fit_numbers(alone.tuning, rows, rows)
+    alone = test_task_model.make(used=False)
+    fit_numbers(alone.adapter, rows, rows)
     tune(tuned, rows, rows, [], TrainConfig(epochs=2))
-    expected, found = alone.tuning.base.state_dict(), tuned.tuning.base.state_dict()
+    expected, found = alone.adapter.base.state_dict(), tuned.adapter.base.state_dict()
     assert {name for name in expected if not torch.equal(expected[name], found[name])} <= set(names)
     assert found["gate_bias"] != expected["gate_bias"]
 
 
 def test_where_there_are_no_numbers_nothing_is_fitted():
-    assert fit_numbers(test_tuned.make("ctr").tuning, test_tuned.ROWS["ctr"], test_tuned.ROWS["ctr"]) is None
+    assert (
+        fit_numbers(test_task_model.make("ctr").adapter, test_task_model.ROWS["ctr"], test_task_model.ROWS["ctr"])
+        is None
+    )
 
 
 def test_a_validation_of_one_class_is_judged_by_its_loss():
@@ -179,9 +182,9 @@ def test_batches_hold_as_many_tokens_as_are_asked_for(task):
 def test_a_checkerboard_is_learned_from_pairs_alone(monkeypatch):
     monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
     tuned, history = tune_board("tests.test_train:SIGNED", "upper", pairwise=1.0)
-    rows = [row for row in board("tests.test_train:SIGNED", 1, 20) if len(set(row.answers.tolist())) == 2]
-    within = [auc(row.answers, tuned.scores([row])) for row in rows]
-    assert max(history.judgements) == pytest.approx(np.mean(within))
+    rows = [row for row in board("tests.test_train:SIGNED", 1, 20) if len(set(row.labels.tolist())) == 2]
+    within = [auc(row.labels, tuned.scores([row])) for row in rows]
+    assert max(history.validation_scores) == pytest.approx(np.mean(within))
     assert np.mean(within) > 0.97
 
 
@@ -196,20 +199,20 @@ def test_retrieval_learns_which_colour_follows(monkeypatch):
     monkeypatch.setattr(train, "RETRIEVAL_TOKENS", 60)
     tuned, history = tune_board("retrieve", "upper", epochs=3)
     assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
-    assert history.judgements[-1] == max(history.judgements)
+    assert history.validation_scores[-1] == max(history.validation_scores)
     assert tuned.item_vectors(list(ITEMS.values())).shape == (8, 128)
 
 
 def test_retrieval_is_validated_without_what_its_users_have_met():
     """As it is tested and served: the epoch that is kept must be the best at that."""
     rows, items = board("retrieve", 1, 20), list(ITEMS.values())
-    labels = np.concatenate([row.answers for row in rows])
+    labels = np.concatenate([row.labels for row in rows])
     all_but_the_right_one = csr_matrix(1 - np.eye(len(items))[labels])
     judged = []
     for seen in (None, all_but_the_right_one):
         config = TaskModelConfig(task="retrieve", domain="generic", foundation="tiny", method="head")
         tuned = create(config, tiny.foundation())
-        judged += tune(tuned, board("retrieve", 0, 20), rows, items, TrainConfig(epochs=1), seen=seen).judgements
+        judged += tune(tuned, board("retrieve", 0, 20), rows, items, TrainConfig(epochs=1), seen=seen).validation_scores
     assert judged[0] < judged[1] == 1
 
 
@@ -231,8 +234,8 @@ def test_users_whose_likes_are_each_others_negatives_change_company(monkeypatch,
 
 HABIT = TextTask(
     name="habit",
-    facts=lambda user, domain: (),
-    behaviour=lambda event, item, domain: Segment(event.text, "history"),
+    profile=lambda user, domain: (),
+    event_text=lambda event, item, domain: Segment(event.text, "history"),
     texts=lambda event, item, domain: ((":", event.text),),
 )
 """A user writes the same each time, which only the past can tell."""
@@ -245,7 +248,7 @@ def diaries(seed, num_users):
         Event(f"{seed}-{user}", "0", time, text="ab"[word]) for time in range(4) for user, word in enumerate(writes)
     ]
     users = {event.user: User(event.user) for event in events}
-    drafts = writing.lay_out(HABIT, events, users, ITEMS, GENERIC, np.ones(len(events), bool))
+    drafts = writing.build_drafts(HABIT, events, users, ITEMS, GENERIC, np.ones(len(events), bool))
     return [draft for draft in drafts if draft.context]
 
 
@@ -270,7 +273,7 @@ def test_what_a_user_always_writes_is_learned_from_the_past(monkeypatch, method)
     other = {draft.target: draft.context for draft in drafts}
     strange = [replace(draft, context=other["b" if draft.target == "a" else "a"]) for draft in drafts]
     own = perplexity(*writer.nats(drafts))
-    assert max(history.judgements) == pytest.approx(-own)
+    assert max(history.validation_scores) == pytest.approx(-own)
     assert own < 1.3 < 2 < perplexity(*writer.nats(strange))
     assert np.mean(history.losses[-5:]) < 0.3 < 0.6 < np.mean(history.losses[:3])
 
@@ -383,23 +386,23 @@ def test_a_remainder_of_batches_is_a_step_of_its_own():
 
 
 def test_the_best_epoch_is_kept_and_training_stops_early():
-    line, judged, judgements = Line(), [], iter([0.1, 0.7, 0.6, 0.7, 0.9])
+    line, judged, validation_scores = Line(), [], iter([0.1, 0.7, 0.6, 0.7, 0.9])
 
-    def judge():
+    def validate():
         judged.append(state(line))
-        return next(judgements)
+        return next(validation_scores)
 
-    _, history = fit_line(line=line, judge=judge, epochs=5, patience=2)
-    assert history.judgements == [0.1, 0.7, 0.6, 0.7]  # no better for two epochs
+    _, history = fit_line(line=line, validate=validate, epochs=5, patience=2)
+    assert history.validation_scores == [0.1, 0.7, 0.6, 0.7]  # no better for two epochs
     assert history.best_epoch == 1
     assert state(line) == judged[1]
     assert judged[1] != judged[3]
 
 
 def test_without_patience_all_epochs_run():
-    judgements = iter([0.9, 0.1, 0.1, 0.1])
-    _, history = fit_line(judge=lambda: next(judgements))
-    assert (len(history.judgements), history.best_epoch) == (4, 0)
+    validation_scores = iter([0.9, 0.1, 0.1, 0.1])
+    _, history = fit_line(validate=lambda: next(validation_scores))
+    assert (len(history.validation_scores), history.best_epoch) == (4, 0)
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
@@ -442,7 +445,7 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path, stop, first):
 
     def run(folder=None, progress=lambda *_: None):
         line = Line()
-        _, history = fit_line(folder, line=line, progress=progress, judge=lambda: -line.weight.sum().item())
+        _, history = fit_line(folder, line=line, progress=progress, validate=lambda: -line.weight.sum().item())
         return history, state(line)
 
     def interrupt(step, total, loss):
@@ -530,7 +533,7 @@ def test_a_training_that_diverges_says_so():
 
 
 def test_a_tensorboard_log_is_written(tmp_path):
-    fit_line(tmp_path, judge=lambda: 0.5)
+    fit_line(tmp_path, validate=lambda: 0.5)
     assert list((tmp_path / "log").glob("events.out.tfevents.*"))
 
 

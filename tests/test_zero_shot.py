@@ -103,7 +103,7 @@ def test_a_split_that_mixes_the_parts_is_refused(foundation, split, way):
 def test_the_papers_way_scores_each_event_by_its_title(foundation):
     split, domain = split_by_time(make_log(100)), named("movielens")
     found = zero_shot.WAYS["also-clicks"](foundation, split, domain, 100).measure(None)
-    rows = also_clicks.lay_out(split.log.events, split.log.items, domain, 90, 100)
+    rows = also_clicks.build_examples(split.log.events, split.log.items, domain, 90, 100)
     for row in rows:
         for number, event in enumerate(row.events):
             alone = likelihood.scores(foundation, [row.only(np.arange(len(row.events)) == number)])

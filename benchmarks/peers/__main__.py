@@ -21,7 +21,7 @@ from benchmarks.peers.search import RESULTS, told
 from benchmarks.setup import Claims, Setup, research
 from m6rec.data.split import Split
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.tasks.task import named
 
 
@@ -32,7 +32,7 @@ def _budget(setup: Setup) -> Budget:
 def _rank(name: str, split: Split, domain: Domain, setup: Setup, made: sets.Set | None) -> dict[str, Any]:
     budget = _budget(setup)
     at = folder(name, budget)
-    questions = ask_all(named("like"), split, domain)
+    questions = task_examples(named("like"), split, domain)
     found = rankers.ranking(split, domain, questions, budget, at, tell=parts.tell)
     warm = None if made is None else made.warm
     table = rankers.table(f"Tuned peers, likes, {name}", split, questions, found, budget, warm)

@@ -98,7 +98,7 @@ def ask(split: Split, domain: Domain, questions: TaskExamples) -> Asked:
     user_of = {user: number for number, user in enumerate(split.log.users, 1)}
     statistics_ES = np.zeros((len(events), len(FEATURES)), np.float32)
     for part in (TRAIN, VALID, TEST):
-        statistics_ES[questions.events(part)] = questions.signals(part)
+        statistics_ES[questions.events(part)] = questions.features(part)
     return Asked(
         np.array([user_of[event.user] for event in events]),
         np.array([item_of[event.item] for event in events]),
@@ -411,12 +411,12 @@ def ranking(
     at_once: Mapping[int, list[Example]] | None = None,
     tell: Tell = lambda text: None,
 ) -> dict[str, list[Floats]]:
-    """Test scores of each peer, one array a seed, in the order of ``questions.answers(TEST)``.
+    """Test scores of each peer, one array a seed, in the order of ``questions.labels(TEST)``.
 
     Args:
         split: The split.
         domain: The domain.
-        questions: Of the task "like", which hold the statistics (``evaluate.ask_all``).
+        questions: Of the task "like", which hold the statistics (``evaluate.task_examples``).
         budget: Of each peer.
         folder: Where results are kept; what is there is not measured again.
         peers: Which.
@@ -434,7 +434,7 @@ def ranking(
     check_future(split, domain, data)
     valid, test = questions.events(VALID), questions.events(TEST)
 
-    def judge(score: Scorer) -> float:
+    def validate(score: Scorer) -> float:
         scores = score(valid)
         return uauc(data.liked_E[valid], scores, data.user_E[valid]) if at_once else auc(data.liked_E[valid], scores)
 
@@ -442,7 +442,7 @@ def ranking(
     for peer in peers:
         tell(peer.name)
         found[peer.name] = measured(
-            peer, data, judge, lambda: data, lambda score: score(test), budget, folder, test, tell
+            peer, data, validate, lambda: data, lambda score: score(test), budget, folder, test, tell
         )
     return found
 
@@ -475,7 +475,7 @@ def table(
     warm: NDArray[np.bool_] | None = None,
 ) -> Table:
     """AUC and UAUC on the test part, and of warm events where these are told (bool [events])."""
-    events, labels = questions.events(TEST), questions.answers(TEST)
+    events, labels = questions.events(TEST), questions.labels(TEST)
     users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
     subsets = {"": np.ones(len(events), np.bool_)} | ({} if warm is None else {", warm": warm[events]})
     rows = []

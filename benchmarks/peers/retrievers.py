@@ -369,7 +369,7 @@ def retrieval(
         drawn = np.random.default_rng(0).choice(len(valid.targets), MAX_JUDGED, replace=False)
         valid = valid.only(np.sort(drawn))
 
-    def judge(score: Scorer) -> float:
+    def validate(score: Scorer) -> float:
         return ndcg(rank(score, valid, num_items), 10)
 
     found = {}
@@ -378,7 +378,7 @@ def retrieval(
         found[peer.name] = measured(
             peer,
             known,
-            judge,
+            validate,
             lambda: last,
             lambda score: rank(score, test, num_items),
             budget,

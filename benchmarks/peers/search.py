@@ -99,7 +99,7 @@ class Chosen:
 def tune(
     peer: Peer[DataT, ModelT],
     data: DataT,
-    judge: Callable[[ModelT], float],
+    validate: Callable[[ModelT], float],
     budget: Budget,
     tell: Tell = lambda text: None,
 ) -> Chosen:
@@ -108,7 +108,7 @@ def tune(
     Args:
         peer: The peer.
         data: What it is fitted on, without validation and test.
-        judge: From a model to its value on validation; higher is better.
+        validate: From a model to its value on validation; higher is better.
         budget: When to end.
         tell: Told of each trial.
     """
@@ -123,7 +123,7 @@ def tune(
         trial = study.ask(dict(peer.space))
         best, best_pass = -np.inf, 1
         for number, model in enumerate(islice(peer.fit(data, trial.params, 0), budget.passes), 1):
-            value = judge(model)
+            value = validate(model)
             if value > best:
                 best, best_pass = value, number
             over = time.process_time() - start > budget.seconds
@@ -145,7 +145,7 @@ def fitted(peer: Peer[DataT, ModelT], data: DataT, chosen: Chosen, seed: int) ->
 def measured(
     peer: Peer[DataT, ModelT],
     data: DataT,
-    judge: Callable[[ModelT], float],
+    validate: Callable[[ModelT], float],
     final: Callable[[], DataT],
     answer: Callable[[ModelT], Floats],
     budget: Budget,
@@ -161,7 +161,7 @@ def measured(
     Args:
         peer: The peer.
         data: What it is tuned on.
-        judge: From a model to its value on validation.
+        validate: From a model to its value on validation.
         final: Makes what it is fitted on for the test.
         answer: From a model to a number for each test question.
         budget: Of the search.
@@ -179,7 +179,7 @@ def measured(
         tell(f"{peer.name}: kept")
         tensors = load_file(path.with_suffix(".safetensors"))
         return [tensors[f"seed-{seed}"] for seed in seeds]
-    chosen = tune(peer, data, judge, budget, tell)
+    chosen = tune(peer, data, validate, budget, tell)
     start = time.process_time()
     last = final()
     answers = []

@@ -176,12 +176,12 @@ def _is_domain(source: str) -> bool:
 
 def _prompts(made: Prepared) -> list[str]:
     """The first three prompts of ranking that tell of a behaviour, or the first ones; as the model reads them."""
-    from m6rec.tasks.task import lay_out, named
+    from m6rec.tasks.task import build_examples, named
 
     events = made.split.log.events[:_SAMPLE]
     log = made.split.log
     wanted = np.ones(len(events), np.bool_)
-    rows, _ = lay_out(named("click"), events, log.users, log.items, made.domain, wanted)
+    rows, _ = build_examples(named("click"), events, log.users, log.items, made.domain, wanted)
     asked = sorted((int(row.events[n]), row.question(n)) for row in rows for n in range(len(row.events)))
     told = [question for _, question in asked if any(segment.slot == "history" for segment in question.context)]
     first = (told or [question for _, question in asked])[:3]

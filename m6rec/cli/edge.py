@@ -37,10 +37,10 @@ def shrink(
     from m6rec.domains import prepared
     from m6rec.edge.recipe import Recipe
     from m6rec.edge.shrink import shrink as make
-    from m6rec.evaluate import ask_all, check_leaks
+    from m6rec.evaluate import check_leaks, task_examples
     from m6rec.foundation.checkpoint import load
-    from m6rec.tuned import load as load_tuned
-    from m6rec.tuned import read_config
+    from m6rec.task_model import load as load_tuned
+    from m6rec.task_model import read_config
 
     chosen = Recipe.read(_switches(recipe, change or []))
     run, data = run_of(project, run), data_of(project, data)
@@ -49,7 +49,7 @@ def shrink(
     made = prepared.load(data)
     foundation = load(read_config(run).foundation, dtype=dtype)
     tuned = load_tuned(run, foundation, store=assets.home() / "states")
-    questions = ask_all(tuned.task, made.split, made.domain)
+    questions = task_examples(tuned.task, made.split, made.domain)
     check_leaks(made.split, questions)
     lessons = assets.home() / "lessons"
     with bar("shrinking") as update:
@@ -94,14 +94,14 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Writes a tuned ranking task and the items as a folder that `m6rec.device` runs without torch."""
-    from m6rec.device import read_card
+    from m6rec.device import read_manifest
     from m6rec.domains import prepared
     from m6rec.edge.export import export as write
     from m6rec.edge.shrink import at_exit
     from m6rec.features.interactions import InteractionStore
     from m6rec.foundation.checkpoint import load
-    from m6rec.tuned import load as load_tuned
-    from m6rec.tuned import read_config
+    from m6rec.task_model import load as load_tuned
+    from m6rec.task_model import read_config
 
     run, data = run_of(project, run), data_of(project, data)
     dataset = prepared.fingerprint(data)
@@ -113,7 +113,7 @@ def export(
         tuned = at_exit(tuned, layers)
     interactions = InteractionStore(log.items, tuned.domain.feedback).update_all(log.events)
     items = list(log.items.values())
-    older = read_card(since) if since else None
+    older = read_manifest(since) if since else None
     with bar("exporting") as update:
         card = write(
             tuned,

@@ -90,7 +90,7 @@ def explain(
     lines = [] if explained.statements else ["Nothing of what is known speaks for it."]
     for one in explained.statements:
         lines += [one.text, f"  {one.kind}: {json.dumps(one.evidence, ensure_ascii=False)}"]
-        lines += [f"  worded by the {one.worded_by}" + (f", as {one.reason}" if one.reason else "")]
+        lines += [f"  worded by the {one.source}" + (f", as {one.reason}" if one.reason else "")]
     say({"user": user, "item": item, **asdict(explained)}, as_json, "\n".join(lines))
 
 
@@ -160,7 +160,7 @@ def create(
     lines = []
     for one in created:
         lines += [one.text + (f"  ({one.category})" if one.category else "")]
-        lines += [f"  worded by the {one.worded_by}" + "".join(f"\n  refused: {why}" for why in one.refused)]
+        lines += [f"  worded by the {one.source}" + "".join(f"\n  refused: {why}" for why in one.refused)]
     say({"user": user, "kind": kind, "texts": [asdict(one) for one in created]}, as_json, "\n".join(lines))
 
 

@@ -170,7 +170,7 @@ def former_of(project: Path | None, dataset: Fingerprint) -> tuple[str, ...]:
 def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
     """The writers whose runs stand beside that of the ranking task, if they are of its foundation and domain."""
     from m6rec.tasks import writing
-    from m6rec.writer import load as load_writer
+    from m6rec.text_model import load as load_writer
 
     found = {}
     for task, run in writers_in(rank.parent).items():
@@ -212,8 +212,8 @@ def tuned_runs(
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.retrieval.model import load as load_retrieval
-    from m6rec.tuned import load as load_tuned
-    from m6rec.tuned import read_config
+    from m6rec.task_model import load as load_tuned
+    from m6rec.task_model import read_config
 
     require_readout(rank, "score", "--rank")
     require_readout(retrieve, "embed", "--retrieve")

@@ -81,7 +81,7 @@ def serve(
     from m6rec.serving.memory import keep_freed_memory
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
-    from m6rec.tuned import load as load_tuned
+    from m6rec.task_model import load as load_tuned
 
     settings = Settings(
         host=host,

@@ -1,4 +1,4 @@
-"""Tuning a task and measuring it."""
+"""TaskAdapter a task and measuring it."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def tune(
     """Tunes a task on a prepared log; resumes where it was interrupted."""
     from m6rec.data.split import TRAIN, VALID
     from m6rec.domains import prepared
-    from m6rec.evaluate import ask_all, check_leaks, draft_all
+    from m6rec.evaluate import check_leaks, task_drafts, task_examples
     from m6rec.foundation.checkpoint import load
     from m6rec.quickstart import tune_retrieval
     from m6rec.retrieval.model import RetrievalConfig
     from m6rec.retrieval.training import EmbeddingConfig
+    from m6rec.task_model import TaskModelConfig, create
     from m6rec.tasks import writing
     from m6rec.tasks.task import named
+    from m6rec.text_model import TextModelConfig
+    from m6rec.text_model import create as create_writer
     from m6rec.train import TrainConfig, tune_texts
     from m6rec.train import tune as train
-    from m6rec.tuned import TaskModelConfig, create
-    from m6rec.writer import TextModelConfig
-    from m6rec.writer import create as create_writer
 
     data = data_of(project, data)
     run = run or Project.find(project).run(f"{task.rpartition(':')[2].lower()}-{seed}")
@@ -89,7 +89,7 @@ def tune(
                 f"task {task!r} trains vectors of items; leave --method, --depth, --keep, --all-layers and --pairwise "
                 "out, or tune a task that scores, such as like"
             )
-        questions = ask_all(named(task), made.split, made.domain)
+        questions = task_examples(named(task), made.split, made.domain)
         check_leaks(made.split, questions)
         training = EmbeddingConfig(**given, seed=seed)
         _, history = tune_retrieval(made, RetrievalConfig(**of_data), model, questions, training, run, bar, store)
@@ -100,25 +100,25 @@ def tune(
         config = kind(**of_data, method=method or kind.method, depth=depth, keep=keep, all_layers=all_layers)
         if isinstance(config, TextModelConfig):
             writer = create_writer(config, model, store, seed=seed)
-            drafts = draft_all(writer.task, made.split, made.domain)
+            drafts = task_drafts(writer.task, made.split, made.domain)
             with bar(f"tuning {task}") as update:
                 history = tune_texts(
                     writer, drafts[TRAIN], drafts[VALID], training_of_task, folder=run, progress=update
                 )
-            tuning = writer.tuning
+            adapter = writer.adapter
         else:
             tuned = create(config, model, store, seed=seed)
-            questions = ask_all(tuned.task, made.split, made.domain)
+            questions = task_examples(tuned.task, made.split, made.domain)
             check_leaks(made.split, questions)
             rows = questions.rows
             items = list(made.split.log.items.values())
             with bar(f"tuning {task}") as update:
                 history = train(tuned, rows[TRAIN], rows[VALID], items, training_of_task, folder=run, progress=update)
-            tuning = tuned.tuning
+            adapter = tuned.adapter
         facts |= {
-            "trained parameters": tuning.num_trainable(),
-            "share of the foundation": tuning.trainable_share(model.model),
-            "validation": history.judgements,
+            "trained parameters": adapter.num_trainable(),
+            "share of the foundation": adapter.trainable_share(model.model),
+            "validation": history.validation_scores,
             "kept epoch": history.best_epoch,
         }
     if was_finished:
@@ -179,14 +179,14 @@ def evaluate(
 
 def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
     """What ``evaluate`` says of tasks that score or embed."""
-    from m6rec.evaluate import ask_all, check_leaks, retrieval_tables, retriever_of
+    from m6rec.evaluate import check_leaks, retrieval_tables, retriever_of, task_examples
     from m6rec.quickstart import RETRIEVAL, ranking_report
     from m6rec.retrieval.model import load as load_retrieval
+    from m6rec.task_model import load as load_tuned
     from m6rec.tasks.task import named
-    from m6rec.tuned import load as load_tuned
 
     task, store = named(task_and_foundation(runs[0])[0]), assets.home() / "states"
-    questions = ask_all(task, made.split, made.domain)
+    questions = task_examples(task, made.split, made.domain)
     check_leaks(made.split, questions)
     if task.readout == "embed":
         if exit_after is not None:
@@ -204,12 +204,12 @@ def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None
 
 def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int) -> list[Any]:
     """What ``evaluate`` says of tasks that write."""
-    from m6rec.evaluate import draft_all, text_tables
-    from m6rec.writer import load as load_writer
+    from m6rec.evaluate import task_drafts, text_tables
+    from m6rec.text_model import load as load_writer
 
     first = load_writer(runs[0], foundation, store=assets.home() / "states")
     writers = [first, *(load_writer(run, foundation, first.cache) for run in runs[1:])]
-    drafts = draft_all(first.task, made.split, made.domain)
+    drafts = task_drafts(first.task, made.split, made.domain)
     with bar("reading") as update:
         return [*text_tables(writers, drafts, num_written=num_written, progress=update)]
 

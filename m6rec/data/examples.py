@@ -13,19 +13,19 @@ from m6rec.types import Event
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TimeGroup:
     """A point in a log between two events.
 
     Attributes:
-        asked: Positions of the events that are asked about here, ascending.
-        observed: Positions of the events that are observed next.
+        queries: Positions of the events that are asked about here, ascending.
+        events: Positions of the events that are observed next.
     """
 
-    asked: list[int]
-    observed: list[int]
+    queries: list[int]
+    events: list[int]
 
 
-def moments(events: Sequence[Event]) -> Iterator[Moment]:
+def time_groups(events: Sequence[Event]) -> Iterator[TimeGroup]:
     """Walks through a log; every event is asked about in one moment and observed in the same or a later one.
 
     Events without a time (0) are a moment each, in the order of the log, unless an impression holds them together.
@@ -51,7 +51,7 @@ def moments(events: Sequence[Event]) -> Iterator[Moment]:
         if together:
             asked -= asked_before
             asked_before |= asked
-        yield Moment(sorted(asked), observed)
+        yield TimeGroup(sorted(asked), observed)
         begin = end
 
 
@@ -60,10 +60,10 @@ def num_known(events: Sequence[Event]) -> list[int]:
     known = [0] * len(events)
     so_far: dict[str, int] = {}
     users = [event.user for event in events]
-    for moment in moments(events):
-        for position in moment.asked:
+    for group in time_groups(events):
+        for position in group.queries:
             known[position] = so_far.get(users[position], 0)
-        for position in moment.observed:
+        for position in group.events:
             so_far[users[position]] = so_far.get(users[position], 0) + 1
     return known
 
@@ -78,7 +78,7 @@ def repeats(events: Sequence[Event], judged: Callable[[Event], bool]) -> set[int
     events = list(events)
     found: set[int] = set()
     met: set[tuple[str, str]] = set()
-    for moment in moments(events):
-        found.update(position for position in moment.asked if (events[position].user, events[position].item) in met)
-        met.update((event.user, event.item) for event in (events[at] for at in moment.observed) if judged(event))
+    for group in time_groups(events):
+        found.update(position for position in group.queries if (events[position].user, events[position].item) in met)
+        met.update((event.user, event.item) for event in (events[at] for at in group.events) if judged(event))
     return found

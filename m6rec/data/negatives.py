@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from m6rec.data.examples import Moment
+from m6rec.data.examples import TimeGroup
 from m6rec.errors import ConfigError
 from m6rec.types import Event
 
@@ -83,9 +83,9 @@ class Sampler:
                 break
         return list(found)
 
-    def update(self, moment: Moment) -> None:
+    def update(self, group: TimeGroup) -> None:
         """Takes in what happened at a moment; later draws may take it."""
-        for position in moment.observed:
+        for position in group.events:
             event = self._events[position]
             if self._config.source == "uniform":
                 if event.item and event.item not in self._met:

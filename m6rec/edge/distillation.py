@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m6rec.edge.lessons import BATCH_TOKENS, Lessons, Listening, Progress, groups, padded
+from m6rec.edge.activations import BATCH_TOKENS, ActivationRecorder, Progress, TeacherActivations, groups, padded
 from m6rec.edge.pruning import pruning
 from m6rec.edge.recipe import Recipe
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Attention, Dense, Model
+from m6rec.task_model import TaskModel
 from m6rec.text.prefixes import Tree
 from m6rec.train import TrainConfig, fit
-from m6rec.tuned import TaskModel
 
 
 def distil(
     student: Foundation,
     kept: Sequence[int],
     teacher: TaskModel,
-    said: Lessons,
+    said: TeacherActivations,
     recipe: Recipe,
     folder: Path,
     progress: Progress,
@@ -51,14 +51,14 @@ def distil(
     def loss(batch: list[int]) -> Tensor:
         trees = [said.trees[number] for number in batch]
         ids_BL, positions_BL, mask_BLL = padded(trees, model.device)
-        listening = Listening(reader.num_layers - 1)
+        recorder = ActivationRecorder(reader.num_layers - 1)
         hidden_BLD = model.reader.embed(new_id[ids_BL])
         attention = Dense(positions_BL, mask_BLL)
         at_B, at_L, at_T = _places(trees, [said.starts[number] for number in batch], keep)
         target_TD = (said.hidden_TD[at_T].float() - mean_D) / spread_D
         total, weights = torch.zeros(()), 0
         for layer in range(reader.num_layers):
-            hidden_BLD = _step(model.reader, layer, hidden_BLD, positions_BL, attention, listening)
+            hidden_BLD = _step(model.reader, layer, hidden_BLD, positions_BL, attention, recorder)
             if recipe.hidden and (recipe.exits or layer == reader.num_layers - 1):
                 states_TD = model.widen(model.reader.finish(hidden_BLD)[at_B, at_L])
                 total = total + (layer + 1) * _distance(states_TD, target_TD)
@@ -69,7 +69,7 @@ def distil(
             theirs = [
                 _rows(of, [said.starts[number] for number in batch], lengths, ids_BL.shape[1]) for of in said.relations
             ]
-            ours = [listening.heard[name] for name in ("q", "k", "v")]
+            ours = [recorder.recorded[name] for name in ("q", "k", "v")]
             total = total + recipe.relation * relations(ours, theirs, mask_BLL, lengths, recipe.num_heads)
         return total
 
@@ -119,9 +119,9 @@ def relations(
 
 
 def _step(
-    reader: Model, layer: int, hidden_BLD: Tensor, positions_BL: Tensor, attention: Attention, delta: Listening
+    reader: Model, layer: int, hidden_BLD: Tensor, positions_BL: Tensor, attention: Attention, hook: ActivationRecorder
 ) -> Tensor:
-    return reader.run(hidden_BLD, positions_BL, attention, first=layer, last=layer + 1, delta=delta)
+    return reader.run(hidden_BLD, positions_BL, attention, first=layer, last=layer + 1, hook=hook)
 
 
 def _kept(tree: Tree, keep: int) -> Iterable[int]:

@@ -1,7 +1,7 @@
-"""A tuned task → a device folder: the model in two graphs, its tokenizer, and a card with the checksum of each file.
+"""A tuned task → a device folder: the model as two ONNX graphs, its tokenizer, and a manifest with checksums.
 
-The graphs are traced from ``Model`` and ``Tuning`` themselves, so there is no second description of either. What the
-tuning adds (prompts, segment embeddings, adapters, option rows, the base of the score) is part of the upper one.
+The graphs are traced from ``Model`` and ``TaskAdapter`` themselves, so neither is described twice. What tuning adds
+(prompts, segment embeddings, adapters, option rows, the base of the score) is part of the upper graph.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from m6rec import assets, device
-from m6rec.device import ADAPTERS, CARD, FORMAT, LOWER, PARCEL, SEAL, TOKENIZER, UPPER, Card
+from m6rec.device import ADAPTERS, BUNDLE, CARD, CHECKSUM, FORMAT, LOWER, TOKENIZER, UPPER, Manifest
 from m6rec.errors import ConfigError, ExtraError
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES, InteractionStore
 from m6rec.files import new_folder
 from m6rec.foundation.model import Dense
+from m6rec.task_model import TaskModel
 from m6rec.tasks.words import words
 from m6rec.text.records import record_of
-from m6rec.tuned import TaskModel
 from m6rec.types import SLOTS, Event, Item, User
 
 DTYPES = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
@@ -59,9 +59,9 @@ def export(
     interactions: InteractionStore | None = None,
     states: bool = True,
     lower: bool = True,
-    since: Card | None = None,
+    since: Manifest | None = None,
     progress: Progress = lambda done, total: None,
-) -> Card:
+) -> Manifest:
     """Writes a device folder, whole or not at all.
 
     Args:
@@ -106,7 +106,7 @@ def export(
             send(tuned, items, interactions, partial / device.ITEMS, states=states, behaviours=not lower)
         progress(3, STEPS)
         source, made_from = tuned.foundation.source, tuned.fingerprint()
-        card = Card(
+        card = Manifest(
             format=FORMAT,
             m6rec=version("m6rec"),
             task=tuned.config.task,
@@ -114,7 +114,7 @@ def export(
             rule=None if tuned.domain.rule is None else tuned.domain.rule.to_json(),
             foundation=Path(source).name,
             model=model.id,
-            tuning=tuned.tuning.digest(),
+            tuning=tuned.adapter.digest(),
             wording=made_from.wording,
             features=made_from.features,
             licence=assets.describe(source).licence if source in assets.names() else "that of the foundation",
@@ -161,8 +161,8 @@ def send(
     segments = [segment for item in items for segment in task.candidate(item, domain) if states]
     if behaviours:
         events = [(Event("", item.id, 0, value), item) for item in items for value in values]
-        segments += [task.behaviour(event, item, domain) for event, item in events]
-        segments += task.facts(user, domain) if user else ()
+        segments += [task.event_text(event, item, domain) for event, item in events]
+        segments += task.profile(user, domain) if user else ()
     texts = dict.fromkeys(segment.text for segment in segments)
     table = tuned.cache.fetch(texts)
     popularity = interactions.popularity(item.id for item in items)
@@ -182,7 +182,7 @@ def send(
     tokens: NDArray[np.float32] = table.tokens_TD.float().cpu().numpy()
     text = json.dumps(parcel)
     partial = file.with_name(f".{file.name}.partial")
-    save_file({"states_TD": tokens}, partial, metadata={PARCEL: text, SEAL: device.bundle_checksum(text, tokens)})
+    save_file({"states_TD": tokens}, partial, metadata={BUNDLE: text, CHECKSUM: device.bundle_checksum(text, tokens)})
     partial.replace(file)
 
 
@@ -212,7 +212,7 @@ class _Upper(nn.Module):
 
     def __init__(self, tuned: TaskModel) -> None:
         super().__init__()
-        self.model, self.tuning = tuned.foundation.model, tuned.tuning
+        self.model, self.adapter = tuned.foundation.model, tuned.adapter
         self.depth, self.end, self.bidirectional = tuned.cache.config.depth, tuned.end, tuned.config.bidirectional
 
     def forward(
@@ -229,11 +229,11 @@ class _Upper(nn.Module):
         signals: Tensor,
     ) -> Tensor:
         """``device._inputs`` → scores [C]."""
-        tuning, model = self.tuning, self.model
-        states_TD, asked_CD = states + tuning.slots_SD[slots], asked + tuning.slots_SD[asked_slots]
-        if tuning.traces is not None:
-            states_TD = states_TD.index_add(0, traced, tuning.trace(traces[None])[0])
-        prompts_PD = tuning.prompts_PD
+        adapter, model = self.adapter, self.model
+        states_TD, asked_CD = states + adapter.slots_SD[slots], asked + adapter.slots_SD[asked_slots]
+        if adapter.event_encoder is not None:
+            states_TD = states_TD.index_add(0, traced, adapter.encode_events(traces[None])[0])
+        prompts_PD = adapter.prompts_PD
         count, skip = len(prompts_PD), len(prompts_PD) + states.shape[0]
         hidden_1LD = torch.cat([prompts_PD, states_TD, asked_CD])[None]
         owner_L = torch.cat([torch.zeros(count, dtype=torch.long), owners, 1 + torch.arange(asked.shape[0])])
@@ -244,10 +244,10 @@ class _Upper(nn.Module):
         mask_1LL = (seen_LL & ((owner_L == 0) | (owner_L == owner_L[:, None])))[None]
         positions_1L, last = position_L[None], self.end - 1
         attention = Dense(positions_1L, mask_1LL)
-        hidden_1LD = model.run(hidden_1LD, positions_1L, attention, first=self.depth, last=last, delta=tuning)
+        hidden_1LD = model.run(hidden_1LD, positions_1L, attention, first=self.depth, last=last, hook=adapter)
         attention = Dense(positions_1L, mask_1LL[:, skip:], skip)
-        hidden_1CD = model.run(hidden_1LD, positions_1L, attention, first=last, last=self.end, delta=tuning)
-        return tuning.score(model.finish(hidden_1CD)[0], signals).softmax(-1)[:, -1]
+        hidden_1CD = model.run(hidden_1LD, positions_1L, attention, first=last, last=self.end, hook=adapter)
+        return adapter.score(model.finish(hidden_1CD)[0], signals).softmax(-1)[:, -1]
 
     def example(self) -> dict[str, Tensor]:
         """Inputs to trace with: three tokens of context, two behaviours, and two candidates of two tokens."""
@@ -257,12 +257,12 @@ class _Upper(nn.Module):
             "slots": torch.arange(5) % len(SLOTS),
             "owners": torch.tensor([0, 0, 0, 1, 2]),
             "positions": torch.tensor([0, 1, 2, 3, 3]),
-            "traces": torch.randn(2, len(EVENT_FEATURES) if self.tuning.traces is not None else 0),
+            "traces": torch.randn(2, len(EVENT_FEATURES) if self.adapter.event_encoder is not None else 0),
             "traced": torch.tensor([1, 2]),
             "asked": torch.randn(2, width),
             "asked_slots": torch.zeros(2, dtype=torch.long),
             "asked_positions": torch.tensor([4, 4]),
-            "signals": torch.randn(2, len(FEATURES) if self.tuning.base is not None else 0),
+            "signals": torch.randn(2, len(FEATURES) if self.adapter.base is not None else 0),
         }
 
 
@@ -311,7 +311,7 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
 
 
 def _transpose(graph: Any) -> None:
-    """Turns weights that several layers share, of which the exporter leaves the turning to the device."""
+    """KVCachePool weights that several layers share, of which the exporter leaves the turning to the device."""
     from onnx import numpy_helper
 
     weights = {one.name: one for one in graph.graph.initializer if len(one.dims) == 2}

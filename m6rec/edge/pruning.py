@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 
 from m6rec.edge.recipe import Recipe
 from m6rec.foundation.model import Block, Model, ModelConfig
+from m6rec.task_model import TaskModel
 from m6rec.text.batch import Example
-from m6rec.tuned import TaskModel
 
 SAMPLE = 40
 """Rows by which neurons and heads are judged."""

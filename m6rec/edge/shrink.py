@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from m6rec.data.log import Log
 from m6rec.data.split import TRAIN, VALID
 from m6rec.domains.domain import Domain
-from m6rec.edge.card import model_card
+from m6rec.edge.activations import Progress, padded, record_activations
 from m6rec.edge.distillation import distil
-from m6rec.edge.lessons import Progress, hear, padded
+from m6rec.edge.model_card import model_card
 from m6rec.edge.pruning import copy_upper, pruning, upper_parts
 from m6rec.edge.recipe import Recipe
 from m6rec.errors import ConfigError
@@ -40,13 +40,13 @@ from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Block, Model, ModelConfig, RopeConfig
 from m6rec.foundation.states import StateCache, States
 from m6rec.metrics import auc
+from m6rec.task_model import TaskModel, create
 from m6rec.tasks.task import Task
 from m6rec.tasks.task import texts as texts_in
 from m6rec.text import prefixes
 from m6rec.text.batch import Batch, Example, pack, pad, size
 from m6rec.text.vocabulary import trim
 from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
-from m6rec.tuned import TaskModel, create
 
 CARD, RECIPE = "card.json", "recipe.json"
 FOUNDATION, RUN = "foundation", "run"
@@ -89,7 +89,7 @@ def shrink(
     learned, held_out = texts_of(teacher.task, teacher.domain, log, recipe)
     student, kept = _student(teacher, [*learned, *held_out], recipe, rows[TRAIN])
     if recipe.distils:
-        said = hear(teacher, learned, lessons, progress)
+        said = record_activations(teacher, learned, lessons, progress)
         distil(student, kept, teacher, said, recipe, folder / "distilling", progress)
     small = _tune(student, teacher, rows, recipe, folder / "tuning", progress)
     card = model_card(small, teacher, learned, held_out, _asked(rows[VALID], recipe), recipe)
@@ -124,7 +124,7 @@ def at_exit(tuned: TaskModel, num_layers: int) -> TaskModel:
     model.id = f"{foundation.model.id}@{num_layers}"
     left = Foundation(model, foundation.tokenizer, foundation.source)
     cache = StateCache(left, tuned.cache.config)
-    return TaskModel(tuned.config, left, tuned.tuning, cache, tuned.blend, tuned.exit_after, tuned.seed)
+    return TaskModel(tuned.config, left, tuned.adapter, cache, tuned.blend, tuned.exit_after, tuned.seed)
 
 
 def texts_of(task: Task, domain: Domain, log: Log, recipe: Recipe) -> tuple[list[str], list[str]]:
@@ -141,16 +141,16 @@ def texts_of(task: Task, domain: Domain, log: Log, recipe: Recipe) -> tuple[list
         for number in numbers:
             item = items[number]
             yield from (segment.text for segment in task.candidate(item, domain))
-            yield from (task.behaviour(event, item, domain).text for event in wordings.values())
+            yield from (task.event_text(event, item, domain).text for event in wordings.values())
 
-    users = (segment.text for user in log.users.values() for segment in task.facts(user, domain))
+    users = (segment.text for user in log.users.values() for segment in task.profile(user, domain))
     learned = dict.fromkeys([*users, *of_items(order[cut:])])
     return list(learned), [text for text in dict.fromkeys(of_items(order[:cut])) if text not in learned]
 
 
 def alone(row: Example) -> Example:
     """A row as a device asks it."""
-    return replace(row, signals=without_neighbours(row.signals))
+    return replace(row, features=without_neighbours(row.features))
 
 
 def _asked(rows: Sequence[Example], recipe: Recipe) -> list[Example]:
@@ -168,7 +168,7 @@ def _require(teacher: TaskModel, folder: Path, recipe: Recipe) -> None:
             f"relations need as many heads on both sides, but the teacher's {both[0]} queries and {both[1]} keys can't "
             f"be parted into num_heads {recipe.num_heads}; give another number, or relation=0"
         )
-    if config.narrow or teacher.tuning.config.first_layer != teacher.cache.config.depth:
+    if config.narrow or teacher.adapter.config.first_layer != teacher.cache.config.depth:
         raise ConfigError("only a task can be shrunk that tunes the upper layers, of a foundation that was not shrunk")
     if teacher.config.method in ("upper", "full", "lora"):
         raise ConfigError(
@@ -180,7 +180,7 @@ def _require(teacher: TaskModel, folder: Path, recipe: Recipe) -> None:
         raise ConfigError(f"a split at layer {teacher.cache.config.depth} leaves nothing to shrink; give one between")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / RECIPE
-    told = {"recipe": asdict(recipe), "model": teacher.foundation.model.id, "tuning": teacher.tuning.digest()}
+    told = {"recipe": asdict(recipe), "model": teacher.foundation.model.id, "tuning": teacher.adapter.digest()}
     if file.exists() and json.loads(file.read_text()) != told:
         raise ConfigError(f"{folder} holds the work of another recipe or teacher; give another folder, or remove it")
     file.write_text(json.dumps(told, indent=1) + "\n")
@@ -259,16 +259,16 @@ def _tune(
     """The teacher's tuning on the student, and trained on."""
     config = replace(teacher.config, foundation="student", depth=0)
     small = create(config, student, seed=recipe.seed)
-    small.tuning.load_state_dict(teacher.tuning.state_dict())
+    small.adapter.load_state_dict(teacher.adapter.state_dict())
     if not recipe.tuning_epochs:
         return small
     asked = {part: _asked(rows[part], recipe) for part in (TRAIN, VALID)}
-    said = teacher.scores(rows[TRAIN]) if recipe.logits else np.zeros(sum(len(row.answers) for row in rows[TRAIN]))
-    told = np.split(said, np.cumsum([len(row.answers) for row in rows[TRAIN]])[:-1])
+    said = teacher.scores(rows[TRAIN]) if recipe.logits else np.zeros(sum(len(row.labels) for row in rows[TRAIN]))
+    told = np.split(said, np.cumsum([len(row.labels) for row in rows[TRAIN]])[:-1])
     if recipe.alone:
-        fit_numbers(small.tuning, asked[TRAIN], asked[VALID])
+        fit_numbers(small.adapter, asked[TRAIN], asked[VALID])
     model = student.model
-    trained: list[nn.Module] = [small.tuning]
+    trained: list[nn.Module] = [small.adapter]
     touched = recipe.sparsity or recipe.upper_neurons < 1 or recipe.upper_heads < 1
     if touched:
         trained.append(model.layers.requires_grad_(True))
@@ -287,10 +287,10 @@ def _tune(
         padded = pad(of_batch, table.places)
         return _answer_loss(small, padded, table, [scores for _, scores in batch], recipe)
 
-    def judge() -> float:
+    def validate() -> float:
         if not recipe.distils:
             small.cache = StateCache(student, small.cache.config)
-        return auc(np.concatenate([row.answers for row in asked[VALID]]), small.scores(asked[VALID]))
+        return auc(np.concatenate([row.labels for row in asked[VALID]]), small.scores(asked[VALID]))
 
     training = TrainConfig(epochs=recipe.tuning_epochs, learning_rate=recipe.tuning_learning_rate, seed=recipe.seed)
     module = nn.ModuleList(trained)
@@ -300,7 +300,7 @@ def _tune(
             batches,
             loss,
             training,
-            judge=None if recipe.sparsity else judge,  # an epoch before the pruning has ended is no candidate
+            validate=None if recipe.sparsity else validate,  # an epoch before the pruning has ended is no candidate
             folder=folder,
             schedule=schedule,
             progress=lambda step, total, value: progress(f"tuning, loss {value:.3f}", step, total),
@@ -329,13 +329,13 @@ def _answer_loss(
     told_BC = np.zeros(batch.valid_BC.shape, np.float32)
     for row, scores in zip(told_BC, told, strict=True):
         row[: len(scores)] = scores
-    signals_QF = torch.from_numpy(batch.signals_BCF)[valid_BC]
-    log_QK = small.tuning.score(small.read(batch, states)[valid_BC], signals_QF).log_softmax(-1)
+    features_QF = torch.from_numpy(batch.features_BCF)[valid_BC]
+    log_QK = small.adapter.score(small.read(batch, states)[valid_BC], features_QF).log_softmax(-1)
     told_Q = torch.from_numpy(told_BC)[valid_BC]
-    answers_Q = torch.from_numpy(batch.answers_BC)[valid_BC]
+    labels_Q = torch.from_numpy(batch.labels_BC)[valid_BC]
     total = torch.zeros(())
     if recipe.labels:
-        total = total + recipe.labels * F.nll_loss(log_QK, answers_Q)
+        total = total + recipe.labels * F.nll_loss(log_QK, labels_Q)
     if recipe.logits:
         rest_Q = log_QK[:, :-1].logsumexp(-1)
         total = total - recipe.logits * (told_Q * log_QK[:, -1] + (1 - told_Q) * rest_Q).mean()
@@ -351,6 +351,6 @@ def _write(small: TaskModel, folder: Path, card: dict[str, Any]) -> None:
     tokenizer.unlink()
     written = checkpoint.load(str(folder / FOUNDATION), dtype="float32")
     run = create(replace(small.config, foundation=str(folder / FOUNDATION)), written)
-    run.tuning.load_state_dict(small.tuning.state_dict())
+    run.adapter.load_state_dict(small.adapter.state_dict())
     run.save(folder / RUN)
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")

@@ -83,7 +83,7 @@ class Prompt:
     Attributes:
         ids: Region 2 so far. ``Tokenizer.encode`` reads control tokens in a text as words; what else stands here is the
             caller's own.
-        known: Region 1, from ``Engine.read`` or ``Model.answer``; empty for none.
+        known: Region 1, from ``Engine.read`` or ``Model.forward_cached``; empty for none.
     """
 
     ids: Sequence[int]
@@ -116,17 +116,17 @@ class Engine:
     Args:
         foundation: The model and its tokenizer.
         depth: Where the model is split.
-        tuning: A tuning of the foundation.
+        adapter: A tuning of the foundation.
         slot_D: What is added to the states of region 2 at the split: its segment embedding (M6-Rec, section 3.3).
     """
 
     def __init__(
-        self, foundation: Foundation, depth: int, *, tuning: Prompted | None = None, slot_D: Tensor | None = None
+        self, foundation: Foundation, depth: int, *, adapter: Prompted | None = None, slot_D: Tensor | None = None
     ) -> None:
         layers = foundation.model.config.num_layers
         if not 0 <= depth <= layers:
             raise ConfigError(f"depth is {depth}, but the foundation has {layers} layers; give 0 to {layers}")
-        self._foundation, self._depth, self._tuning, self._slot_D = foundation, depth, tuning, slot_D
+        self._foundation, self._depth, self._adapter, self._slot_D = foundation, depth, adapter, slot_D
         self._streams: list[Stream] = []
 
     @property
@@ -140,18 +140,18 @@ class Engine:
         return sum(beam.cache.num_bytes for stream in self._streams for beam in stream.beams)
 
     @torch.no_grad()
-    def read(self, fresh_ND: Tensor, known: KVCache = ()) -> KVCache:
+    def read(self, new_ND: Tensor, known: KVCache = ()) -> KVCache:
         """Keys and values of a causal context, for any number of prompts.
 
         Args:
-            fresh_ND: States of the tokens that it has grown by; the tuning's prompts go before the first.
+            new_ND: States of the tokens that it has grown by; the tuning's prompts go before the first.
             known: Of the context before.
         """
         model = self._foundation.model
-        if not known and self._tuning is not None:
-            fresh_ND = torch.cat([self._tuning.prompts_PD.to(model.dtype), fresh_ND.to(model.dtype)])
-        turn = CachedQuery(known, fresh_ND, fresh_ND.new_empty(0, 1, model.config.width))
-        return model.answer([turn], self._depth, delta=self._tuning)[1][0]
+        if not known and self._adapter is not None:
+            new_ND = torch.cat([self._adapter.prompts_PD.to(model.dtype), new_ND.to(model.dtype)])
+        turn = CachedQuery(known, new_ND, new_ND.new_empty(0, 1, model.config.width))
+        return model.forward_cached([turn], self._depth, hook=self._adapter)[1][0]
 
     def add(self, prompt: Prompt, sampling: Sampling, constraint: Constraint[Any] | None = None) -> Stream:
         """Begins a text, which the next step goes on with.
@@ -160,7 +160,7 @@ class Engine:
             ConfigError: The prompt is empty, or an id or a combination of options is not possible.
         """
         model = self._foundation.model
-        if not prompt.known and self._tuning is not None:
+        if not prompt.known and self._adapter is not None:
             nothing_ND = torch.empty(0, model.config.width, dtype=model.dtype, device=model.device)
             prompt = replace(prompt, known=self.read(nothing_ND))
         stream = Stream(self._foundation, self._depth, prompt, sampling, constraint)
@@ -236,7 +236,7 @@ class Engine:
         parts = [(beam.cache, start, n) for beam, start, n in zip(beams, starts, counts, strict=True)]
         for layer in layers:
             attention = _Growing(parts, layer)
-            hidden_1TD = model.run(hidden_1TD, positions_1T, attention, first=layer, last=layer + 1, delta=self._tuning)
+            hidden_1TD = model.run(hidden_1TD, positions_1T, attention, first=layer, last=layer + 1, hook=self._adapter)
         return hidden_1TD
 
 

@@ -34,14 +34,14 @@ class Prompted(AdapterHook, Protocol):
         """Vectors before the context; P may be 0."""
 
 
-def scores(foundation: Foundation, rows: Sequence[Example], *, tuning: Prompted | None = None) -> NDArray[np.float64]:
+def scores(foundation: Foundation, rows: Sequence[Example], *, adapter: Prompted | None = None) -> NDArray[np.float64]:
     """Mean log-probability, in nats, of each candidate's tokens (M6-Rec, section 3.1, "zero-shot").
 
     Args:
         foundation: The model and its tokenizer.
         rows: Users with their candidates; what is scored of a block is its segment of slot "candidate", which mustn't
             come first, since something has to predict its first token.
-        tuning: What was fitted with ``loss``, if anything.
+        adapter: What was fitted with ``loss``, if anything.
 
     Returns:
         float64 [Q], question after question, row after row.
@@ -51,19 +51,19 @@ def scores(foundation: Foundation, rows: Sequence[Example], *, tuning: Prompted 
     found: dict[int, NDArray[np.float64]] = {}
     with torch.no_grad():
         for group in pack(sizes, BATCH_TOKENS):
-            means = _means([rows[number] for number in group], encoded, foundation, tuning).double().cpu().numpy()
+            means = _means([rows[number] for number in group], encoded, foundation, adapter).double().cpu().numpy()
             ends = np.cumsum([len(rows[number].candidates) for number in group])
             found |= dict(zip(group, np.split(means, ends[:-1]), strict=True))
     return np.concatenate([found[number] for number in range(len(rows))])
 
 
-def loss(foundation: Foundation, rows: Sequence[Example], *, tuning: Prompted) -> Tensor:
+def loss(foundation: Foundation, rows: Sequence[Example], *, adapter: Prompted) -> Tensor:
     """The language-modelling loss of the liked candidates (answer 1), mean over candidates; differentiable.
 
     It is 0, without effect on the tuning, where nothing in ``rows`` was liked.
     """
-    means_Q = _means(rows, _encoded(foundation, rows), foundation, tuning)
-    liked_Q = torch.from_numpy(np.concatenate([row.answers for row in rows]) == 1).to(means_Q.device)
+    means_Q = _means(rows, _encoded(foundation, rows), foundation, adapter)
+    liked_Q = torch.from_numpy(np.concatenate([row.labels for row in rows]) == 1).to(means_Q.device)
     return -(means_Q * liked_Q).sum() / liked_Q.sum().clamp_min(1)
 
 
@@ -74,7 +74,7 @@ def log_probabilities(model: Model, normed_TD: Tensor, targets_T: Tensor) -> Ten
 
 
 def _means(
-    rows: Sequence[Example], encoded: dict[str, list[int]], foundation: Foundation, tuning: Prompted | None
+    rows: Sequence[Example], encoded: dict[str, list[int]], foundation: Foundation, adapter: Prompted | None
 ) -> Tensor:
     """Mean log-probability of each candidate's tokens, means_Q in fp32."""
     model = foundation.model
@@ -85,11 +85,11 @@ def _means(
     ids_BCM = table[torch.from_numpy(batch.block_BCM).to(model.device)]
     context_BND = model.embed(table[torch.from_numpy(batch.context_BN).to(model.device)])
     visible_BC = torch.from_numpy(batch.visible_BC).to(model.device)
-    if tuning is not None:
-        prompts_PD = tuning.prompts_PD.to(model.dtype)
+    if adapter is not None:
+        prompts_PD = adapter.prompts_PD.to(model.dtype)
         context_BND = torch.cat([prompts_PD.expand(len(rows), -1, -1), context_BND], 1)
         visible_BC = visible_BC + len(prompts_PD)
-    normed_BCMD = model.upper(context_BND, model.embed(ids_BCM), visible_BC, 0, delta=tuning)
+    normed_BCMD = model.upper(context_BND, model.embed(ids_BCM), visible_BC, 0, hook=adapter)
     scored_BCM = torch.from_numpy(batch.block_slot_BCM == CANDIDATE).to(model.device)
     assert not scored_BCM[..., 0].any(), "a block begins with what is scored"
     # The state of a token predicts the next one.

@@ -252,7 +252,7 @@ class Layer(Protocol):
         hidden_BLD: Tensor,
         rotation: tuple[Tensor, Tensor],
         attention: Attention,
-        delta: AdapterHook | None,
+        hook: AdapterHook | None,
     ) -> Tensor:
         """Returns the next hidden_BLD."""
 
@@ -380,28 +380,28 @@ KVCache = tuple[tuple[Tensor, Tensor], ...]
 
 @dataclass(frozen=True, eq=False)
 class CachedQuery:
-    """A user's part in ``Model.answer``.
+    """A user's part in ``Model.forward_cached``.
 
     Attributes:
-        known: Of the context so far; empty before the first turn.
-        fresh_ND: States of the tokens that the context has grown by since.
+        cache: Keys and values of the context so far; empty at first.
+        new_ND: States of the context tokens since.
         blocks_CMD: States of the candidates' tokens, as many of each; every candidate sees the whole context. None are
             needed where only the context is to be read.
     """
 
-    known: KVCache
-    fresh_ND: Tensor
+    cache: KVCache
+    new_ND: Tensor
     blocks_CMD: Tensor
 
     @property
-    def num_known(self) -> int:
-        """Context tokens whose keys and values are known."""
-        return self.known[0][0].shape[1] if self.known else 0
+    def num_cached(self) -> int:
+        """Context tokens in the cache."""
+        return self.cache[0][0].shape[1] if self.cache else 0
 
     @property
     def num_context(self) -> int:
-        """Context tokens, known and fresh."""
-        return self.num_known + len(self.fresh_ND)
+        """Context tokens, cached and new."""
+        return self.num_cached + len(self.new_ND)
 
 
 @dataclass(frozen=True)
@@ -409,13 +409,13 @@ class _CachedAttention:
     """Attention of one layer over the fresh context tokens of all turns, then over the tokens of all candidates.
 
     Attributes:
-        turns: In the order of the rows.
+        queries: In the order of the rows.
         layer: Counted from the first upper layer.
         kept: Takes each turn's keys and values of the whole context.
         skip: 0, or all fresh tokens in the last layer, where nobody reads their output.
     """
 
-    turns: Sequence[CachedQuery]
+    queries: Sequence[CachedQuery]
     layer: int
     kept: list[tuple[Tensor, Tensor]]
     skip: int
@@ -423,20 +423,20 @@ class _CachedAttention:
     def __call__(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int | None, scale: float) -> Tensor:
         """See ``Attention``."""
         mixed, asked = [], []
-        start, block = 0, sum(len(turn.fresh_ND) for turn in self.turns)
-        for turn in self.turns:
-            end = start + len(turn.fresh_ND)
+        start, block = 0, sum(len(query.new_ND) for query in self.queries)
+        for query in self.queries:
+            end = start + len(query.new_ND)
             k, v = k_BGTK[:, :, start:end], v_BGTK[:, :, start:end]
-            if turn.known:
-                known_k, known_v = (part[None] for part in turn.known[self.layer])
+            if query.cache:
+                known_k, known_v = (part[None] for part in query.cache[self.layer])
                 k, v = (known_k, known_v) if end == start else (torch.cat([known_k, k], 2), torch.cat([known_v, v], 2))
             self.kept.append((k[0].contiguous(), v[0].contiguous()))  # not views of what belongs to the whole pass
-            total, device = turn.num_context, q_BHTK.device
+            total, device = query.num_context, q_BHTK.device
             if end > start and not self.skip:
                 positions_1L = torch.arange(total, device=device)[None]
-                mask_1NL = torch.ones(total, total, dtype=torch.bool, device=device).tril()[None, turn.num_known :]
+                mask_1NL = torch.ones(total, total, dtype=torch.bool, device=device).tril()[None, query.num_cached :]
                 if window is not None:
-                    mask_1NL = mask_1NL & (positions_1L[:, turn.num_known :, None] - positions_1L[:, None] < window)
+                    mask_1NL = mask_1NL & (positions_1L[:, query.num_cached :, None] - positions_1L[:, None] < window)
                 grouped = q_BHTK.shape[1] != k_BGTK.shape[1]
                 q = q_BHTK[:, :, start:end]
                 mixed.append(
@@ -444,19 +444,19 @@ class _CachedAttention:
                         q, k, v, attn_mask=mask_1NL[:, None], scale=scale, enable_gqa=grouped
                     )
                 )
-            count, size, _ = turn.blocks_CMD.shape
+            count, size, _ = query.blocks_CMD.shape
             block_end = block + count * size
             q = q_BHTK[:, :, block - self.skip : block_end - self.skip]
             own_k, own_v = (part[:, :, block:block_end] for part in (k_BGTK, v_BGTK))
-            attention = self._candidates(turn, window)
+            attention = self._candidates(query, window)
             asked.append(attention(q, torch.cat([k, own_k], 2), torch.cat([v, own_v], 2), window, scale))
             start, block = end, block_end
         return torch.cat([*mixed, *asked], 2)
 
     @staticmethod
-    def _candidates(turn: CachedQuery, window: int | None) -> SharedContext:
-        count, size, _ = turn.blocks_CMD.shape
-        total, device = turn.num_context, turn.blocks_CMD.device
+    def _candidates(query: CachedQuery, window: int | None) -> SharedContext:
+        count, size, _ = query.blocks_CMD.shape
+        total, device = query.num_context, query.blocks_CMD.device
         own = (total + torch.arange(size, device=device)).repeat(count)
         positions_1T = torch.cat([torch.arange(total, device=device), own])[None]
         visible_1C = None
@@ -514,37 +514,37 @@ class Block(nn.Module):
         hidden_BLD: Tensor,
         rotation: tuple[Tensor, Tensor],
         attention: Attention,
-        delta: AdapterHook | None,
+        hook: AdapterHook | None,
     ) -> Tensor:
         """See ``Layer``; ``layer`` is this block's number, ``rotation`` the cosines and sines of the positions."""
         c = self.config
         skip = attention.skip
         x_BLD = self.input_layernorm(hidden_BLD)
-        q_BHLK = self._heads(layer, "q", x_BLD[:, skip:], delta)
-        k_BGLK = self._heads(layer, "k", x_BLD, delta)
-        v_BGLK = self._heads(layer, "v", x_BLD, delta)
+        q_BHLK = self._heads(layer, "q", x_BLD[:, skip:], hook)
+        k_BGLK = self._heads(layer, "k", x_BLD, hook)
+        v_BGLK = self._heads(layer, "v", x_BLD, hook)
         if c.has_qk_norm:
             q_BHLK, k_BGLK = self.q_norm(q_BHLK), self.k_norm(k_BGLK)
         cos_BLK, sin_BLK = rotation
         q_BHLK = rotate(q_BHLK, cos_BLK[:, skip:], sin_BLK[:, skip:])
         k_BGLK = rotate(k_BGLK, cos_BLK, sin_BLK)
         mixed_BHLK = attention(q_BHLK, k_BGLK, v_BGLK, c.windows[layer], c.attention_scale)
-        y_BLD = self._linear(layer, "o", mixed_BHLK.transpose(1, 2).flatten(2), delta)
+        y_BLD = self._linear(layer, "o", mixed_BHLK.transpose(1, 2).flatten(2), hook)
         hidden_BLD = hidden_BLD[:, skip:] + (self.attention_out_layernorm(y_BLD) if c.is_gemma else y_BLD)
         x_BLD = self.ffn_layernorm(hidden_BLD)
         activation = ACTIVATIONS[c.activation]
-        inner = activation(self._linear(layer, "gate", x_BLD, delta)) * self._linear(layer, "up", x_BLD, delta)
-        y_BLD = self._linear(layer, "down", inner, delta)
-        if delta is not None:
-            y_BLD = delta.ffn(layer, x_BLD, y_BLD)
+        inner = activation(self._linear(layer, "gate", x_BLD, hook)) * self._linear(layer, "up", x_BLD, hook)
+        y_BLD = self._linear(layer, "down", inner, hook)
+        if hook is not None:
+            y_BLD = hook.ffn(layer, x_BLD, y_BLD)
         return hidden_BLD + (self.ffn_out_layernorm(y_BLD) if c.is_gemma else y_BLD)
 
-    def _linear(self, layer: int, name: str, x_BLD: Tensor, delta: AdapterHook | None) -> Tensor:
+    def _linear(self, layer: int, name: str, x_BLD: Tensor, hook: AdapterHook | None) -> Tensor:
         y_BLD: Tensor = getattr(self, f"{name}_proj")(x_BLD)
-        return y_BLD if delta is None else delta.linear(layer, name, x_BLD, y_BLD)
+        return y_BLD if hook is None else hook.linear(layer, name, x_BLD, y_BLD)
 
-    def _heads(self, layer: int, name: str, x_BLD: Tensor, delta: AdapterHook | None) -> Tensor:
-        y_BLD = self._linear(layer, name, x_BLD, delta)
+    def _heads(self, layer: int, name: str, x_BLD: Tensor, hook: AdapterHook | None) -> Tensor:
+        y_BLD = self._linear(layer, name, x_BLD, hook)
         head_width = self.config.head_width
         return y_BLD.view(*y_BLD.shape[:2], y_BLD.shape[2] // head_width, head_width).transpose(1, 2)
 
@@ -669,7 +669,7 @@ class Model(nn.Module):
         *,
         first: int = 0,
         last: int | None = None,
-        delta: AdapterHook | None = None,
+        hook: AdapterHook | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """Runs layers [first, last) and returns their hidden_BLD, not yet normed; calls ``between`` after each."""
@@ -682,8 +682,8 @@ class Model(nn.Module):
                 angle_BLK = torch.cat([angle_BLK, angle_BLK], -1)
                 rotations[rope] = angle_BLK.cos().to(self.dtype), angle_BLK.sin().to(self.dtype)
             block = self.block(layer)
-            chosen: Layer = block if delta is None else delta.block(layer, block)
-            hidden_BLD = chosen(layer, hidden_BLD, rotations[rope], attention, delta)
+            chosen: Layer = block if hook is None else hook.block(layer, block)
+            hidden_BLD = chosen(layer, hidden_BLD, rotations[rope], attention, hook)
             between()
         return hidden_BLD
 
@@ -696,11 +696,11 @@ class Model(nn.Module):
         """Scores of all next tokens, logits_BLV, from ``finish``'s output."""
         return F.linear(normed_BLD.to(self.dtype), self.head_VD)
 
-    def forward(self, ids_BL: Tensor, *, mask_BLL: Tensor | None = None, delta: AdapterHook | None = None) -> Tensor:
+    def forward(self, ids_BL: Tensor, *, mask_BLL: Tensor | None = None, hook: AdapterHook | None = None) -> Tensor:
         """The unsplit model: logits_BLV under a causal mask, or under ``mask_BLL`` (True = may look)."""
         positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
         hidden_BLD = self.embed(ids_BL, positions_BL, mask_BLL)
-        hidden_BLD = self.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_BLL), delta=delta)
+        hidden_BLD = self.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_BLL), hook=hook)
         return self.logits(self.finish(hidden_BLD))
 
     def lower(
@@ -710,7 +710,7 @@ class Model(nn.Module):
         *,
         positions_BL: Tensor | None = None,
         mask_BLL: Tensor | None = None,
-        delta: AdapterHook | None = None,
+        hook: AdapterHook | None = None,
         between: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """Layers [0, depth) on segments, each alone, causal, with positions from 0.
@@ -720,7 +720,7 @@ class Model(nn.Module):
             depth: How many layers run ahead of time, 0 to ``num_layers``.
             positions_BL: Given with ``mask_BLL`` where a row holds a tree of segments (``text.prefixes``).
             mask_BLL: True where a token may look.
-            delta: A tuning whose adapters reach the lower layers; the states are then its own.
+            hook: A tuning whose adapters reach the lower layers; the states are then its own.
             between: See ``run``.
 
         Returns:
@@ -730,7 +730,7 @@ class Model(nn.Module):
             positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
         hidden_BLD = self.embed(ids_BL, positions_BL, mask_BLL)
         attention = Dense(positions_BL, mask_BLL)
-        return self.run(hidden_BLD, positions_BL, attention, last=depth, delta=delta, between=between)
+        return self.run(hidden_BLD, positions_BL, attention, last=depth, hook=hook, between=between)
 
     def upper(
         self,
@@ -741,7 +741,7 @@ class Model(nn.Module):
         *,
         end: int | None = None,
         length_B: Tensor | None = None,
-        delta: AdapterHook | None = None,
+        hook: AdapterHook | None = None,
     ) -> Tensor:
         """Layers [depth, end) on a context and the candidates that share it.
 
@@ -752,7 +752,7 @@ class Model(nn.Module):
             depth: The split that the states were made with.
             end: Where to leave; None runs all layers.
             length_B: Given, the context is bidirectional within this many tokens; else it is causal.
-            delta: A tuning.
+            hook: A tuning.
 
         Returns:
             normed_BCMD, ready for a readout at each block's last valid token.
@@ -770,46 +770,46 @@ class Model(nn.Module):
         attention = SharedContext(positions_BT, visible_BC, num_context, size, length_B)
         end = self.config.num_layers if end is None else end
         if depth < end:
-            hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=depth, last=end - 1, delta=delta)
+            hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=depth, last=end - 1, hook=hook)
             attention = replace(attention, skip=num_context)
-            hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=end - 1, last=end, delta=delta)
+            hidden_BTD = self.run(hidden_BTD, positions_BT, attention, first=end - 1, last=end, hook=hook)
         return self.finish(hidden_BTD[:, -count * size :]).view(batch, count, size, width)
 
-    def answer(
-        self, turns: Sequence[CachedQuery], depth: int, *, end: int | None = None, delta: AdapterHook | None = None
+    def forward_cached(
+        self, queries: Sequence[CachedQuery], depth: int, *, end: int | None = None, hook: AdapterHook | None = None
     ) -> tuple[list[Tensor], list[KVCache]]:
         """``upper`` with a causal context, for users whose context has been read in part; no token of it is read twice.
 
         All tokens of all turns are rows of the same products, without padding.
 
         Args:
-            turns: One a user.
+            queries: One a user.
             depth: The split that the states were made with.
             end: Where to leave; None runs all layers.
-            delta: A tuning.
+            hook: A tuning.
 
         Returns:
             Of each turn normed_CMD, and what its next turn takes as ``known``.
         """
         device = self.device
-        counts = [turn.blocks_CMD.shape[0] * turn.blocks_CMD.shape[1] for turn in turns]
-        num_fresh, num_asked = sum(len(turn.fresh_ND) for turn in turns), sum(counts)
-        states = [*(turn.fresh_ND for turn in turns), *(turn.blocks_CMD.flatten(0, 1) for turn in turns)]
+        counts = [query.blocks_CMD.shape[0] * query.blocks_CMD.shape[1] for query in queries]
+        num_fresh, num_asked = sum(len(query.new_ND) for query in queries), sum(counts)
+        states = [*(query.new_ND for query in queries), *(query.blocks_CMD.flatten(0, 1) for query in queries)]
         hidden_1TD = torch.cat(states)[None].float()
-        positions = [torch.arange(turn.num_known, turn.num_context, device=device) for turn in turns]
-        for turn in turns:
-            count, size, _ = turn.blocks_CMD.shape
-            positions.append((turn.num_context + torch.arange(size, device=device)).repeat(count))
+        positions = [torch.arange(query.num_cached, query.num_context, device=device) for query in queries]
+        for query in queries:
+            count, size, _ = query.blocks_CMD.shape
+            positions.append((query.num_context + torch.arange(size, device=device)).repeat(count))
         positions_1T = torch.cat(positions)[None]
         layers: list[list[tuple[Tensor, Tensor]]] = []
         end = self.config.num_layers if end is None else end
         for layer in range(depth, end):
             last = layer == end - 1
             kept: list[tuple[Tensor, Tensor]] = []
-            attention = _CachedAttention(turns, layer - depth, kept, num_fresh if last else 0)
-            hidden_1TD = self.run(hidden_1TD, positions_1T, attention, first=layer, last=layer + 1, delta=delta)
+            attention = _CachedAttention(queries, layer - depth, kept, num_fresh if last else 0)
+            hidden_1TD = self.run(hidden_1TD, positions_1T, attention, first=layer, last=layer + 1, hook=hook)
             layers.append(kept)
         normed_TD = self.finish(hidden_1TD[0, hidden_1TD.shape[1] - num_asked :])
         split = torch.split(normed_TD, counts)
-        parts = [part.view(turn.blocks_CMD.shape) for part, turn in zip(split, turns, strict=True)]
-        return parts, [tuple(kept[number] for kept in layers) for number in range(len(turns))]
+        parts = [part.view(query.blocks_CMD.shape) for part, query in zip(split, queries, strict=True)]
+        return parts, [tuple(kept[number] for kept in layers) for number in range(len(queries))]

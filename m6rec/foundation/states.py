@@ -20,7 +20,7 @@ from torch import Tensor
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import AdapterHook
-from m6rec.foundation.stores import Forgiving, LmdbStore, Memory, Store
+from m6rec.foundation.stores import FailOpenStore, LmdbStore, LRUCache, Store
 from m6rec.text import prefixes
 from m6rec.text.prefixes import Tree
 
@@ -110,7 +110,7 @@ class StateCache:
         foundation: The model and its tokenizer.
         config: The split.
         store: Where states are kept between processes: a folder, or a store; None keeps them in memory only.
-        delta: A tuning that reaches below the split, with ``tuning_id`` as its name in the keys.
+        hook: A tuning that reaches below the split, with ``tuning_id`` as its name in the keys.
         tuning_id: "" for states that all tasks share.
         memory_bytes: How much of what was used last stays in memory.
 
@@ -127,7 +127,7 @@ class StateCache:
         config: StatesConfig,
         store: Path | Store | None = None,
         *,
-        delta: AdapterHook | None = None,
+        hook: AdapterHook | None = None,
         tuning_id: str = "",
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
@@ -137,8 +137,8 @@ class StateCache:
         self.foundation, self.config = foundation, config
         self.hits = self.misses = self.tokens = self.computed_tokens = 0
         self._counting = threading.Lock()
-        self._delta, self._tuning_id = delta, tuning_id
-        self._memory = Memory[str, bytes](memory_bytes)
+        self._delta, self._tuning_id = hook, tuning_id
+        self._memory = LRUCache[str, bytes](memory_bytes)
         model = foundation.model
         self._coder = _Coder(model.config.width, model.dtype, config.quantised)
         number = f"{model.dtype}/int8" if config.quantised else f"{model.dtype}"
@@ -146,12 +146,12 @@ class StateCache:
         self._scope = f"{model.id}|{tuning_id}|{config.depth}|{kept}|{number}|".encode()
         if isinstance(store, Path):
             store = LmdbStore(store / hashlib.blake2b(self._scope, digest_size=8).hexdigest())
-        self._store = Forgiving(store) if store is not None else None
+        self._store = FailOpenStore(store) if store is not None else None
 
     def apart(self, memory_bytes: int) -> StateCache:
         """A cache of the same states in memory only, which this one and its store see nothing of."""
         return StateCache(
-            self.foundation, self.config, delta=self._delta, tuning_id=self._tuning_id, memory_bytes=memory_bytes
+            self.foundation, self.config, hook=self._delta, tuning_id=self._tuning_id, memory_bytes=memory_bytes
         )
 
     def statistics(self) -> CacheStatistics:
@@ -259,7 +259,7 @@ class StateCache:
             config.depth,
             positions_BL=positions_BL,
             mask_BLL=mask_BLL,
-            delta=self._delta,
+            hook=self._delta,
             between=between,
         ).cpu()
         with self._counting:

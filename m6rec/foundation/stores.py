@@ -1,6 +1,6 @@
 """Where bytes are kept: on disk (LMDB), on a server that machines share (Redis, Valkey), in memory.
 
-A store of states is a cache: what it has lost or damaged is absent, and ``Forgiving`` makes absence of failure.
+A store of states is a cache: what it has lost or damaged is absent, and ``FailOpenStore`` makes absence of failure.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class LmdbStore:
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See ``Store``."""
         with transaction(self._environment) as reading:
-            return [unseal(key, reading.get(key)) for key in keys]
+            return [strip_checksum(key, reading.get(key)) for key in keys]
 
     def put(self, values: Mapping[bytes, bytes]) -> None:
         """See ``Store``."""
         with transaction(self._environment, write=True) as writing:
             for key, value in values.items():
-                writing.put(key, seal(key, value))
+                writing.put(key, add_checksum(key, value))
 
     def delete(self, keys: Sequence[bytes]) -> None:
         """See ``Store``."""
@@ -106,13 +106,13 @@ class RedisStore:
         with served():
             for chunk in _chunks(keys):
                 values += self._client.mget([_PREFIX + key for key in chunk])
-        return [unseal(key, value) for key, value in zip(keys, values, strict=True)]
+        return [strip_checksum(key, value) for key, value in zip(keys, values, strict=True)]
 
     def put(self, values: Mapping[bytes, bytes]) -> None:
         """See ``Store``."""
         with served():
             for chunk in _chunks(values):
-                self._client.mset({_PREFIX + key: seal(key, values[key]) for key in chunk})
+                self._client.mset({_PREFIX + key: add_checksum(key, values[key]) for key in chunk})
 
     def delete(self, keys: Sequence[bytes]) -> None:
         """See ``Store``."""
@@ -164,7 +164,7 @@ def served() -> Iterator[None]:
         raise StoreError(f"the shared store doesn't serve ({error})") from error
 
 
-class Forgiving:
+class FailOpenStore:
     """A store whose reads and writes never fail: what can't be read is absent, what can't be written is dropped.
 
     After a failure the store is left alone for ``FIRST_WAIT_S``, after the next in a row for twice as long, and so on
@@ -178,7 +178,7 @@ class Forgiving:
     def __init__(self, store: Store) -> None:
         self.failures = 0
         self._store = store
-        self._reads, self._writes = _Pause(), _Pause()
+        self._reads, self._writes = _CircuitBreaker(), _CircuitBreaker()
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, or None."""
@@ -203,7 +203,7 @@ class Forgiving:
         self._store.close()
 
     @contextmanager
-    def _forgive(self, pause: _Pause, done: str) -> Iterator[None]:
+    def _forgive(self, pause: _CircuitBreaker, done: str) -> Iterator[None]:
         try:
             yield
         except StoreError as error:
@@ -214,7 +214,7 @@ class Forgiving:
             pause.end()
 
 
-class _Pause:
+class _CircuitBreaker:
     def __init__(self) -> None:
         self._wait_s = self._until = 0.0
 
@@ -234,10 +234,10 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Memory(Generic[K, V]):
+class LRUCache(Generic[K, V]):
     """The values used last, up to a budget of bytes. Any thread may use it.
 
-    >>> memory = Memory[str, str](100)
+    >>> memory = LRUCache[str, str](100)
     >>> for key in "abc":
     ...     memory.put(key, key.upper(), 40)
     >>> memory.get("a"), memory.get("c"), len(memory), memory.bytes
@@ -306,13 +306,13 @@ class Memory(Generic[K, V]):
             return time.monotonic() - next((used for _, _, used in self._entries.values()), time.monotonic())
 
 
-def seal(key: bytes, value: bytes) -> bytes:
+def add_checksum(key: bytes, value: bytes) -> bytes:
     """A value as it is stored: format, checksum of key and value, value."""
     return FORMAT + _checksum(key, value) + value
 
 
-def unseal(key: bytes, sealed: bytes | None) -> bytes | None:
-    """What ``seal`` was given; None if that is not what comes back."""
+def strip_checksum(key: bytes, sealed: bytes | None) -> bytes | None:
+    """What ``add_checksum`` was given; None if that is not what comes back."""
     if sealed is None or sealed[:1] != FORMAT or sealed[1:5] != _checksum(key, sealed[5:]):
         return None
     return sealed[5:]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from m6rec.data.examples import moments
+from m6rec.data.examples import time_groups
 from m6rec.data.split import TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
@@ -240,14 +240,14 @@ def questions_of(split: Split, domain: Domain, part: int = VALID, *, seed: int =
     likes: dict[str, list[int]] = {}
     met: dict[str, set[int]] = {}
     asked: list[tuple[Ints, int]] = []
-    for moment in moments(events):
-        for position in moment.asked:
+    for group in time_groups(events):
+        for position in group.queries:
             event = events[position]
             if split.part[position] != part or not event.item or not domain.positive(event):
                 continue
             if event.user in likes and rows[event.item] not in met[event.user]:
                 asked.append((np.array(likes[event.user], np.int64), rows[event.item]))
-        for event in (events[position] for position in moment.observed):
+        for event in (events[position] for position in group.events):
             positive = domain.feedback(event).positive if event.item else None
             if positive is not None:
                 met.setdefault(event.user, set()).add(rows[event.item])

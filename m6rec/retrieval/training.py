@@ -233,13 +233,13 @@ def fit(
     def embeddings(decay: float) -> Embeddings:
         return net.embeddings(ids, whitening, decay)
 
-    def judge(decay: float) -> float:
+    def validate(decay: float) -> float:
         assert validation is not None
         return ndcg(validation.ranks(embeddings(decay).item_vectors(ids, states_ID), decay), CUT)
 
     best = net.copy()
     if validation is not None:
-        history.validation.append(judge(config.decay))
+        history.validation.append(validate(config.decay))
     total = config.epochs * batches.per_epoch
     for epoch in range(1, config.epochs + 1):
         net.train()
@@ -260,13 +260,13 @@ def fit(
         if validation is None:
             history.epochs, best = epoch, net.copy()
             continue
-        history.validation.append(judge(config.decay))
+        history.validation.append(validate(config.decay))
         if history.validation[-1] > max(history.validation[:-1]):
             history.epochs, best = epoch, net.copy()
         if epoch - history.epochs >= config.patience:
             break
     net.load_state_dict(best)
-    decay = config.decay if validation is None else max(config.decays, key=judge)
+    decay = config.decay if validation is None else max(config.decays, key=validate)
     return embeddings(decay), history
 
 

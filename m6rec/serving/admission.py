@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from m6rec.domains.domain import Domain, titled
 from m6rec.errors import DataError
 from m6rec.tasks import writing
-from m6rec.tasks.task import Task, behaviour
+from m6rec.tasks.task import Task, event_text
 from m6rec.tasks.writing import TextTask
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.verbalise import quote
@@ -65,9 +65,9 @@ class Admission:
             if not 0 <= said.strength <= 1:
                 raise ValueError(f"its strength is {said.strength}, not 0 to 1")
             items = {} if item is None else {item.id: item}
-            _check_segments(behaviour(task, self._domain, event, items) for task in self._tasks)
+            _check_segments(event_text(task, self._domain, event, items) for task in self._tasks)
             if item is not None:
-                _check_segments(task.behaviour(event, item, self._domain) for task in self._text_tasks)
+                _check_segments(task.event_text(event, item, self._domain) for task in self._text_tasks)
                 for task in self._text_tasks:
                     if task.lead:
                         _check_texts([task.lead([event], items, self._domain)])
@@ -102,7 +102,7 @@ class Admission:
             raise DataError("the user has no id; give one")
         with _worded(what, self._domain):
             _check_texts([user.id, *(text for name, value in user.details.items() for text in (name, str(value)))])
-            _check_segments(segment for task in self._tasks for segment in task.facts(user, self._domain))
+            _check_segments(segment for task in self._tasks for segment in task.profile(user, self._domain))
 
 
 @contextmanager

@@ -84,14 +84,14 @@ class Reason:
         text: As it is said to the user.
         kind: What it rests on; see ``tasks.explain.Rationale``.
         evidence: The events, counts or sentences, as plain data.
-        worded_by: Whether the model's words passed the gate, or ours stand in for them.
+        source: Whether the model's words passed the gate, or ours stand in for them.
         reason: Why the model's words did not pass; "" where they did.
     """
 
     text: str
     kind: Kind
     evidence: Mapping[str, Any]
-    worded_by: Literal["model", "template"]
+    source: Literal["model", "template"]
     reason: str = ""
 
 
@@ -149,23 +149,23 @@ class Reply:
     num_written: int
 
 
-CreationKind = Literal["design", "query", "headline"]
+GenerationKind = Literal["design", "query", "headline"]
 
 
 @dataclass(frozen=True, slots=True)
-class Creation:
+class GenerationResult:
     """A text made for a user.
 
     Attributes:
         text: The title of a design, a query, or a headline.
-        worded_by: Whether the model wrote it, or none of its texts could be shown and ours stands in.
+        source: Whether the model wrote it, or none of its texts could be shown and ours stands in.
         category: Of a design; "" of other texts.
         item: Id of the item of the catalogue that it names, if it names one.
         refused: Why texts that the model wrote before it were not shown.
     """
 
     text: str
-    worded_by: Literal["model", "template"]
+    source: Literal["model", "template"]
     category: str = ""
     item: str | None = None
     refused: tuple[str, ...] = ()
@@ -197,11 +197,11 @@ class RankRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Brief:
+class GenerationRequest:
     """What ``Backend.create`` is asked, as a value; its attributes are the arguments."""
 
     user: str
-    kind: CreationKind
+    kind: GenerationKind
     item: str | None = None
     category: str | None = None
     count: int = 1
@@ -273,22 +273,24 @@ class Backend(Protocol):
     def create(
         self,
         user: str,
-        kind: CreationKind,
+        kind: GenerationKind,
         *,
         item: str | None = None,
         category: str | None = None,
         count: int = 1,
         catalogue: bool = False,
-    ) -> list[Creation]:
+    ) -> list[GenerationResult]:
         """Different texts for the user, the best first: at least one, ``count`` at most.
 
         Kinds are "design", a product that they would like, of the ``category`` if one is given; "query", what they
         would search next; "headline", copy for an ``item``. With ``catalogue``, a design is an item of the catalogue
         that the user has not met.
         """
-        return self.fulfil(Brief(user=user, kind=kind, item=item, category=category, count=count, catalogue=catalogue))
+        return self.generate(
+            GenerationRequest(user=user, kind=kind, item=item, category=category, count=count, catalogue=catalogue)
+        )
 
-    def fulfil(self, brief: Brief) -> list[Creation]:
+    def generate(self, brief: GenerationRequest) -> list[GenerationResult]:
         """``create``, asked by a value."""
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
@@ -343,8 +345,8 @@ class LocalBackend(Backend, Protocol):
     def explaining(self, user: str, item: str) -> Writing[Explanation]:
         """``explain`` in slices."""
 
-    def creating(self, brief: Brief) -> Writing[list[Creation]]:
-        """``fulfil`` in slices."""
+    def creating(self, brief: GenerationRequest) -> Writing[list[GenerationResult]]:
+        """``generate`` in slices."""
 
     def chatting(self, chat: Chat) -> Writing[Reply]:
         """``chat`` in slices."""
@@ -362,7 +364,7 @@ class LocalBackend(Backend, Protocol):
         """See ``Backend``."""
         return self._finish(self.explaining(user, item))
 
-    def fulfil(self, brief: Brief) -> list[Creation]:
+    def generate(self, brief: GenerationRequest) -> list[GenerationResult]:
         """See ``Backend``."""
         return self._finish(self.creating(brief))
 

@@ -15,13 +15,13 @@ from m6rec.domains.domain import titled
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
-from m6rec.serving.backend import Brief, Creation, Writing
+from m6rec.serving.backend import GenerationRequest, GenerationResult, Writing
 from m6rec.serving.explaining import choose_words, reasons_for, unfaithful
-from m6rec.serving.writers import Writers
+from m6rec.serving.text_model_pool import TextModelPool
+from m6rec.task_model import TaskModel
 from m6rec.tasks import design, headline, query, writing
 from m6rec.text.constraints import Constraint, Series, TitleTrie, Unquoted
 from m6rec.text.safety import Blocklist, safety_violation
-from m6rec.tuned import TaskModel
 from m6rec.types import Draft, Event, Item, User
 
 NUM_SPARE = 4
@@ -33,7 +33,7 @@ Wrong = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class GenerationContext:
     """A request for texts.
 
     Attributes:
@@ -45,7 +45,7 @@ class Asked:
         categories: All of the catalogue, ``design.OTHER`` among them where an item has none.
     """
 
-    brief: Brief
+    brief: GenerationRequest
     user: User
     history: Sequence[Event]
     items: dict[str, Item]
@@ -62,12 +62,12 @@ class Creator:
         blocked: What no text may hold.
     """
 
-    def __init__(self, rank: TaskModel, writers: Writers, blocked: Blocklist) -> None:
+    def __init__(self, rank: TaskModel, writers: TextModelPool, blocked: Blocklist) -> None:
         self._rank, self._writers, self._blocked = rank, writers, blocked
 
     def create(
-        self, asked: Asked, interactions: InteractionStore, recommended: Callable[[str], Iterable[Item]]
-    ) -> Writing[list[Creation]]:
+        self, asked: GenerationContext, interactions: InteractionStore, recommended: Callable[[str], Iterable[Item]]
+    ) -> Writing[list[GenerationResult]]:
         """See ``Backend.create``; in slices.
 
         Args:
@@ -79,7 +79,9 @@ class Creator:
             return self._headlines(asked, interactions)
         return self._designs(asked, recommended) if asked.brief.kind == "design" else self._queries(asked)
 
-    def _designs(self, asked: Asked, recommended: Callable[[str], Iterable[Item]]) -> Writing[list[Creation]]:
+    def _designs(
+        self, asked: GenerationContext, recommended: Callable[[str], Iterable[Item]]
+    ) -> Writing[list[GenerationResult]]:
         domain, given = self._rank.domain, asked.brief.category or ""
         if not any(titled(domain, item) for item in asked.live.values()):
             raise ConfigError(
@@ -100,14 +102,16 @@ class Creator:
         found, refused = _pass(written, lambda text: wrong(design.read(text, given)[1]), asked.brief.count)
         if not found:
             liked = given or next((name for name in self._liked(asked) if name in names), names[0])
-            return [Creation(f"Untitled {domain.noun}", "template", liked, None, refused)]
+            return [GenerationResult(f"Untitled {domain.noun}", "template", liked, None, refused)]
         return [
-            Creation(title, "model", category, None, before)
+            GenerationResult(title, "model", category, None, before)
             for text, before in found
             for category, title in [design.read(text, given)]
         ]
 
-    def _named(self, asked: Asked, items: Iterable[Item], names: Collection[str]) -> Writing[list[Creation]]:
+    def _named(
+        self, asked: GenerationContext, items: Iterable[Item], names: Collection[str]
+    ) -> Writing[list[GenerationResult]]:
         """Designs that exist: the model chooses among items recommended to the user, of these categories."""
         given, domain = asked.brief.category or "", self._rank.domain
         texts: dict[str, Item] = {}
@@ -129,33 +133,34 @@ class Creator:
         if not found:
             best = list({item.id: item for item in texts.values()}.values())[: asked.brief.count]
             return [
-                Creation(item.title, "template", given or design.categories(item)[0], item.id, refused) for item in best
+                GenerationResult(item.title, "template", given or design.categories(item)[0], item.id, refused)
+                for item in best
             ]
         return [
-            Creation(texts[text].title, "model", design.read(text, given)[0], texts[text].id, before)
+            GenerationResult(texts[text].title, "model", design.read(text, given)[0], texts[text].id, before)
             for text, before in found
         ]
 
-    def _queries(self, asked: Asked) -> Writing[list[Creation]]:
+    def _queries(self, asked: GenerationContext) -> Writing[list[GenerationResult]]:
         wrong = self._wrong(asked, query.LONGEST)
         tokenizer = self._rank.foundation.tokenizer
         constraint = Series([Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
         written = yield from self._write(asked, query.prompt(), constraint)
         found, refused = _pass(written, lambda text: wrong(_unclosed(text)), asked.brief.count)
         if found:
-            return [Creation(_unclosed(text), "model", refused=before) for text, before in found]
+            return [GenerationResult(_unclosed(text), "model", refused=before) for text, before in found]
         noun = f"{self._rank.domain.noun}s"
         texts = [text for name in self._liked(asked) if wrong(text := f"{name.lower()} {noun}") is None]
-        return [Creation(text, "template", refused=refused) for text in (texts or [noun])[: asked.brief.count]]
+        return [GenerationResult(text, "template", refused=refused) for text in (texts or [noun])[: asked.brief.count]]
 
-    def _headlines(self, asked: Asked, interactions: InteractionStore) -> Writing[list[Creation]]:
+    def _headlines(self, asked: GenerationContext, interactions: InteractionStore) -> Writing[list[GenerationResult]]:
         assert asked.brief.item is not None
         item = asked.live[asked.brief.item]
         context, chosen = reasons_for(self._rank, interactions, asked.user, item, asked.items)
         drafts = [Draft(context, headline.prompt(item, self._rank.domain))] * len(chosen)
         written = yield from choose_words(self._writers, asked.brief.kind, drafts, chosen)
         private = self._private(asked.user)
-        created = list[Creation]()
+        created = list[GenerationResult]()
         for statement, text in zip(chosen[: asked.brief.count], written, strict=False):
             options = {
                 headline.copy(text.text, item): "the sentence has no end"
@@ -169,7 +174,9 @@ class Creator:
                     copy, longest=headline.LONGEST, blocked=self._blocked, private=private
                 )
                 if wrong is None:
-                    made = Creation(copy, "template" if place else "model", item=item.id, refused=tuple(refused))
+                    made = GenerationResult(
+                        copy, "template" if place else "model", item=item.id, refused=tuple(refused)
+                    )
                     created.append(made)
                     break
                 refused.append(wrong)
@@ -177,9 +184,9 @@ class Creator:
             return created
         plain = headline.plain(item)
         wrong = safety_violation(plain, longest=headline.LONGEST, blocked=self._blocked)
-        return [Creation(plain if wrong is None else "Picked for you.", "template", item=item.id)]
+        return [GenerationResult(plain if wrong is None else "Picked for you.", "template", item=item.id)]
 
-    def _write(self, asked: Asked, prompt: str, constraint: Constraint[Any]) -> Writing[list[Generated]]:
+    def _write(self, asked: GenerationContext, prompt: str, constraint: Constraint[Any]) -> Writing[list[Generated]]:
         """Different texts for the user, the likeliest by the token first."""
         task, domain = writing.named(asked.brief.kind), self._rank.domain
         draft = writing.draft(task, asked.history, asked.user, domain, asked.items, prompt)
@@ -191,13 +198,13 @@ class Creator:
     def _private(self, user: User) -> list[str]:
         return [user.id, *map(str, user.details.values()), self._rank.domain.user(user)]
 
-    def _wrong(self, asked: Asked, longest: int) -> Wrong:
+    def _wrong(self, asked: GenerationContext, longest: int) -> Wrong:
         """Why a text that is new must not be shown to the user."""
         private = self._private(asked.user)
         taken = {asked.items[event.item].title for event in asked.history}
         return lambda text: safety_violation(text, longest=longest, blocked=self._blocked, private=private, taken=taken)
 
-    def _liked(self, asked: Asked) -> list[str]:
+    def _liked(self, asked: GenerationContext) -> list[str]:
         """Categories by how many likes the user has of them, most first."""
         likes = (asked.items[event.item] for event in asked.history if self._rank.domain.positive(event))
         return [name for name, _ in Counter(name for item in likes for name in item.categories).most_common()]

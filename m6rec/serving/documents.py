@@ -14,11 +14,11 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.turn_taking import slices
+from m6rec.task_model import TaskModel
 from m6rec.tasks import task as tasks
 from m6rec.tasks.retrieve import describe
 from m6rec.text.batch import Example
 from m6rec.text.verbalise import quote
-from m6rec.tuned import TaskModel
 from m6rec.types import Item, Segment, Situation, User
 
 _DOCUMENT = Item("document", "document")
@@ -69,7 +69,7 @@ class Documents:
             blocks = tuple(cross + task.candidate(Item("document", text), domain) for text in some)
             nothing = np.full(len(some), -1)
             visible = np.full(len(some), len(context))
-            row = Example(context, visible, blocks, np.repeat(one.signals, len(some), 0), nothing, nothing)
+            row = Example(context, visible, blocks, np.repeat(one.features, len(some), 0), nothing, nothing)
             words = [segment.text for block in blocks for segment in block]
             return rank.scores([row]), _num_tokens(rank.foundation, words)
 

@@ -9,7 +9,8 @@ from functools import lru_cache
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
 from m6rec.serving.backend import Explanation, Reason, Writing
-from m6rec.serving.writers import Writers
+from m6rec.serving.text_model_pool import TextModelPool
+from m6rec.task_model import TaskModel
 from m6rec.tasks import explain as reasons
 from m6rec.tasks import explanations, writing
 from m6rec.tasks import task as tasks
@@ -18,9 +19,8 @@ from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text import opinions as mining
 from m6rec.text.constraints import TitleTrie
 from m6rec.text.verbalise import quote
-from m6rec.tuned import TaskModel
+from m6rec.text_model import TextModel
 from m6rec.types import Draft, Item, Segment, User
-from m6rec.writer import TextModel
 
 NUM_REVIEWS = 50
 """Latest reviews of an item that are mined."""
@@ -46,7 +46,7 @@ class ExplanationPlan:
 
 def plan_explanation(
     rank: TaskModel,
-    writers: Writers,
+    writers: TextModelPool,
     interactions: InteractionStore,
     user: User,
     item: Item,
@@ -76,7 +76,7 @@ def plan_explanation(
     return ExplanationPlan(item, chosen, drafts)
 
 
-def word(writers: Writers, made: ExplanationPlan, sampling: Sampling = WORDING) -> Writing[Explanation]:
+def word(writers: TextModelPool, made: ExplanationPlan, sampling: Sampling = WORDING) -> Writing[Explanation]:
     """Has the model choose the words of each statement of a plan, and checks them."""
     written = yield from choose_words(writers, TASK, made.drafts, made.chosen, sampling)
     said: list[Reason] = []
@@ -86,7 +86,11 @@ def word(writers: Writers, made: ExplanationPlan, sampling: Sampling = WORDING) 
 
 
 def choose_words(
-    writers: Writers, task: str, drafts: Sequence[Draft], statements: Sequence[Rationale], sampling: Sampling = WORDING
+    writers: TextModelPool,
+    task: str,
+    drafts: Sequence[Draft],
+    statements: Sequence[Rationale],
+    sampling: Sampling = WORDING,
 ) -> Writing[list[Generated]]:
     """What the model chooses to say of each statement after its prompt, all together."""
     tokenizer = writers.tokenizer

@@ -23,13 +23,13 @@ from m6rec.serving.creating import Creator
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.documents import Documents
 from m6rec.serving.item_index import ItemIndex
-from m6rec.serving.turns import Turns
-from m6rec.serving.writers import Writers
+from m6rec.serving.kv_cache_pool import KVCachePool
+from m6rec.serving.text_model_pool import TextModelPool
+from m6rec.task_model import TaskModel
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session
 from m6rec.text.batch import Example
 from m6rec.text.lexicon import Lexicon
-from m6rec.tuned import TaskModel
 from m6rec.types import Event, Item, Ranked, User
 
 QUERY_WEIGHT = 1.0
@@ -47,9 +47,9 @@ class Models:
     retrieve: RetrievalModel
     rank: TaskModel
     index: ItemIndex
-    ranking: Turns
+    ranking: KVCachePool
     documents: Documents
-    writers: Writers
+    writers: TextModelPool
     creator: Creator
     admission: Admission
 
@@ -190,7 +190,7 @@ def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
     if not found:
         return []
     key = f"{user}\0"  # what was read of the user without the conversation is kept
-    scores = models.ranking.answers([(key, state.asked(models.rank, user, found))])[0]
+    scores = models.ranking.predict([(key, state.asked(models.rank, user, found))])[0]
     ranked = {one.item.id: one for one in _by_score(found, scores)}
     return [ranked[item] for item in reciprocal_rank_fusion([near, popular, [*ranked]])]
 
@@ -207,7 +207,7 @@ def _score(state: ServingState, requests: Sequence[tuple[str, Sequence[Event], S
         if items:
             with state.having_done(user, history):
                 rows.append((_key(user, history), state.asked(state.models.rank, user, items)))
-    scored = iter(state.models.ranking.answers(rows))
+    scored = iter(state.models.ranking.predict(rows))
     return [_by_score(items, next(scored)) if items else [] for _, _, items in requests]
 
 

@@ -29,12 +29,12 @@ from m6rec.serving.backend import (
     NO_FILTERS,
     NUM_RETRIEVED,
     Answer,
-    Brief,
     Chat,
-    Creation,
-    CreationKind,
     Explanation,
     Filters,
+    GenerationKind,
+    GenerationRequest,
+    GenerationResult,
     IngestResult,
     LocalBackend,
     RankRequest,
@@ -43,15 +43,16 @@ from m6rec.serving.backend import (
     Writing,
 )
 from m6rec.serving.catalogue import Catalogue
-from m6rec.serving.creating import Asked, Creator
+from m6rec.serving.creating import Creator, GenerationContext
 from m6rec.serving.documents import Documents
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal, Journal, later
+from m6rec.serving.kv_cache_pool import MEMORY_BYTES, KVCachePool
 from m6rec.serving.pipeline import Models, ServingState
 from m6rec.serving.settings import MAX_CREATED
+from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.serving.turn_taking import FairLock, slices
-from m6rec.serving.turns import MEMORY_BYTES, Turns
-from m6rec.serving.writers import Writers
+from m6rec.task_model import TaskModel
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session, read
 from m6rec.tasks.design import OTHER
@@ -59,9 +60,8 @@ from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.tasks.retrieve import describe
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.safety import Blocklist
-from m6rec.tuned import TaskModel
+from m6rec.text_model import TextModel
 from m6rec.types import Event, Item, Ranked, User
-from m6rec.writer import TextModel
 
 NO_WRITERS: Mapping[str, TextModel] = MappingProxyType({})
 
@@ -80,8 +80,8 @@ class ServingLimits:
         latest_events: Behaviours of a user that are read, the latest. Each costs some 25 µs of every request and a
             token of every pass, so that without a limit one user of 9 000 events holds everyone up for a quarter of a
             second; few people have as many as this.
-        context_bytes: Memory for users' keys and values, of each of the two tasks.
-        document_bytes: Memory for the states of texts that are ranked or embedded by the way.
+        context_bytes: LRUCache for users' keys and values, of each of the two tasks.
+        document_bytes: LRUCache for the states of texts that are ranked or embedded by the way.
     """
 
     latest_events: int = 1_000
@@ -110,7 +110,7 @@ class Recommender(LocalBackend):
 
     Any thread may call it. Whoever answers holds one lock, which goes to whoever asked first, so that an answer sees
     one state. Whoever writes holds it for a slice of an encoding or while memory is changed, and never while a disk is
-    waited for. Writers of one kind wait for each other, so that memory changes in the order of the disk.
+    waited for. TextModelPool of one kind wait for each other, so that memory changes in the order of the disk.
 
     Args:
         retrieve: The retrieval model, which finds ``NUM_RETRIEVED`` candidates.
@@ -149,7 +149,7 @@ class Recommender(LocalBackend):
         self._blocked = blocked or Blocklist()
         self._limits = limits
         self._vectors = vectors
-        self._writers: list[Writers] = []  # the last ones write what begins
+        self._writers: list[TextModelPool] = []  # the last ones write what begins
         self._journal, self._catalogue = journal or FileJournal(None), catalogue
         if (left := without(log, self._journal.forgotten({*log.users, *(one.user for one in log.events)}))) is not log:
             log, interactions = left, InteractionStore(log.items, rank.domain.feedback).update_all(left.events)
@@ -210,12 +210,12 @@ class Recommender(LocalBackend):
             index.remove([item for item in known if item not in state.live])
             with self._lock:
                 # What the old writers have begun is finished by them.
-                self._writers = [*(one for one in self._writers if one.active), Writers(rank, writers)]
+                self._writers = [*(one for one in self._writers if one.active), TextModelPool(rank, writers)]
                 state.models = Models(
                     retrieve=retrieve,
                     rank=rank,
                     index=index,
-                    ranking=Turns(rank, self._limits.context_bytes),
+                    ranking=KVCachePool(rank, self._limits.context_bytes),
                     documents=Documents(retrieve, rank, self._limits.document_bytes),
                     writers=self._writers[-1],
                     creator=Creator(rank, self._writers[-1], self._blocked),
@@ -349,7 +349,7 @@ class Recommender(LocalBackend):
             with self._lock:
                 writing.close()
 
-    def creating(self, brief: Brief) -> Writing[list[Creation]]:
+    def creating(self, brief: GenerationRequest) -> Writing[list[GenerationResult]]:
         """See ``LocalBackend``.
 
         Raises:
@@ -358,12 +358,12 @@ class Recommender(LocalBackend):
         """
         return self._in_slices(self._creating(brief))
 
-    def _creating(self, brief: Brief) -> Writing[list[Creation]]:
+    def _creating(self, brief: GenerationRequest) -> Writing[list[GenerationResult]]:
         state = self._state
         _check_brief(brief)
         if brief.item is not None:
             state.need([brief.item], "check the id")
-        asked = Asked(
+        asked = GenerationContext(
             brief=brief,
             user=state.user(brief.user),
             history=state.interactions.history(brief.user),
@@ -502,7 +502,7 @@ class Recommender(LocalBackend):
                 state.interactions = interactions
                 del state.users[user]
                 # What was kept of the others was read beside this user.
-                state.models = replace(models, ranking=Turns(models.rank, self._limits.context_bytes))
+                state.models = replace(models, ranking=KVCachePool(models.rank, self._limits.context_bytes))
         return True
 
     def _take_in(self, event: Event) -> None:
@@ -511,11 +511,11 @@ class Recommender(LocalBackend):
         self._state.interactions.update(event)
 
 
-def _check_brief(brief: Brief) -> None:
+def _check_brief(brief: GenerationRequest) -> None:
     """Raises ConfigError where a request for texts can't be meant."""
     kind = brief.kind
-    if kind not in get_args(CreationKind):
-        raise ConfigError(f"kind is {kind!r}; choose one of {', '.join(get_args(CreationKind))}")
+    if kind not in get_args(GenerationKind):
+        raise ConfigError(f"kind is {kind!r}; choose one of {', '.join(get_args(GenerationKind))}")
     if not 1 <= brief.count <= MAX_CREATED:
         raise ConfigError(f"count is {brief.count}; it must be 1 to {MAX_CREATED}")
     if (brief.item is not None) != (kind == "headline"):

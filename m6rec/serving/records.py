@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from m6rec.errors import DataError, StoreError
-from m6rec.foundation.stores import open_environment, seal, sync_folder, transaction, unseal
+from m6rec.foundation.stores import add_checksum, open_environment, strip_checksum, sync_folder, transaction
 
 SCHEMA = 1
 """Goes up when a field is renamed or changes its meaning; a new field with a default needs no other."""
@@ -37,7 +37,7 @@ def encode_record(key: bytes, record: Mapping[str, Any], what: str) -> bytes:
         DataError: A number is not finite, a text is not Unicode, or a value is of another type.
     """
     try:
-        return seal(key, json.dumps({"schema": SCHEMA, **record}, allow_nan=False, ensure_ascii=False).encode())
+        return add_checksum(key, json.dumps({"schema": SCHEMA, **record}, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{what} can't be stored ({error}); its fields must be finite numbers and texts of whole characters"
@@ -55,7 +55,7 @@ def decode_record(key: bytes, stored: bytes, where: object) -> dict[str, Any]:
     Raises:
         StoreError: It is damaged, or of another schema.
     """
-    value = unseal(key, stored)
+    value = strip_checksum(key, stored)
     if value is None:
         raise StoreError(f"record {key.hex()} in {where} is damaged; restore it from a backup")
     record: dict[str, Any] = json.loads(value)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from m6rec.data.examples import moments
+from m6rec.data.examples import time_groups
 from m6rec.domains.domain import Domain
 from m6rec.text.batch import Example
 from m6rec.types import Event, Item, Segment
@@ -27,19 +27,21 @@ def candidate(title: str) -> tuple[Segment, ...]:
     return Segment(" also likes", "ask"), Segment(f" {title}", "candidate")
 
 
-def lay_out(events: Sequence[Event], items: Mapping[str, Item], domain: Domain, first: int, last: int) -> list[Example]:
+def build_examples(
+    events: Sequence[Event], items: Mapping[str, Item], domain: Domain, first: int, last: int
+) -> list[Example]:
     """Rows that ask of the events [first, last) of a log in order of time; a question sees earlier likes only."""
     events = events[:last]
     of_user: dict[str, list[_Asked]] = {}
     likes: dict[str, list[str]] = {}
-    for moment in moments(events):
-        for position in moment.asked:
+    for group in time_groups(events):
+        for position in group.queries:
             event = events[position]
             answer = domain.feedback(event).positive if event.item else None
             if answer is not None and position >= first:
                 asked = _Asked(position, items[event.item].title, int(answer), len(likes.get(event.user, ())))
                 of_user.setdefault(event.user, []).append(asked)
-        for position in moment.observed:
+        for position in group.events:
             event = events[position]
             if event.item and domain.positive(event):
                 likes.setdefault(event.user, []).append(items[event.item].title)

@@ -39,4 +39,4 @@ def cross(
     return tuple(Segment(sentence, "cross") for sentence in told)
 
 
-TASK = replace(click.TASK, name="ctr", cross=cross, uses_signals=False)
+TASK = replace(click.TASK, name="ctr", cross=cross, uses_features=False)

@@ -56,4 +56,4 @@ def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], .
     return tuple((prompt(domain), target(name, item.title)) for name in categories(item))
 
 
-TASK = TextTask(name="design", facts=like.facts, behaviour=like.behaviour, texts=_texts, lead=taste.lead)
+TASK = TextTask(name="design", profile=like.profile, event_text=like.event_text, texts=_texts, lead=taste.lead)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from m6rec.data.examples import moments
+from m6rec.data.examples import time_groups
 from m6rec.domains.domain import Domain
 from m6rec.features.interactions import InteractionStore
 from m6rec.text.verbalise import share
@@ -48,14 +48,14 @@ def write(events: Sequence[Event], items: dict[str, Item], domain: Domain, first
     interactions = InteractionStore(items, domain.feedback)
     lines: dict[str, list[tuple[int, int, str, int]]] = {}
     events = events[:last]
-    for number, moment in enumerate(moments(events)):
-        for position in moment.asked:
+    for number, group in enumerate(time_groups(events)):
+        for position in group.queries:
             event = events[position]
             answer = domain.feedback(event).positive if event.item else None
             if answer is not None:
                 text = line(items[event.item], interactions.item_share(event.item))
                 lines.setdefault(event.user, []).append((number, position, text, int(answer)))
-        interactions.update_all(events[position] for position in moment.observed)
+        interactions.update_all(events[position] for position in group.events)
     return [diary for of_user in lines.values() for diary in _diaries(of_user, first)]
 
 

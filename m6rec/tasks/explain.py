@@ -112,12 +112,16 @@ def without(row: Example, statement: Rationale) -> Example:
     """
     gone = {len(row.context) + place for place in statement.places}
     context = tuple(segment for place, segment in enumerate(row.context) if place not in gone)
-    signals = row.signals.copy()
-    if signals.shape[1]:
+    features = row.features.copy()
+    if features.shape[1]:
         for name, value in statement.statistics.items():
-            signals[:, FEATURES.index(name)] = value
-    traces = np.delete(row.traces, list(statement.places), 0) if len(row.traces) else row.traces
-    return replace(row, context=context, visible=row.visible - len(gone), signals=signals, traces=traces)
+            features[:, FEATURES.index(name)] = value
+    event_features = (
+        np.delete(row.event_features, list(statement.places), 0) if len(row.event_features) else row.event_features
+    )
+    return replace(
+        row, context=context, visible=row.visible - len(gone), features=features, event_features=event_features
+    )
 
 
 def choose(

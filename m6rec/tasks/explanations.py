@@ -18,7 +18,7 @@ LONGEST_TARGET, LONGEST_REVIEW = 160, 160
 """Characters of a sentence that is learned, and of a past review that is read."""
 
 
-def behaviour(event: Event, item: Item, domain: Domain) -> Segment:
+def event_text(event: Event, item: Item, domain: Domain) -> Segment:
     """Words it as "The movie …. The user liked it, and wrote "…"."; what was written tells what a user cares for."""
     wrote = f", and wrote {quote(event.text, longest=LONGEST_REVIEW)}" if event.text.strip() else ""
     return Segment(f"{sentence(domain.item(item))} The user {domain.action(event)}{wrote}.", "history")
@@ -38,4 +38,4 @@ def texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ..
     return tuple((prompt(item, domain, domain.action(event), aspect), f" {said}") for said, aspect in praised.items())
 
 
-TASK = TextTask(name="explain", facts=like.facts, behaviour=behaviour, texts=texts)
+TASK = TextTask(name="explain", profile=like.profile, event_text=event_text, texts=texts)

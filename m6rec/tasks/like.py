@@ -10,13 +10,13 @@ from m6rec.text.verbalise import sentence
 from m6rec.types import Event, Item, Segment, User
 
 
-def facts(user: User, domain: Domain) -> tuple[Segment, ...]:
+def profile(user: User, domain: Domain) -> tuple[Segment, ...]:
     """The user's sentence, where the domain knows anything."""
     text = domain.user(user)
     return (Segment(text, "user"),) if text else ()
 
 
-def behaviour(event: Event, item: Item, domain: Domain) -> Segment:
+def event_text(event: Event, item: Item, domain: Domain) -> Segment:
     """Words it as "The movie …. The user liked it."."""
     return Segment(f"{sentence(domain.item(item))} The user {domain.action(event)}.", "history")
 
@@ -26,7 +26,7 @@ def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
     return (Segment(f"{sentence(domain.item(item))} Does the user like it?", "candidate"),)
 
 
-def answer(event: Event, domain: Domain) -> int | None:
+def label(event: Event, domain: Domain) -> int | None:
     """1 for positive feedback, 0 for negative; nothing is asked of an event that is neither."""
     positive = domain.feedback(event).positive
     return None if positive is None else int(positive)
@@ -35,11 +35,11 @@ def answer(event: Event, domain: Domain) -> int | None:
 TASK = Task(
     name="like",
     readout="score",
-    facts=facts,
-    behaviour=behaviour,
+    profile=profile,
+    event_text=event_text,
     candidate=candidate,
-    answer=answer,
+    label=label,
     num_classes=2,
     options=(" no", " yes"),
-    uses_signals=True,
+    uses_features=True,
 )

@@ -45,4 +45,4 @@ def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], .
     return ((prompt(), f'{said}"'),) if said else ()
 
 
-TASK = TextTask(name="query", facts=like.facts, behaviour=like.behaviour, texts=_texts, lead=taste.lead)
+TASK = TextTask(name="query", profile=like.profile, event_text=like.event_text, texts=_texts, lead=taste.lead)

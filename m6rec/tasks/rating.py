@@ -15,7 +15,7 @@ def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
     return (Segment(f"{sentence(domain.item(item))} How much does the user like it?", "candidate"),)
 
 
-def answer(event: Event, domain: Domain) -> int | None:
+def label(event: Event, domain: Domain) -> int | None:
     """The degree next to the strength; nothing is asked of an event that is neither positive nor negative."""
     feedback = domain.feedback(event)
     if feedback.positive is None:
@@ -27,7 +27,7 @@ TASK = replace(
     like.TASK,
     name="rating",
     candidate=candidate,
-    answer=answer,
+    label=label,
     num_classes=len(GRADES),
     options=(" terrible", " bad", " fair", " good", " great"),
     grades=GRADES,

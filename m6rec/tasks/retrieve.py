@@ -37,7 +37,7 @@ def candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
     return (Segment(describe(item), "candidate"),)
 
 
-def answer(event: Event, domain: Domain) -> int | None:
+def label(event: Event, domain: Domain) -> int | None:
     """Only liked events are targets; which item it was is the answer."""
     return 1 if domain.positive(event) else None
 
@@ -51,9 +51,9 @@ def ask(time: int) -> tuple[Segment, ...]:
 TASK = Task(
     name="retrieve",
     readout="embed",
-    facts=like.facts,
-    behaviour=like.behaviour,
+    profile=like.profile,
+    event_text=like.event_text,
     candidate=candidate,
-    answer=answer,
+    label=label,
     ask=ask,
 )

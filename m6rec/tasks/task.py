@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.data.examples import moments
+from m6rec.data.examples import time_groups
 from m6rec.data.negatives import Negatives, Sampler
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
@@ -34,36 +34,36 @@ class Task:
     Attributes:
         name: Its name in ``named``.
         readout: "score" for classes, "embed" for vectors that are compared.
-        facts: The user in segments, before any behaviour.
-        behaviour: One past event as a segment of the context. It must not depend on the moment of the question, so
+        profile: The user in segments, before any behaviour.
+        event_text: One past event as a segment of the context. It must not depend on the moment of the question, so
             that its state is computed once.
         candidate: An item as segments of region 2. Retrieval words the item's own side here.
         ask: What stands in place of a candidate when vectors are compared, by the time of the latest event of anyone
             in seconds since 1970 (0 before the first, and in logs without); None for scores.
         cross: What is known of user and item together, as segments before the candidate; None for nothing.
-        answer: The class of an event; None where the event asks nothing.
-        num_classes: How many classes ``answer`` tells apart; 0 for "embed".
+        label: The class of an event; None where the event asks nothing.
+        num_classes: How many classes ``label`` tells apart; 0 for "embed".
         options: A word for each class, whose embeddings the option rows start from.
         grades: What each class is worth, ascending, where classes are degrees of one thing; the expected grade is then
             the score. () for classes without order; two classes are worth 0 and 1.
         negatives: How negatives are drawn for a task of two classes in a log that has none.
-        uses_signals: Whether the statistics of user and item are the base of the score, and the traces of the
+        uses_features: Whether the statistics of user and item are the base of the score, and the traces of the
             behaviours go in as vectors.
     """
 
     name: str
     readout: Literal["score", "embed"]
-    facts: Callable[[User, Domain], tuple[Segment, ...]]
-    behaviour: Callable[[Event, Item, Domain], Segment]
+    profile: Callable[[User, Domain], tuple[Segment, ...]]
+    event_text: Callable[[Event, Item, Domain], Segment]
     candidate: Callable[[Item, Domain], tuple[Segment, ...]]
-    answer: Callable[[Event, Domain], int | None]
+    label: Callable[[Event, Domain], int | None]
     ask: Callable[[int], tuple[Segment, ...]] | None = None
     cross: Callable[[InteractionStore, User, Item, Situation, Domain], tuple[Segment, ...]] | None = None
     num_classes: int = 0
     options: tuple[str, ...] = ()
     grades: tuple[float, ...] = ()
     negatives: Negatives = DRAWN
-    uses_signals: bool = False
+    uses_features: bool = False
 
     def __post_init__(self) -> None:
         for name, given in (("options", self.options), ("grades", self.grades)):
@@ -124,8 +124,8 @@ def context(
     task: Task, interactions: InteractionStore, user: User, domain: Domain, items: dict[str, Item], first: int = 0
 ) -> tuple[Segment, ...]:
     """Region 1 of a user now: facts, then every behaviour so far from the ``first`` on."""
-    behaviours = (behaviour(task, domain, event, items) for event in interactions.timeline(user.id)[first:])
-    return task.facts(user, domain) + tuple(behaviours)
+    behaviours = (event_text(task, domain, event, items) for event in interactions.timeline(user.id)[first:])
+    return task.profile(user, domain) + tuple(behaviours)
 
 
 def window(count: int, latest: int) -> int:
@@ -141,7 +141,7 @@ def window(count: int, latest: int) -> int:
     return -(-max(0, count - latest) // step) * step
 
 
-def behaviour(task: Task, domain: Domain, event: Event, items: Mapping[str, Item]) -> Segment:
+def event_text(task: Task, domain: Domain, event: Event, items: Mapping[str, Item]) -> Segment:
     """A past event as a segment of the context: a search by its words, another as the task words it."""
     if not event.item:
         return Segment(f"The user searched {quote(event.text)}.", "history")
@@ -181,7 +181,7 @@ def ask(
         interactions.features(user.id, [item.id for item in candidates]) if _has_features(task) else _none(len(blocks)),
         nothing,
         nothing,
-        interactions.event_features(user.id)[first:] if task.uses_signals else _none(0),
+        interactions.event_features(user.id)[first:] if task.uses_features else _none(0),
     )
 
 
@@ -204,11 +204,11 @@ def _candidate(task: Task, domain: Domain, item: Item) -> tuple[Segment, ...]:
 
 @lru_cache(maxsize=1 << 16)
 def _behaviour(task: Task, domain: Domain, event: Event, item: Item) -> Segment:
-    """``task.behaviour``, likewise."""
-    return task.behaviour(event, item, domain)
+    """``task.event_text``, likewise."""
+    return task.event_text(event, item, domain)
 
 
-def lay_out(
+def build_examples(
     task: Task,
     events: Sequence[Event],
     users: Mapping[str, User],
@@ -232,7 +232,7 @@ def lay_out(
         A row for each user with a question, in order of first appearance, and the past after the last event.
     """
     events = list(events)
-    answers = [task.answer(event, domain) if event.item else None for event in events]
+    answers = [task.label(event, domain) if event.item else None for event in events]
     sampler = None
     if negatives is not None and negatives.source == "impression":
         answers = _within_impressions(events, answers)
@@ -244,9 +244,9 @@ def lay_out(
     questions: list[Query] = []
     found = [np.zeros((0, len(FEATURES)), np.float32)]
     num_questions = time = 0
-    for moment in moments(events):
+    for group in time_groups(events):
         asked: dict[str, list[tuple[int, str, int]]] = {}
-        for position in moment.asked:
+        for position in group.queries:
             answer, event = answers[position] if wanted[position] else None, events[position]
             if answer is None:
                 continue
@@ -264,27 +264,27 @@ def lay_out(
                     else _cross(task, interactions, users[user], items[item], situation_of(events[position]), domain)
                     + task.candidate(items[item], domain)
                 )
-                draft.answers.append(answer)
+                draft.labels.append(answer)
                 draft.events.append(position)
                 draft.items.append(numbers[item])
                 if _has_features(task):
                     draft.questions.append(num_questions)
                     num_questions += 1
-                    questions.append((0 if task.cross else moment.observed[0], user, item))
-        for position in moment.observed:
+                    questions.append((0 if task.cross else group.events[0], user, item))
+        for position in group.events:
             event = events[position]
             draft = _draft(drafts, task, users[event.user], domain)
-            draft.context.append(behaviour(task, domain, event, items))
+            draft.context.append(event_text(task, domain, event, items))
             time = max(time, event.time)
         if task.cross:  # which is worded from the past as it is at each moment
-            found.append(interactions.replay([events[position] for position in moment.observed], questions))
+            found.append(interactions.replay([events[position] for position in group.events], questions))
             questions.clear()
         if sampler is not None:
-            sampler.update(moment)
+            sampler.update(group)
     found.append(interactions.replay(() if task.cross else events, questions))
     features_QF = np.concatenate(found)
     rows = [
-        draft.row(features_QF, interactions.event_features(user) if task.uses_signals else _none(0))
+        draft.row(features_QF, interactions.event_features(user) if task.uses_features else _none(0))
         for user, draft in drafts.items()
         if draft.events
     ]
@@ -310,7 +310,7 @@ def texts(rows: Sequence[Example]) -> Iterator[str]:
 
 def _draft(drafts: dict[str, _Draft], task: Task, user: User, domain: Domain) -> _Draft:
     if user.id not in drafts:
-        drafts[user.id] = _Draft([*task.facts(user, domain)])
+        drafts[user.id] = _Draft([*task.profile(user, domain)])
     return drafts[user.id]
 
 
@@ -322,19 +322,19 @@ class _Draft:
         self.visible: list[int] = []
         self.candidates: list[tuple[Segment, ...]] = []
         self.questions: list[int] = []  # rows of the features; none for tasks without
-        self.answers: list[int] = []
+        self.labels: list[int] = []
         self.events: list[int] = []
         self.items: list[int] = []
 
-    def row(self, features_QF: NDArray[np.float32], traces: NDArray[np.float32]) -> Example:
+    def row(self, features_QF: NDArray[np.float32], event_features: NDArray[np.float32]) -> Example:
         whole = Example(
             tuple(self.context),
             np.array(self.visible),
             tuple(self.candidates),
             features_QF[self.questions] if self.questions else _none(len(self.events)),
-            np.array(self.answers),
+            np.array(self.labels),
             np.array(self.events),
-            traces,
+            event_features,
             np.array(self.items),
         )
         return whole.only(np.ones(len(self.events), np.bool_))  # nothing after the last question is looked at
@@ -346,4 +346,4 @@ def _none(count: int) -> NDArray[np.float32]:
 
 def _has_features(task: Task) -> bool:
     """Whether questions of the task come with ``FEATURES``; what is asked once of the whole user has none."""
-    return task.uses_signals and not task.ask
+    return task.uses_features and not task.ask

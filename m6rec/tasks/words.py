@@ -24,7 +24,7 @@ def words(
         user: Whose facts are worded; None for none.
 
     Returns:
-        ``signals`` (whether the task uses them), ``values``, ``facts`` ([text, slot] each; None without a user),
+        ``features`` (whether the task uses them), ``values``, ``facts`` ([text, slot] each; None without a user),
         ``kinds`` (``likes``, ``strengths`` and ``behaviours`` by value, and ``candidate``; [tail, slot] each) and
         ``items`` ([head, number of its kind], in their order). None for a task whose
         words depend on an event's time or text, or on what is counted.
@@ -35,8 +35,8 @@ def words(
     heads = []
     for item in items:
         events = [Event("", item.id, 0, value) for value in values]
-        behaviours = [task.behaviour(event, item, domain) for event in events]
-        if behaviours != [task.behaviour(Event("", item.id, 1 << 30, v, "text"), item, domain) for v in values]:
+        behaviours = [task.event_text(event, item, domain) for event in events]
+        if behaviours != [task.event_text(Event("", item.id, 1 << 30, v, "text"), item, domain) for v in values]:
             return None
         candidate = task.candidate(item, domain)
         head = _shared([segment.text for segment in (*behaviours, *candidate)])
@@ -44,9 +44,9 @@ def words(
         likes, strengths = tuple(one.positive is True for one in said), tuple(one.strength for one in said)
         kind = likes, strengths, _tails(behaviours, head), _tails(candidate, head)
         heads.append((head, kinds.setdefault(kind, len(kinds))))
-    facts = None if user is None else [(segment.text, segment.slot) for segment in task.facts(user, domain)]
+    facts = None if user is None else [(segment.text, segment.slot) for segment in task.profile(user, domain)]
     return {
-        "signals": task.uses_signals,
+        "signals": task.uses_features,
         "values": list(values),
         "facts": facts,
         "kinds": [dict(zip(("likes", "strengths", "behaviours", "candidate"), kind, strict=True)) for kind in kinds],

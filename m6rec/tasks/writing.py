@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.data.examples import moments
+from m6rec.data.examples import time_groups
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.tasks.task import names as task_names
@@ -29,8 +29,8 @@ class TextTask:
 
     Attributes:
         name: Its name in ``named``.
-        facts: The user in segments, before any behaviour.
-        behaviour: One past event as a segment of the context. It must not depend on the moment of the text, so that
+        profile: The user in segments, before any behaviour.
+        event_text: One past event as a segment of the context. It must not depend on the moment of the text, so that
             its state is computed once.
         texts: (prompt, target) of each text that an event asks for, none where it asks for nothing. A prompt may tell
             of the event what is given at that moment too, such as the item, and never what is to be written. A target
@@ -39,8 +39,8 @@ class TextTask:
     """
 
     name: str
-    facts: Callable[[User, Domain], tuple[Segment, ...]]
-    behaviour: Callable[[Event, Item, Domain], Segment]
+    profile: Callable[[User, Domain], tuple[Segment, ...]]
+    event_text: Callable[[Event, Item, Domain], Segment]
     texts: Callable[[Event, Item, Domain], tuple[tuple[str, str], ...]]
     lead: Callable[[Sequence[Event], Mapping[str, Item], Domain], str] | None = None
 
@@ -88,15 +88,15 @@ def draft(
 ) -> Draft:
     """Asks for a text now: region 1 is the user's facts, then the ``LATEST`` of these behaviours, oldest first."""
     history = history[-LATEST:]
-    behaviours = (task.behaviour(event, items[event.item], domain) for event in history)
-    return Draft((*task.facts(user, domain), *behaviours), _led(task, history, domain, items) + prompt)
+    behaviours = (task.event_text(event, items[event.item], domain) for event in history)
+    return Draft((*task.profile(user, domain), *behaviours), _led(task, history, domain, items) + prompt)
 
 
 def _led(task: TextTask, history: Sequence[Event], domain: Domain, items: Mapping[str, Item]) -> str:
     return task.lead(history, items, domain) if task.lead else ""
 
 
-def lay_out(
+def build_drafts(
     task: TextTask,
     events: Sequence[Event],
     users: Mapping[str, User],
@@ -120,19 +120,19 @@ def lay_out(
     latest: dict[str, tuple[deque[Event], deque[Segment]]] = {}
     drafts = []
     events = list(events)
-    for moment in moments(events):
-        for position in moment.asked:
+    for group in time_groups(events):
+        for position in group.queries:
             event = events[position]
             texts = task.texts(event, items[event.item], domain) if wanted[position] and event.item else ()
             history, behaviours = latest.get(event.user, ((), ()))
             lead = _led(task, history, domain, items) if texts else ""
             for prompt, target in texts:
-                words = (*task.facts(users[event.user], domain), *behaviours)
+                words = (*task.profile(users[event.user], domain), *behaviours)
                 drafts.append(Draft(words, lead + prompt, target, position))
-        for position in moment.observed:
+        for position in group.events:
             event = events[position]
             if event.item:
                 history, behaviours = latest.setdefault(event.user, (deque(maxlen=LATEST), deque(maxlen=LATEST)))
                 history.append(event)
-                behaviours.append(task.behaviour(event, items[event.item], domain))
+                behaviours.append(task.event_text(event, items[event.item], domain))
     return sorted(drafts, key=lambda draft: draft.event)

@@ -26,7 +26,7 @@ class Example:
         visible: int64 [C], segments of the context that each question sees.
         candidates: C blocks of segments.
         signals: float32 [C, len(FEATURES)], or [C, 0] for tasks without.
-        answers: int64 [C], classes; for "embed" the number of the item in the catalogue.
+        labels: int64 [C], classes; for "embed" the number of the item in the catalogue.
         events: int64 [C], positions in the log; of a drawn negative that of the event it was drawn beside.
         items: int64 [C], the candidates' positions in the catalogue; [0] where no one asks for them.
         traces: float32 [H, len(EVENT_FEATURES)] of the last H segments of the context, the events; [0, 0] for tasks
@@ -36,10 +36,10 @@ class Example:
     context: tuple[Segment, ...]
     visible: NDArray[np.int64]
     candidates: tuple[tuple[Segment, ...], ...]
-    signals: NDArray[np.float32]
-    answers: NDArray[np.int64]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
     events: NDArray[np.int64]
-    traces: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    event_features: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     items: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def only(self, keep: NDArray[np.bool_]) -> Example:
@@ -51,19 +51,19 @@ class Example:
             self.context[:end],
             visible,
             blocks,
-            self.signals[keep],
-            self.answers[keep],
+            self.features[keep],
+            self.labels[keep],
             self.events[keep],
-            self.traces[: max(0, end - self.num_facts)],
+            self.event_features[: max(0, end - self.num_profile)],
             self.items[keep] if len(self.items) else self.items,
         )
 
     @property
-    def num_facts(self) -> int:
+    def num_profile(self) -> int:
         """Segments of the context before the first that has a trace."""
-        return len(self.context) - len(self.traces)
+        return len(self.context) - len(self.event_features)
 
-    def moments(self) -> list[Example]:
+    def by_timestamp(self) -> list[Example]:
         """A row for each moment at which something is asked, the earliest first."""
         return [self.only(self.visible == visible) for visible in np.unique(self.visible)]
 
@@ -84,11 +84,11 @@ class Batch:
         block_slot_BCM: As ``context_slot_BN``.
         visible_BC: Context tokens that each candidate sees.
         last_BC: Where the last valid token of each block is, which readouts read.
-        signals_BCF: Numbers of user and candidate; 0 in rows without, F is 0 where no row has any.
-        answers_BC: Classes or item numbers; -1 where there is no candidate, or no answer.
+        features_BCF: Numbers of user and candidate; 0 in rows without, F is 0 where no row has any.
+        labels_BC: Classes or item numbers; -1 where there is no candidate, or no answer.
         valid_BC: False where there is no candidate.
-        traces_BNG: Numbers of a behaviour at the last token of its segment, else 0; G is 0 where no row has any.
-        traced_BN: Whether there are such numbers.
+        event_features_BNG: Features of an event at the last token of its segment, else 0; G is 0 where no row has any.
+        has_event_features_BN: Whether there are such numbers.
     """
 
     context_BN: Ints
@@ -98,11 +98,11 @@ class Batch:
     block_slot_BCM: Ints
     visible_BC: Ints
     last_BC: Ints
-    signals_BCF: NDArray[np.float32]
-    answers_BC: Ints
+    features_BCF: NDArray[np.float32]
+    labels_BC: Ints
     valid_BC: NDArray[np.bool_]
-    traces_BNG: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
-    traced_BN: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+    event_features_BNG: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    has_event_features_BN: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
 
 
 def pad(rows: Sequence[Example], places: Mapping[str, tuple[int, int]]) -> Batch:
@@ -127,21 +127,21 @@ def pad(rows: Sequence[Example], places: Mapping[str, tuple[int, int]]) -> Batch
         np.zeros((batch, count, size), np.int64),
         np.zeros((batch, count), np.int64),
         np.zeros((batch, count), np.int64),
-        np.zeros((batch, count, max(row.signals.shape[1] for row in rows)), np.float32),
+        np.zeros((batch, count, max(row.features.shape[1] for row in rows)), np.float32),
         np.full((batch, count), -1),
         np.zeros((batch, count), np.bool_),
-        np.zeros((batch, length, max(row.traces.shape[1] for row in rows)), np.float32),
+        np.zeros((batch, length, max(row.event_features.shape[1] for row in rows)), np.float32),
         np.zeros((batch, length), np.bool_),
     )
     for b, (row, (tokens, slots, context_ends)) in enumerate(zip(rows, contexts, strict=True)):
         result.context_BN[b, : len(tokens)], result.context_slot_BN[b, : len(tokens)] = tokens, slots
-        if len(row.traces):
-            last = context_ends[1 + row.num_facts :] - 1
-            result.traces_BNG[b, last], result.traced_BN[b, last] = row.traces, True
+        if len(row.event_features):
+            last = context_ends[1 + row.num_profile :] - 1
+            result.event_features_BNG[b, last], result.has_event_features_BN[b, last] = row.event_features, True
         many = len(row.candidates)
         result.visible_BC[b, :many] = context_ends[row.visible]
-        result.signals_BCF[b, :many, : row.signals.shape[1]] = row.signals
-        result.answers_BC[b, :many] = row.answers
+        result.features_BCF[b, :many, : row.features.shape[1]] = row.features
+        result.labels_BC[b, :many] = row.labels
         result.valid_BC[b, :many] = True
         tokens, slots, _ = blocks[b]
         lengths = np.diff(ends[b])

@@ -16,7 +16,7 @@ from m6rec.data.read import read
 from m6rec.data.schema import Columns
 from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out
 from m6rec.errors import DataError
-from m6rec.evaluate import ask_all
+from m6rec.evaluate import task_examples
 from m6rec.metrics import auc
 from m6rec.tasks.task import named
 from m6rec.types import Feedback
@@ -50,7 +50,7 @@ def likes():
     log = _log(labels=True)
     part = np.repeat([TRAIN, VALID, TEST], [384, 96, 96]).astype(np.uint8)
     split = Split(log, part)
-    return split, ask_all(named("like"), split, LIKES)
+    return split, task_examples(named("like"), split, LIKES)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_ranking_peer_learns_and_knows_nothing_of_the_future(peer, likes):
     log = split.log
     later = [event if n < now else replace(event, value=1 - event.value) for n, event in enumerate(log.events)]
     changed = Split(replace(log, events=tuple(later)), split.part)
-    other = rankers.ask(changed, LIKES, ask_all(named("like"), changed, LIKES))
+    other = rankers.ask(changed, LIKES, task_examples(named("like"), changed, LIKES))
     upto = test[test <= now]
     scores, others = (last_of(peer, of, 3)(upto) for of in (data, other))
     np.testing.assert_array_equal(scores, others)
@@ -163,7 +163,7 @@ def test_all_is_kept_and_read_again(tmp_path, likes, purchases):
     assert kept["value"] == max(value for _, _, value in kept["trials"])
     table = rankers.table("likes", split, questions, found, SMALL, np.ones(len(split.part), np.bool_))
     assert table.columns == ("AUC", "UAUC", "AUC, warm", "UAUC, warm")
-    assert table.rows[0].metrics["AUC"] == (auc(questions.answers(TEST), found["item's share"][0]),)
+    assert table.rows[0].metrics["AUC"] == (auc(questions.labels(TEST), found["item's share"][0]),)
     ranks = retrieval(purchases, PURCHASES, SMALL, tmp_path, refit=True, peers=retrievers.PEERS[:2])
     (made,) = retrievers.tables("next", purchases, PURCHASES, ranks, SMALL, refit=True)
     assert [row.method for row in made.rows] == ["popularity", "co-occurrence"]

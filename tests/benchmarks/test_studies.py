@@ -67,10 +67,10 @@ def test_operations_counted_by_hand_are_those_that_run(num_layers, num_fresh):
     depth = model.config.num_layers - num_layers
     rng = torch.Generator().manual_seed(0)
     width = model.config.width
-    known_ND, fresh_ND = torch.randn(num_known, width, generator=rng), torch.randn(num_fresh, width, generator=rng)
+    known_ND, new_ND = torch.randn(num_known, width, generator=rng), torch.randn(num_fresh, width, generator=rng)
     blocks_C1D = torch.randn(num_candidates, 1, width, generator=rng)
-    _, (known,) = model.answer([CachedQuery((), known_ND, blocks_C1D[:0])], depth)
+    _, (known,) = model.forward_cached([CachedQuery((), known_ND, blocks_C1D[:0])], depth)
     with FlopCounterMode(display=False) as counted:
-        model.answer([CachedQuery(known, fresh_ND, blocks_C1D)], depth)
+        model.forward_cached([CachedQuery(known, new_ND, blocks_C1D)], depth)
     products = upper_products(model.config, num_layers, num_known + num_fresh, num_fresh, num_candidates)
     assert flop(products) == counted.get_total_flops()

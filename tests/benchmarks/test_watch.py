@@ -16,28 +16,28 @@ def trained(config: TrainConfig, *, watched: bool) -> tuple[nn.Module, list[floa
     torch.manual_seed(0)
     module = nn.Linear(3, 1)
 
-    def judge() -> float:
+    def validate() -> float:
         return -module.weight.abs().sum().item()
 
-    watch = Watch(module, config, judge, Held(()), lambda *done: None)
+    watch = Watch(module, config, validate, Held(()), lambda *done: None)
     with watch:
         history = fit(
             module,
             BATCHES,
             lambda x_BD: (module(x_BD) - 1).square().mean(),
             config,
-            judge=judge,
+            validate=validate,
             progress=watch if watched else lambda *done: None,
         )
-    return module, history.judgements, watch
+    return module, history.validation_scores, watch
 
 
 def test_it_judges_at_the_ends_of_epochs_what_fit_judges():
     for config in (TrainConfig(epochs=2, average=0.5), TrainConfig(epochs=2), TrainConfig(epochs=2, average=0)):
-        _, judgements, watch = trained(config, watched=True)
+        _, validation_scores, watch = trained(config, watched=True)
         assert [step for step, _ in watch.curve] == [3 * number for number in range(1, POINTS + 1)]
         curve = dict(watch.curve)
-        assert [curve[15], curve[30]] == judgements
+        assert [curve[15], curve[30]] == validation_scores
 
 
 def test_watching_changes_nothing():

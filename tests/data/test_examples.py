@@ -3,7 +3,7 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m6rec.data.examples import moments, num_known, repeats
+from m6rec.data.examples import num_known, repeats, time_groups
 from m6rec.types import Event
 
 LOGS = st.lists(
@@ -21,11 +21,11 @@ LOGS = st.lists(
 @given(LOGS)
 def test_every_event_is_asked_once_and_observed_once_and_not_before(log):
     asked, observed = {}, {}
-    for number, moment in enumerate(moments(log)):
-        for position in moment.asked:
+    for number, group in enumerate(time_groups(log)):
+        for position in group.queries:
             assert position not in asked
             asked[position] = number
-        for position in moment.observed:
+        for position in group.events:
             assert position not in observed
             observed[position] = number
     assert sorted(asked) == sorted(observed) == list(range(len(log)))
@@ -35,9 +35,9 @@ def test_every_event_is_asked_once_and_observed_once_and_not_before(log):
 @given(LOGS)
 def test_what_belongs_together_is_asked_before_any_of_it_is_observed(log):
     asked, observed = {}, {}
-    for number, moment in enumerate(moments(log)):
-        asked |= dict.fromkeys(moment.asked, number)
-        observed |= dict.fromkeys(moment.observed, number)
+    for number, group in enumerate(time_groups(log)):
+        asked |= dict.fromkeys(group.queries, number)
+        observed |= dict.fromkeys(group.events, number)
     for _, group in groupby((p for p, event in enumerate(log) if event.time), key=lambda p: log[p].time):
         group = list(group)
         assert max(asked[p] for p in group) <= min(observed[p] for p in group)
@@ -61,7 +61,7 @@ def test_what_is_known_is_what_was_observed(log):
 
 def test_a_log_without_time_is_asked_event_by_event():
     log = [Event("u", "a", 0), Event("u", "b", 0), Event("u", "a", 0)]
-    assert [(m.asked, m.observed) for m in moments(log)] == [([0], [0]), ([1], [1]), ([2], [2])]
+    assert [(m.queries, m.events) for m in time_groups(log)] == [([0], [0]), ([1], [1]), ([2], [2])]
     assert num_known(log) == [0, 1, 2]
     assert repeats(log, lambda event: True) == {2}
     assert repeats(log, lambda event: event.value is not None) == set()

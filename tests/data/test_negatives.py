@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m6rec.data.examples import moments
+from m6rec.data.examples import time_groups
 from m6rec.data.negatives import Negatives, Sampler
 from m6rec.errors import ConfigError
 from m6rec.types import Event
@@ -17,9 +17,9 @@ def log(num_events=400, num_users=20, num_items=50):
 
 def drawn(negatives, events, positive=lambda position: True):
     sampler, found = Sampler(negatives, events, positive), {}
-    for moment in moments(events):
-        found |= {position: sampler.draw(position) for position in moment.asked if positive(position)}
-        sampler.update(moment)
+    for group in time_groups(events):
+        found |= {position: sampler.draw(position) for position in group.queries if positive(position)}
+        sampler.update(group)
     return found
 
 

@@ -10,7 +10,7 @@ from m6rec import device
 from m6rec.device import Device
 from m6rec.edge import export as module
 from m6rec.errors import AssetError, ConfigError, DataError, ExtraError
-from m6rec.tuned import TaskModel
+from m6rec.task_model import TaskModel
 from m6rec.types import Item
 from tests import pocket
 
@@ -59,7 +59,7 @@ def test_rounded_weights_are_smaller_and_near(monkeypatch, tmp_path, dtype, most
     assert ("MatMulNBits" in kinds) == (not unpacks)
     rows = pocket.rows()[0]
     here = Device.load(folder)
-    alone = [here.scores(row)[-1] for row in rows.moments()]
+    alone = [here.scores(row)[-1] for row in rows.by_timestamp()]
     np.testing.assert_allclose(alone, here.scores(rows)[-len(alone) :], atol=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_the_card_says_what_the_folder_is():
     made, folder = pocket.exported()
     card = device.verify_folder(folder)
     assert (card.task, card.domain, card.depth, card.keep, card.width) == ("like", "movielens", 2, 1, 32)
-    assert (card.model, card.tuning, card.dtype) == (made.foundation.model.id, made.tuning.digest(), "float32")
+    assert (card.model, card.tuning, card.dtype) == (made.foundation.model.id, made.adapter.digest(), "float32")
     assert {file.name for file in folder.iterdir()} == {*card.files, device.CARD}
     assert onnx.load(folder / device.UPPER).opset_import[0].version == card.opset
 
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
 
 def test_a_run_that_is_left_early_is_left_as_early_on_a_device(tmp_path):
     whole = pocket.tuned(depth=1)
-    early = TaskModel(whole.config, whole.foundation, whole.tuning, whole.cache, exit_after=1)
+    early = TaskModel(whole.config, whole.foundation, whole.adapter, whole.cache, exit_after=1)
     module.export(early, tmp_path / "phone")
     difference, _ = differences(early, tmp_path / "phone")
     assert difference < 1e-5

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from m6rec import device, tuned
+from m6rec import device, task_model
 from m6rec.data.log import Log
 from m6rec.data.split import TRAIN, VALID
 from m6rec.device import Device
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 def rows():
     """Some questions to learn from, the rest to judge by."""
     every = pocket.rows()
-    keep = [np.arange(len(row.answers)) < len(row.answers) - 2 for row in every]
+    keep = [np.arange(len(row.labels)) < len(row.labels) - 2 for row in every]
     return {
         TRAIN: [row.only(kept) for row, kept in zip(every, keep, strict=True)],
         VALID: [row.only(~kept) for row, kept in zip(every, keep, strict=True)],
@@ -48,7 +48,7 @@ def shrunk(folder, recipe=SMALL, **options):
 
 def load(folder):
     run = folder / shrink.RUN
-    return tuned.load(run, checkpoint.load(tuned.read_config(run).foundation, dtype="float32"))
+    return task_model.load(run, checkpoint.load(task_model.read_config(run).foundation, dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_small_model_is_used_like_any_other(made):
     scores = small.scores(pocket.rows())
     assert np.ptp(scores) > 0.01
     model = small.foundation.model
-    assert card["parameters"]["all"] == model.num_parameters() + sum(p.numel() for p in small.tuning.parameters())
+    assert card["parameters"]["all"] == model.num_parameters() + sum(p.numel() for p in small.adapter.parameters())
     assert card["parameters that are not zero"] <= card["parameters"]["all"]
     assert json.loads((folder / "card.json").read_text()) == card
     assert len(model.reader.layers) == 1
@@ -87,11 +87,11 @@ def test_cached_equals_uncached_and_one_equals_many(made):
     small, _, _ = made
     row = pocket.rows()[1]
     together = small.scores(pocket.rows())
-    fresh = tuned.TaskModel(
-        small.config, small.foundation, small.tuning, StateCache(small.foundation, small.cache.config)
+    fresh = task_model.TaskModel(
+        small.config, small.foundation, small.adapter, StateCache(small.foundation, small.cache.config)
     )
-    start = len(pocket.rows()[0].answers)
-    np.testing.assert_allclose(fresh.scores([row]), together[start : start + len(row.answers)], atol=1e-5)
+    start = len(pocket.rows()[0].labels)
+    np.testing.assert_allclose(fresh.scores([row]), together[start : start + len(row.labels)], atol=1e-5)
 
 
 def test_it_learns_to_read_as_the_teacher(tmp_path):
@@ -162,7 +162,7 @@ def test_an_exit_after_each_layer(made, tmp_path):
 
 def test_a_shorter_student_leaves_the_upper_half_as_early(made):
     small, _, _ = made
-    early = tuned.TaskModel(small.config, small.foundation, small.tuning, small.cache, exit_after=1)
+    early = task_model.TaskModel(small.config, small.foundation, small.adapter, small.cache, exit_after=1)
     left = shrink.at_exit(early, 1)
     assert left.end == early.end < small.end
     assert np.abs(left.scores(pocket.rows()) - shrink.at_exit(small, 1).scores(pocket.rows())).max() > 0
@@ -216,4 +216,4 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path):
     killed, _ = shrunk(folder, LONG)
     whole, _ = shrunk(tmp_path / "whole", LONG)
     assert killed.foundation.model.id == whole.foundation.model.id
-    assert killed.tuning.digest() == whole.tuning.digest()
+    assert killed.adapter.digest() == whole.adapter.digest()

@@ -8,12 +8,12 @@ import pytest
 import torch
 import transformers
 
+from m6rec.adapters import TaskAdapterConfig, create
 from m6rec.errors import ConfigError
 from m6rec.foundation import generate
 from m6rec.foundation.generate import Engine, Prompt, Sampling
 from m6rec.foundation.model import CachedQuery
 from m6rec.text.constraints import TitleTrie
-from m6rec.tuning import TuningConfig, create
 from tests import tiny
 
 DEPTH = 2
@@ -30,7 +30,7 @@ def foundation():
 
 def tuning_of(model, method="option-adapter", first_layer=DEPTH):
     """A tuning as if it had been trained."""
-    made = create(TuningConfig(method=method, first_layer=first_layer), model, seed=0)
+    made = create(TaskAdapterConfig(method=method, first_layer=first_layer), model, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -67,21 +67,21 @@ def test_logits_equal_one_pass_over_what_was_written(pairs, monkeypatch, name, d
     """The cached states, keys and values are those of ``lower`` on region 2, then ``upper`` after the context."""
     foundation, _ = pairs(name)
     model = foundation.model
-    tuning = tuning_of(model, first_layer=depth) if tuned and depth < 3 else None
+    adapter = tuning_of(model, first_layer=depth) if tuned and depth < 3 else None
     slot_D = states(model, 1, seed=7)[0]
-    engine = Engine(foundation, depth, tuning=tuning, slot_D=slot_D)
+    engine = Engine(foundation, depth, adapter=adapter, slot_D=slot_D)
     context_ND, ids = states(model), tokens(6)
     known = engine.read(context_ND[4:], engine.read(context_ND[:4]))
     steps = recorded(engine, monkeypatch)
     made = engine.generate([Prompt(ids, known)], Sampling(max_tokens=8, temperature=1.0))[0]
     written = [*ids, *made.ids]
     assert len(steps) >= 5
-    states_1MD = model.lower(torch.tensor([written]), depth, delta=tuning) + slot_D
-    prompts_PD = context_ND[:0] if tuning is None else tuning.prompts_PD.detach()
+    states_1MD = model.lower(torch.tensor([written]), depth, hook=adapter) + slot_D
+    prompts_PD = context_ND[:0] if adapter is None else adapter.prompts_PD.detach()
     whole_1ND = torch.cat([prompts_PD, context_ND])[None]
     visible = torch.full((1, 1), whole_1ND.shape[1])
     with torch.no_grad():
-        expected = model.logits(model.upper(whole_1ND, states_1MD[:, None], visible, depth, delta=tuning)[0, 0])
+        expected = model.logits(model.upper(whole_1ND, states_1MD[:, None], visible, depth, hook=adapter)[0, 0])
     for number, found_BV in enumerate(steps):
         torch.testing.assert_close(found_BV[0], expected[len(ids) - 1 + number], rtol=0, atol=1e-4)
 
@@ -157,7 +157,7 @@ def test_beams_find_a_likelier_text_than_the_greedy_one(foundation):
 def test_texts_that_come_and_go_are_written_as_alone(foundation, monkeypatch):
     """Whatever else is written: other contexts, lengths and ways to choose, some begun later, one cancelled."""
     monkeypatch.setattr(generate, "STEP_TOKENS", 7)  # prompts are read in parts
-    engine = Engine(foundation, DEPTH, tuning=tuning_of(foundation.model))
+    engine = Engine(foundation, DEPTH, adapter=tuning_of(foundation.model))
     ways = [
         Sampling(max_tokens=6),
         Sampling(max_tokens=9, temperature=1.0, seed=3),
@@ -336,7 +336,7 @@ def test_a_constrained_draw_is_renormalised(foundation):
 
 def test_reading_a_context_equals_what_answer_keeps(foundation):
     model, context_ND = foundation.model, states(foundation.model)
-    _, (kept,) = model.answer([CachedQuery((), context_ND, states(model, 2)[:, None])], DEPTH)
+    _, (kept,) = model.forward_cached([CachedQuery((), context_ND, states(model, 2)[:, None])], DEPTH)
     read = Engine(foundation, DEPTH).read(context_ND)
     for ours, theirs in zip(read, kept, strict=True):
         for part, other in zip(ours, theirs, strict=True):
@@ -346,7 +346,7 @@ def test_reading_a_context_equals_what_answer_keeps(foundation):
 @pytest.mark.parametrize("method", ["upper", "lora"])
 def test_bf16_runs_with_any_method(method):
     foundation = tiny.foundation(dtype=torch.bfloat16)
-    engine = Engine(foundation, DEPTH, tuning=tuning_of(foundation.model, method))
+    engine = Engine(foundation, DEPTH, adapter=tuning_of(foundation.model, method))
     known = engine.read(states(foundation.model).bfloat16())
     assert len(engine.generate([Prompt(tokens(5), known)], Sampling(max_tokens=4))[0].ids) == 4
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from m6rec.adapters import TaskAdapterConfig, create
 from m6rec.foundation import likelihood
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.text.batch import Example
-from m6rec.tuning import TuningConfig, create
 from m6rec.types import Segment
 from tests import tiny
 
@@ -55,25 +55,25 @@ def test_padding_grouping_and_order_change_nothing(foundation, monkeypatch):
 
 
 def test_the_loss_is_that_of_the_liked_candidates(foundation):
-    tuning = create(TuningConfig(method="adapter", first_layer=2, num_classes=0), foundation.model, seed=0)
+    adapter = create(TaskAdapterConfig(method="adapter", first_layer=2, num_classes=0), foundation.model, seed=0)
     scores = likelihood.scores(foundation, ROWS)
-    assert likelihood.loss(foundation, ROWS, tuning=tuning).item() == pytest.approx(
+    assert likelihood.loss(foundation, ROWS, adapter=adapter).item() == pytest.approx(
         -(scores[0] + scores[2]) / 2, rel=1e-4
     )
-    assert likelihood.loss(foundation, ROWS[1:], tuning=tuning).item() == 0
+    assert likelihood.loss(foundation, ROWS[1:], adapter=adapter).item() == 0
 
 
 @pytest.mark.parametrize("method", ["adapter", "option-adapter", "prompt"])
 def test_fitting_a_tuning_lowers_the_loss(foundation, method):
     classes = 2 if method == "option-adapter" else 0
-    tuning = create(TuningConfig(method=method, first_layer=0, num_classes=classes), foundation.model, seed=0)
-    optimizer = torch.optim.AdamW([p for p in tuning.parameters() if p.requires_grad], lr=1e-2)
+    adapter = create(TaskAdapterConfig(method=method, first_layer=0, num_classes=classes), foundation.model, seed=0)
+    optimizer = torch.optim.AdamW([p for p in adapter.parameters() if p.requires_grad], lr=1e-2)
     losses = []
     for _ in range(8):
-        value = likelihood.loss(foundation, ROWS, tuning=tuning)
+        value = likelihood.loss(foundation, ROWS, adapter=adapter)
         optimizer.zero_grad()
         torch.autograd.backward(value)
         optimizer.step()
         losses.append(value.item())
     assert losses[-1] < losses[0] - 0.05
-    assert likelihood.scores(foundation, ROWS, tuning=tuning)[0] > likelihood.scores(foundation, ROWS)[0]
+    assert likelihood.scores(foundation, ROWS, adapter=adapter)[0] > likelihood.scores(foundation, ROWS)[0]

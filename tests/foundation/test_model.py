@@ -151,7 +151,7 @@ def test_turns_equal_one_pass_over_all_that_was_said(pairs, name, size):
     known, start = (), 0
     for end in (5, 11, 11):  # at last, nothing is new
         turns = [CachedQuery(known, context_ND[start:end], blocks_CMD), CachedQuery((), other_ND, blocks_CMD[:1])]
-        (mine, others), (known, _) = model.answer(turns, 1)
+        (mine, others), (known, _) = model.forward_cached(turns, 1)
         for found_CMD, all_ND in ((mine, context_ND[:end]), (others, other_ND)):
             count = len(found_CMD)
             whole = model.upper(all_ND[None], blocks_CMD[None, :count], torch.full((1, count), len(all_ND)), 1)

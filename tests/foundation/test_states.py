@@ -7,12 +7,12 @@ import pytest
 import redis
 import torch
 
+from m6rec.adapters import TaskAdapterConfig, create
 from m6rec.errors import AssetError, ConfigError, StoreError
 from m6rec.foundation import states as module
 from m6rec.foundation import stores
 from m6rec.foundation.states import CacheStatistics, StateCache, StatesConfig
 from m6rec.foundation.stores import RedisStore
-from m6rec.tuning import TuningConfig, create
 from tests import tiny
 from tests.redis_server import Server
 
@@ -231,7 +231,7 @@ def test_a_corrupt_entry_is_computed_anew(tmp_path, spoil):
 
 
 def tuning():
-    made = create(TuningConfig(method="adapter", first_layer=0), FOUNDATION.model, seed=0)
+    made = create(TaskAdapterConfig(method="adapter", first_layer=0), FOUNDATION.model, seed=0)
     torch.nn.init.ones_(made.change.layers[0].b2_D)
     return made
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from m6rec.errors import AssetError, ConfigError, StoreError
 from m6rec.foundation import stores
-from m6rec.foundation.stores import CHUNK, Forgiving, LmdbStore, Memory, RedisStore, seal, unseal
+from m6rec.foundation.stores import CHUNK, FailOpenStore, LmdbStore, LRUCache, RedisStore, add_checksum, strip_checksum
 from tests.redis_server import Server
 
 VALUES = {b"one": b"1" * 100, b"two": b"\x00\xff", b"three": b""}
@@ -62,17 +62,17 @@ def test_more_keys_than_a_command_takes(store):
 
 @given(key=st.binary(max_size=20), value=st.binary(max_size=50), data=st.data())
 def test_a_damaged_value_is_absent(key, value, data):
-    sealed = seal(key, value)
-    assert unseal(key, sealed) == value
+    sealed = add_checksum(key, value)
+    assert strip_checksum(key, sealed) == value
     place = data.draw(st.integers(0, len(sealed) - 1))
     flipped = sealed[:place] + bytes([sealed[place] ^ data.draw(st.integers(1, 255))]) + sealed[place + 1 :]
-    assert unseal(key, flipped) is None
-    assert unseal(key, sealed[:place]) is None
-    assert unseal(key + b"x", sealed) is None
+    assert strip_checksum(key, flipped) is None
+    assert strip_checksum(key, sealed[:place]) is None
+    assert strip_checksum(key + b"x", sealed) is None
 
 
 def test_the_format_is_frozen():
-    assert seal(b"key", b"value") == b"\x01" + zlib.crc32(b"\x01keyvalue").to_bytes(4, "big") + b"value"
+    assert add_checksum(b"key", b"value") == b"\x01" + zlib.crc32(b"\x01keyvalue").to_bytes(4, "big") + b"value"
 
 
 def test_damage_on_the_server_is_absence(server):
@@ -106,7 +106,7 @@ def test_a_closed_store_says_so(tmp_path):
     for use in (lambda: store.get([b"key"]), lambda: store.put({b"key": b"value"})):
         with pytest.raises(StoreError, match="the store is closed; open it again"):
             use()
-    assert stores.Forgiving(store).get([b"key"]) == [None]
+    assert stores.FailOpenStore(store).get([b"key"]) == [None]
 
 
 def test_a_folder_that_is_no_store(tmp_path):
@@ -211,7 +211,7 @@ def test_a_failing_store_is_left_alone_for_longer_and_longer(monkeypatch, caplog
     now = 0.0
     monkeypatch.setattr(stores.time, "monotonic", lambda: now)
     broken = Broken()
-    store = Forgiving(broken)
+    store = FailOpenStore(broken)
     tried = []
     for now in range(100):
         before = broken.calls
@@ -239,7 +239,7 @@ def test_only_failures_are_forgiven():
             raise TypeError("a mistake of ours")
 
     with pytest.raises(TypeError):
-        Forgiving(Wrong()).get([b"key"])
+        FailOpenStore(Wrong()).get([b"key"])
 
 
 @given(
@@ -247,7 +247,7 @@ def test_only_failures_are_forgiven():
     steps=st.lists(st.tuples(st.sampled_from("abcde"), st.none() | st.integers(0, 14)), max_size=30),
 )
 def test_memory_keeps_what_was_used_last(budget, steps):
-    memory, reference = Memory(budget), []  # reference: (key, size), the last used at the end
+    memory, reference = LRUCache(budget), []  # reference: (key, size), the last used at the end
     for key, size in steps:
         old = [entry for entry in reference if entry[0] == key]
         reference = [entry for entry in reference if entry[0] != key]
@@ -266,7 +266,7 @@ def test_memory_keeps_what_was_used_last(budget, steps):
 def test_memory_tells_its_age(monkeypatch):
     now = 10.0
     monkeypatch.setattr(stores.time, "monotonic", lambda: now)
-    memory = Memory(100)
+    memory = LRUCache(100)
     assert memory.oldest_s() == 0
     memory.put("a", 1, 1)
     now = 13.0
@@ -276,4 +276,4 @@ def test_memory_tells_its_age(monkeypatch):
     memory.get("a")
     assert memory.oldest_s() == 7
     with pytest.raises(ConfigError, match="-1 bytes"):
-        Memory(-1)
+        LRUCache(-1)

@@ -11,7 +11,7 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.metrics import auc
 from m6rec.tasks import diary, writing
 from m6rec.tasks import task as tasks
-from m6rec.tasks.task import ask, lay_out, situation_of, texts
+from m6rec.tasks.task import ask, build_examples, situation_of, texts
 from m6rec.types import SLOTS, Event, Item, Question, User
 from tests import tiny
 
@@ -75,9 +75,9 @@ class Shop:
 
     def questions(self, task, events):
         """(context and candidate, numbers, answer) of every event that asks something, by its position."""
-        rows, _ = lay_out(task, events, self.users, self.items, self.domain, np.ones(len(events), bool))
+        rows, _ = build_examples(task, events, self.users, self.items, self.domain, np.ones(len(events), bool))
         return {
-            int(row.events[number]): (row.question(number), numbers_of(row, number), int(row.answers[number]))
+            int(row.events[number]): (row.question(number), numbers_of(row, number), int(row.labels[number]))
             for row in rows
             for number in range(len(row.candidates))
         }
@@ -86,15 +86,15 @@ class Shop:
         """The drafts of every event that asks for a text, by its position."""
         found = {}
         wanted = np.ones(len(events), bool)
-        for draft in writing.lay_out(task, events, self.users, self.items, self.domain, wanted):
+        for draft in writing.build_drafts(task, events, self.users, self.items, self.domain, wanted):
             found.setdefault(draft.event, []).append(draft)
         return found
 
 
 def numbers_of(row, number):
     """What a question is told in numbers: signals, and the traces of the behaviours that it sees."""
-    seen = max(0, row.visible[number] - row.num_facts)
-    return [*row.signals[number].tolist(), *row.traces[:seen].ravel().tolist()]
+    seen = max(0, row.visible[number] - row.num_profile)
+    return [*row.features[number].tolist(), *row.event_features[:seen].ravel().tolist()]
 
 
 @pytest.fixture(params=domains.names())
@@ -137,8 +137,8 @@ def test_an_events_own_value_changes_only_its_answer(task, shop):
     turned = [*shop.log]
     dislike = next(v for v in shop.values if not shop.domain.positive(replace(shop.log[now], value=v)))
     turned[now] = replace(shop.log[now], value=dislike)
-    (question, signals, _), found = shop.questions(task, shop.log)[now], shop.questions(task, turned).get(now)
-    assert found is None or found[:2] == (question, signals)
+    (question, features, _), found = shop.questions(task, shop.log)[now], shop.questions(task, turned).get(now)
+    assert found is None or found[:2] == (question, features)
 
 
 def test_the_future_changes_no_earlier_line_of_a_diary(shop):
@@ -161,9 +161,9 @@ def test_ask_words_a_moment_as_training_does(task, shop):
             candidates = [shop.items[event.item]]
             situation = situation_of(event)
             asked = ask(task, interactions, shop.users[event.user], candidates, shop.domain, shop.items, situation)
-            question, signals, _ = laid[position]
+            question, features, _ = laid[position]
             assert asked.question(0) == question
-            np.testing.assert_allclose(numbers_of(asked, 0), signals, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(numbers_of(asked, 0), features, rtol=1e-5, atol=1e-6)
         interactions.update(event)
     assert len(laid) > 5
 
@@ -175,9 +175,9 @@ def test_a_question_holds_the_past_in_order_and_no_id(task, shop):
         history = histories.setdefault(event.user, [])
         if position in laid:
             question = laid[position][0]
-            assert question.context == (*task.facts(shop.users[event.user], shop.domain), *history)
+            assert question.context == (*task.profile(shop.users[event.user], shop.domain), *history)
             assert isinstance(question, Question)
-        history.append(task.behaviour(event, shop.items[event.item], shop.domain))
+        history.append(task.event_text(event, shop.items[event.item], shop.domain))
     segments = [s for question, _, _ in laid.values() for s in question.context + question.candidate]
     assert {segment.slot for segment in segments} <= set(SLOTS)
     assert not [segment.text for segment in segments if "zq" in segment.text]
@@ -192,7 +192,7 @@ def test_two_users_alike_in_all_but_id_are_asked_alike(task, shop):
 
 def test_no_title_can_close_a_region(task, shop):
     """Control tokens spelled out in titles are read as plain text."""
-    rows, _ = lay_out(task, shop.log, shop.users, shop.items, shop.domain, np.ones(len(shop.log), bool))
+    rows, _ = build_examples(task, shop.log, shop.users, shop.items, shop.domain, np.ones(len(shop.log), bool))
     words = sorted(set(texts(rows)))
     ids = TOKENIZER.encode(words)
     assert min(min(row) for row in ids) >= len(tiny.SPECIAL)
@@ -309,15 +309,15 @@ def test_random_labels_of_impressions_cannot_be_told():
             Event(user, f"i{item}", 1_000 + impression, float(place == clicked), impression=str(impression))
             for place, item in enumerate(shown)
         ]
-    rows, _ = lay_out(tasks.named("click"), log, users, items, shop.domain, np.ones(len(log), bool))
-    labels = np.concatenate([row.answers for row in rows])
-    signals = np.concatenate([row.signals for row in rows])
+    rows, _ = build_examples(tasks.named("click"), log, users, items, shop.domain, np.ones(len(log), bool))
+    labels = np.concatenate([row.labels for row in rows])
+    features = np.concatenate([row.features for row in rows])
     assert len(labels) == len(log)
-    aucs = [auc(labels, signals[:, column]) for column in range(signals.shape[1])]
+    aucs = [auc(labels, features[:, column]) for column in range(features.shape[1])]
     assert max(abs(value - 0.5) for value in aucs) < 0.02
     half = len(labels) // 2
     order = np.argsort(np.concatenate([row.events for row in rows]))
-    learned = fit_mlp(signals[order[:half]], labels[order[:half]])(signals[order[half:]])
+    learned = fit_mlp(features[order[:half]], labels[order[:half]])(features[order[half:]])
     assert auc(labels[order[half:]], learned) == pytest.approx(0.5, abs=0.03)
 
 

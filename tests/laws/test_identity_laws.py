@@ -17,14 +17,14 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import FILE, Fingerprint
 from m6rec.foundation import checkpoint
 from m6rec.foundation.states import StateCache, StatesConfig
+from m6rec.task_model import TaskModelConfig, create, load
 from m6rec.tasks import like, probe
 from m6rec.tasks import task as tasks
-from m6rec.tasks.task import lay_out
+from m6rec.tasks.task import build_examples
+from m6rec.text_model import TextModelConfig
+from m6rec.text_model import create as create_writer
 from m6rec.train import TrainConfig, tune, tune_texts
-from m6rec.tuned import TaskModelConfig, create, load
 from m6rec.types import Draft, Event, Item, Segment, User
-from m6rec.writer import TextModelConfig
-from m6rec.writer import create as create_writer
 from tests import tiny
 
 ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama",)) for n in range(6)}
@@ -33,7 +33,7 @@ EVENTS = [Event(f"u{n % 4}", f"i{n * n % 6}", n + 1, float(n % 5)) for n in rang
 CONFIG = TaskModelConfig(task="like", domain="movielens", foundation="tiny", data="d0", split="time", depth=2)
 TRAINING = TrainConfig(epochs=1, checkpoint_steps=1, batch_tokens=30)
 REWORDED = replace(tasks.named("like"), candidate=lambda item, domain: (Segment(f"{item.title}?", "candidate"),))
-RELABELLED = replace(tasks.named("like"), answer=lambda event, domain: int(event.value > 1))
+RELABELLED = replace(tasks.named("like"), label=lambda event, domain: int(event.value > 1))
 
 
 class StoppedError(Exception):
@@ -43,7 +43,7 @@ class StoppedError(Exception):
 def train(folder, *, config=CONFIG, training=TRAINING, seed=0, model=0, events=EVENTS, items=ITEMS, stop=0):
     """Tunes a little task on a tiny foundation; stops after so many steps, if any. Returns the steps taken."""
     tuned = create(config, tiny.foundation(seed=model), seed=seed)
-    rows, _ = lay_out(tuned.task, events, USERS, items, tuned.domain, np.ones(len(events), bool))
+    rows, _ = build_examples(tuned.task, events, USERS, items, tuned.domain, np.ones(len(events), bool))
     steps = []
 
     def progress(step, total, loss):
@@ -211,9 +211,9 @@ def test_the_probe_reads_every_feature():
     """A feature that is the same for all of the made-up log could be redefined unseen."""
     log = InteractionStore(probe._BY_ID, probe._feedback).update_all(probe._EVENTS)
     table = np.concatenate([log.features(user.id, list(probe._BY_ID)) for user in probe._USERS])
-    traces = np.concatenate([log.event_features(user.id) for user in probe._USERS])
+    event_features = np.concatenate([log.event_features(user.id) for user in probe._USERS])
     assert (np.ptp(table, axis=0) > 0).all()
-    assert (np.ptp(traces, axis=0) > 0).all()
+    assert (np.ptp(event_features, axis=0) > 0).all()
 
 
 # The cache key covers whatever determines a state: each input of the model folder, and each setting of the split.

@@ -15,7 +15,7 @@ import m6rec
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(m6rec.__file__).parent
 LIGHT = ("types", "errors", "metrics", "assets", "data", "text", "domains", "tasks", "device")
-HEAVY = ("torch", "transformers", "tensorboard", "faiss", "m6rec.foundation", "m6rec.tuning")
+HEAVY = ("torch", "transformers", "tensorboard", "faiss", "m6rec.foundation", "m6rec.adapters")
 
 
 def lint(folder):
@@ -33,8 +33,8 @@ def test_the_layers_hold():
 
 
 VIOLATIONS = {
-    "upwards": ("metrics/scores.py", "import m6rec.tuning", "m6rec.metrics is not allowed to import m6rec.tuning"),
-    "beside": ("tasks/like.py", "import m6rec.tuning", "m6rec.tasks is not allowed to import m6rec.tuning"),
+    "upwards": ("metrics/scores.py", "import m6rec.adapters", "m6rec.metrics is not allowed to import m6rec.adapters"),
+    "beside": ("tasks/like.py", "import m6rec.adapters", "m6rec.tasks is not allowed to import m6rec.adapters"),
     "deferred": (
         "foundation/model.py",
         "def late():\n    from m6rec import train",

@@ -22,8 +22,8 @@ from m6rec.serving.backend import Chat, Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender, ServingLimits
+from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks.chat import Message
-from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 from tests.columns import known
@@ -354,9 +354,9 @@ def test_no_more_than_the_latest_events_are_read(shops):
     for recommender in (short, long):
         recommender.ingest(events)
     read = [one._state.asked(one._state.models.rank, "guest", [shop.items["i1"]]) for one in (short, long)]
-    assert len(read[0].context) == len(read[0].traces) == 8
+    assert len(read[0].context) == len(read[0].event_features) == 8
     assert read[0].context == read[1].context[-8:]
-    np.testing.assert_array_equal(read[0].traces, read[1].traces[-8:])
+    np.testing.assert_array_equal(read[0].event_features, read[1].event_features[-8:])
 
 
 def test_texts_of_strangers_stay_out_of_what_is_shared(shops):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from m6rec import tuning
+from m6rec.adapters import METHODS, AdapterRouter, TaskAdapter, TaskAdapterConfig
 from m6rec.errors import ConfigError
 from m6rec.foundation.model import Model, ModelConfig
-from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
 from m6rec.types import SLOTS
 from tests import tiny
 
@@ -15,7 +15,7 @@ MERGEABLE = {"lora", "upper", "full"}
 
 
 def config(method, **options):
-    return TuningConfig(method=method, first_layer=0 if method == "full" else DEPTH, **options)
+    return TaskAdapterConfig(method=method, first_layer=0 if method == "full" else DEPTH, **options)
 
 
 def create(method, model, *, seed=0, used=False, **options):
@@ -30,13 +30,13 @@ def create(method, model, *, seed=0, used=False, **options):
     return made
 
 
-def upper(model, delta, prompts_BPD, slots_BSD, rows=slice(None)):
+def upper(model, hook, prompts_BPD, slots_BSD, rows=slice(None)):
     """A use of everything that a tuning has: prompts, segment embeddings, and layers on both sides of the split."""
-    context_BND = model.lower(tiny.ids(4, 6)[rows], DEPTH, delta=delta) + slots_BSD[:, 1:2]
-    blocks_BCMD = model.lower(tiny.ids(4, 5, seed=1)[rows], DEPTH, delta=delta)[:, None] + slots_BSD[:, None, 2:3]
+    context_BND = model.lower(tiny.ids(4, 6)[rows], DEPTH, hook=hook) + slots_BSD[:, 1:2]
+    blocks_BCMD = model.lower(tiny.ids(4, 5, seed=1)[rows], DEPTH, hook=hook)[:, None] + slots_BSD[:, None, 2:3]
     context_BND = torch.cat([prompts_BPD.to(model.dtype), context_BND], 1).to(model.dtype)
     visible_BC = torch.full((len(context_BND), 1), context_BND.shape[1])
-    return model.upper(context_BND, blocks_BCMD.to(model.dtype), visible_BC, DEPTH, delta=delta)[:, 0, -1]
+    return model.upper(context_BND, blocks_BCMD.to(model.dtype), visible_BC, DEPTH, hook=hook)[:, 0, -1]
 
 
 def alone(model, made, rows=slice(None)):
@@ -56,7 +56,7 @@ def test_a_fresh_tuning_changes_nothing(method, dtype):
     model = tiny.model(dtype=dtype)
     made = create(method, model)
     ids_BL = tiny.ids(2, 7)
-    assert torch.equal(model(ids_BL, delta=made), model(ids_BL))
+    assert torch.equal(model(ids_BL, hook=made), model(ids_BL))
     assert not made.slots_SD.any()
 
 
@@ -69,7 +69,7 @@ def test_merged_equals_unmerged(model, method):
         return
     merged, ids_BL = made.merge(model), tiny.ids(2, 7)
     before = model(ids_BL)
-    torch.testing.assert_close(merged(ids_BL), model(ids_BL, delta=made), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(merged(ids_BL), model(ids_BL, hook=made), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(merged(ids_BL), before, atol=0.1)
     assert merged.id != model.id
 
@@ -93,7 +93,7 @@ def test_only_its_own_parameters_train(model, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_saved_equals_loaded(model, method, tmp_path):
-    made = create(method, model, used=True, embed_width=8, num_signals=3, gate_columns=(0, 2))
+    made = create(method, model, used=True, embed_width=8, num_features=3, gate_columns=(0, 2))
     made.save(tmp_path)
     again = tuning.load(tmp_path, model)
     assert again.config == made.config
@@ -101,8 +101,8 @@ def test_saved_equals_loaded(model, method, tmp_path):
     assert again.num_trainable() == made.num_trainable()
     normed_BD = alone(model, made)
     assert torch.equal(alone(model, again), normed_BD)
-    signals_BF = torch.randn(len(normed_BD), 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(again.score(normed_BD, signals_BF), made.score(normed_BD, signals_BF))
+    features_BF = torch.randn(len(normed_BD), 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.score(normed_BD, features_BF), made.score(normed_BD, features_BF))
 
 
 def count(method, c: ModelConfig, first_layer, *, classes=2, prompts=8, rank=8):
@@ -164,13 +164,13 @@ def test_single_equals_batch(model, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_mixed_batch_equals_each_alone(model, method):
     neighbour = "option-adapter" if METHODS[method].prompts else "lora"
-    tunings: list[Tuning] = [
+    tunings: list[TaskAdapter] = [
         create(method, model, seed=1, used=True),
         create(neighbour, model, seed=2, used=True),
         create(method, model, seed=3, used=True),
     ]
     task_B = torch.tensor([2, 0, 1, 0])
-    mixture = Mixture(tunings, task_B)
+    mixture = AdapterRouter(tunings, task_B)
     mixed = upper(model, mixture, mixture.prompts_BPD, mixture.slots_BSD)
     for b, task in enumerate(task_B.tolist()):
         torch.testing.assert_close(mixed[b], alone(model, tunings[task])[b], rtol=1e-4, atol=1e-5)
@@ -179,5 +179,5 @@ def test_a_mixed_batch_equals_each_alone(model, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_states_below_first_layer_are_those_of_the_foundation(model, method):
     ids_BL = tiny.ids(2, 7)
-    tuned_BLD = model.lower(ids_BL, DEPTH, delta=create(method, model, used=True))
+    tuned_BLD = model.lower(ids_BL, DEPTH, hook=create(method, model, used=True))
     assert torch.equal(tuned_BLD, model.lower(ids_BL, DEPTH)) == (method != "full")

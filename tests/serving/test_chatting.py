@@ -11,11 +11,11 @@ from m6rec.serving import chatting
 from m6rec.serving.backend import Chat, RankRequest, Reply
 from m6rec.serving.batching import Batcher, Kind
 from m6rec.serving.recommender import Recommender
+from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks import chat as words
 from m6rec.tasks.chat import Message, Session
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import conversations, tiny
 

@@ -8,16 +8,16 @@ from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.serving import creating
-from m6rec.serving.backend import Brief
+from m6rec.serving.backend import GenerationRequest
 from m6rec.serving.recommender import Recommender
-from m6rec.serving.writers import Writers
+from m6rec.serving.text_model_pool import TextModelPool
+from m6rec.task_model import TaskModelConfig
+from m6rec.task_model import create as create_tuned
 from m6rec.tasks import design
 from m6rec.text.safety import Blocklist
-from m6rec.tuned import TaskModelConfig
-from m6rec.tuned import create as create_tuned
+from m6rec.text_model import TextModel, TextModelConfig
+from m6rec.text_model import create as create_writer
 from m6rec.types import Draft, Event, Item, User
-from m6rec.writer import TextModel, TextModelConfig
-from m6rec.writer import create as create_writer
 from tests import tiny
 
 TITLES = ("Alien", "Blade Runner", "Cube", "Dune", "Emma", "Fargo")
@@ -63,14 +63,14 @@ def says(monkeypatch, *words, reason="stop"):
             return [Generated(words[0], (1,), -1.0, reason)] * len(given)
         return [Generated(text, (1,), -float(place), reason) for place, text in enumerate(words)]
 
-    monkeypatch.setattr(Writers, "write", write)
+    monkeypatch.setattr(TextModelPool, "write", write)
     return drafts
 
 
 def test_every_design_of_the_catalogue_exists_and_is_new_to_the_user(recommender):
     """The tiny model is random, so nothing but the constraint lets it name an item."""
     found = [one for n in range(7) for one in recommender.create(f"u{n}", "design", count=10, catalogue=True)]
-    assert {one.worded_by for one in found} == {"model"}
+    assert {one.source for one in found} == {"model"}
     assert len({one.item for one in found}) > 2
     for one in found:
         assert ITEMS[one.item].title == one.text
@@ -100,7 +100,7 @@ def test_what_may_be_named_follows_the_catalogue(recommender):
 def test_a_free_design_has_a_category_of_the_catalogue(recommender, monkeypatch):
     drafts = says(monkeypatch, 'Drama" named "The Long Rain"', 'Sci-Fi" named "Orbit"')
     first, second = recommender.create("u0", "design", count=2)
-    assert (first.text, first.category, first.worded_by, first.item) == ("The Long Rain", "Drama", "model", None)
+    assert (first.text, first.category, first.source, first.item) == ("The Long Rain", "Drama", "model", None)
     assert (second.text, second.category) == ("Orbit", "Sci-Fi")
     lead = (
         "Of the items that the user likes, 50% are Sci-Fi, 50% are Drama. "
@@ -117,7 +117,7 @@ def test_a_free_design_has_a_category_of_the_catalogue(recommender, monkeypatch)
 def test_a_refused_text_gives_way_to_the_next_and_says_why(recommender, monkeypatch):
     says(monkeypatch, 'Drama" named "Alien"', 'Drama" named "24 Hours"', 'Drama" named "Sh1t"', 'Drama" named "Orbit"')
     (made,) = recommender.create("u0", "design")
-    assert (made.text, made.worded_by) == ("Orbit", "model")
+    assert (made.text, made.source) == ("Orbit", "model")
     assert made.refused == (
         "it echoes a title of the user's history",
         "it echoes what is known of the user",
@@ -128,11 +128,11 @@ def test_a_refused_text_gives_way_to_the_next_and_says_why(recommender, monkeypa
 def test_where_all_is_refused_a_template_stands_in(recommender, monkeypatch):
     says(monkeypatch, 'Sci-Fi" named "Alien"')
     (made,) = recommender.create("u0", "design", count=3)
-    assert (made.text, made.worded_by, made.category) == ("Untitled item", "template", "Sci-Fi")
+    assert (made.text, made.source, made.category) == ("Untitled item", "template", "Sci-Fi")
     assert made.refused == ("it echoes a title of the user's history",)
     says(monkeypatch, 'Sci-Fi" named "Alien', reason="length")
     named = recommender.create("u0", "design", count=2, catalogue=True)
-    assert [one.worded_by for one in named] == ["template", "template"]
+    assert [one.source for one in named] == ["template", "template"]
     assert not {one.item for one in named} & {"i0", "i1"}
     says(monkeypatch, 'blade runner again"')
     assert [one.text for one in recommender.create("u0", "query", count=5)] == ["sci-fi items", "drama items"]
@@ -142,7 +142,7 @@ def test_where_all_is_refused_a_template_stands_in(recommender, monkeypatch):
 def test_a_text_without_an_end_is_not_shown(recommender, monkeypatch):
     says(monkeypatch, "orbit and then", reason="length")
     (made,) = recommender.create("u0", "query")
-    assert (made.worded_by, made.refused) == ("template", ("it has no end",))
+    assert (made.source, made.refused) == ("template", ("it has no end",))
 
 
 def test_queries_are_lines_without_quotes(recommender):
@@ -158,15 +158,15 @@ def test_queries_are_lines_without_quotes(recommender):
 def test_a_headline_names_the_item_and_says_what_holds(recommender, monkeypatch):
     says(monkeypatch, " people liked it")
     (made,) = recommender.create("u0", "headline", item="i2")
-    assert (made.text, made.worded_by, made.item) == ('"Cube": People liked it.', "model", "i2")
+    assert (made.text, made.source, made.item) == ('"Cube": People liked it.', "model", "i2")
     says(monkeypatch, " you will be rich")
     (made,) = recommender.create("u0", "headline", item="i2")
-    assert made.worded_by == "template"
+    assert made.source == "template"
     assert made.text.startswith('"Cube": ')
     assert "people" in made.text
     assert made.refused
     (made,) = recommender.create("new", "headline", item="i5")
-    assert (made.text, made.worded_by) == ('"Fargo": Picked for you.', "template")
+    assert (made.text, made.source) == ('"Fargo": Picked for you.', "template")
 
 
 def test_an_operator_blocks_words_even_of_the_catalogue(make):
@@ -199,7 +199,7 @@ def test_the_foundation_writes_as_it_is(tunings):
     words, sampling = "The user now searches", Sampling(max_tokens=8)
     prompts = [Prompt(ids) for ids in rank.foundation.tokenizer.encode([words])]
     alone = Engine(rank.foundation, rank.cache.config.depth).generate(prompts, sampling)
-    writers = Writers(rank, {})
+    writers = TextModelPool(rank, {})
     written = []
 
     def keep():
@@ -239,9 +239,11 @@ def test_unknown_ids_are_told(recommender):
 
 def test_what_has_no_title_is_not_designed(tunings):
     rank = create_tuned(TaskModelConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
-    creator = creating.Creator(rank, Writers(rank, {}), Blocklist())
-    brief = Brief(user="u0", kind="design")
-    asked = creating.Asked(brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS, categories=[])
+    creator = creating.Creator(rank, TextModelPool(rank, {}), Blocklist())
+    brief = GenerationRequest(user="u0", kind="design")
+    asked = creating.GenerationContext(
+        brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS, categories=[]
+    )
     with pytest.raises(ConfigError, match="has a title, so none"):
         next(creator.create(asked, InteractionStore(ITEMS, rank.domain.feedback), lambda name: []))
 

@@ -10,12 +10,12 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Engine, Generated
 from m6rec.serving import explaining
 from m6rec.serving.recommender import Recommender
-from m6rec.serving.writers import Writers
+from m6rec.serving.text_model_pool import TextModelPool
+from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks import explain as reasons
-from m6rec.tuned import TaskModelConfig, create
+from m6rec.text_model import TextModelConfig
+from m6rec.text_model import create as create_writer
 from m6rec.types import Event, Item, User
-from m6rec.writer import TextModelConfig
-from m6rec.writer import create as create_writer
 from tests import tiny
 
 ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama",)) for n in range(4)}
@@ -61,7 +61,7 @@ def writes(monkeypatch, words, reason="stop"):
         yield ""
         return [Generated(words, (), -math.log(2), reason) for _ in given]
 
-    monkeypatch.setattr(Writers, "write", write)
+    monkeypatch.setattr(TextModelPool, "write", write)
     monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return drafts
 
@@ -70,8 +70,8 @@ def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
     assert worded.explain("u0", "i2") == worded.explain("u0", "i2")  # its own words, whatever they are
     drafts = writes(monkeypatch, " The fit is great.")
     by_kind = {one.kind: one for one in worded.explain("new", "i2").statements}
-    assert (by_kind["review"].text, by_kind["review"].worded_by) == ("The fit is great.", "model")
-    assert by_kind["crowd"].worded_by == "template"  # of which it says nothing
+    assert (by_kind["review"].text, by_kind["review"].source) == ("The fit is great.", "model")
+    assert by_kind["crowd"].source == "template"  # of which it says nothing
     asked = drafts[-1]
     film = 'the item of category "Drama" named "Film 2"'
     assert asked.prompt == f"The user now purchases {film}. The user liked it. About the fit:"
@@ -92,7 +92,7 @@ def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
 def test_what_reviews_do_not_bear_out_is_not_said(worded, monkeypatch, words, reason, wrong):
     writes(monkeypatch, words, reason)
     review = next(one for one in worded.explain("new", "i2").statements if one.kind == "review")
-    assert (review.text, review.worded_by) == ("Reviewers praise its fit.", "template")
+    assert (review.text, review.source) == ("Reviewers praise its fit.", "template")
     assert wrong in review.reason
 
 
@@ -139,7 +139,7 @@ def test_a_model_chooses_between_what_holds(recommender, monkeypatch):
     monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     told = recommender.explain("u0", "i2")
     assert told.text == " ".join(one.text for one in told.statements)
-    assert {one.worded_by for one in told.statements} == {"model"}
+    assert {one.source for one in told.statements} == {"model"}
     wordings = {one.text: (one.text, *one.wordings) for one in found}
     assert all(any(one.text in words for words in wordings.values()) for one in told.statements)
     assert recommender.explain("u0", "i2") == told
@@ -155,17 +155,17 @@ def test_faithful_words_of_the_model_are_kept_and_others_are_not(recommender, mo
     says(monkeypatch, " People liked it.", " You hate it.", " 100% of 7 people liked it.")
     first, second, third = recommender.explain("u0", "i3").statements
     assert (first.kind, first.text) == ("history", "People liked it.")
-    assert (first.worded_by, first.reason) == ("model", "")
-    assert (second.kind, second.worded_by) == ("history", "template")
+    assert (first.source, first.reason) == ("model", "")
+    assert (second.kind, second.source) == ("history", "template")
     assert second.text == '7 of 7 people who liked "Film 1", as you did, liked it too.'
     assert "hate" in second.reason
-    assert (third.kind, third.worded_by) == ("crowd", "model")
+    assert (third.kind, third.source) == ("crowd", "model")
 
 
 def test_nothing_is_said_twice(recommender, monkeypatch):
     says(monkeypatch, " people liked it")
     told = recommender.explain("u0", "i3").statements
-    assert [one.worded_by for one in told] == ["model", "template", "template"]
+    assert [one.source for one in told] == ["model", "template", "template"]
     assert "repeats" in told[1].reason
 
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from m6rec.errors import ConfigError, DataError, StoreError
-from m6rec.foundation.stores import seal
+from m6rec.foundation.stores import add_checksum
 from m6rec.serving.journal import FileJournal, held, later, open_journal
 from m6rec.serving.redis_journal import RedisJournal
 from m6rec.types import Event
@@ -294,10 +294,10 @@ def test_the_schema_is_frozen_and_checked(tmp_path):
     seen = []
     rewrite(tmp_path, lambda key, stored: seen.append((key, stored)) or stored)
     record = RECORD + ', "kind": "", "impression": "", "context": [], "id": ""}'
-    assert seen == [(seen[0][0], seal(seen[0][0], record.encode()))]
+    assert seen == [(seen[0][0], add_checksum(seen[0][0], record.encode()))]
     assert kept(tmp_path) == EVENTS[:2]
     later = json.dumps({**json.loads(record), "schema": 2}).encode()
-    rewrite(tmp_path, lambda key, stored: seal(key, later))
+    rewrite(tmp_path, lambda key, stored: add_checksum(key, later))
     with pytest.raises(StoreError, match="has schema 2, this version reads 1; upgrade m6rec"):
         kept(tmp_path)
 
@@ -307,7 +307,7 @@ def old_records(count):
     for number, event in enumerate(EVENTS[:count]):
         key = number.to_bytes(8, "big")
         fields = {"user": event.user, "item": event.item, "time": event.time, "value": event.value, "text": event.text}
-        yield key, seal(key, json.dumps({"schema": 1, **fields}, ensure_ascii=False).encode())
+        yield key, add_checksum(key, json.dumps({"schema": 1, **fields}, ensure_ascii=False).encode())
 
 
 def test_a_journal_of_an_earlier_version_is_read_on(tmp_path):

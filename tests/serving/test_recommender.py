@@ -17,8 +17,8 @@ from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.turn_taking import FairLock
+from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks.task import ask
-from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 

@@ -127,14 +127,14 @@ def test_without_takes_the_evidence_from_the_question():
     assert [segment.text.split('"')[1] for segment in less.context[1:]] == ["Emma", "Cube"]
     assert less.context[0] == row.context[0]
     assert less.visible.tolist() == [3]
-    np.testing.assert_array_equal(less.traces, row.traces[[1, 3]])
-    changed = {name for name, a, b in zip(FEATURES, row.signals[0], less.signals[0], strict=True) if a != b}
+    np.testing.assert_array_equal(less.event_features, row.event_features[[1, 3]])
+    changed = {name for name, a, b in zip(FEATURES, row.features[0], less.features[0], strict=True) if a != b}
     assert changed == {"category_share", "category_value_surprise"}
     alone = explain.without(row, crowd)
     assert alone.context == row.context
-    assert alone.signals[0, FEATURES.index("item_share")] == pytest.approx(interactions.like_rate)
-    assert explain.without(row, fans).signals[0, FEATURES.index("neighbour_surprise")] == 0
-    plain = replace(row, signals=np.zeros((1, 0), np.float32), traces=np.zeros((0, 0), np.float32))
+    assert alone.features[0, FEATURES.index("item_share")] == pytest.approx(interactions.like_rate)
+    assert explain.without(row, fans).features[0, FEATURES.index("neighbour_surprise")] == 0
+    plain = replace(row, features=np.zeros((1, 0), np.float32), event_features=np.zeros((0, 0), np.float32))
     assert explain.without(plain, own).context == less.context
 
 

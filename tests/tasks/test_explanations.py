@@ -1,5 +1,5 @@
 from m6rec.domains import domain as domains
-from m6rec.tasks.explanations import LONGEST_REVIEW, LONGEST_TARGET, behaviour, texts
+from m6rec.tasks.explanations import LONGEST_REVIEW, LONGEST_TARGET, event_text, texts
 from m6rec.tasks.writing import named
 from m6rec.types import Event, Item, User
 
@@ -23,14 +23,14 @@ def test_the_rating_and_the_age_can_be_read():
     assert "The user loved it." in first
     assert "The user liked it." in second
     task = named("explain")
-    assert [segment.text for segment in task.facts(User("u", {"age": 33}), CLOTHES)] == [
+    assert [segment.text for segment in task.profile(User("u", {"age": 33}), CLOTHES)] == [
         "The user is a shopper in their early thirties."
     ]
 
 
 def test_a_behaviour_tells_what_was_written_but_not_all():
-    assert behaviour(Event("u", "1", 0, 5.0), DRESS, INSTRUMENTS).text.endswith("The user loved it.")
-    said = behaviour(Event("u", "1", 0, 5.0, 'A "real" gem.\n' + "x" * 500), DRESS, INSTRUMENTS).text
+    assert event_text(Event("u", "1", 0, 5.0), DRESS, INSTRUMENTS).text.endswith("The user loved it.")
+    said = event_text(Event("u", "1", 0, 5.0, 'A "real" gem.\n' + "x" * 500), DRESS, INSTRUMENTS).text
     assert "The user loved it, and wrote \"A 'real' gem. x" in said
     assert len(said) < LONGEST_REVIEW + 100
 

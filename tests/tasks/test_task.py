@@ -7,7 +7,7 @@ from m6rec.domains import domain as domains
 from m6rec.errors import ConfigError
 from m6rec.features.interactions import FEATURES, InteractionStore
 from m6rec.tasks import task as tasks
-from m6rec.tasks.task import ask, lay_out, named, names, texts
+from m6rec.tasks.task import ask, build_examples, named, names, texts
 from m6rec.types import Event, Item, Question, Segment, User
 
 GENERIC = domains.named("generic")
@@ -24,7 +24,7 @@ EVERY = np.ones(len(LOG), bool)
 
 
 def lay(task, wanted=EVERY):
-    return lay_out(named(task), LOG, USERS, ITEMS, GENERIC, wanted)
+    return build_examples(named(task), LOG, USERS, ITEMS, GENERIC, wanted)
 
 
 @pytest.mark.parametrize("name", names())
@@ -43,10 +43,10 @@ def test_a_life_is_a_row():
     ]
     assert first.visible.tolist() == [0, 1, 2]
     assert first.candidates[2] == (Segment('The item named "Tent". Does the user like it?', "candidate"),)
-    assert first.answers.tolist() == [1, 0, 1]
+    assert first.labels.tolist() == [1, 0, 1]
     assert first.events.tolist() == [0, 2, 4]
     assert second.events.tolist() == [1, 3]
-    assert first.signals.shape == (3, len(FEATURES))
+    assert first.features.shape == (3, len(FEATURES))
     assert list(interactions.history("u2")) == [LOG[1], LOG[3]]
 
 
@@ -63,7 +63,7 @@ def test_only_wanted_events_are_asked_and_all_are_remembered():
 def test_click_words_clicks():
     rows, _ = lay("click")
     assert rows[0].candidates[0][0].text == 'The item named "Boots". Does the user click it?'
-    assert rows[0].answers.tolist() == [1, 0, 1]
+    assert rows[0].labels.tolist() == [1, 0, 1]
 
 
 def test_retrieval_asks_one_question_whatever_the_candidates():
@@ -71,9 +71,9 @@ def test_retrieval_asks_one_question_whatever_the_candidates():
     first = Segment("The user would next like:", "ask")
     later = Segment("It is January 1970. The user would next like:", "ask")
     assert rows[0].candidates == ((first,), (later,))  # what was skipped is no target
-    assert rows[0].answers.tolist() == [0, 2]  # places in the catalogue
+    assert rows[0].labels.tolist() == [0, 2]  # places in the catalogue
     assert rows[0].visible.tolist() == [0, 2]
-    assert rows[0].signals.shape == (2, 0)
+    assert rows[0].features.shape == (2, 0)
     interactions = InteractionStore(ITEMS, GENERIC.feedback).update_all(LOG)
     row = ask(named("retrieve"), interactions, USERS["u2"], list(ITEMS.values()), GENERIC, ITEMS)
     assert row.candidates == ((later,),)
@@ -88,8 +88,8 @@ def test_several_candidates_share_their_moment():
         'The item named "Tent". Does the user like it?',
         'The item named "Hat". Does the user like it?',
     ]
-    np.testing.assert_array_equal(row.signals, interactions.features("u1", ["i3", "i2"]))
-    assert row.answers.tolist() == [-1, -1]
+    np.testing.assert_array_equal(row.features, interactions.features("u1", ["i3", "i2"]))
+    assert row.labels.tolist() == [-1, -1]
     assert list(texts([row])) == [*(s.text for s in row.context), row.candidates[0][0].text, row.candidates[1][0].text]
 
 

@@ -22,9 +22,9 @@ def test_joined_pieces_are_what_the_task_says():
         for number, item in enumerate(ITEMS):
             behaviours, candidate = said(worded, number)
             events = [Event("u", item.id, 7, value) for value in VALUES]
-            assert behaviours == [task.behaviour(event, item, pocket.MOVIES) for event in events]
+            assert behaviours == [task.event_text(event, item, pocket.MOVIES) for event in events]
             assert candidate == [*task.candidate(item, pocket.MOVIES)]
-        facts = task.facts(pocket.USERS["u1"], pocket.MOVIES)
+        facts = task.profile(pocket.USERS["u1"], pocket.MOVIES)
         assert worded["facts"] == [(segment.text, segment.slot) for segment in facts] != []
         assert [kind["likes"] for kind in worded["kinds"]] == [(False, False, True)]
         assert [kind["strengths"] for kind in worded["kinds"]] == [
@@ -42,9 +42,9 @@ def test_what_all_items_share_is_said_once():
 
 def test_an_item_of_its_own_kind():
     def behaviour(event, item, domain):
-        return Segment("Ash, again." if item.id == "i2" else like.behaviour(event, item, domain).text, "history")
+        return Segment("Ash, again." if item.id == "i2" else like.event_text(event, item, domain).text, "history")
 
-    worded = words(replace(like.TASK, behaviour=behaviour), pocket.MOVIES, ITEMS, VALUES, None)
+    worded = words(replace(like.TASK, event_text=behaviour), pocket.MOVIES, ITEMS, VALUES, None)
     assert [kind for _, kind in worded["items"]] == [0, 0, 1, 0, 0, 0, 0, 0]
     behaviours, candidate = said(worded, 2)
     assert [segment.text for segment in behaviours] == ["Ash, again."] * 3
@@ -55,4 +55,4 @@ def test_words_that_depend_on_the_moment_are_not_laid_ahead():
     def behaviour(event, item, domain):
         return Segment(f"{item.title} at {event.time}", "history")
 
-    assert words(replace(like.TASK, behaviour=behaviour), pocket.MOVIES, ITEMS, VALUES, None) is None
+    assert words(replace(like.TASK, event_text=behaviour), pocket.MOVIES, ITEMS, VALUES, None) is None

@@ -20,16 +20,16 @@ def places(keep):
     return {text: (tokens[0], len(tokens)) for text, tokens in KEPT[keep].items()}
 
 
-def row(context, visible, blocks, *, signals=0, first=0, traces=()):
+def row(context, visible, blocks, *, features=0, first=0, event_features=()):
     count = len(blocks)
     numbers = np.arange(first, first + count)
-    numbers_F = np.arange(count * signals, dtype=np.float32).reshape(count, signals) + 1
-    traces_HG = np.array(traces, np.float32).reshape(-1, 2)
-    return Example(tuple(context), np.array(visible), tuple(blocks), numbers_F, numbers % 2, numbers, traces_HG)
+    numbers_F = np.arange(count * features, dtype=np.float32).reshape(count, features) + 1
+    event_features_HG = np.array(event_features, np.float32).reshape(-1, 2)
+    return Example(tuple(context), np.array(visible), tuple(blocks), numbers_F, numbers % 2, numbers, event_features_HG)
 
 
-LONG = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED, CROSS)], signals=2)
-SHORT = row([LIKED], [1], [(CROSS,)], signals=2, first=5)
+LONG = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED, CROSS)], features=2)
+SHORT = row([LIKED], [1], [(CROSS,)], features=2, first=5)
 
 
 def test_padding_with_one_token_kept():
@@ -41,21 +41,21 @@ def test_padding_with_one_token_kept():
     assert batch.block_slot_BCM[0, 1].tolist() == [SLOTS.index("candidate"), SLOTS.index("cross")]
     assert batch.visible_BC.tolist() == [[1, 3], [1, 0]]
     assert batch.last_BC.tolist() == [[0, 1], [0, 0]]
-    assert batch.signals_BCF.tolist() == [[[1, 2], [3, 4]], [[1, 2], [0, 0]]]
-    assert batch.answers_BC.tolist() == [[0, 1], [1, -1]]
+    assert batch.features_BCF.tolist() == [[[1, 2], [3, 4]], [[1, 2], [0, 0]]]
+    assert batch.labels_BC.tolist() == [[0, 1], [1, -1]]
     assert batch.valid_BC.tolist() == [[True, True], [True, False]]
 
 
 @pytest.mark.parametrize(("keep", "expected"), [(1, [1, 2]), (2, [3, 5]), (0, [4, 8])])
 def test_traces_stand_at_the_last_token_of_their_behaviours(keep, expected):
-    traced = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED,)], traces=[[0, 5], [6, 7]])
+    traced = row([FACTS, LIKED, HATED], [1, 3], [(ASKED,), (ASKED,)], event_features=[[0, 5], [6, 7]])
     batch = pad([traced, SHORT], places(keep))
-    assert np.flatnonzero(batch.traced_BN[0]).tolist() == expected
-    assert batch.traces_BNG[0, expected].tolist() == [[0, 5], [6, 7]]
-    assert not batch.traced_BN[1].any()
-    assert batch.traces_BNG.sum() == 18
+    assert np.flatnonzero(batch.has_event_features_BN[0]).tolist() == expected
+    assert batch.event_features_BNG[0, expected].tolist() == [[0, 5], [6, 7]]
+    assert not batch.has_event_features_BN[1].any()
+    assert batch.event_features_BNG.sum() == 18
     first = traced.only(np.array([True, False]))
-    assert (len(first.context), first.num_facts, first.traces.tolist()) == (1, 1, [])
+    assert (len(first.context), first.num_profile, first.event_features.tolist()) == (1, 1, [])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_row_without_context():
 
 def test_rows_with_and_without_signals_share_a_batch():
     batch = pad([row([LIKED], [1], [(ASKED,)]), LONG], places(1))
-    assert batch.signals_BCF.tolist() == [[[0, 0], [0, 0]], [[1, 2], [3, 4]]]
+    assert batch.features_BCF.tolist() == [[[0, 0], [0, 0]], [[1, 2], [3, 4]]]
 
 
 def test_questions_of_a_row():
@@ -89,12 +89,12 @@ def test_questions_of_a_row():
     first = LONG.only(np.array([True, False]))
     assert first.context == (FACTS,)  # nothing after its last question
     assert first.question(0) == LONG.question(0)
-    assert first.signals.tolist() == [[1, 2]]
+    assert first.features.tolist() == [[1, 2]]
 
 
 def test_moments_of_a_row():
     both = row([LIKED, HATED], [0, 1, 1], [(ASKED,), (CROSS,), (ASKED, CROSS)])
-    first, second = both.moments()
+    first, second = both.by_timestamp()
     assert (first.events.tolist(), second.events.tolist()) == ([0], [1, 2])
     assert (first.context, second.context) == ((), (LIKED,))
     assert second.question(1) == both.question(2)

@@ -110,7 +110,7 @@ class Service:
         self._forget = Kind[str, bool]("forget", lambda ids: [backend.forget(one) for one in ids])
 
     def drain(self) -> None:
-        """Turns ``/readyz`` to 503; requests are still answered."""
+        """KVCachePool ``/readyz`` to 503; requests are still answered."""
         self.draining_since = self.draining_since or time.monotonic()
 
     def _ranked(self, done: Done[list[Ranked]] | Done[Answer], kind: str, timings: bool) -> RankedAnswer:
@@ -144,7 +144,7 @@ class Service:
         """Why the user would like the item: statements with their evidence, the most decisive first.
 
         The model words each, and a gate checks its words against the evidence; those that fail it are replaced by a
-        template. ``worded_by`` tells which happened, and ``reason`` why. There may be nothing to say.
+        template. ``source`` tells which happened, and ``reason`` why. There may be nothing to say.
         """
         return await self.work.written("explain", lambda: self._backend.explaining(body.user, body.item))
 
@@ -152,7 +152,7 @@ class Service:
         """Texts made for the user: a product that they would like, a query that they would type, copy for an item.
 
         What is too long, indecent or personal is not shown: the next text stands in for it, and where none is left, a
-        template. ``worded_by`` tells which happened, and ``refused`` why. There may be fewer texts than asked for.
+        template. ``source`` tells which happened, and ``refused`` why. There may be fewer texts than asked for.
         """
         return CreateAnswer(texts=await self.work.written("create", lambda: self._backend.creating(body.brief())))
 

@@ -29,7 +29,7 @@ from m6rec.serving.api.fields import (
     example,
     validation_error,
 )
-from m6rec.serving.backend import Brief, Creation, CreationKind, Filters, RankRequest, Request
+from m6rec.serving.backend import Filters, GenerationKind, GenerationRequest, GenerationResult, RankRequest, Request
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
     MAX_COUNT,
@@ -203,21 +203,21 @@ class CreateBody(BaseModel):
     model_config = example(user="196", kind="design", category="Comedy", count=3, catalogue=True)
 
     user: Id
-    kind: Annotated[CreationKind, Field(description="A product's title, a search query, or copy for an item.")]
+    kind: Annotated[GenerationKind, Field(description="A product's title, a search query, or copy for an item.")]
     item: Annotated[Id | None, Field(description="What a headline is about; for headlines only.")] = None
     category: Annotated[Id | None, Field(description="Of a design; the model chooses where none is given.")] = None
     count: Annotated[int, Field(ge=1, le=MAX_CREATED, description="Texts at most."), WHOLE] = 1
     catalogue: Annotated[bool, Field(description="Let a design be an item of the catalogue, new to the user.")] = False
 
-    def brief(self) -> Brief:
+    def brief(self) -> GenerationRequest:
         """The same as a value of the recommender."""
-        return Brief(**self.model_dump())
+        return GenerationRequest(**self.model_dump())
 
 
 class CreateAnswer(BaseModel):
     """The texts, the best first."""
 
-    texts: list[Creation]
+    texts: list[GenerationResult]
 
 
 class RankedAnswer(BaseModel):

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from m6rec.adapters import TaskAdapter, TaskAdapterConfig
+from m6rec.adapters import create as create_adapter
+from m6rec.adapters import load as load_adapter
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
@@ -30,14 +33,11 @@ from m6rec.foundation.model import KVCache
 from m6rec.foundation.states import StateCache, States
 from m6rec.foundation.stores import Store
 from m6rec.project import config_at, require_saved, save_config
+from m6rec.task_model import Progress, cache_of, fingerprint_of, first_layer, states_config
 from m6rec.tasks import writing
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import flat, pack
 from m6rec.text.constraints import Constraint
-from m6rec.tuned import Progress, cache_of, fingerprint_of, first_layer, states_config
-from m6rec.tuning import Tuning, TuningConfig
-from m6rec.tuning import create as create_tuning
-from m6rec.tuning import load as load_tuning
 from m6rec.types import SLOTS, Draft, Segment
 
 UPPER_LAYERS = 12
@@ -96,11 +96,11 @@ class TextModel:
         self,
         config: TextModelConfig,
         foundation: Foundation,
-        tuning: Tuning,
+        adapter: TaskAdapter,
         cache: StateCache,
         seed: int | None = None,
     ) -> None:
-        self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
+        self.config, self.foundation, self.adapter, self.cache = config, foundation, adapter, cache
         self.seed = seed
         self.task: TextTask = writing.named(config.task)
         self.domain: Domain = domains.named(config.domain, config.rule)
@@ -110,7 +110,7 @@ class TextModel:
     def digest(self) -> str:
         """A short digest of what makes its texts: foundation, split and tuning."""
         model = self.foundation.model
-        whole = f"{model.id}|{model.dtype}|{self.cache.config}|{self.tuning.digest()}"
+        whole = f"{model.id}|{model.dtype}|{self.cache.config}|{self.adapter.digest()}"
         return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
     def fingerprint(self) -> Fingerprint:
@@ -119,7 +119,7 @@ class TextModel:
 
     def save(self, folder: Path) -> None:
         """Writes the tuning, what it is made from, and at last its configuration."""
-        self.tuning.save(folder)
+        self.adapter.save(folder)
         save_config(self.config, self.fingerprint(), folder)
 
     def loss(self, drafts: Sequence[Draft]) -> Tensor:
@@ -173,8 +173,8 @@ class TextModel:
 
     def engine(self) -> Engine:
         """What writes; texts of any number of callers can be in it."""
-        slot_D = self.tuning.slots_SD[CANDIDATE].detach().to(self.foundation.model.dtype)
-        return Engine(self.foundation, self.cache.config.depth, tuning=self.tuning, slot_D=slot_D)
+        slot_D = self.adapter.slots_SD[CANDIDATE].detach().to(self.foundation.model.dtype)
+        return Engine(self.foundation, self.cache.config.depth, adapter=self.adapter, slot_D=slot_D)
 
     @torch.no_grad()
     def prompts(self, engine: Engine, drafts: Sequence[Draft]) -> list[Prompt]:
@@ -198,7 +198,7 @@ class TextModel:
         """states_ND of region 1, segment embeddings added."""
         device = self.foundation.model.device
         tokens, slots, _ = (torch.from_numpy(array).to(device) for array in flat(draft.context, states.places))
-        return states.tokens_TD[tokens] + self.tuning.slots_SD[slots].to(self.foundation.model.dtype)
+        return states.tokens_TD[tokens] + self.adapter.slots_SD[slots].to(self.foundation.model.dtype)
 
     def _encode(self, drafts: Sequence[Draft]) -> list[tuple[list[int], int]]:
         """(tokens of prompt and target, how many are the prompt's); the two are read apart, as in generation."""
@@ -214,10 +214,10 @@ class TextModel:
         states, texts = self._fetch(drafts), self._encode(drafts)
         contexts = [torch.cat([self._prompts(), self._context(draft, states)]) for draft in drafts]
         lower = self._lower(drafts, [ids for ids, _ in texts])
-        blocks = pad_sequence(lower, batch_first=True) + self.tuning.slots_SD[CANDIDATE].to(model.dtype)
+        blocks = pad_sequence(lower, batch_first=True) + self.adapter.slots_SD[CANDIDATE].to(model.dtype)
         visible_B = torch.tensor([len(context) for context in contexts], device=model.device)
         normed_BMD = model.upper(
-            pad_sequence(contexts, batch_first=True), blocks[:, None], visible_B[:, None], depth, delta=self.tuning
+            pad_sequence(contexts, batch_first=True), blocks[:, None], visible_B[:, None], depth, hook=self.adapter
         )[:, 0]
         # The state of a token predicts the next one.
         normed = [normed_MD[first - 1 : len(ids)] for normed_MD, (ids, first) in zip(normed_BMD, texts, strict=True)]
@@ -237,7 +237,7 @@ class TextModel:
         return ends[0]
 
     def _prompts(self) -> Tensor:
-        return self.tuning.prompts_PD.to(self.foundation.model.dtype)
+        return self.adapter.prompts_PD.to(self.foundation.model.dtype)
 
     def _lower(self, drafts: Sequence[Draft], ids: Sequence[list[int]]) -> list[Tensor]:
         """States of region 2 at the split. Nothing that is tuned has a part in them, so they may be kept."""
@@ -282,10 +282,10 @@ def create(
     """
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     first = first_layer(states.depth, config.all_layers)
-    tuning = create_tuning(
-        TuningConfig(method=config.method, first_layer=first, num_classes=0), foundation.model, seed=seed
+    adapter = create_adapter(
+        TaskAdapterConfig(method=config.method, first_layer=first, num_classes=0), foundation.model, seed=seed
     )
-    return TextModel(config, foundation, tuning, cache_of(states, foundation, cache, store), seed)
+    return TextModel(config, foundation, adapter, cache_of(states, foundation, cache, store), seed)
 
 
 def untuned(writer: TextModel) -> TextModel:
@@ -310,9 +310,9 @@ def load(
         ConfigError: It was tuned on another foundation, or with other words.
     """
     config = read_config(folder)
-    tuning = load_tuning(folder, foundation.model)
+    adapter = load_adapter(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
-    writer = TextModel(config, foundation, tuning, cache_of(states, foundation, cache, store))
+    writer = TextModel(config, foundation, adapter, cache_of(states, foundation, cache, store))
     require_saved(folder, writer.fingerprint())
     return writer
 

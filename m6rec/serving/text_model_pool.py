@@ -8,15 +8,15 @@ from typing import Any
 from m6rec.errors import ConfigError
 from m6rec.foundation.generate import Engine, Generated, Sampling
 from m6rec.serving.backend import Writing
+from m6rec.task_model import TaskModel
 from m6rec.text.constraints import Constraint
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.tuned import TaskModel
+from m6rec.text_model import TextModel, TextModelConfig
+from m6rec.text_model import create as create_writer
 from m6rec.types import Draft
-from m6rec.writer import TextModel, TextModelConfig
-from m6rec.writer import create as create_writer
 
 
-class Writers:
+class TextModelPool:
     """Writes texts on one foundation, in slices.
 
     Args:

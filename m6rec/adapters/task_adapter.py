@@ -18,22 +18,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
+from m6rec.adapters.adapter import Adapters
+from m6rec.adapters.base import Base
+from m6rec.adapters.blocks import Blocks
+from m6rec.adapters.features import FeatureEncoder
+from m6rec.adapters.lora import LoRA
+from m6rec.adapters.module import AdapterModule
+from m6rec.adapters.prompt import Prompts
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.model import Block, Layer, Model
-from m6rec.tuning.adapter import Adapters
-from m6rec.tuning.base import Base
-from m6rec.tuning.blocks import Blocks
-from m6rec.tuning.change import Change
-from m6rec.tuning.lora import LoRA
-from m6rec.tuning.prompt import Prompts
-from m6rec.tuning.signals import Signals
 from m6rec.types import SLOTS
 
 WEIGHTS, CARD = "tuning.safetensors", "card.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuningConfig:
+class TaskAdapterConfig:
     """How a task tunes the foundation.
 
     Attributes:
@@ -45,9 +45,9 @@ class TuningConfig:
         lora_rank: Rank of LoRA's updates.
         lora_alpha: LoRA scales its updates by alpha / rank.
         embed_width: Width of the vectors of ``embed``, 128 in the paper; 0 for tasks that don't retrieve.
-        num_signals: Numbers of a question, from which its ``base`` is made; 0 for tasks without.
+        num_features: Numbers of a question, from which its ``base`` is made; 0 for tasks without.
         gate_columns: Which of these numbers gate what is read (``Base``).
-        num_traces: Numbers a behaviour that ``trace`` takes; 0 for tasks without.
+        num_event_features: Numbers a behaviour that ``encode_events`` takes; 0 for tasks without.
     """
 
     method: str
@@ -57,9 +57,9 @@ class TuningConfig:
     lora_rank: int = 8
     lora_alpha: float = 16.0
     embed_width: int = 0
-    num_signals: int = 0
+    num_features: int = 0
     gate_columns: tuple[int, ...] = ()
-    num_traces: int = 0
+    num_event_features: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gate_columns", tuple(self.gate_columns))  # JSON knows lists only
@@ -92,37 +92,39 @@ class Method:
         slots: Whether it trains the segment embeddings.
     """
 
-    change: Callable[[TuningConfig, Model, Generator], Change] = lambda config, model, generator: Change()
+    module: Callable[[TaskAdapterConfig, Model, Generator], AdapterModule] = lambda config, model, generator: (
+        AdapterModule()
+    )
     prompts: bool = False
     options: bool = False
     slots: bool = True
 
 
-def _adapters(c: TuningConfig, model: Model, generator: Generator) -> Change:
+def _adapters(c: TaskAdapterConfig, model: Model, generator: Generator) -> AdapterModule:
     return Adapters(model, c.first_layer, generator)
 
 
-def _lora(c: TuningConfig, model: Model, generator: Generator) -> Change:
+def _lora(c: TaskAdapterConfig, model: Model, generator: Generator) -> AdapterModule:
     return LoRA(model, c.first_layer, c.lora_rank, c.lora_alpha, generator)
 
 
-def _blocks(c: TuningConfig, model: Model, generator: Generator) -> Change:
+def _blocks(c: TaskAdapterConfig, model: Model, generator: Generator) -> AdapterModule:
     return Blocks(model, c.first_layer)
 
 
 METHODS = {
     "prompt": Method(prompts=True),
     "option": Method(prompts=True, options=True),
-    "adapter": Method(change=_adapters),
-    "option-adapter": Method(change=_adapters, prompts=True, options=True),
-    "lora": Method(change=_lora),
+    "adapter": Method(module=_adapters),
+    "option-adapter": Method(module=_adapters, prompts=True, options=True),
+    "lora": Method(module=_lora),
     "head": Method(slots=False),
-    "upper": Method(change=_blocks),
-    "full": Method(change=_blocks),
+    "upper": Method(module=_blocks),
+    "full": Method(module=_blocks),
 }
 
 
-class Tuning(nn.Module):
+class TaskAdapter(nn.Module):
     """The parameters of one task, and the ``AdapterHook`` through which the foundation's layers see them.
 
     Parameters are fp32 and are cast to the type of the hidden states where they are used.
@@ -135,7 +137,7 @@ class Tuning(nn.Module):
     """
 
     def __init__(
-        self, config: TuningConfig, model: Model, generator: Generator, options_CD: Tensor | None = None
+        self, config: TaskAdapterConfig, model: Model, generator: Generator, options_CD: Tensor | None = None
     ) -> None:
         super().__init__()
         method, width = METHODS[config.method], model.config.width
@@ -148,12 +150,14 @@ class Tuning(nn.Module):
         self.config, self.foundation = config, model.id
         self.slots_SD = nn.Parameter(torch.zeros(len(SLOTS), width), requires_grad=method.slots)
         self.prompts = Prompts(model, config.num_prompts, generator, options_CD) if method.prompts else None
-        self.change = method.change(config, model, generator)
+        self.module = method.module(config, model, generator)
         has_head = config.num_classes and not method.options
         self.head = _linear(width, config.num_classes, generator) if has_head else None
-        has_base = config.num_signals and config.num_classes
-        self.base = Base(config.num_signals, config.num_classes, config.gate_columns, generator) if has_base else None
-        self.traces = Signals(config.num_traces, width, generator) if config.num_traces else None
+        has_base = config.num_features and config.num_classes
+        self.base = Base(config.num_features, config.num_classes, config.gate_columns, generator) if has_base else None
+        self.event_encoder = (
+            FeatureEncoder(config.num_event_features, width, generator) if config.num_event_features else None
+        )
         self.projections = nn.ModuleDict(
             {side: _linear(width, config.embed_width, generator) for side in ("user", "item")}
             if config.embed_width
@@ -166,39 +170,39 @@ class Tuning(nn.Module):
         """Prompts that the caller puts before the context; P is 0 in methods without prompts."""
         return self.slots_SD.new_empty(0, self.slots_SD.shape[1]) if self.prompts is None else self.prompts.tokens()
 
-    def trace(self, traces_BNG: Tensor) -> Tensor:
+    def encode_events(self, event_features_BNG: Tensor) -> Tensor:
         """What the caller adds to the state of each behaviour's last token, added_BND in fp32; zero at first.
 
         Raises:
-            ConfigError: The tuning was made with ``num_traces=0``.
+            ConfigError: The tuning was made with ``num_event_features=0``.
         """
-        if self.traces is None:
+        if self.event_encoder is None:
             raise ConfigError("this tuning takes no traces; make one with num_traces")
-        added_BND: Tensor = self.traces(traces_BNG)
+        added_BND: Tensor = self.event_encoder(event_features_BNG)
         return added_BND
 
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``AdapterHook``."""
-        return self.change.block(layer, frozen)
+        return self.module.block(layer, frozen)
 
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """See ``AdapterHook``."""
-        return self.change.linear(layer, name, x_BLD, y_BLD)
+        return self.module.linear(layer, name, x_BLD, y_BLD)
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """See ``AdapterHook``."""
-        return self.change.ffn(layer, x_BLD, y_BLD)
+        return self.module.ffn(layer, x_BLD, y_BLD)
 
-    def score(self, normed_BD: Tensor, signals_BF: Tensor | None = None) -> Tensor:
+    def score(self, normed_BD: Tensor, features_BF: Tensor | None = None) -> Tensor:
         """Logits of the classes, logits_BC in fp32: those of the base, if there is one, and what reading adds.
 
         Raises:
             ConfigError: The tuning was made with ``num_classes=0``.
         """
-        base_BC, text_BC = self.parts(normed_BD, signals_BF)
+        base_BC, text_BC = self.parts(normed_BD, features_BF)
         return base_BC + text_BC
 
-    def parts(self, normed_BD: Tensor, signals_BF: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def parts(self, normed_BD: Tensor, features_BF: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(logits_BC of the base, or zeros; logits_BC that reading adds), see ``score``.
 
         The latter are W(normed), or its products with the option prompts, times the gate of the base.
@@ -212,8 +216,8 @@ class Tuning(nn.Module):
             text_BC = normed_BD.float() @ self.prompts.rows(self.config.num_classes).T
         if self.base is None:
             return torch.zeros_like(text_BC), text_BC
-        assert signals_BF is not None, "the base of a score takes numbers"
-        return self.base(signals_BF), self.base.gate(signals_BF) * text_BC
+        assert features_BF is not None, "the base of a score takes numbers"
+        return self.base(features_BF), self.base.gate(features_BF) * text_BC
 
     def embed(self, normed_BD: Tensor, side: Literal["user", "item"]) -> Tensor:
         """Retrieval vectors of unit length, vectors_BE in fp32.
@@ -251,7 +255,7 @@ class Tuning(nn.Module):
         """
         _require_foundation(self.foundation, model)
         try:
-            changed = self.change.merged(model)
+            changed = self.module.merged(model)
         except ConfigError as error:
             raise ConfigError(f"method {self.config.method!r} can't be merged: {error}") from None
         merged = model.unshared()
@@ -260,7 +264,7 @@ class Tuning(nn.Module):
         return merged.requires_grad_(False)
 
     def save(self, folder: Path) -> None:
-        """Writes ``tuning.safetensors``, which holds the card too, and ``card.json``, a copy of it to read."""
+        """Writes ``adapter.safetensors``, which holds the card too, and ``card.json``, a copy of it to read."""
         card = {
             "config": asdict(self.config),
             "foundation": self.foundation,
@@ -279,7 +283,7 @@ class Tuning(nn.Module):
                 os.replace(Path(partial, name), folder / name)
 
 
-def create(config: TuningConfig, model: Model, *, seed: int, options_CD: Tensor | None = None) -> Tuning:
+def create(config: TaskAdapterConfig, model: Model, *, seed: int, options_CD: Tensor | None = None) -> TaskAdapter:
     """A fresh tuning, on the device of ``model``, which changes none of its hidden states.
 
     Args:
@@ -291,11 +295,11 @@ def create(config: TuningConfig, model: Model, *, seed: int, options_CD: Tensor 
     Raises:
         ConfigError: The configuration doesn't fit the model.
     """
-    return Tuning(config, model, Generator().manual_seed(seed), options_CD)
+    return TaskAdapter(config, model, Generator().manual_seed(seed), options_CD)
 
 
-def load(folder: Path, model: Model) -> Tuning:
-    """Reads what ``Tuning.save`` wrote.
+def load(folder: Path, model: Model) -> TaskAdapter:
+    """Reads what ``TaskAdapter.save`` wrote.
 
     Raises:
         AssetError: The folder holds no readable tuning.
@@ -306,18 +310,18 @@ def load(folder: Path, model: Model) -> Tuning:
         with safe_open(file, framework="pt") as stored:
             card = json.loads((stored.metadata() or {})["card"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-        config, foundation = TuningConfig(**card["config"]), str(card["foundation"])
+        config, foundation = TaskAdapterConfig(**card["config"]), str(card["foundation"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise AssetError(
             f"{file} is not a readable tuning ({error}); give a folder that a tuning was saved in"
         ) from error
     _require_foundation(foundation, model)
-    tuning = create(config, model, seed=0)
+    adapter = create(config, model, seed=0)
     try:
-        tuning.load_state_dict(tensors)
+        adapter.load_state_dict(tensors)
     except RuntimeError as error:
         raise AssetError(f"{file} has not the parts that this m6rec makes a tuning of; tune again ({error})") from error
-    return tuning
+    return adapter
 
 
 def _require_foundation(foundation: str, model: Model) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from m6rec.tuning.signals import Signals
+from m6rec.adapters.features import FeatureEncoder
 
 OPEN = 0.0
 """Logit of a fresh gate."""
@@ -22,25 +22,27 @@ class Base(nn.Module):
     known of the user. So text may count more where the numbers know little.
 
     Args:
-        num_signals: F.
+        num_features: F.
         num_classes: C.
         gate_columns: Which of the numbers open the gate.
         generator: Source of the initial values.
     """
 
-    def __init__(self, num_signals: int, num_classes: int, gate_columns: tuple[int, ...], generator: Generator) -> None:
+    def __init__(
+        self, num_features: int, num_classes: int, gate_columns: tuple[int, ...], generator: Generator
+    ) -> None:
         super().__init__()
-        self.network = Signals(num_signals, num_classes, generator, gain=1.0).requires_grad_(False)
+        self.network = FeatureEncoder(num_features, num_classes, generator, gain=1.0).requires_grad_(False)
         self.gate_columns = list(gate_columns)
         self.gate_weight_G = nn.Parameter(torch.zeros(len(gate_columns)))
         self.gate_bias = nn.Parameter(torch.full((), OPEN))
 
-    def forward(self, signals_BF: Tensor) -> Tensor:
+    def forward(self, features_BF: Tensor) -> Tensor:
         """logits_BC of the numbers alone, in fp32."""
-        logits_BC: Tensor = self.network(signals_BF[None])[0]
+        logits_BC: Tensor = self.network(features_BF[None])[0]
         return logits_BC
 
-    def gate(self, signals_BF: Tensor) -> Tensor:
+    def gate(self, features_BF: Tensor) -> Tensor:
         """gate_B1, from 0 to 1, by which the logits of what is read are multiplied."""
-        known_BG = self.network.normed(signals_BF)[:, self.gate_columns]
+        known_BG = self.network.normed(features_BF)[:, self.gate_columns]
         return torch.sigmoid((known_BG * self.gate_weight_G).sum(-1, keepdim=True) + self.gate_bias)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from m6rec import tuning
+from m6rec.adapters import TaskAdapterConfig
 from m6rec.errors import AssetError, ConfigError
-from m6rec.tuning import TuningConfig
 from tests import tiny
 
 
@@ -28,16 +28,16 @@ def model():
 )
 def test_configs_that_make_no_sense(options, message):
     with pytest.raises(ConfigError, match=message):
-        TuningConfig(**{"first_layer": 0, **options})
+        TaskAdapterConfig(**{"first_layer": 0, **options})
 
 
 def test_first_layer_beyond_the_model(model):
     with pytest.raises(ConfigError, match="first_layer is 4, but the foundation has 4 layers"):
-        tuning.create(TuningConfig(method="adapter", first_layer=4), model, seed=0)
+        tuning.create(TaskAdapterConfig(method="adapter", first_layer=4), model, seed=0)
 
 
 def test_the_seed_fixes_everything(model):
-    config = TuningConfig(method="option-adapter", first_layer=2, embed_width=8)
+    config = TaskAdapterConfig(method="option-adapter", first_layer=2, embed_width=8)
     state = torch.random.get_rng_state()
     first, same, other = (tuning.create(config, model, seed=seed).digest() for seed in (1, 1, 2))
     assert first == same != other
@@ -45,7 +45,7 @@ def test_the_seed_fixes_everything(model):
 
 
 def test_retrieval_vectors_have_unit_length_and_a_map_a_side(model):
-    t = tuning.create(TuningConfig(method="adapter", first_layer=2, num_classes=0, embed_width=128), model, seed=0)
+    t = tuning.create(TaskAdapterConfig(method="adapter", first_layer=2, num_classes=0, embed_width=128), model, seed=0)
     normed_BD = torch.randn(3, 32, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16)
     user_BE, item_BE = t.embed(normed_BD, "user"), t.embed(normed_BD, "item")
     assert user_BE.shape == (3, 128)
@@ -55,7 +55,7 @@ def test_retrieval_vectors_have_unit_length_and_a_map_a_side(model):
 
 
 def test_what_a_tuning_was_not_made_for(model):
-    t = tuning.create(TuningConfig(method="option", first_layer=2, num_classes=0), model, seed=0)
+    t = tuning.create(TaskAdapterConfig(method="option", first_layer=2, num_classes=0), model, seed=0)
     with pytest.raises(ConfigError, match="num_classes=0"):
         t.score(torch.zeros(1, 32))
     with pytest.raises(ConfigError, match="embed_width, such as 128"):
@@ -63,7 +63,7 @@ def test_what_a_tuning_was_not_made_for(model):
 
 
 def test_card(model, tmp_path):
-    t = tuning.create(TuningConfig(method="lora", first_layer=3), model, seed=0)
+    t = tuning.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0)
     t.save(tmp_path)
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["foundation"] == model.id
@@ -75,14 +75,14 @@ def test_card(model, tmp_path):
 def test_saving_again_replaces_and_leaves_other_files(model, tmp_path):
     (tmp_path / "report.json").write_text("{}")
     for seed in range(2):
-        t = tuning.create(TuningConfig(method="head", first_layer=0), model, seed=seed)
+        t = tuning.create(TaskAdapterConfig(method="head", first_layer=0), model, seed=seed)
         t.save(tmp_path)
     assert tuning.load(tmp_path, model).digest() == t.digest()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "report.json", "tuning.safetensors"]
 
 
 def test_a_tuning_of_another_foundation(model, tmp_path):
-    t = tuning.create(TuningConfig(method="lora", first_layer=3), model, seed=0)
+    t = tuning.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0)
     t.save(tmp_path)
     other = tiny.model(seed=1)
     with pytest.raises(ConfigError, match=f"belongs to foundation {model.id}, but the model given is {other.id}"):
@@ -94,7 +94,7 @@ def test_a_tuning_of_another_foundation(model, tmp_path):
 def test_nothing_readable(model, tmp_path):
     with pytest.raises(AssetError, match=r"tuning\.safetensors is not a readable tuning"):
         tuning.load(tmp_path, model)
-    tuning.create(TuningConfig(method="head", first_layer=0), model, seed=0).save(tmp_path)
+    tuning.create(TaskAdapterConfig(method="head", first_layer=0), model, seed=0).save(tmp_path)
     file = tmp_path / "tuning.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(AssetError, match=r"tuning\.safetensors is not a readable tuning"):
@@ -102,7 +102,7 @@ def test_nothing_readable(model, tmp_path):
 
 
 def test_the_parts_of_another_version(model, tmp_path):
-    made = tuning.create(TuningConfig(method="head", first_layer=0, num_signals=4), model, seed=0)
+    made = tuning.create(TaskAdapterConfig(method="head", first_layer=0, num_features=4), model, seed=0)
     made.base = None
     made.save(tmp_path)
     with pytest.raises(AssetError, match=r"has not the parts that this m6rec makes a tuning of; tune again"):
@@ -110,7 +110,7 @@ def test_the_parts_of_another_version(model, tmp_path):
 
 
 def test_merged_shares_what_did_not_change(model):
-    merged = tuning.create(TuningConfig(method="lora", first_layer=3), model, seed=0).merge(model)
+    merged = tuning.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0).merge(model)
     assert merged.embed_tokens.weight.data_ptr() == model.embed_tokens.weight.data_ptr()
     assert merged.layers[2].q_proj.weight.data_ptr() == model.layers[2].q_proj.weight.data_ptr()
     assert merged.layers[3].q_proj.weight.data_ptr() != model.layers[3].q_proj.weight.data_ptr()

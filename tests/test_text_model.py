@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from m6rec import writer as module
+from m6rec import text_model as module
+from m6rec.adapters import METHODS
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.generate import Sampling
 from m6rec.text.constraints import TitleTrie
-from m6rec.tuning import METHODS
+from m6rec.text_model import UPPER_LAYERS, TextModelConfig, create, load
 from m6rec.types import SLOTS, Draft, Segment
-from m6rec.writer import UPPER_LAYERS, TextModelConfig, create, load
 from tests import tiny
 
 END = 0
@@ -46,7 +46,7 @@ def make(*, used=True, seed=0, cache=None, base=FOUNDATION, **options):
     if used:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for parameter in made.tuning.parameters():
+            for parameter in made.adapter.parameters():
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return made
 
@@ -118,7 +118,7 @@ def test_a_text_written_to_its_end_has_the_nats_that_it_was_written_with():
 def test_without_a_split_or_with_one_it_is_lower_then_upper(split):
     """Depth 0 with all tokens kept is the unsplit model; else the context is what the split keeps of it."""
     writer = make(**split)
-    model, encode, tuning = FOUNDATION.model, FOUNDATION.tokenizer.encode, writer.tuning
+    model, encode, tuning = FOUNDATION.model, FOUNDATION.tokenizer.encode, writer.adapter
     nats, _ = writer.nats(DRAFTS)
     for draft, expected in zip(DRAFTS, nats, strict=True):
         context = [tuning.prompts_PD]
@@ -130,7 +130,7 @@ def test_without_a_split_or_with_one_it_is_lower_then_upper(split):
         text = text + tuning.slots_SD[SLOTS.index("candidate")]
         whole = torch.cat([*context, text])[None]
         positions = torch.arange(whole.shape[1])[None]
-        hidden = model.run(whole, positions, module_dense(positions), first=split["depth"], delta=tuning)
+        hidden = model.run(whole, positions, module_dense(positions), first=split["depth"], hook=tuning)
         nats_TV = model.logits(model.finish(hidden))[0, -len(target) - 1 :].log_softmax(-1)
         assert nats_TV[torch.arange(len(target) + 1), [*target, END]].sum().item() == pytest.approx(expected, abs=1e-4)
 
@@ -148,7 +148,7 @@ def test_a_fresh_tuning_changes_nothing(method):
     plain = make(used=False, method="adapter", depth=depth)
     with torch.no_grad():
         fresh = make(used=False, method=method, depth=depth)
-        fresh.tuning.prompts = None
+        fresh.adapter.prompts = None
     np.testing.assert_array_equal(fresh.nats(DRAFTS)[0], plain.nats(DRAFTS)[0])
     assert np.abs(make(method="adapter", depth=depth).nats(DRAFTS)[0] - plain.nats(DRAFTS)[0]).max() > 1e-3
 
@@ -204,7 +204,7 @@ def test_kept_states_change_nothing_and_have_their_budget(monkeypatch):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_comes_back(method, tmp_path):
     writer = make(method=method, depth=0 if method == "full" else 2)
-    trained = [parameter for parameter in writer.tuning.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in writer.adapter.parameters() if parameter.requires_grad]
     if trained:
         writer.loss(DRAFTS).backward()
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in trained)
@@ -231,7 +231,7 @@ def test_a_cache_is_shared_where_the_split_is_the_same():
 def test_errors(tmp_path):
     with pytest.raises(ConfigError, match="all_layers with depth 2: training can't read cached states"):
         make(all_layers=True)
-    assert make(all_layers=True, depth=0).tuning.config.first_layer == 0
+    assert make(all_layers=True, depth=0).adapter.config.first_layer == 0
     with pytest.raises(ConfigError, match="has no token that ends a text"):
         make(base=tiny.foundation()).nats(DRAFTS[:1])
     for run in (make().nats, make().loss, lambda drafts: make().write(drafts, Sampling())):

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from m6rec.foundation.model import Block, Layer
+from m6rec.task_model import TaskModel
 from m6rec.text import prefixes
 from m6rec.text.prefixes import Tree
-from m6rec.tuned import TaskModel
 
 BATCH_TOKENS = 1024
 """Tokens of a step of distillation, as ``prefixes`` lays them."""
@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Lessons:
+class TeacherActivations:
     """What the teacher's lower half makes of every token of some texts, in the order of the trees' tokens.
 
     Attributes:
@@ -42,12 +42,12 @@ class Lessons:
     relations: tuple[Tensor, Tensor, Tensor]
 
 
-class Listening:
+class ActivationRecorder:
     """A ``AdapterHook`` that changes nothing and keeps the queries, keys and values of one layer."""
 
     def __init__(self, layer: int) -> None:
         self._layer = layer
-        self.heard: dict[str, Tensor] = {}
+        self.recorded: dict[str, Tensor] = {}
 
     def block(self, layer: int, frozen: Block) -> Layer:
         """See ``AdapterHook``."""
@@ -56,7 +56,7 @@ class Listening:
     def linear(self, layer: int, name: str, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
         """See ``AdapterHook``."""
         if layer == self._layer and name in ("q", "k", "v"):
-            self.heard[name] = y_BLD
+            self.recorded[name] = y_BLD
         return y_BLD
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:
@@ -64,7 +64,9 @@ class Listening:
         return y_BLD
 
 
-def hear(teacher: TaskModel, texts: Sequence[str], store: Path | None, progress: Progress) -> Lessons:
+def record_activations(
+    teacher: TaskModel, texts: Sequence[str], store: Path | None, progress: Progress
+) -> TeacherActivations:
     """Runs the teacher over the texts, or reads what was kept of it."""
     model, depth = teacher.foundation.model, teacher.cache.config.depth
     trees = prefixes.grow(teacher.foundation.tokenizer.encode(texts))
@@ -83,10 +85,10 @@ def hear(teacher: TaskModel, texts: Sequence[str], store: Path | None, progress:
         order = sorted(range(len(trees)), key=lambda number: -len(trees[number].ids))
         for batch in groups(order, trees, 2 * BATCH_TOKENS):
             ids_BL, positions_BL, mask_BLL = padded([trees[number] for number in batch], model.device)
-            listening = Listening(depth - 1)
+            recorder = ActivationRecorder(depth - 1)
             with torch.no_grad():
-                hidden = model.lower(ids_BL, depth, positions_BL=positions_BL, mask_BLL=mask_BLL, delta=listening)
-            for name, values in {"hidden": hidden, **listening.heard}.items():
+                hidden = model.lower(ids_BL, depth, positions_BL=positions_BL, mask_BLL=mask_BLL, hook=recorder)
+            for name, values in {"hidden": hidden, **recorder.recorded}.items():
                 parts[name] += [row[: len(trees[n].ids)].cpu() for row, n in zip(values, batch, strict=True)]
             progress("the teacher reads", len(parts["hidden"]), len(trees))
         place = np.argsort(order)
@@ -96,7 +98,7 @@ def hear(teacher: TaskModel, texts: Sequence[str], store: Path | None, progress:
             partial = file.with_suffix(".partial")
             save_file(said, partial)
             partial.replace(file)
-    return Lessons(trees, starts, said["hidden"], (said["q"], said["k"], said["v"]))
+    return TeacherActivations(trees, starts, said["hidden"], (said["q"], said["k"], said["v"]))
 
 
 def groups(order: Sequence[int], trees: Sequence[Tree], most: int) -> Iterator[list[int]]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from m6rec.adapters.module import AdapterModule
 from m6rec.foundation.model import AdapterHook, Attention, Block, Layer, Model
-from m6rec.tuning.change import Change
 
 
-class Blocks(Change):
+class Blocks(AdapterModule):
     """fp32 copies of the blocks of the layers from ``first_layer`` on, one for each also where layers share a block.
 
     Embeddings and final norm stay the foundation's.
@@ -29,7 +29,7 @@ class Blocks(Change):
         return frozen if layer < self.first_layer else _Cast(self.layers[layer - self.first_layer])
 
     def merged(self, model: Model) -> dict[str, Tensor]:
-        """See ``Change``."""
+        """See ``AdapterModule``."""
         return {
             f"layers.{self.first_layer + i}.{name}": weight.to(model.dtype)
             for i, block in enumerate(self.layers)
@@ -49,8 +49,8 @@ class _Cast:
         hidden_BLD: Tensor,
         rotation: tuple[Tensor, Tensor],
         attention: Attention,
-        delta: AdapterHook | None,
+        hook: AdapterHook | None,
     ) -> Tensor:
         weights = {name: weight.to(hidden_BLD.dtype) for name, weight in self.master.named_parameters()}
-        out_BLD: Tensor = functional_call(self.master, weights, (layer, hidden_BLD, rotation, attention, delta))
+        out_BLD: Tensor = functional_call(self.master, weights, (layer, hidden_BLD, rotation, attention, hook))
         return out_BLD

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from m6rec.adapters.module import AdapterModule
 from m6rec.errors import ConfigError
 from m6rec.foundation.model import Model
-from m6rec.tuning.change import Change
 
 
 class Adapter(nn.Module):
@@ -31,7 +31,7 @@ class Adapter(nn.Module):
         return scale * (F.relu(z_BLD @ w1 + b1) @ w2 + b2)
 
 
-class Adapters(Change):
+class Adapters(AdapterModule):
     """One adapter of width d / heads in each layer from ``first_layer`` on."""
 
     def __init__(self, model: Model, first_layer: int, generator: Generator) -> None:
@@ -49,5 +49,5 @@ class Adapters(Change):
         return y_BLD + added_BLD
 
     def merged(self, model: Model) -> dict[str, Tensor]:
-        """Always raises: see ``Change``."""
+        """Always raises: see ``AdapterModule``."""
         raise ConfigError("an adapter has a nonlinearity of its own, which no weight of the foundation can hold")

@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m6rec.adapters import METHODS, AdapterRouter, TaskAdapter, TaskAdapterConfig
+from m6rec.adapters import create as create_adapter
+from m6rec.adapters import load as load_adapter
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
@@ -35,9 +38,6 @@ from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Task
 from m6rec.tasks.writing import TextTask
 from m6rec.text.batch import Batch, Example, pack, pad, size
-from m6rec.tuning import METHODS, Mixture, Tuning, TuningConfig
-from m6rec.tuning import create as create_tuning
-from m6rec.tuning import load as load_tuning
 from m6rec.types import Item
 
 TEMPERATURE = 0.07
@@ -107,13 +107,13 @@ class TaskModel:
         self,
         config: TaskModelConfig,
         foundation: Foundation,
-        tuning: Tuning,
+        adapter: TaskAdapter,
         cache: StateCache,
         blend: Blend | None = None,
         exit_after: int | None = None,
         seed: int | None = None,
     ) -> None:
-        self.config, self.foundation, self.tuning, self.cache = config, foundation, tuning, cache
+        self.config, self.foundation, self.adapter, self.cache = config, foundation, adapter, cache
         self.blend, self.exit_after, self.seed = blend, exit_after, seed
         upper = foundation.model.config.num_layers - cache.config.depth
         if exit_after is not None and not 1 <= exit_after <= upper:
@@ -125,13 +125,13 @@ class TaskModel:
     @property
     def width(self) -> int:
         """Numbers of a vector of ``vectors`` and ``item_vectors``."""
-        return self.tuning.config.embed_width
+        return self.adapter.config.embed_width
 
     def digest(self) -> str:
         """A short digest of what makes ``item_vectors``: foundation, split and tuning."""
         model = self.foundation.model
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.end}|{self.tuning.digest()}".encode())
+        digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.end}|{self.adapter.digest()}".encode())
         return digest.hexdigest()
 
     def fingerprint(self) -> Fingerprint:
@@ -140,14 +140,14 @@ class TaskModel:
 
     def save(self, folder: Path) -> None:
         """Writes the tuning, its blend, what it is made from, and at last its configuration."""
-        self.tuning.save(folder)
+        self.adapter.save(folder)
         if self.blend is not None:
             self.blend.save(folder)
         save_config(self.config, self.fingerprint(), folder)
 
     def rows(self, rows: Sequence[Example]) -> Sequence[Example]:
         """The rows as ``read`` takes them: one for each moment where region 1 sees all of itself."""
-        return [moment for row in rows for moment in row.moments()] if self.config.bidirectional else rows
+        return [moment for row in rows for moment in row.by_timestamp()] if self.config.bidirectional else rows
 
     def read(
         self, batch: Batch, states: States, others: Sequence[TaskModel] = (), task_B: Tensor | None = None
@@ -167,7 +167,7 @@ class TaskModel:
         device = model.device
         if task_B is None:
             task_B = torch.zeros(len(batch.length_B), dtype=torch.long, device=device)
-        mixture = Mixture([self.tuning, *(other.tuning for other in others)], task_B)
+        mixture = AdapterRouter([self.adapter, *(other.adapter for other in others)], task_B)
         prompts_BPD = mixture.prompts_BPD
         states_BND, blocks_BCMD = self._states(batch, states, mixture, len(task_B))
         context_BND = torch.cat([prompts_BPD, states_BND], 1)
@@ -175,7 +175,7 @@ class TaskModel:
         length_B = None
         if self.config.bidirectional:
             past = batch.visible_BC == batch.length_B[:, None]
-            assert past[batch.valid_BC].all(), "a question would see behind its moment; give Example.moments()"
+            assert past[batch.valid_BC].all(), "a question would see behind its moment; give Example.by_timestamp()"
             length_B = _tensor(batch.length_B, device) + num_prompts
         normed_BCMD = model.upper(
             context_BND,
@@ -184,11 +184,11 @@ class TaskModel:
             self.cache.config.depth,
             end=self.end,
             length_B=length_B,
-            delta=mixture,
+            hook=mixture,
         )
         return _at(normed_BCMD, _tensor(batch.last_BC, device))
 
-    def _states(self, batch: Batch, states: States, mixture: Mixture, num_rows: int) -> tuple[Tensor, Tensor]:
+    def _states(self, batch: Batch, states: States, mixture: AdapterRouter, num_rows: int) -> tuple[Tensor, Tensor]:
         """(states_BND of the context, blocks_BCMD of the candidates), fp32, with segment embeddings and numbers added.
 
         A sum in bf16 would turn the last bit of a product, which depends on the batch, into one of 256.
@@ -202,13 +202,15 @@ class TaskModel:
             return states.tokens_TD[_tensor(tokens, device)] + slots_BSD[owner, _tensor(slots, device)]
 
         states_BND = states_of(batch.context_BN, batch.context_slot_BN)
-        if batch.traces_BNG.size:
-            added_BND = mixture.trace(_tensor(batch.traces_BNG, device))
-            states_BND = states_BND + added_BND * _tensor(batch.traced_BN, device)[..., None]
+        if batch.event_features_BNG.size:
+            added_BND = mixture.encode_events(_tensor(batch.event_features_BNG, device))
+            states_BND = states_BND + added_BND * _tensor(batch.has_event_features_BN, device)[..., None]
         return states_BND, states_of(batch.block_BCM, batch.block_slot_BCM)
 
-    def answer(self, asked: Sequence[tuple[KVCache, Example]]) -> tuple[list[NDArray[np.floating]], list[KVCache]]:
-        """``scores`` or ``vectors`` of users whose context has been read in part (``Model.answer``).
+    def predict_cached(
+        self, asked: Sequence[tuple[KVCache, Example]]
+    ) -> tuple[list[NDArray[np.floating]], list[KVCache]]:
+        """``scores`` or ``vectors`` of users whose context has been read in part (``Model.forward_cached``).
 
         Args:
             asked: What the user's last turn returned, () at first; and a row whose context is what has come since.
@@ -223,21 +225,21 @@ class TaskModel:
             raise ConfigError("a bidirectional context changes as it grows and can't be read in turns")
         model = self.foundation.model
         states = self.cache.fetch(tasks.texts([row for _, row in asked]))
-        mixture = Mixture([self.tuning], torch.zeros(1, dtype=torch.long, device=model.device))
+        mixture = AdapterRouter([self.adapter], torch.zeros(1, dtype=torch.long, device=model.device))
         turns, last = [], []
         with torch.no_grad():
             for known, row in asked:
                 batch = pad([row], states.places)
                 states_1ND, blocks_1CMD = self._states(batch, states, mixture, 1)
-                fresh_ND = states_1ND[0]
+                new_ND = states_1ND[0]
                 if not known:
-                    fresh_ND = torch.cat([mixture.prompts_BPD[0], fresh_ND])
-                turns.append(CachedQuery(known, fresh_ND, blocks_1CMD[0]))
+                    new_ND = torch.cat([mixture.prompts_BPD[0], new_ND])
+                turns.append(CachedQuery(known, new_ND, blocks_1CMD[0]))
                 last.append(_tensor(batch.last_BC[0], model.device))
-            read, kept = model.answer(turns, self.cache.config.depth, end=self.end, delta=mixture)
+            read, kept = model.forward_cached(turns, self.cache.config.depth, end=self.end, hook=mixture)
             pairs = zip(read, last, strict=True)
             normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
-        answers = self._answers(normed_QD, [row for _, row in asked])
+        answers = self._predictions(normed_QD, [row for _, row in asked])
         return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
 
     def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None, *, pairwise: float = 0.0) -> Tensor:
@@ -252,26 +254,26 @@ class TaskModel:
             items: The catalogue, for tasks that embed.
             pairwise: Share of ``pair_loss`` in the loss of a score.
         """
-        valid_BC = _tensor(batch.valid_BC & (batch.answers_BC >= 0), self.foundation.model.device)
-        answers_Q = _tensor(batch.answers_BC, self.foundation.model.device)[valid_BC]
+        valid_BC = _tensor(batch.valid_BC & (batch.labels_BC >= 0), self.foundation.model.device)
+        labels_Q = _tensor(batch.labels_BC, self.foundation.model.device)[valid_BC]
         normed_QD = self.read(batch, states)[valid_BC]
         if self.task.readout == "score":
-            signals_QF = _tensor(batch.signals_BCF, self.foundation.model.device)[valid_BC]
-            logits_QC = self.tuning.score(normed_QD, signals_QF)
-            loss = F.cross_entropy(logits_QC, answers_Q)
+            features_QF = _tensor(batch.features_BCF, self.foundation.model.device)[valid_BC]
+            logits_QC = self.adapter.score(normed_QD, features_QF)
+            loss = F.cross_entropy(logits_QC, labels_Q)
             if not pairwise:
                 return loss
             score_Q = logits_QC[:, 1] - logits_QC[:, 0]
-            pairs = pair_loss(score_Q, answers_Q == 1, valid_BC.nonzero()[:, 0])
+            pairs = pair_loss(score_Q, labels_Q == 1, valid_BC.nonzero()[:, 0])
             return loss.lerp(pairs, pairwise)
         assert items is not None
-        targets_I, column_Q = torch.unique(answers_Q, return_inverse=True)
+        targets_I, column_Q = torch.unique(labels_Q, return_inverse=True)
         row_Q = valid_BC.nonzero()[:, 0]
         own_BI = valid_BC.new_zeros(len(valid_BC), len(targets_I))
         own_BI[row_Q, column_Q] = True
         own_QI = own_BI[row_Q].scatter(1, column_Q[:, None], False)
-        vectors_IE = self.tuning.embed(self.read(items.batch(targets_I.cpu().numpy()), states)[0], "item")
-        logits_QI = self.tuning.embed(normed_QD, "user") @ vectors_IE.T / TEMPERATURE
+        vectors_IE = self.adapter.embed(self.read(items.batch(targets_I.cpu().numpy()), states)[0], "item")
+        logits_QI = self.adapter.embed(normed_QD, "user") @ vectors_IE.T / TEMPERATURE
         if items.log_share is not None:
             # A popular item is a negative more often than its share of the catalogue says (Yi et al., 2019).
             logits_QI = logits_QI - _tensor(items.log_share, logits_QI.device)[targets_I]
@@ -300,7 +302,7 @@ class TaskModel:
     def logits(
         self, rows: Sequence[Example], progress: Progress = lambda done, total: None, *, mean_state: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """(logits_QC of the base, logits_QC that reading adds) of every question, row after row (``Tuning.parts``).
+        """(logits_QC of the base, logits_QC of the text) of every query, row after row (``TaskAdapter.parts``).
 
         Args:
             rows: The questions.
@@ -314,7 +316,7 @@ class TaskModel:
         if self.task.readout != "score":
             raise ConfigError(f"task {self.task.name!r} compares vectors; use vectors and item_vectors")
         hidden_QD = self._hidden(rows, progress, mean_state=mean_state)
-        return self.tuning.parts(hidden_QD, self._signals(rows))
+        return self.adapter.parts(hidden_QD, self._features(rows))
 
     def _grades(self) -> NDArray[np.float64]:
         """What each class is worth, float64 [C]. Raises ConfigError where classes have no order."""
@@ -327,7 +329,7 @@ class TaskModel:
 
     def vectors(self, rows: Sequence[Example], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the users, float32 [Q, ``width``] of unit length, one for every question, row after row."""
-        return self._answers(self._hidden(rows, progress), rows).astype(np.float32)
+        return self._predictions(self._hidden(rows, progress), rows).astype(np.float32)
 
     def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
         """Vectors of the items, float32 [I, ``width``]: of unit length, read from their text."""
@@ -342,21 +344,21 @@ class TaskModel:
             for first in range(0, len(items), most):
                 numbers = np.arange(first, min(first + most, len(items)))
                 normed_BCD = self.read(blocks.batch(numbers), states)
-                vectors.append(self.tuning.embed(normed_BCD[0], "item").cpu().numpy())
+                vectors.append(self.adapter.embed(normed_BCD[0], "item").cpu().numpy())
                 progress(int(numbers[-1]) + 1, len(items))
         return np.concatenate(vectors)
 
     @torch.no_grad()
-    def _answers(self, hidden_QD: Tensor, rows: Sequence[Example]) -> NDArray[np.floating]:
+    def _predictions(self, hidden_QD: Tensor, rows: Sequence[Example]) -> NDArray[np.floating]:
         """What the task makes of the hidden states of the rows' questions: scores [Q], or user vectors [Q, E]."""
         if self.task.readout == "score":
-            return _softmax(self.tuning.score(hidden_QD, self._signals(rows))) @ self._grades()
-        vectors_QE: NDArray[np.float32] = self.tuning.embed(hidden_QD, "user").cpu().numpy()
+            return _softmax(self.adapter.score(hidden_QD, self._features(rows))) @ self._grades()
+        vectors_QE: NDArray[np.float32] = self.adapter.embed(hidden_QD, "user").cpu().numpy()
         return vectors_QE
 
-    def _signals(self, rows: Sequence[Example]) -> Tensor:
-        """signals_QF of every question, row after row."""
-        return _tensor(np.concatenate([row.signals for row in rows]), self.foundation.model.device)
+    def _features(self, rows: Sequence[Example]) -> Tensor:
+        """features_QF of every question, row after row."""
+        return _tensor(np.concatenate([row.features for row in rows]), self.foundation.model.device)
 
     def _hidden(self, rows: Sequence[Example], progress: Progress, *, mean_state: bool = False) -> Tensor:
         """normed_QD of every question, row after row; see ``logits``."""
@@ -409,8 +411,8 @@ class ItemBlocks:
     ) -> ItemBlocks:
         """Words the items; ``log_share`` [I] is the logarithm of how often each is a target."""
         none = np.zeros(1, np.int64)
-        signals = np.zeros((1, 0), np.float32)
-        rows = [Example((), none, (task.candidate(item, domain),), signals, none - 1, none - 1) for item in items]
+        features = np.zeros((1, 0), np.float32)
+        rows = [Example((), none, (task.candidate(item, domain),), features, none - 1, none - 1) for item in items]
         return cls(rows, log_share)
 
     def texts(self) -> list[str]:
@@ -465,21 +467,21 @@ def create(
     task = tasks.named(config.task)
     model = foundation.model
     states = states_config(config.depth, config.keep, UPPER_LAYERS, model)
-    tuning = create_tuning(
-        TuningConfig(
+    adapter = create_adapter(
+        TaskAdapterConfig(
             method=config.method,
             first_layer=first_layer(states.depth, config.all_layers),
             num_classes=task.num_classes,
             embed_width=EMBED_WIDTH if task.readout == "embed" else 0,
-            num_signals=len(FEATURES) if task.uses_signals else 0,
-            gate_columns=tuple(map(FEATURES.index, GATED_BY)) if task.uses_signals else (),
-            num_traces=len(EVENT_FEATURES) if task.uses_signals else 0,
+            num_features=len(FEATURES) if task.uses_features else 0,
+            gate_columns=tuple(map(FEATURES.index, GATED_BY)) if task.uses_features else (),
+            num_event_features=len(EVENT_FEATURES) if task.uses_features else 0,
         ),
         model,
         seed=seed,
         options_CD=_options(task, config.method, foundation),
     )
-    return TaskModel(config, foundation, tuning, cache_of(states, foundation, cache, store), blend, seed=seed)
+    return TaskModel(config, foundation, adapter, cache_of(states, foundation, cache, store), blend, seed=seed)
 
 
 def load(
@@ -504,10 +506,10 @@ def load(
         ConfigError: It was tuned on another foundation, with other words or features, or has fewer upper layers.
     """
     config = read_config(folder)
-    tuning = load_tuning(folder, foundation.model)
+    adapter = load_adapter(folder, foundation.model)
     states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
     blend = load_blend(folder) if (folder / FILE).exists() else None
-    tuned = TaskModel(config, foundation, tuning, cache_of(states, foundation, cache, store), blend, exit_after)
+    tuned = TaskModel(config, foundation, adapter, cache_of(states, foundation, cache, store), blend, exit_after)
     require_saved(folder, tuned.fingerprint())
     return tuned
 
@@ -547,7 +549,7 @@ def fingerprint_of(
         rule=rule_of(config.rule),
         task=config.task,
         wording=probe.wording(task, domain),
-        features=probe.features() if isinstance(task, Task) and task.uses_signals else "",
+        features=probe.features() if isinstance(task, Task) and task.uses_features else "",
         foundation=foundation.model.id,
         tuning=changed(config, without=parts) + initial,
     )

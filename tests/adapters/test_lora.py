@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from m6rec import tuning
+from m6rec.adapters import TaskAdapterConfig
+from m6rec.adapters.lora import LINEARS
 from m6rec.foundation import checkpoint
-from m6rec.tuning import TuningConfig
-from m6rec.tuning.lora import LINEARS
 from tests import tiny
 
 peft = pytest.importorskip("peft")
@@ -17,13 +17,13 @@ def test_equals_peft(name, tmp_path):
     model = checkpoint.load(str(tmp_path), dtype="float32").model
     lora = peft.LoraConfig(r=4, lora_alpha=12, target_modules=[f"{linear}_proj" for linear in LINEARS])
     theirs = peft.get_peft_model(theirs, lora).eval()
-    ours = tuning.create(TuningConfig(method="lora", first_layer=0, lora_rank=4, lora_alpha=12), model, seed=0)
+    ours = tuning.create(TaskAdapterConfig(method="lora", first_layer=0, lora_rank=4, lora_alpha=12), model, seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for i, layer in enumerate(theirs.base_model.model.model.layers):
             for linear in LINEARS:
                 half = layer.self_attn if linear in "qkvo" else layer.mlp
-                module, part = getattr(half, f"{linear}_proj"), ours.change.layers[i][linear]
+                module, part = getattr(half, f"{linear}_proj"), ours.module.layers[i][linear]
                 for matrix in (module.lora_A, module.lora_B):
                     matrix.default.weight.normal_(std=0.05, generator=generator)
                 part.a_IR.copy_(module.lora_A.default.weight.T)
@@ -31,5 +31,5 @@ def test_equals_peft(name, tmp_path):
         ids_BL = tiny.ids(2, 9)
         expected = theirs(ids_BL).logits
         assert (expected - model(ids_BL)).abs().max() > 0.1
-        torch.testing.assert_close(model(ids_BL, delta=ours), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(ids_BL, hook=ours), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours.merge(model)(ids_BL), expected, rtol=1e-5, atol=2e-5)

@@ -2,15 +2,17 @@ import pytest
 import torch
 
 from m6rec import tuning
+from m6rec.adapters import TaskAdapterConfig
 from m6rec.errors import ConfigError
 from m6rec.foundation import checkpoint
-from m6rec.tuning import TuningConfig
 from tests import tiny
 
 
 def make(model, method="option", **options):
     options_CD = options.pop("options_CD", None)
-    return tuning.create(TuningConfig(method=method, first_layer=2, **options), model, seed=0, options_CD=options_CD)
+    return tuning.create(
+        TaskAdapterConfig(method=method, first_layer=2, **options), model, seed=0, options_CD=options_CD
+    )
 
 
 def test_the_last_prompts_are_the_rows_of_the_softmax():

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.foundation.model import KVCache
-from m6rec.foundation.stores import Memory
+from m6rec.foundation.stores import LRUCache
+from m6rec.task_model import TaskModel
 from m6rec.text.batch import Example
-from m6rec.tuned import TaskModel
 
 MEMORY_BYTES = 256 << 20
 """Of keys and values in memory: SmolLM2-135M takes 1.5 KB an event, so some thousand users with a hundred each."""
 
 
-class Turns:
+class KVCachePool:
     """A tuned task, asked again and again. What is known of a user holds as long as the context only grows at its end.
 
     Args:
@@ -27,9 +27,9 @@ class Turns:
 
     def __init__(self, tuned: TaskModel, memory_bytes: int = MEMORY_BYTES) -> None:
         self._tuned = tuned
-        self._memory = Memory[str, tuple[Example, KVCache]](memory_bytes)
+        self._memory = LRUCache[str, tuple[Example, KVCache]](memory_bytes)
 
-    def answers(self, asked: Sequence[tuple[str, Example]]) -> list[NDArray[np.floating]]:
+    def predict(self, asked: Sequence[tuple[str, Example]]) -> list[NDArray[np.floating]]:
         """Of each (user, row), all in one pass: probabilities of the candidates, or the user's vector [1, E].
 
         A row asks of one moment.
@@ -40,10 +40,10 @@ class Turns:
             answer = self._tuned.scores if self._tuned.task.readout == "score" else self._tuned.vectors
             return [answer([row]) for _, row in asked]
         turns = [(known, _rest(row, num_read)) for user, row in asked for known, num_read in [self._known(user, row)]]
-        answers, kept = self._tuned.answer(turns)
+        answers, kept = self._tuned.predict_cached(turns)
         for (user, row), known in zip(asked, kept, strict=True):
             num_bytes = sum(part.numel() * part.element_size() for pair in known for part in pair)
-            read = replace(row, candidates=(), signals=row.signals[:0])  # what the keys and values are of
+            read = replace(row, candidates=(), features=row.features[:0])  # what the keys and values are of
             self._memory.put(user, (read, known), num_bytes)
         return answers
 
@@ -53,7 +53,9 @@ class Turns:
         if before is None or not known or row.context[: len(before.context)] != before.context:
             return (), 0
         # The numbers that are added to the behaviours make keys and values too, and a conversation may imagine others.
-        if len(before.traces) and not np.array_equal(row.traces[: len(before.traces)], before.traces):
+        if len(before.event_features) and not np.array_equal(
+            row.event_features[: len(before.event_features)], before.event_features
+        ):
             return (), 0
         return known, len(before.context)
 
@@ -64,5 +66,5 @@ def _rest(row: Example, num_read: int) -> Example:
         row,
         context=row.context[num_read:],
         visible=row.visible - num_read,
-        traces=row.traces[max(0, num_read - row.num_facts) :],
+        event_features=row.event_features[max(0, num_read - row.num_profile) :],
     )

@@ -1,21 +1,21 @@
 import torch
 
-from m6rec.edge.lessons import hear
+from m6rec.edge.activations import record_activations
 from tests import pocket
 
 
 def test_the_teacher_speaks_once(tmp_path, monkeypatch):
     teacher, said = pocket.tuned(), []
     texts = ["The movie.", "The movie. The user liked it.", "He"]
-    first = hear(teacher, texts, tmp_path, lambda *now: said.append(now))
+    first = record_activations(teacher, texts, tmp_path, lambda *now: said.append(now))
     assert said
     said.clear()
-    again = hear(teacher, texts, tmp_path, lambda *now: said.append(now))
+    again = record_activations(teacher, texts, tmp_path, lambda *now: said.append(now))
     assert not said
     assert torch.equal(first.hidden_TD, again.hidden_TD)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-9])
-    hear(teacher, texts, tmp_path, lambda *now: said.append(now))
+    record_activations(teacher, texts, tmp_path, lambda *now: said.append(now))
     assert said
     states = teacher.cache.fetch(texts)
     for number, text in enumerate(texts):

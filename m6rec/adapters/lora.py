@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
+from m6rec.adapters.module import AdapterModule
 from m6rec.foundation.model import Block, Model
-from m6rec.tuning.change import Change
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 
@@ -25,7 +25,7 @@ class LowRank(nn.Module):
         return x_BLI @ self.a_IR.to(x_BLI.dtype) @ self.b_RO.to(x_BLI.dtype)
 
 
-class LoRA(Change):
+class LoRA(AdapterModule):
     """W ← W + (alpha / rank)·B A for every linear map of the layers from ``first_layer`` on.
 
     Layers that share their weights have updates of their own.
@@ -47,7 +47,7 @@ class LoRA(Change):
         return y_BLD + self.scale * added_BLD
 
     def merged(self, model: Model) -> dict[str, Tensor]:
-        """See ``Change``."""
+        """See ``AdapterModule``."""
         weights = {}
         for layer in range(self.first_layer, model.config.num_layers):
             block = model.block(layer)

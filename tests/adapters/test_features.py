@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from m6rec.tuning.signals import Signals
+from m6rec.adapters.features import FeatureEncoder
 
 
 def signals():
-    made = Signals(3, 8, torch.Generator().manual_seed(0))
+    made = FeatureEncoder(3, 8, torch.Generator().manual_seed(0))
     with torch.no_grad():
         made.w3_RD.fill_(1.0)
     return made
@@ -29,7 +29,7 @@ def test_where_nothing_or_one_was_observed_numbers_stay_as_they_are():
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 15])
 def test_what_a_row_gives_does_not_depend_on_its_company(count):
     generator = torch.Generator().manual_seed(0)
-    signals = Signals(12, 576, generator)
+    signals = FeatureEncoder(12, 576, generator)
     torch.nn.init.normal_(signals.w3_RD, generator=generator)
     numbers_1CF = torch.randn(1, 100, 12, generator=generator)
     assert torch.equal(signals(numbers_1CF[:, :count]), signals(numbers_1CF)[:, :count])

@@ -5,15 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from m6rec import tuned as module
+from m6rec import task_model as module
+from m6rec.adapters import METHODS
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.model import Dense
 from m6rec.retrieval.blend import fit
-from m6rec.tasks import task as tasks
-from m6rec.tasks.task import lay_out, texts
-from m6rec.text.batch import pad
-from m6rec.tuned import (
+from m6rec.task_model import (
     INFERENCE_TOKENS,
     TEMPERATURE,
     UPPER_LAYERS,
@@ -24,7 +22,9 @@ from m6rec.tuned import (
     load,
     pair_loss,
 )
-from m6rec.tuning import METHODS
+from m6rec.tasks import task as tasks
+from m6rec.tasks.task import build_examples, texts
+from m6rec.text.batch import pad
 from m6rec.types import SLOTS, Event, Item, User
 from tests import tiny
 
@@ -42,7 +42,7 @@ LOG = [
 
 
 def rows_of(task):
-    rows, _ = lay_out(tasks.named(task), LOG, USERS, ITEMS, BOOKS, np.ones(len(LOG), bool))
+    rows, _ = build_examples(tasks.named(task), LOG, USERS, ITEMS, BOOKS, np.ones(len(LOG), bool))
     return rows
 
 
@@ -56,7 +56,7 @@ def make(task="like", *, foundation=FOUNDATION, used=True, seed=0, cache=None, *
     if used:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for parameter in made.tuning.parameters():
+            for parameter in made.adapter.parameters():
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return made
 
@@ -109,14 +109,14 @@ def test_batches_of_one_row_equal_one_batch(monkeypatch):
 def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
     """Depth 0 with all tokens kept equals the unsplit model under the same mask (M6-Rec, figure 2)."""
     tuned = make(method="prompt" if prompted else "adapter", depth=0, keep=0, bidirectional=bidirectional)
-    model, encode, tuning = FOUNDATION.model, FOUNDATION.tokenizer.encode, tuned.tuning
+    model, encode, tuning = FOUNDATION.model, FOUNDATION.tokenizer.encode, tuned.adapter
     for row in one_by_one(ROWS["like"]):
         question = row.question(0)
         hidden = [tuning.prompts_PD]
         for segment in question.context + question.candidate:
             ids_L = torch.tensor(encode([segment.text])[0])
             hidden.append(model.embed(ids_L) + tuning.slots_SD[SLOTS.index(segment.slot)])
-        for behaviour, trace in zip(hidden[1 + row.num_facts :], row.traces, strict=False):
+        for behaviour, trace in zip(hidden[1 + row.num_profile :], row.event_features, strict=False):
             behaviour[-1] += tuning.trace(torch.from_numpy(trace)[None, None])[0, 0]
         hidden_BLD = torch.cat(hidden)[None]
         length = hidden_BLD.shape[1]
@@ -125,8 +125,8 @@ def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
             region = length - sum(map(len, hidden[1 + len(question.context) :]))
             mask_LL[:region, :region] = True
         positions_BL = torch.arange(length)[None]
-        hidden_BLD = model.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_LL[None]), delta=tuning)
-        expected = tuning.score(model.finish(hidden_BLD)[:, -1], torch.from_numpy(row.signals)).softmax(-1)[:, 1]
+        hidden_BLD = model.run(hidden_BLD, positions_BL, Dense(positions_BL, mask_LL[None]), hook=tuning)
+        expected = tuning.score(model.finish(hidden_BLD)[:, -1], torch.from_numpy(row.features)).softmax(-1)[:, 1]
         close(tuned.scores([row]), expected.detach().numpy())
 
 
@@ -137,7 +137,7 @@ def test_a_bidirectional_life_is_cut_into_its_moments():
     close(tuned.scores(rows), np.concatenate([tuned.scores([row]) for row in one_by_one(rows)]))
     assert np.abs(tuned.scores(rows) - causal.scores(rows)).max() > 1e-3
     states = tuned.cache.fetch(texts(rows))
-    with pytest.raises(AssertionError, match=r"Example\.moments"):
+    with pytest.raises(AssertionError, match=r"Example\.by_timestamp"):
         tuned.read(pad(rows, states.places), states)
 
 
@@ -146,7 +146,7 @@ def test_every_method_answers_trains_and_comes_back(method, tmp_path):
     tuned, rows = make(method=method, depth=0 if method == "full" else 2), ROWS["like"]
     states = tuned.cache.fetch(texts(rows))
     tuned.loss(pad(rows, states.places), states).backward()
-    assert any(parameter.grad.any() for parameter in tuned.tuning.parameters() if parameter.requires_grad)
+    assert any(parameter.grad.any() for parameter in tuned.adapter.parameters() if parameter.requires_grad)
     tuned.save(tmp_path)
     again = load(tmp_path, FOUNDATION)
     assert again.config == tuned.config
@@ -160,7 +160,7 @@ def test_a_fresh_tuning_answers_as_the_foundation_does():
     no, yes = (
         model.embed_tokens.weight[torch.tensor(ids)].mean(0) for ids in FOUNDATION.tokenizer.encode([" no", " yes"])
     )
-    assert torch.equal(tuned.tuning.score(hidden_D[None])[0], torch.stack([no, yes]) @ hidden_D)
+    assert torch.equal(tuned.adapter.score(hidden_D[None])[0], torch.stack([no, yes]) @ hidden_D)
     assert tuned.cache.config.depth == 2
     assert make(depth=None).cache.config.depth == FOUNDATION.model.config.num_layers - UPPER_LAYERS
 
@@ -184,7 +184,7 @@ def test_tasks_mixed_in_one_batch_equal_each_alone(others):
 def test_ranking_loss_is_the_mean_surprise():
     tuned, rows = make(), ROWS["like"]
     states = tuned.cache.fetch(texts(rows))
-    labels = np.concatenate([row.answers for row in rows])
+    labels = np.concatenate([row.labels for row in rows])
     probability = tuned.scores(rows)
     expected = -np.log(np.where(labels == 1, probability, 1 - probability)).mean()
     assert tuned.loss(pad(rows, states.places), states).item() == pytest.approx(expected, rel=1e-5)
@@ -217,8 +217,8 @@ def test_a_share_of_the_ranking_loss_is_of_pairs():
     tuned, rows = make(), ROWS["like"]
     states = tuned.cache.fetch(texts(rows))
     probability = tuned.scores(rows)
-    yes = np.concatenate([row.answers for row in rows]) == 1
-    users = np.repeat(np.arange(len(rows)), [len(row.answers) for row in rows])
+    yes = np.concatenate([row.labels for row in rows]) == 1
+    users = np.repeat(np.arange(len(rows)), [len(row.labels) for row in rows])
     pairs = ranknet(np.log(probability / (1 - probability)), yes, users)
     surprise = -np.log(np.where(yes, probability, 1 - probability)).mean()
     found = tuned.loss(pad(rows, states.places), states, pairwise=0.4)
@@ -233,8 +233,8 @@ def test_retrieval_loss_is_infonce(log_q):
     states = tuned.cache.fetch([*texts(rows), *catalogue.texts()])
     catalogue.bind(states)
     users, vectors = tuned.vectors(rows), tuned.item_vectors(items)
-    targets = [int(n) for row in rows for n in row.answers]
-    own = [{int(n) for n in row.answers} for row in rows for _ in row.answers]
+    targets = [int(n) for row in rows for n in row.labels]
+    own = [{int(n) for n in row.labels} for row in rows for _ in row.labels]
     present = sorted(set(targets))  # negatives are the targets of the other users of the batch, each once
     assert len(present) < len(targets) < len(LOG)
     total = 0.0
@@ -261,7 +261,7 @@ def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
 def test_a_blend_changes_no_vector_and_is_saved(tmp_path):
     blend = fit((event.user, event.item, BOOKS.positive(event)) for event in LOG if event.item != "4")
     plain = make("retrieve")
-    both = TaskModel(plain.config, plain.foundation, plain.tuning, plain.cache, blend)
+    both = TaskModel(plain.config, plain.foundation, plain.adapter, plain.cache, blend)
     users, items = both.vectors(ROWS["retrieve"]), both.item_vectors(list(ITEMS.values()))
     assert users.shape[1] == items.shape[1] == both.width == 128
     close(users, plain.vectors(ROWS["retrieve"]))
@@ -280,7 +280,7 @@ def test_a_digest_tells_what_makes_vectors_of_items():
     others = [
         make("retrieve", keep=2),
         make("retrieve", depth=1),
-        TaskModel(plain.config, half, plain.tuning, plain.cache),
+        TaskModel(plain.config, half, plain.adapter, plain.cache),
     ]
     assert len({one.digest() for one in (plain, *others)}) == 4
 
@@ -288,7 +288,7 @@ def test_a_digest_tells_what_makes_vectors_of_items():
 def test_errors(tmp_path):
     with pytest.raises(ConfigError, match="all_layers with depth 2: training can't read cached states"):
         make(all_layers=True)
-    assert make(all_layers=True, depth=0).tuning.config.first_layer == 0
+    assert make(all_layers=True, depth=0).adapter.config.first_layer == 0
     with pytest.raises(ConfigError, match="task 'retrieve' compares vectors; use vectors and item_vectors"):
         make("retrieve").scores(ROWS["retrieve"])
     with pytest.raises(AssetError, match=r"holds no tuned task .*make one with `m6rec tune --run"):
@@ -305,16 +305,16 @@ def test_errors(tmp_path):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_an_exit_is_a_shorter_model(layers):
     made, rows = make(depth=1), ROWS["like"]
-    signals_QF = torch.from_numpy(np.concatenate([row.signals for row in rows]))
-    made.tuning.base.network.fit(signals_QF)  # else they drown the rest
-    left = TaskModel(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
+    features_QF = torch.from_numpy(np.concatenate([row.features for row in rows]))
+    made.adapter.base.network.fit(features_QF)  # else they drown the rest
+    left = TaskModel(made.config, made.foundation, made.adapter, made.cache, exit_after=layers)
     short = tiny.foundation()
     short.model.config = replace(short.model.config, num_layers=1 + layers)
-    whole = TaskModel(made.config, short, made.tuning, made.cache)
+    whole = TaskModel(made.config, short, made.adapter, made.cache)
     np.testing.assert_array_equal(left.scores(rows), whole.scores(rows))
     assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.003  # the gate lets half of it through
     (moment,) = one_by_one(rows)[-1:]
-    (answer,), _ = left.answer([((), moment)])
+    (answer,), _ = left.predict_cached([((), moment)])
     close(answer, left.scores([moment]))
     assert left.digest() != made.digest()
 
@@ -323,4 +323,4 @@ def test_an_exit_is_a_shorter_model(layers):
 def test_an_exit_is_within_the_upper_layers(layers):
     made = make(depth=1)
     with pytest.raises(ConfigError, match=rf"no exit after {layers} upper layers: the run has 3; give 1 to 3"):
-        TaskModel(made.config, made.foundation, made.tuning, made.cache, exit_after=layers)
+        TaskModel(made.config, made.foundation, made.adapter, made.cache, exit_after=layers)

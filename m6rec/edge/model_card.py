@@ -12,8 +12,8 @@ from torch import Tensor
 
 from m6rec.edge.recipe import Recipe
 from m6rec.metrics import auc
+from m6rec.task_model import TaskModel
 from m6rec.text.batch import Example
-from m6rec.tuned import TaskModel
 
 
 def model_card(
@@ -34,7 +34,7 @@ def model_card(
         asked: Questions of the validation part, as the small model is asked them.
         recipe: What it was made by.
     """
-    model, tuning = small.foundation.model, small.tuning
+    model, adapter = small.foundation.model, small.adapter
     reader = model.config.reader
     assert reader is not None
     lengths = [len(row) for row in small.foundation.tokenizer.encode(learned)]
@@ -43,16 +43,16 @@ def model_card(
     counts = {
         "student": sum(p.numel() for p in model.reader.parameters()) + sum(p.numel() for p in model.widen.parameters()),
         "upper layers": sum(p.numel() for p in [*model.layers.parameters(), *model.norm.parameters()]),
-        "tuning": sum(p.numel() for p in tuning.parameters()),
+        "tuning": sum(p.numel() for p in adapter.parameters()),
     }
-    answers = np.concatenate([row.answers for row in asked])
+    answers = np.concatenate([row.labels for row in asked])
     return {
         "recipe": asdict(recipe),
         "task": small.config.task,
         "domain": small.config.domain,
         "teacher": {"foundation": teacher.config.foundation, "parameters": teacher.foundation.model.num_parameters()},
         "parameters": {**counts, "all": sum(counts.values())},
-        "parameters that are not zero": sum(int((p != 0).sum()) for p in [*model.parameters(), *tuning.parameters()]),
+        "parameters that are not zero": sum(int((p != 0).sum()) for p in [*model.parameters(), *adapter.parameters()]),
         "tokens": small.foundation.tokenizer.vocab_size,
         "bytes": 4 * sum(counts.values()),
         "operations": {
@@ -60,7 +60,7 @@ def model_card(
                 round(2 * float(np.mean(lengths)) * (block * (1 + layer) + widening))
                 for layer in range(reader.num_layers)
             ],
-            "of an upper token": 2 * (counts["upper layers"] + sum(p.numel() for p in tuning.change.parameters())),
+            "of an upper token": 2 * (counts["upper layers"] + sum(p.numel() for p in adapter.module.parameters())),
         },
         "quality": {
             "texts learned": fidelity(small, teacher, learned),

@@ -1,8 +1,8 @@
 import torch
 
 from m6rec import tuning
-from m6rec.tuning import TuningConfig
-from m6rec.tuning.adapter import Adapter
+from m6rec.adapters import TaskAdapterConfig
+from m6rec.adapters.adapter import Adapter
 from tests import tiny
 
 
@@ -20,8 +20,8 @@ def test_formula_by_hand():
 
 def test_only_layers_from_first_layer_on():
     model = tiny.model()
-    change = tuning.create(TuningConfig(method="adapter", first_layer=2), model, seed=0).change
-    for adapter in change.layers:
+    module = tuning.create(TaskAdapterConfig(method="adapter", first_layer=2), model, seed=0).module
+    for adapter in module.layers:
         torch.nn.init.ones_(adapter.b2_D)
     x_BLD, y_BLD = torch.randn(1, 3, 32), torch.zeros(1, 3, 32)
-    assert [change.ffn(layer, x_BLD, y_BLD).max().item() for layer in range(4)] == [0, 0, 1, 1]
+    assert [module.ffn(layer, x_BLD, y_BLD).max().item() for layer in range(4)] == [0, 0, 1, 1]

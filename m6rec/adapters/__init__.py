@@ -1,6 +1,6 @@
 """What a task adds to the frozen foundation (M6-Rec, section 3.4): prompts, options, adapters, LoRA, heads, blocks.
 
-Every method is the same composition, so a new one is a line of ``METHODS`` or one more ``Change``:
+Every method is the same composition, so a new one is a line of ``METHODS`` or one more ``AdapterModule``:
 
     prompts      vectors put before the context, or none
     change       what layers from ``first_layer`` on do differently: Adapters | LoRA | Blocks | nothing
@@ -11,7 +11,7 @@ Letters added to the legend of ``m6rec.foundation``: R rank or adapter width, I/
 E width of a retrieval vector, and C is the number of classes in ``logits_BC`` and ``options_CD``.
 """
 
-from m6rec.tuning.mixture import Mixture
-from m6rec.tuning.tuning import METHODS, Tuning, TuningConfig, create, load
+from m6rec.adapters.router import AdapterRouter
+from m6rec.adapters.task_adapter import METHODS, TaskAdapter, TaskAdapterConfig, create, load
 
-__all__ = ["METHODS", "Mixture", "Tuning", "TuningConfig", "create", "load"]
+__all__ = ["METHODS", "AdapterRouter", "TaskAdapter", "TaskAdapterConfig", "create", "load"]

@@ -3,9 +3,9 @@ import pytest
 
 from m6rec.domains.domain import named
 from m6rec.features.interactions import InteractionStore
-from m6rec.serving.turns import Turns
+from m6rec.serving.kv_cache_pool import KVCachePool
+from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks.task import ask
-from m6rec.tuned import TaskModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -22,7 +22,7 @@ def tuned_with(**options):
     tuned = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny", **options), foundation)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in tuned.tuning.parameters():
+        for parameter in tuned.adapter.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return tuned
 
@@ -38,39 +38,39 @@ def row_of(tuned, interactions, user, items=tuple(ITEMS)):
 )
 def test_turns_score_as_whole_rows_do(options):
     tuned = tuned_with(**options)
-    turns, interactions = Turns(tuned), InteractionStore(ITEMS, MOVIES.feedback)
+    turns, interactions = KVCachePool(tuned), InteractionStore(ITEMS, MOVIES.feedback)
     for number, event in enumerate(EVENTS):
         interactions.update(event)
         if number % 4:
             continue
         users = ["u", "v"] if number % 8 else ["v"]  # so that one user's context grows by more than one at a time
         rows = [(user, row_of(tuned, interactions, user, tuple(ITEMS)[: 3 + len(user) * number % 5])) for user in users]
-        for (_, row), scores in zip(rows, turns.answers(rows), strict=True):
+        for (_, row), scores in zip(rows, turns.predict(rows), strict=True):
             np.testing.assert_allclose(scores, tuned.scores([row]), rtol=1e-5)
     again = row_of(tuned, interactions, "u")
     for _ in range(2):  # nothing new in between
-        np.testing.assert_allclose(turns.answers([("u", again)])[0], tuned.scores([again]), rtol=1e-5)
-    assert turns.answers([]) == []
+        np.testing.assert_allclose(turns.predict([("u", again)])[0], tuned.scores([again]), rtol=1e-5)
+    assert turns.predict([]) == []
 
 
 def test_vectors_of_users_are_those_of_whole_rows():
     foundation = tiny.foundation(num_layers=4)
     config = TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny")
     tuned = create(config, foundation)
-    turns, interactions = Turns(tuned), InteractionStore(ITEMS, MOVIES.feedback)
+    turns, interactions = KVCachePool(tuned), InteractionStore(ITEMS, MOVIES.feedback)
     for event in EVENTS:
         interactions.update(event)
         row = ask(tuned.task, interactions, USERS["u"], [], MOVIES, ITEMS)
-        np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.vectors([row]), atol=1e-6)
+        np.testing.assert_allclose(turns.predict([("u", row)])[0], tuned.vectors([row]), atol=1e-6)
 
 
 def test_a_context_that_is_not_the_old_one_is_read_anew():
     tuned = tuned_with()
-    turns, interactions = Turns(tuned), InteractionStore(ITEMS, MOVIES.feedback).update_all(EVENTS)
-    first = turns.answers([("u", row_of(tuned, interactions, "u"))])[0]
+    turns, interactions = KVCachePool(tuned), InteractionStore(ITEMS, MOVIES.feedback).update_all(EVENTS)
+    first = turns.predict([("u", row_of(tuned, interactions, "u"))])[0]
     changed = {**ITEMS, "i1": Item("i1", "Renamed")}
     row = ask(tuned.task, interactions, USERS["u"], [ITEMS["i2"]], MOVIES, changed)
-    np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
+    np.testing.assert_allclose(turns.predict([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
     assert first[2] != pytest.approx(tuned.scores([row])[0], rel=1e-5)
 
 
@@ -78,32 +78,32 @@ def test_only_what_is_new_is_read_and_memory_is_bounded():
     tuned = tuned_with()
     read = []
     model = tuned.foundation.model
-    answer = model.answer
+    forward = model.forward_cached
 
     def spy(turns, *args, **kwargs):
-        read.append([len(turn.fresh_ND) for turn in turns])
-        return answer(turns, *args, **kwargs)
+        read.append([len(turn.new_ND) for turn in turns])
+        return forward(turns, *args, **kwargs)
 
-    model.answer = spy
+    model.forward_cached = spy
     interactions = InteractionStore(ITEMS, MOVIES.feedback).update_all(EVENTS)
-    turns = Turns(tuned)
-    turns.answers([("u", row_of(tuned, interactions, "u"))])
+    turns = KVCachePool(tuned)
+    turns.predict([("u", row_of(tuned, interactions, "u"))])
     interactions.update(Event("u", "i8", 99, 5.0))
-    turns.answers([("u", row_of(tuned, interactions, "u"))])
-    assert read == [[len(tuned.tuning.prompts_PD) + 1 + 13], [1]]
-    small = Turns(tuned, memory_bytes=100)
+    turns.predict([("u", row_of(tuned, interactions, "u"))])
+    assert read == [[len(tuned.adapter.prompts_PD) + 1 + 13], [1]]
+    small = KVCachePool(tuned, memory_bytes=100)
     for _ in range(2):
-        small.answers([("u", row_of(tuned, interactions, "u"))])
+        small.predict([("u", row_of(tuned, interactions, "u"))])
     assert read[2] == read[3] == [read[0][0] + 1]
 
 
 def test_keys_of_imagined_events_are_not_taken_for_those_of_others():
     """A conversation told twice has the same words, and other numbers where others have been at work meanwhile."""
     tuned = tuned_with()
-    turns, interactions = Turns(tuned), InteractionStore(ITEMS, MOVIES.feedback).update_all(EVENTS)
+    turns, interactions = KVCachePool(tuned), InteractionStore(ITEMS, MOVIES.feedback).update_all(EVENTS)
     told = [Event("u", "i7", 30, kind="like"), Event("u", "i5", 30, kind="dislike")]
     for number in range(3):
         with interactions.overlay("u", told):
             row = row_of(tuned, interactions, "u", ("i2", "i8"))
-            np.testing.assert_allclose(turns.answers([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
+            np.testing.assert_allclose(turns.predict([("u", row)])[0], tuned.scores([row]), rtol=1e-5)
         interactions.update_all(Event("v", item, 40 + number, 5.0) for item in ("i7", "i5"))

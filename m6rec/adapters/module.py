@@ -8,7 +8,7 @@ from m6rec.errors import ConfigError
 from m6rec.foundation.model import Block, Layer, Model
 
 
-class Change(nn.Module):
+class AdapterModule(nn.Module):
     """A ``AdapterHook`` that leaves everything as it is; the methods below override the hook they need."""
 
     def block(self, layer: int, frozen: Block) -> Layer:
