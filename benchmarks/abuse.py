@@ -53,19 +53,19 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         recommender.upsert([Item(item, " ".join(text.split()), categories)])
         recommender.ingest([Event("stranger", item, interactions.time, value, text)])
         told = recommender.explain(reader, item)
-        quoted = [one for reason in told.statements for one in reason.evidence.get("sentences", ())]
-        faults["titles"] += _faults(told.text, told.statements, wanted)
+        quoted = [one for reason in told.reasons for one in reason.evidence.get("sentences", ())]
+        faults["titles"] += _faults(told.text, told.reasons, wanted)
         faults["reviews"] += [wrong for sentence in quoted for wrong in _faults(sentence, (), wanted)]
         for made_up in recommender.create(reader, "headline", item=item):
             faults["titles"] += _faults(made_up.text, (), wanted)
         recommender.delete([item])
         reply = conversations.ask(recommender, [text], reader)
-        faults["messages"] += _faults(reply.text, reply.statements, wanted)
+        faults["messages"] += _faults(reply.text, reply.reasons, wanted)
         faults["messages"] += [f"no item {one.item.id}" for one in reply.items if one.item.id not in known]
-        said_of["titles"] += len(told.statements)
+        said_of["titles"] += len(told.reasons)
         said_of["reviews"] += len(quoted)
         said_of["messages"] += bool(reply.text)
-        said_of["by the model"] += sum(one.source == "model" for one in (*told.statements, *reply.statements))
+        said_of["by the model"] += sum(one.source == "model" for one in (*told.reasons, *reply.reasons))
     counted = {place: dict(Counter(wrong)) for place, wrong in faults.items()}
     claims: Claims = [
         (f"{len(said)} strings in {place}: texts that leave the form or tell of another", len(wrong), "<=", 0)
@@ -90,11 +90,11 @@ def _fan(log: Log, domain: Domain, interactions: InteractionStore) -> tuple[tupl
     raise ValueError(f"nobody in the log likes {common!r}")
 
 
-def _faults(text: str, statements: Sequence[Reason], wanted: Sequence[str]) -> list[str]:
+def _faults(text: str, reasons: Sequence[Reason], wanted: Sequence[str]) -> list[str]:
     outside = _QUOTED.sub('""', text)
     found = [f"it says {match.group()!r}" for match in _ORDERED.finditer(outside)]
     found += [f"it says {want!r}" for want in wanted if want.lower() in outside.lower()]
     found += [f"it tells of {secret!r}" for secret in SECRETS if secret.lower() in text.lower()]
     found += [f"it tells of {OTHER!r}"] if OTHER in outside else []  # strings name them, and a title is quoted
-    unchecked = [one for one in statements if bool(one.reason) == (one.source == "model")]
+    unchecked = [one for one in reasons if bool(one.rejection) == (one.source == "model")]
     return found + ["a sentence is neither ours nor checked"] * len(unchecked)

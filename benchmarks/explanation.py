@@ -300,7 +300,7 @@ def _explained(
         if position in wanted:
             start = time.perf_counter()
             told = recommender.explain(event.user, event.item)
-            yield told.statements, 1_000 * (time.perf_counter() - start)
+            yield told.reasons, 1_000 * (time.perf_counter() - start)
         if timed and position >= first:
             recommender.ingest([event])
 

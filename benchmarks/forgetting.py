@@ -53,7 +53,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     def trained(task: str, method: str, seed: int, start: nn.Module | None = None) -> TaskModel:
         one = task_model.create(replace(config, task=task, method=method), foundation, cache=cache, seed=seed)
         if start is not None:
-            one.adapter.change.load_state_dict(start.state_dict())
+            one.adapter.module.load_state_dict(start.state_dict())
         with bar(f"{method} {task}, {seed}") as update:
             rows, training = asked[task].rows, replace(LIKE, epochs=epochs, seed=seed)
             tune(one, rows[TRAIN], rows[VALID], items, training, progress=update)
@@ -66,9 +66,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         like = trained("like", method, seed)
         found = {FIRST: told(like, like)}
         shared = method == "upper"
-        retrieve = trained("retrieve", method, seed, like.adapter.change if shared else None)
+        retrieve = trained("retrieve", method, seed, like.adapter.module if shared else None)
         if shared:  # one set of weights: the second task's are the first one's now
-            like.adapter.change.load_state_dict(retrieve.adapter.change.state_dict())
+            like.adapter.module.load_state_dict(retrieve.adapter.module.state_dict())
         return {**found, SECOND: told(like, retrieve)}
 
     at = Path("runs/bench/evidence") / ("quick" if setup.quick else "full") / "forgetting"

@@ -122,7 +122,7 @@ class Client(Backend):
     def explain(self, user: str, item: str) -> Explanation:
         """Why the user would like the item, by what has happened so far."""
         found = self._send("POST", "/v1/explain", {"user": user, "item": item})
-        return Explanation(found["text"], [Reason(**one) for one in found["statements"]])
+        return Explanation(found["text"], [Reason(**one) for one in found["reasons"]])
 
     def stream(self, chat: Chat) -> Iterator[str | Reply]:
         """``chat`` sentence by sentence as they are found, and at last the whole; closed, it is given up."""
@@ -151,14 +151,14 @@ class Client(Backend):
                 usage = chunk.get("usage", usage)
         if found is None or reason is None or usage is None:
             raise ServiceError("the reply broke off; try again")
-        statements = [Reason(**one) for one in found["statements"]]
+        reasons = [Reason(**one) for one in found["reasons"]]
         read, written = usage["prompt_tokens"], usage["completion_tokens"]
-        yield Reply(said, found["intent"], _ranked(found), statements, reason, read, written)
+        yield Reply(said, found["intent"], _ranked(found), reasons, reason, read, written)
 
-    def generate(self, brief: GenerationRequest) -> list[GenerationResult]:
+    def generate(self, request: GenerationRequest) -> list[GenerationResult]:
         """Different texts for the user, the best first; see ``Backend.create``."""
-        found = self._send("POST", "/v1/create", asdict(brief))
-        return [GenerationResult(**{**one, "refused": tuple(one["refused"])}) for one in found["texts"]]
+        found = self._send("POST", "/v1/create", asdict(request))
+        return [GenerationResult(**{**one, "rejected": tuple(one["rejected"])}) for one in found["texts"]]
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """How well each document fits the query, in 0 … 1, and how many tokens were read."""

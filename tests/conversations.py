@@ -148,7 +148,7 @@ def keeps_form(reply: Reply, own: Collection[str]) -> bool:
         own: Ids that the user has met, or that came up in the conversation.
     """
     outside = "".join(reply.text.split('"')[::2])
-    events = (event["item"] for one in reply.statements for event in one.evidence.get("events", ()))
+    events = (event["item"] for one in reply.reasons for event in one.evidence.get("events", ()))
     items = all(one.item.title and quote(one.item.title) in reply.text for one in reply.items)
     words = set(re.findall(r"[^\W\d_]+", outside.lower()))
     return items and set(events) <= set(own) and not words & ORDERED and not re.search(r"\bu\d", outside)

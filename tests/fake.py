@@ -108,19 +108,19 @@ class FakeBackend(LocalBackend):
         items = self._ordered(["i0"])
         return Reply("".join(said), "recommend", items, [], "stop", len(chat.messages), len(said))
 
-    def creating(self, brief):
+    def creating(self, request):
         self.work()
         yield ""
-        item = brief.item
-        self.known(brief.user, [item] if item is not None else [])
-        if (item is not None) != (brief.kind == "headline"):
-            raise ConfigError(f"a {brief.kind} with item {item!r}")
-        if brief.kind == "design":
-            named = "i2" if brief.catalogue else None
-            made = [GenerationResult("Film 2", "model", brief.category or "Comedy", named, ("it babbles",))]
+        item = request.item
+        self.known(request.user, [item] if item is not None else [])
+        if (item is not None) != (request.kind == "headline"):
+            raise ConfigError(f"a {request.kind} with item {item!r}")
+        if request.kind == "design":
+            named = "i2" if request.catalogue else None
+            made = [GenerationResult("Film 2", "model", request.category or "Comedy", named, ("it babbles",))]
         else:
-            made = [GenerationResult("comedy films", "template", item=item, refused=("it has no end",))]
-        return (made * brief.count)[: brief.count]
+            made = [GenerationResult("comedy films", "template", item=item, rejected=("it has no end",))]
+        return (made * request.count)[: request.count]
 
     def reranking(self, query, documents):
         self.work()

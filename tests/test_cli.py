@@ -88,7 +88,7 @@ def test_explain_prints_each_sentence_with_its_evidence(monkeypatch):
     ]
     told = json.loads(runner.invoke(cli.app, ["explain", "--user", "u0", "--item", "i1", "--json"]).stdout)
     assert (told["user"], told["item"]) == ("u0", "i1")
-    assert [one["worded_by"] for one in told["statements"]] == ["template", "model"]
+    assert [one["source"] for one in told["reasons"]] == ["template", "model"]
 
 
 def test_explain_names_an_unknown_id(monkeypatch, capsys):
@@ -119,7 +119,7 @@ def test_chat_answers_line_by_line(monkeypatch):
     said = runner.invoke(cli.app, ["chat", "--user", "u0"], input="Anything?\nAnd else?\n\nnever read\n")
     assert said.stdout.splitlines() == ['How about "Film 0"?'] * 2
     said = runner.invoke(cli.app, ["chat", "--json"], input="Anything?\nAnd else?\n").stdout.splitlines()
-    assert [json.loads(line)["num_read"] for line in said] == [1, 3]
+    assert [json.loads(line)["num_prompt_tokens"] for line in said] == [1, 3]
     assert json.loads(said[0])["items"][0]["item"]["title"] == "Film 0"
 
 
@@ -127,7 +127,7 @@ def test_create_prints_each_text_and_why_others_were_refused(monkeypatch):
     monkeypatch.setattr(cli.recommending, "_recommender", lambda *given, blocked: (FakeBackend(), []))
     words = ["create", "design", "--user", "u0", "--category", "Drama", "--catalogue"]
     said = runner.invoke(cli.app, words).stdout
-    assert said.splitlines() == ["Film 2  (Drama)", "  worded by the model", "  refused: it babbles"]
+    assert said.splitlines() == ["Film 2  (Drama)", "  worded by the model", "  rejected: it babbles"]
     told = json.loads(runner.invoke(cli.app, [*words, "--count", "2", "--json"]).stdout)
     assert [one["item"] for one in told["texts"]] == ["i2", "i2"]
     said = runner.invoke(cli.app, ["create", "headline", "--user", "u0", "--item", "i1"]).stdout
@@ -155,7 +155,7 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
     monkeypatch.setattr(cli.recommending, "text_writers", lambda *given: loaded.append(inner(*given)) or loaded[-1])
     asked = ("--user", "u1", "--item", "i3", *data, "--retrieve", tmp_path / "retrieve", "--rank", tmp_path / "click")
     told = json.loads(m6rec(tmp_path, "explain", *asked, "--dtype", "float32", "--json"))
-    assert "review" in {one["kind"] for one in told["statements"]}
+    assert "review" in {one["kind"] for one in told["reasons"]}
     assert [list(writers) for writers in loaded] == [["explain"]]  # beside the ranking task
     runs = (str(tmp_path / "explain"), str(tmp_path / "click"))
     code, said = run(monkeypatch, capsys, "evaluate", *runs, *map(str, data), "--out", str(tmp_path / "report"))

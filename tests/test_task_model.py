@@ -117,7 +117,7 @@ def test_without_a_split_it_is_the_whole_model(bidirectional, prompted):
             ids_L = torch.tensor(encode([segment.text])[0])
             hidden.append(model.embed(ids_L) + tuning.slots_SD[SLOTS.index(segment.slot)])
         for behaviour, trace in zip(hidden[1 + row.num_profile :], row.event_features, strict=False):
-            behaviour[-1] += tuning.trace(torch.from_numpy(trace)[None, None])[0, 0]
+            behaviour[-1] += tuning.encode_events(torch.from_numpy(trace)[None, None])[0, 0]
         hidden_BLD = torch.cat(hidden)[None]
         length = hidden_BLD.shape[1]
         mask_LL = torch.ones(length, length, dtype=torch.bool).tril()

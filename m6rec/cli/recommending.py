@@ -87,10 +87,10 @@ def explain(
     """Says why a user would like an item, and what each sentence rests on."""
     recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
     explained = recommender.explain(user, item)
-    lines = [] if explained.statements else ["Nothing of what is known speaks for it."]
-    for one in explained.statements:
+    lines = [] if explained.reasons else ["Nothing of what is known speaks for it."]
+    for one in explained.reasons:
         lines += [one.text, f"  {one.kind}: {json.dumps(one.evidence, ensure_ascii=False)}"]
-        lines += [f"  worded by the {one.source}" + (f", as {one.reason}" if one.reason else "")]
+        lines += [f"  worded by the {one.source}" + (f", rejected, as {one.rejection}" if one.rejection else "")]
     say({"user": user, "item": item, **asdict(explained)}, as_json, "\n".join(lines))
 
 
@@ -160,7 +160,7 @@ def create(
     lines = []
     for one in created:
         lines += [one.text + (f"  ({one.category})" if one.category else "")]
-        lines += [f"  worded by the {one.source}" + "".join(f"\n  refused: {why}" for why in one.refused)]
+        lines += [f"  worded by the {one.source}" + "".join(f"\n  rejected: {why}" for why in one.rejected)]
     say({"user": user, "kind": kind, "texts": [asdict(one) for one in created]}, as_json, "\n".join(lines))
 
 

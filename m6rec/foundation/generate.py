@@ -30,7 +30,7 @@ STEP_TOKENS = 256
 """Tokens of one step, so that a long prompt, read in parts, doesn't hold up the texts that are being written."""
 
 
-Reason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +99,13 @@ class Generated:
         ids: Its tokens, without the one that ended it.
         log_probability: Of all its tokens and of the one that ended it, in nats: the model's, after any repetition
             penalty. What it may not or is not likely to choose takes its share all the same.
-        reason: Why it ends: it is whole, its tokens are spent, or nobody wants it any more.
+        finish_reason: "stop" at an end token, "length" at the token limit, "cancelled" when given up.
     """
 
     text: str
     ids: tuple[int, ...]
     log_probability: float
-    reason: Reason
+    finish_reason: FinishReason
 
 
 class Engine:
@@ -317,12 +317,12 @@ class Stream:
         self.result = result or self._generated(self.beams[0], "cancelled")
         self.beams = []
 
-    def _generated(self, beam: _Beam, reason: Reason) -> Generated:
+    def _generated(self, beam: _Beam, reason: FinishReason) -> Generated:
         # Where a text is cut off, its last characters may be the first ones of a stop string.
         text = beam.text.text if reason == "stop" else beam.text.safe
         return Generated(text, tuple(beam.ids[self._num_prompt :]), beam.log_probability, reason)
 
-    def _grow(self, parent: _Beam, token: int, log_probability: float) -> tuple[_Beam, Reason | None]:
+    def _grow(self, parent: _Beam, token: int, log_probability: float) -> tuple[_Beam, FinishReason | None]:
         """``parent`` with one more token, and why it is done, if it is."""
         beam = replace(parent, num_chosen=parent.num_chosen + 1, log_probability=log_probability)
         if token in self._ends:

@@ -1,4 +1,4 @@
-"""What a recommender can be asked, in this process (``Recommender``) or in another (``m6rec.client.Client``)."""
+"""The interface of a recommender, in process (``Recommender``) or over HTTP (``m6rec.client.Client``)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from m6rec.types import Event, Item, Ranked, User
 
 R = TypeVar("R")
 Writing = Generator[str, None, R]
-"""A text in the making. Asked for the next, it goes on to where it needs a ``LocalBackend.step`` and yields what may be
-read by then, often nothing; it returns its result. Closed, it is given up."""
+"""A streaming generation. Whenever it needs a ``LocalBackend.step`` it yields the text that is new and final, often "";
+it returns its result. Closing it cancels the generation."""
 
 NUM_RETRIEVED = 100
-"""Candidates that are ranked for a recommendation, and the end of its pages."""
+"""Candidates retrieved and ranked for one recommendation; pages end there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Filters:
-    """Which items may come up.
+    """Restricts the items that are returned.
 
     Attributes:
-        categories: Only items of one of these; empty allows all.
-        exclude: Ids that are left out.
-        seen: Whether items may come up that the user has met already.
-        ranges: The least and the greatest that a number of the item may be, by name (``predicate.attributes``).
+        categories: Items of at least one of these; empty allows all.
+        exclude: Ids of items to leave out.
+        seen: Whether to include items that the user has interacted with.
+        ranges: Minimum and maximum of a numeric detail, by its name (``predicate.attributes``).
     """
 
     categories: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Filters:
 
     @property
     def predicate(self) -> Predicate:
-        """What must hold of an item, whoever asks."""
+        """The conditions that don't depend on the user."""
         return Predicate(any_of=self.categories, ranges=self.ranges)
 
 
@@ -52,8 +52,8 @@ class Answer:
 
     Attributes:
         items: The best first.
-        timings_ms: Milliseconds that each stage took.
-        unknown: Ids in the request that the catalogue doesn't have; the rest was answered without them.
+        timings_ms: Milliseconds per stage.
+        unknown: Requested ids that are not in the catalogue; they were ignored.
     """
 
     items: list[Ranked]
@@ -63,12 +63,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What became of events that were sent.
+    """The outcome of a write of events.
 
     Attributes:
-        accepted: Events taken in; they are on disk.
-        repeated: Events whose id was taken in before, so that nothing was left to do.
-        unknown: Ids of items that the catalogue has never had; their events were left out.
+        accepted: New events; they are on disk.
+        repeated: Events that had been accepted before, by their id.
+        unknown: Ids of items that were never in the catalogue; their events were dropped.
     """
 
     accepted: int
@@ -81,40 +81,40 @@ class Reason:
     """One sentence of an explanation.
 
     Attributes:
-        text: As it is said to the user.
-        kind: What it rests on; see ``tasks.explain.Rationale``.
-        evidence: The events, counts or sentences, as plain data.
-        source: Whether the model's words passed the gate, or ours stand in for them.
-        reason: Why the model's words did not pass; "" where they did.
+        text: The sentence, addressed to the user.
+        kind: What supports it; see ``tasks.explain.Rationale``.
+        evidence: The events, counts or review sentences, as plain data.
+        source: "model" if the generated sentence passed the faithfulness check, else "template".
+        rejection: Why the generated sentence did not pass; "" if it did.
     """
 
     text: str
     kind: Kind
     evidence: Mapping[str, Any]
     source: Literal["model", "template"]
-    reason: str = ""
+    rejection: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a user would like an item, the most decisive reason first; ``text`` is "" where nothing speaks for it."""
+    """Why a user would like an item, most decisive reason first; ``text`` is "" if there is no reason."""
 
     text: str
-    statements: list[Reason]
+    reasons: list[Reason]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chat:
-    """A conversation that is to be gone on with.
+    """A chat request.
 
     Attributes:
-        messages: All of it, as nothing is kept between two replies. What the user said last is answered.
-        user: Whose history counts as well; one who is not known has none.
-        max_tokens: Of the reply. A sentence that doesn't fit is not said.
-        temperature: Of the choice between wordings; 0 takes the likeliest.
+        messages: The whole conversation, as the service is stateless; the last user message is answered.
+        user: Id of the user whose history is used; unknown users have none.
+        max_tokens: Limit of the reply; a sentence that doesn't fit is left out.
+        temperature: For sampling between wordings; 0 takes the likeliest.
         top_p: Likewise.
-        stops: Strings that the reply ends before.
-        seed: Of the draws.
+        stops: Strings before which the reply ends.
+        seed: Of the sampling.
     """
 
     messages: Sequence[Message]
@@ -131,22 +131,22 @@ class Reply:
     """The next message of a conversation.
 
     Attributes:
-        text: As it is said to the user.
-        intent: What the user's last message was taken to want.
-        items: What is recommended, in the order of the text; every title in it is one of these.
-        statements: Why the first of them is, or what is explained.
-        reason: Whether the text is whole, or a sentence found no room in it.
-        num_read: Tokens of the messages.
-        num_written: Tokens of the text.
+        text: The reply.
+        intent: The detected intent of the last user message.
+        items: Recommended items in the order of the text, which names no others.
+        reasons: Those of the first item, or of the item asked about.
+        finish_reason: "stop" if the text is complete, "length" if a sentence was left out.
+        num_prompt_tokens: Tokens of the messages.
+        num_completion_tokens: Tokens of the text.
     """
 
     text: str
     intent: Intent
     items: list[Ranked]
-    statements: list[Reason]
-    reason: Literal["stop", "length"]
-    num_read: int
-    num_written: int
+    reasons: list[Reason]
+    finish_reason: Literal["stop", "length"]
+    num_prompt_tokens: int
+    num_completion_tokens: int
 
 
 GenerationKind = Literal["design", "query", "headline"]
@@ -154,21 +154,21 @@ GenerationKind = Literal["design", "query", "headline"]
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """A text made for a user.
+    """A text generated for a user.
 
     Attributes:
         text: The title of a design, a query, or a headline.
-        source: Whether the model wrote it, or none of its texts could be shown and ours stands in.
-        category: Of a design; "" of other texts.
-        item: Id of the item of the catalogue that it names, if it names one.
-        refused: Why texts that the model wrote before it were not shown.
+        source: "model", or "template" if no generated text passed the checks.
+        category: Of a design; "" for other kinds.
+        item: Id of the catalogue item that it names, if any.
+        rejected: Why earlier candidates were rejected.
     """
 
     text: str
     source: Literal["model", "template"]
     category: str = ""
     item: str | None = None
-    refused: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
 
 
 NO_FILTERS = Filters()
@@ -176,7 +176,7 @@ NO_FILTERS = Filters()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What ``Backend.recommend`` is asked, as a value; its attributes are the arguments."""
+    """The arguments of ``Backend.recommend`` as a value."""
 
     user: str = ""
     count: int = 10
@@ -189,7 +189,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankRequest:
-    """What ``Backend.rank`` is asked, as a value; its attributes are the arguments."""
+    """The arguments of ``Backend.rank`` as a value."""
 
     user: str = ""
     items: tuple[str, ...]
@@ -198,7 +198,7 @@ class RankRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRequest:
-    """What ``Backend.create`` is asked, as a value; its attributes are the arguments."""
+    """The arguments of ``Backend.create`` as a value."""
 
     user: str
     kind: GenerationKind
@@ -209,12 +209,11 @@ class GenerationRequest:
 
 
 class Backend(Protocol):
-    """Recommends; recommenders inherit from it.
+    """A recommender; implementations inherit from it.
 
-    Every method raises UnknownError for an id that nothing has, DataError for data that can't be read or written down,
-    and StoreError where a store fails. A user whom nobody knows, or "", is no error: they are answered with what is
-    generally liked. A ``history`` is what the user did after everything that is known of them; it counts for this one
-    answer and leaves no trace. Its events may lack a user and a time (0).
+    Every method raises UnknownError for an unknown id, DataError for invalid data, and StoreError if a store fails. An
+    unknown user, or "", gets popular items. ``history`` holds further events of the user, newer than all known ones; it
+    is used for this request only and not stored. Its events may have no user and no time (0).
     """
 
     def recommend(
@@ -228,10 +227,10 @@ class Backend(Protocol):
         calibration: float = 0.0,
         history: Sequence[Event] = (),
     ) -> Answer:
-        """The items that the user would like most, ``offset`` of them left out.
+        """Recommended items, best first, from ``offset`` on.
 
-        ``diversity`` spreads them in the space of vectors, ``calibration`` over the categories of what the user liked;
-        one of the two at most.
+        ``diversity`` reranks by maximal marginal relevance, ``calibration`` matches the category distribution of the
+        user's likes; give at most one of the two.
         """
         request = Request(
             user=user,
@@ -245,30 +244,30 @@ class Backend(Protocol):
         return self.recommend_many([request])[0]
 
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
-        """``recommend`` for several requests at once; the times of a stage are those of all together."""
+        """``recommend`` for a batch of requests; timings are those of the whole batch."""
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
-        """The nearest items, scored by the product of the user's and the item's vectors (``types.Ranked``)."""
+        """Candidates by retrieval score (``types.Ranked``)."""
 
     def rank(self, user: str, items: Sequence[str], *, history: Sequence[Event] = ()) -> Answer:
-        """The items by falling probability that the user likes them; UnknownError where the catalogue has none."""
+        """The items by descending probability of a like. UnknownError if none is in the catalogue."""
         return self.rank_many([RankRequest(user=user, items=tuple(items), history=tuple(history))])[0]
 
     def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
-        """``rank`` of several users at once."""
+        """``rank`` for a batch of requests."""
 
     def explain(self, user: str, item: str) -> Explanation:
-        """Why the user would like the item, by what has happened so far."""
+        """Why the user would like the item."""
 
     def chat(self, chat: Chat) -> Reply:
-        """The next message of a conversation: it asks, recommends or explains."""
-        for told in self.stream(chat):
-            if isinstance(told, Reply):
-                return told
-        raise AssertionError("a reply ends with itself")
+        """The next message of a conversation: a question, a recommendation or an explanation."""
+        for piece in self.stream(chat):
+            if isinstance(piece, Reply):
+                return piece
+        raise AssertionError("a stream ends with its reply")
 
     def stream(self, chat: Chat) -> Iterator[str | Reply]:
-        """``chat`` sentence by sentence as they are found, and at last the whole; closed, it is given up."""
+        """``chat`` as a stream of sentences, then the whole reply. Closing the stream cancels it."""
 
     def create(
         self,
@@ -280,72 +279,70 @@ class Backend(Protocol):
         count: int = 1,
         catalogue: bool = False,
     ) -> list[GenerationResult]:
-        """Different texts for the user, the best first: at least one, ``count`` at most.
+        """Generates 1 to ``count`` distinct texts for the user, best first.
 
-        Kinds are "design", a product that they would like, of the ``category`` if one is given; "query", what they
-        would search next; "headline", copy for an ``item``. With ``catalogue``, a design is an item of the catalogue
-        that the user has not met.
+        Kinds are "design", the title of a product that they would like, optionally of a ``category``; "query", their
+        next search; "headline", ad copy for an ``item``. With ``catalogue``, a design is an existing item, new to
+        the user.
         """
         return self.generate(
             GenerationRequest(user=user, kind=kind, item=item, category=category, count=count, catalogue=catalogue)
         )
 
-    def generate(self, brief: GenerationRequest) -> list[GenerationResult]:
-        """``create``, asked by a value."""
+    def generate(self, request: GenerationRequest) -> list[GenerationResult]:
+        """``create`` for a request as a value."""
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
-        """How well each document fits the query, in 0 … 1, and how many tokens were read."""
+        """(relevance of each document to the query, 0 to 1; number of tokens read)."""
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """Unit vectors [n, 128] of the texts, and how many tokens were read."""
+        """(unit vectors of the texts [n, E]; number of tokens read)."""
 
     def ingest(self, events: Sequence[Event]) -> IngestResult:
-        """Takes events in; on return they are on disk and part of their users' histories.
+        """Stores events; on return they are on disk and part of their users' histories.
 
-        Those of items that the catalogue has never had are left out and named; UnknownError where no other is left.
-        DataError where an event can't have happened in the domain: its value is out of range, its time to come, or
-        the domain has no words for it; then none is taken in.
+        Events of items that were never in the catalogue are dropped and reported; UnknownError if there are no others.
+        DataError if an event is invalid in the domain, by its value, its time or its kind; then none is stored.
         """
         return self.ingest_many([events])[0]
 
     def ingest_many(self, writes: Sequence[Sequence[Event]]) -> list[IngestResult]:
-        """``observe`` for several writes at once, which go to disk together; all or none."""
+        """``ingest`` for several writes in one transaction."""
 
     def upsert(self, items: Sequence[Item]) -> None:
-        """Adds or replaces items, all or none; on return they are on disk, and can be retrieved and ranked."""
+        """Adds or replaces items, all or none; on return they are on disk and can be recommended."""
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Takes items out; returns how many were there."""
+        """Removes items; returns how many there were."""
 
     def put_user(self, user: User) -> None:
-        """Tells of a user, or anew of one; on return that is on disk. One who was forgotten is known again."""
+        """Adds or replaces a user, on disk on return. A user who was erased is accepted again."""
 
     def get_user(self, user: str) -> tuple[User, list[Event]]:
-        """What is known of a user, and what they did, oldest first."""
+        """The user and their events, oldest first."""
 
     def forget(self, user: str) -> bool:
-        """Erases a user and what they did; on return no file that is written to holds a byte of it.
+        """Erases a user and their events from every file; returns whether there was anything.
 
-        What is sent of them later is not kept, until ``put_user`` tells of them again. Returns whether there was
-        anything.
+        Later events of the user are dropped until ``put_user`` adds them again.
         """
 
 
 class LocalBackend(Backend, Protocol):
-    """A backend in this process, whose long work is done in slices, so that others are answered in between.
+    """A backend in this process, which interleaves long work with other requests, slice by slice.
 
-    Any thread may call it. ``upsert`` encodes in slices by itself, and lets the requests of other threads go first.
+    Thread-safe. ``upsert`` encodes in slices too and yields to the requests of other threads.
     """
 
     @property
     def turn(self) -> AbstractContextManager[Any]:
-        """Held while the model answers; a request that waits for it has not begun, and can still be given up."""
+        """The lock held during inference; a request that waits for it has not begun and can be cancelled."""
         return nullcontext()
 
     def explaining(self, user: str, item: str) -> Writing[Explanation]:
         """``explain`` in slices."""
 
-    def creating(self, brief: GenerationRequest) -> Writing[list[GenerationResult]]:
+    def creating(self, request: GenerationRequest) -> Writing[list[GenerationResult]]:
         """``generate`` in slices."""
 
     def chatting(self, chat: Chat) -> Writing[Reply]:
@@ -358,15 +355,15 @@ class LocalBackend(Backend, Protocol):
         """``embed`` in slices."""
 
     def step(self) -> None:
-        """Adds a token to each text in the making."""
+        """Decodes one token of every running generation."""
 
     def explain(self, user: str, item: str) -> Explanation:
         """See ``Backend``."""
         return self._finish(self.explaining(user, item))
 
-    def generate(self, brief: GenerationRequest) -> list[GenerationResult]:
+    def generate(self, request: GenerationRequest) -> list[GenerationResult]:
         """See ``Backend``."""
-        return self._finish(self.creating(brief))
+        return self._finish(self.creating(request))
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
         """See ``Backend``."""

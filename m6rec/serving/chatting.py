@@ -56,13 +56,13 @@ class ReplyWriter:
         """What was held back, as it might have been the beginning of a stop string."""
         return self._tell(len(self._text))
 
-    def reply(self, session: Session, items: Sequence[Ranked], statements: Sequence[Reason]) -> Reply:
+    def reply(self, session: Session, items: Sequence[Ranked], reasons: Sequence[Reason]) -> Reply:
         """The whole."""
         return Reply(
             self._text,
             session.intent,
             list(items),
-            list(statements),
+            list(reasons),
             "length" if self._left_out else "stop",
             sum(self._count(message.text) for message in self._chat.messages),
             self._count(self._text),
@@ -109,14 +109,14 @@ def reply(
     else:
         polite = writer.say(words.politeness(said)) if session.intent == "smalltalk" else ""
         yield polite + writer.say(words.question(lexicon, domain.noun))
-    statements: list[Reason] = []
+    reasons: list[Reason] = []
     if explained is not None:
         made = yield from explained
-        for one in made.statements:
+        for one in made.reasons:
             told = writer.say(one.text)
             yield told
-            statements.append(one)
-        if about is not None and not statements:
+            reasons.append(one)
+        if about is not None and not reasons:
             yield writer.say("Nothing that I know of you speaks for it.")
     yield writer.end()
-    return writer.reply(session, items, statements)
+    return writer.reply(session, items, reasons)

@@ -45,7 +45,7 @@ class GenerationContext:
         categories: All of the catalogue, ``design.OTHER`` among them where an item has none.
     """
 
-    brief: GenerationRequest
+    request: GenerationRequest
     user: User
     history: Sequence[Event]
     items: dict[str, Item]
@@ -75,14 +75,14 @@ class Creator:
             interactions: Everything observed so far.
             recommended: Items for the user, the best first, of a category or ("") of all.
         """
-        if asked.brief.kind == "headline":
+        if asked.request.kind == "headline":
             return self._headlines(asked, interactions)
-        return self._designs(asked, recommended) if asked.brief.kind == "design" else self._queries(asked)
+        return self._designs(asked, recommended) if asked.request.kind == "design" else self._queries(asked)
 
     def _designs(
         self, asked: GenerationContext, recommended: Callable[[str], Iterable[Item]]
     ) -> Writing[list[GenerationResult]]:
-        domain, given = self._rank.domain, asked.brief.category or ""
+        domain, given = self._rank.domain, asked.request.category or ""
         if not any(titled(domain, item) for item in asked.live.values()):
             raise ConfigError(
                 f"no {domain.noun} of the catalogue has a title, so none can be designed; ask for a headline"
@@ -92,17 +92,17 @@ class Creator:
             raise UnknownError(
                 f"there is no category {given!r} among the {len(names)} of the catalogue; check its name"
             )
-        if asked.brief.catalogue:
+        if asked.request.catalogue:
             return (yield from self._named(asked, recommended(given), {given} if given else set(names)))
         tokenizer = self._rank.foundation.tokenizer
         opened: list[Constraint[Any]] = [] if given else [TitleTrie(tokenizer, [design.target(name) for name in names])]
         constraint = Series([*opened, Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
         wrong = self._wrong(asked, design.LONGEST)
         written = yield from self._write(asked, design.prompt(domain, given), constraint)
-        found, refused = _pass(written, lambda text: wrong(design.read(text, given)[1]), asked.brief.count)
+        found, rejected = _pass(written, lambda text: wrong(design.read(text, given)[1]), asked.request.count)
         if not found:
             liked = given or next((name for name in self._liked(asked) if name in names), names[0])
-            return [GenerationResult(f"Untitled {domain.noun}", "template", liked, None, refused)]
+            return [GenerationResult(f"Untitled {domain.noun}", "template", liked, None, rejected)]
         return [
             GenerationResult(title, "model", category, None, before)
             for text, before in found
@@ -113,7 +113,7 @@ class Creator:
         self, asked: GenerationContext, items: Iterable[Item], names: Collection[str]
     ) -> Writing[list[GenerationResult]]:
         """Designs that exist: the model chooses among items recommended to the user, of these categories."""
-        given, domain = asked.brief.category or "", self._rank.domain
+        given, domain = asked.request.category or "", self._rank.domain
         texts: dict[str, Item] = {}
         for item in items:
             if self._blocked.holds(item.title):  # it is nobody's secret, but it may be blocked
@@ -129,11 +129,11 @@ class Creator:
             )
         constraint = TitleTrie(self._rank.foundation.tokenizer, texts)
         written = yield from self._write(asked, design.prompt(domain, given), constraint)
-        found, refused = _pass(written, lambda text: None, asked.brief.count)
+        found, rejected = _pass(written, lambda text: None, asked.request.count)
         if not found:
-            best = list({item.id: item for item in texts.values()}.values())[: asked.brief.count]
+            best = list({item.id: item for item in texts.values()}.values())[: asked.request.count]
             return [
-                GenerationResult(item.title, "template", given or design.categories(item)[0], item.id, refused)
+                GenerationResult(item.title, "template", given or design.categories(item)[0], item.id, rejected)
                 for item in best
             ]
         return [
@@ -146,40 +146,42 @@ class Creator:
         tokenizer = self._rank.foundation.tokenizer
         constraint = Series([Unquoted(tokenizer), TitleTrie(tokenizer, ['"'])])
         written = yield from self._write(asked, query.prompt(), constraint)
-        found, refused = _pass(written, lambda text: wrong(_unclosed(text)), asked.brief.count)
+        found, rejected = _pass(written, lambda text: wrong(_unclosed(text)), asked.request.count)
         if found:
-            return [GenerationResult(_unclosed(text), "model", refused=before) for text, before in found]
+            return [GenerationResult(_unclosed(text), "model", rejected=before) for text, before in found]
         noun = f"{self._rank.domain.noun}s"
         texts = [text for name in self._liked(asked) if wrong(text := f"{name.lower()} {noun}") is None]
-        return [GenerationResult(text, "template", refused=refused) for text in (texts or [noun])[: asked.brief.count]]
+        return [
+            GenerationResult(text, "template", rejected=rejected) for text in (texts or [noun])[: asked.request.count]
+        ]
 
     def _headlines(self, asked: GenerationContext, interactions: InteractionStore) -> Writing[list[GenerationResult]]:
-        assert asked.brief.item is not None
-        item = asked.live[asked.brief.item]
+        assert asked.request.item is not None
+        item = asked.live[asked.request.item]
         context, chosen = reasons_for(self._rank, interactions, asked.user, item, asked.items)
         drafts = [Draft(context, headline.prompt(item, self._rank.domain))] * len(chosen)
-        written = yield from choose_words(self._writers, asked.brief.kind, drafts, chosen)
+        written = yield from choose_words(self._writers, asked.request.kind, drafts, chosen)
         private = self._private(asked.user)
         created = list[GenerationResult]()
-        for statement, text in zip(chosen[: asked.brief.count], written, strict=False):
+        for statement, text in zip(chosen[: asked.request.count], written, strict=False):
             options = {
                 headline.copy(text.text, item): "the sentence has no end"
-                if text.reason != "stop"
+                if text.finish_reason != "stop"
                 else unfaithful(text.text, statement, item),
                 headline.copy(statement.text, item): None,
             }
-            refused = list[str]()
+            rejected = list[str]()
             for place, (copy, wrong) in enumerate(options.items()):
                 wrong = wrong or safety_violation(
                     copy, longest=headline.LONGEST, blocked=self._blocked, private=private
                 )
                 if wrong is None:
                     made = GenerationResult(
-                        copy, "template" if place else "model", item=item.id, refused=tuple(refused)
+                        copy, "template" if place else "model", item=item.id, rejected=tuple(rejected)
                     )
                     created.append(made)
                     break
-                refused.append(wrong)
+                rejected.append(wrong)
         if created:
             return created
         plain = headline.plain(item)
@@ -188,10 +190,10 @@ class Creator:
 
     def _write(self, asked: GenerationContext, prompt: str, constraint: Constraint[Any]) -> Writing[list[Generated]]:
         """Different texts for the user, the likeliest by the token first."""
-        task, domain = writing.named(asked.brief.kind), self._rank.domain
+        task, domain = writing.named(asked.request.kind), self._rank.domain
         draft = writing.draft(task, asked.history, asked.user, domain, asked.items, prompt)
-        count = asked.brief.count + NUM_SPARE
-        drawn = yield from self._writers.write(asked.brief.kind, [draft] * count, DRAWING, [constraint] * count)
+        count = asked.request.count + NUM_SPARE
+        drawn = yield from self._writers.write(asked.request.kind, [draft] * count, DRAWING, [constraint] * count)
         written = {one.text: one for one in drawn}
         return sorted(written.values(), key=lambda one: -one.log_probability / (len(one.ids) + 1))
 
@@ -214,17 +216,17 @@ def _pass(
     written: Sequence[Generated], wrong: Wrong, count: int
 ) -> tuple[list[tuple[str, tuple[str, ...]]], tuple[str, ...]]:
     """(the first texts that nothing is wrong with, each with why those before it were refused; the refusals left)."""
-    found, refused = list[tuple[str, tuple[str, ...]]](), list[str]()
+    found, rejected = list[tuple[str, tuple[str, ...]]](), list[str]()
     for one in written:
         if len(found) == count:
             break
-        why = "it has no end" if one.reason != "stop" else wrong(one.text)
+        why = "it has no end" if one.finish_reason != "stop" else wrong(one.text)
         if why is None:
-            found.append((one.text, tuple(refused)))
-            refused = []
+            found.append((one.text, tuple(rejected)))
+            rejected = []
         else:
-            refused.append(why)
-    return found, tuple(refused)
+            rejected.append(why)
+    return found, tuple(rejected)
 
 
 def _unclosed(text: str) -> str:

@@ -148,7 +148,7 @@ def _drafts(
 def _check(statement: Rationale, written: Generated, item: Item, before: Sequence[str]) -> Reason:
     """The model's words where they hold and are not among those before, else ours."""
     text = written.text.strip()
-    if written.reason != "stop":
+    if written.finish_reason != "stop":
         wrong: str | None = "the sentence has no end"
     elif text in before:
         wrong = "it repeats what is said already"

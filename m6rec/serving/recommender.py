@@ -349,24 +349,24 @@ class Recommender(LocalBackend):
             with self._lock:
                 writing.close()
 
-    def creating(self, brief: GenerationRequest) -> Writing[list[GenerationResult]]:
+    def creating(self, request: GenerationRequest) -> Writing[list[GenerationResult]]:
         """See ``LocalBackend``.
 
         Raises:
             UnknownError: There is no such item or category, or nothing is left to be named.
             ConfigError: A number is out of range, or what is given does not go with the kind.
         """
-        return self._in_slices(self._creating(brief))
+        return self._in_slices(self._creating(request))
 
-    def _creating(self, brief: GenerationRequest) -> Writing[list[GenerationResult]]:
+    def _creating(self, request: GenerationRequest) -> Writing[list[GenerationResult]]:
         state = self._state
-        _check_brief(brief)
-        if brief.item is not None:
-            state.need([brief.item], "check the id")
+        _check_request(request)
+        if request.item is not None:
+            state.need([request.item], "check the id")
         asked = GenerationContext(
-            brief=brief,
-            user=state.user(brief.user),
-            history=state.interactions.history(brief.user),
+            request=request,
+            user=state.user(request.user),
+            history=state.interactions.history(request.user),
             items=state.items,
             live=state.live,
             categories=[name or OTHER for name in state.models.index.categories],
@@ -375,7 +375,7 @@ class Recommender(LocalBackend):
         def recommended(name: str) -> list[Item]:
             names = (name, NO_CATEGORY) if name == OTHER else (name,) if name else ()
             filters = Filters(categories=names)
-            return [one.item for one in self.retrieve(brief.user, filters=filters)]
+            return [one.item for one in self.retrieve(request.user, filters=filters)]
 
         return (yield from state.models.creator.create(asked, state.interactions, recommended))
 
@@ -511,18 +511,18 @@ class Recommender(LocalBackend):
         self._state.interactions.update(event)
 
 
-def _check_brief(brief: GenerationRequest) -> None:
+def _check_request(request: GenerationRequest) -> None:
     """Raises ConfigError where a request for texts can't be meant."""
-    kind = brief.kind
+    kind = request.kind
     if kind not in get_args(GenerationKind):
         raise ConfigError(f"kind is {kind!r}; choose one of {', '.join(get_args(GenerationKind))}")
-    if not 1 <= brief.count <= MAX_CREATED:
-        raise ConfigError(f"count is {brief.count}; it must be 1 to {MAX_CREATED}")
-    if (brief.item is not None) != (kind == "headline"):
+    if not 1 <= request.count <= MAX_CREATED:
+        raise ConfigError(f"count is {request.count}; it must be 1 to {MAX_CREATED}")
+    if (request.item is not None) != (kind == "headline"):
         raise ConfigError(
-            f"a {kind} with item {brief.item!r}; a headline needs the id of an item, and nothing else takes one"
+            f"a {kind} with item {request.item!r}; a headline needs the id of an item, and nothing else takes one"
         )
-    if kind != "design" and (brief.category is not None or brief.catalogue):
+    if kind != "design" and (request.category is not None or request.catalogue):
         raise ConfigError(
-            f"a {kind} takes neither category ({brief.category!r}) nor catalogue ({brief.catalogue}); a design does"
+            f"a {kind} takes neither category ({request.category!r}) nor catalogue ({request.catalogue}); a design does"
         )

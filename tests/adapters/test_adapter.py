@@ -1,6 +1,6 @@
 import torch
 
-from m6rec import tuning
+from m6rec import adapters
 from m6rec.adapters import TaskAdapterConfig
 from m6rec.adapters.adapter import Adapter
 from tests import tiny
@@ -20,7 +20,7 @@ def test_formula_by_hand():
 
 def test_only_layers_from_first_layer_on():
     model = tiny.model()
-    module = tuning.create(TaskAdapterConfig(method="adapter", first_layer=2), model, seed=0).module
+    module = adapters.create(TaskAdapterConfig(method="adapter", first_layer=2), model, seed=0).module
     for adapter in module.layers:
         torch.nn.init.ones_(adapter.b2_D)
     x_BLD, y_BLD = torch.randn(1, 3, 32), torch.zeros(1, 3, 32)

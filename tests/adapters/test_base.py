@@ -1,6 +1,6 @@
 import torch
 
-from m6rec import tuning
+from m6rec import adapters
 from m6rec.adapters import TaskAdapterConfig
 from m6rec.adapters.base import Base
 from tests import tiny
@@ -42,7 +42,7 @@ def test_a_row_does_not_depend_on_its_company():
 
 def test_a_score_is_the_base_and_what_reading_adds_to_it():
     config = TaskAdapterConfig(method="head", first_layer=0, num_classes=3, num_features=4, gate_columns=(1, 3))
-    made = tuning.create(config, tiny.model(), seed=0)
+    made = adapters.create(config, tiny.model(), seed=0)
     made.base = base()
     normed_BD, features_BF = torch.randn(5, 32, generator=torch.Generator().manual_seed(2)), numbers(5)
     base_BC, text_BC = made.parts(normed_BD, features_BF)

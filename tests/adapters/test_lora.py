@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from m6rec import tuning
+from m6rec import adapters
 from m6rec.adapters import TaskAdapterConfig
 from m6rec.adapters.lora import LINEARS
 from m6rec.foundation import checkpoint
@@ -17,7 +17,7 @@ def test_equals_peft(name, tmp_path):
     model = checkpoint.load(str(tmp_path), dtype="float32").model
     lora = peft.LoraConfig(r=4, lora_alpha=12, target_modules=[f"{linear}_proj" for linear in LINEARS])
     theirs = peft.get_peft_model(theirs, lora).eval()
-    ours = tuning.create(TaskAdapterConfig(method="lora", first_layer=0, lora_rank=4, lora_alpha=12), model, seed=0)
+    ours = adapters.create(TaskAdapterConfig(method="lora", first_layer=0, lora_rank=4, lora_alpha=12), model, seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for i, layer in enumerate(theirs.base_model.model.model.layers):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from m6rec import tuning
+from m6rec import adapters
 from m6rec.adapters import TaskAdapterConfig
 from m6rec.errors import ConfigError
 from m6rec.foundation import checkpoint
@@ -10,7 +10,7 @@ from tests import tiny
 
 def make(model, method="option", **options):
     options_CD = options.pop("options_CD", None)
-    return tuning.create(
+    return adapters.create(
         TaskAdapterConfig(method=method, first_layer=2, **options), model, seed=0, options_CD=options_CD
     )
 

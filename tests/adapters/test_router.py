@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from m6rec import tuning
+from m6rec import adapters
 from m6rec.adapters import AdapterRouter, TaskAdapterConfig
 from m6rec.errors import ConfigError
 from tests import tiny
 
 
 def make(model, method, **options):
-    return tuning.create(TaskAdapterConfig(method=method, first_layer=2, **options), model, seed=0)
+    return adapters.create(TaskAdapterConfig(method=method, first_layer=2, **options), model, seed=0)
 
 
 def test_foundations_differ():

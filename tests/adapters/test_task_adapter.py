@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from m6rec import tuning
+from m6rec import adapters
 from m6rec.adapters import TaskAdapterConfig
 from m6rec.errors import AssetError, ConfigError
 from tests import tiny
@@ -33,19 +33,21 @@ def test_configs_that_make_no_sense(options, message):
 
 def test_first_layer_beyond_the_model(model):
     with pytest.raises(ConfigError, match="first_layer is 4, but the foundation has 4 layers"):
-        tuning.create(TaskAdapterConfig(method="adapter", first_layer=4), model, seed=0)
+        adapters.create(TaskAdapterConfig(method="adapter", first_layer=4), model, seed=0)
 
 
 def test_the_seed_fixes_everything(model):
     config = TaskAdapterConfig(method="option-adapter", first_layer=2, embed_width=8)
     state = torch.random.get_rng_state()
-    first, same, other = (tuning.create(config, model, seed=seed).digest() for seed in (1, 1, 2))
+    first, same, other = (adapters.create(config, model, seed=seed).digest() for seed in (1, 1, 2))
     assert first == same != other
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_retrieval_vectors_have_unit_length_and_a_map_a_side(model):
-    t = tuning.create(TaskAdapterConfig(method="adapter", first_layer=2, num_classes=0, embed_width=128), model, seed=0)
+    t = adapters.create(
+        TaskAdapterConfig(method="adapter", first_layer=2, num_classes=0, embed_width=128), model, seed=0
+    )
     normed_BD = torch.randn(3, 32, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16)
     user_BE, item_BE = t.embed(normed_BD, "user"), t.embed(normed_BD, "item")
     assert user_BE.shape == (3, 128)
@@ -55,7 +57,7 @@ def test_retrieval_vectors_have_unit_length_and_a_map_a_side(model):
 
 
 def test_what_a_tuning_was_not_made_for(model):
-    t = tuning.create(TaskAdapterConfig(method="option", first_layer=2, num_classes=0), model, seed=0)
+    t = adapters.create(TaskAdapterConfig(method="option", first_layer=2, num_classes=0), model, seed=0)
     with pytest.raises(ConfigError, match="num_classes=0"):
         t.score(torch.zeros(1, 32))
     with pytest.raises(ConfigError, match="embed_width, such as 128"):
@@ -63,7 +65,7 @@ def test_what_a_tuning_was_not_made_for(model):
 
 
 def test_card(model, tmp_path):
-    t = tuning.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0)
+    t = adapters.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0)
     t.save(tmp_path)
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["foundation"] == model.id
@@ -75,42 +77,42 @@ def test_card(model, tmp_path):
 def test_saving_again_replaces_and_leaves_other_files(model, tmp_path):
     (tmp_path / "report.json").write_text("{}")
     for seed in range(2):
-        t = tuning.create(TaskAdapterConfig(method="head", first_layer=0), model, seed=seed)
+        t = adapters.create(TaskAdapterConfig(method="head", first_layer=0), model, seed=seed)
         t.save(tmp_path)
-    assert tuning.load(tmp_path, model).digest() == t.digest()
+    assert adapters.load(tmp_path, model).digest() == t.digest()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "report.json", "tuning.safetensors"]
 
 
 def test_a_tuning_of_another_foundation(model, tmp_path):
-    t = tuning.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0)
+    t = adapters.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0)
     t.save(tmp_path)
     other = tiny.model(seed=1)
     with pytest.raises(ConfigError, match=f"belongs to foundation {model.id}, but the model given is {other.id}"):
-        tuning.load(tmp_path, other)
+        adapters.load(tmp_path, other)
     with pytest.raises(ConfigError, match=f"belongs to foundation {model.id}, but the model given is {other.id}"):
         t.merge(other)
 
 
 def test_nothing_readable(model, tmp_path):
     with pytest.raises(AssetError, match=r"tuning\.safetensors is not a readable tuning"):
-        tuning.load(tmp_path, model)
-    tuning.create(TaskAdapterConfig(method="head", first_layer=0), model, seed=0).save(tmp_path)
+        adapters.load(tmp_path, model)
+    adapters.create(TaskAdapterConfig(method="head", first_layer=0), model, seed=0).save(tmp_path)
     file = tmp_path / "tuning.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(AssetError, match=r"tuning\.safetensors is not a readable tuning"):
-        tuning.load(tmp_path, model)
+        adapters.load(tmp_path, model)
 
 
 def test_the_parts_of_another_version(model, tmp_path):
-    made = tuning.create(TaskAdapterConfig(method="head", first_layer=0, num_features=4), model, seed=0)
+    made = adapters.create(TaskAdapterConfig(method="head", first_layer=0, num_features=4), model, seed=0)
     made.base = None
     made.save(tmp_path)
     with pytest.raises(AssetError, match=r"has not the parts that this m6rec makes a tuning of; tune again"):
-        tuning.load(tmp_path, model)
+        adapters.load(tmp_path, model)
 
 
 def test_merged_shares_what_did_not_change(model):
-    merged = tuning.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0).merge(model)
+    merged = adapters.create(TaskAdapterConfig(method="lora", first_layer=3), model, seed=0).merge(model)
     assert merged.embed_tokens.weight.data_ptr() == model.embed_tokens.weight.data_ptr()
     assert merged.layers[2].q_proj.weight.data_ptr() == model.layers[2].q_proj.weight.data_ptr()
     assert merged.layers[3].q_proj.weight.data_ptr() != model.layers[3].q_proj.weight.data_ptr()

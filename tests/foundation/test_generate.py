@@ -137,7 +137,7 @@ def test_a_log_probability_is_that_of_the_tokens(foundation):
     engine, ids = Engine(foundation, DEPTH), tokens(5)
     for sampling in (Sampling(max_tokens=7), Sampling(max_tokens=7, temperature=0.7, top_p=0.9), Sampling(beams=3)):
         made = engine.generate([Prompt(ids)], sampling)[0]
-        written = [*ids, *made.ids, *[END] * (made.reason == "stop")]
+        written = [*ids, *made.ids, *[END] * (made.finish_reason == "stop")]
         nats = foundation.model(torch.tensor([written]))[0].log_softmax(-1)
         expected = sum(nats[place - 1, written[place]].item() for place in range(len(ids), len(written)))
         assert made.log_probability == pytest.approx(expected, abs=1e-3)
@@ -181,7 +181,7 @@ def test_texts_that_come_and_go_are_written_as_alone(foundation, monkeypatch):
     for stream, expected in zip(streams, alone, strict=True):
         assert replace(stream.result, log_probability=0) == replace(expected, log_probability=0)
         assert stream.result.log_probability == pytest.approx(expected.log_probability, abs=1e-3)
-    assert victim.result.reason == "cancelled"
+    assert victim.result.finish_reason == "cancelled"
 
 
 def test_sixteen_streams_all_advance_each_step(foundation):
@@ -194,7 +194,7 @@ def test_sixteen_streams_all_advance_each_step(foundation):
         assert {stream.beams[0].num_chosen for stream in streams} == {step}
         assert (late.result is None) == (step * (generate.STEP_TOKENS - 16) < 2_000)
     engine.step()
-    assert [stream.result.reason for stream in streams] == ["length"] * 16
+    assert [stream.result.finish_reason for stream in streams] == ["length"] * 16
     assert late.result is not None
 
 
@@ -207,7 +207,7 @@ def test_who_is_cancelled_leaves_at_once_and_frees_its_memory(foundation):
     engine.cancel(leave)
     assert (engine.active, leave.beams) == ((stay,), [])
     assert 0 < engine.num_bytes < before / 3
-    assert leave.result.reason == "cancelled"
+    assert leave.result.finish_reason == "cancelled"
     written = leave.result
     engine.cancel(leave)
     engine.step()
@@ -228,7 +228,7 @@ def test_control_tokens_are_never_written_but_the_one_that_ends(foundation):
     for sampling in (Sampling(temperature=2.0), Sampling(), Sampling(beams=2)):
         made = engine.generate(prompts, replace(sampling, max_tokens=20))
         assert not {*control, *beyond} & {token for one in made for token in one.ids}
-        assert {"stop"} & {one.reason for one in made}  # of which there are more, as its token is likely
+        assert {"stop"} & {one.finish_reason for one in made}  # of which there are more, as its token is likely
 
 
 def test_a_control_token_in_a_prompt_is_text(foundation):
@@ -243,7 +243,7 @@ def test_a_stop_token_ends_the_text_before_it(foundation):
     whole = engine.generate([prompt], Sampling(max_tokens=8)).pop()
     cut = engine.generate([prompt], Sampling(max_tokens=8, stop_ids=(whole.ids[4],))).pop()
     assert cut.ids == whole.ids[: whole.ids.index(whole.ids[4])]
-    assert (cut.reason, whole.reason) == ("stop", "length")
+    assert (cut.finish_reason, whole.finish_reason) == ("stop", "length")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -258,7 +258,7 @@ def test_what_is_taken_stays_and_holds_no_part_of_a_stop(foundation, seed):
         engine.step()
         taken += stream.take()
     assert taken == stream.result.text == whole[: whole.index(stops[0])]
-    assert stream.result.reason == "stop"
+    assert stream.result.finish_reason == "stop"
     assert stream.take() == ""
 
 
@@ -313,7 +313,7 @@ def test_a_title_of_the_trie_is_always_of_the_catalogue(foundation, closing):
     for sampling in (Sampling(beams=3), Sampling(), *(Sampling(temperature=5.0, seed=seed) for seed in range(25))):
         prompts = [Prompt(tokens(4, seed)) for seed in range(4)]
         made = engine.generate(prompts, replace(sampling, max_tokens=trie.longest + 1), [trie] * len(prompts))
-        assert {one.reason for one in made} == {"stop"}
+        assert {one.finish_reason for one in made} == {"stop"}
         seen |= {one.text for one in made}
     assert seen <= titles
     assert len(seen) >= len(titles) - 1
@@ -377,7 +377,7 @@ def test_a_foundation_without_an_end_ends_where_the_titles_do():
     foundation.model.config = replace(foundation.model.config, end_ids=())
     trie = TitleTrie(foundation.tokenizer, ["one", "two"])
     made = Engine(foundation, DEPTH).generate([Prompt([5])], Sampling(max_tokens=20), [trie])[0]
-    assert (made.text, made.reason) in {("one", "stop"), ("two", "stop")}
+    assert (made.text, made.finish_reason) in {("one", "stop"), ("two", "stop")}
 
 
 def test_prompts_that_are_not_allowed(foundation):

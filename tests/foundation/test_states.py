@@ -232,7 +232,7 @@ def test_a_corrupt_entry_is_computed_anew(tmp_path, spoil):
 
 def tuning():
     made = create(TaskAdapterConfig(method="adapter", first_layer=0), FOUNDATION.model, seed=0)
-    torch.nn.init.ones_(made.change.layers[0].b2_D)
+    torch.nn.init.ones_(made.module.layers[0].b2_D)
     return made
 
 

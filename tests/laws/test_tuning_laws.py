@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from m6rec import tuning
+from m6rec import adapters
 from m6rec.adapters import METHODS, AdapterRouter, TaskAdapter, TaskAdapterConfig
 from m6rec.errors import ConfigError
 from m6rec.foundation.model import Model, ModelConfig
@@ -20,7 +20,7 @@ def config(method, **options):
 
 def create(method, model, *, seed=0, used=False, **options):
     """A tuning of ``model``, fresh or as if it had been trained."""
-    made = tuning.create(config(method, **options), model, seed=seed)
+    made = adapters.create(config(method, **options), model, seed=seed)
     if used:
         generator = torch.Generator().manual_seed(seed + 1)
         with torch.no_grad():
@@ -95,7 +95,7 @@ def test_only_its_own_parameters_train(model, method):
 def test_saved_equals_loaded(model, method, tmp_path):
     made = create(method, model, used=True, embed_width=8, num_features=3, gate_columns=(0, 2))
     made.save(tmp_path)
-    again = tuning.load(tmp_path, model)
+    again = adapters.load(tmp_path, model)
     assert again.config == made.config
     assert again.digest() == made.digest()
     assert again.num_trainable() == made.num_trainable()

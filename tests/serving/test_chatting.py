@@ -51,13 +51,13 @@ def talk(recommender, *texts, user="", **options):
 
 def test_what_is_recommended_exists_is_new_and_is_named(recommender):
     reply = talk(recommender, "Can you recommend something?", user="u1")
-    assert (reply.intent, reply.reason, len(reply.items)) == ("recommend", "stop", chatting.NUM_OFFERED)
+    assert (reply.intent, reply.finish_reason, len(reply.items)) == ("recommend", "stop", chatting.NUM_OFFERED)
     seen = {event.item for event in EVENTS if event.user == "u1"}
     for one in reply.items:
         assert ITEMS[one.item.id] == one.item
         assert f'"{one.item.title}"' in reply.text
         assert one.item.id not in seen
-    assert reply.num_written > 10
+    assert reply.num_completion_tokens > 10
     assert talk(recommender, "Can you recommend something?", user="u1") == reply
 
 
@@ -163,7 +163,7 @@ def test_a_sentence_without_room_is_not_said():
     assert one.say("Twelve toks") == "Twelve toks"
     assert one.say("And more.") == ""
     assert one.say("x") == one.end() == "", "nothing comes after a gap"
-    assert one.reply(Session(), [], []).reason == "length"
+    assert one.reply(Session(), [], []).finish_reason == "length"
 
 
 def test_a_reply_ends_before_a_stop_string_and_none_of_it_is_told():
@@ -172,7 +172,7 @@ def test_a_reply_ends_before_a_stop_string_and_none_of_it_is_told():
     assert "A and b st".startswith(told)
     told += one.say("and end.") + one.say("Can't be.") + one.end()
     assert told == one.reply(Session(), [], []).text == "A and b st and en"
-    assert one.reply(Session(), [], []).reason == "stop"
+    assert one.reply(Session(), [], []).finish_reason == "stop"
 
 
 def test_orders_in_messages_titles_and_reviews_are_only_text(recommender):
@@ -206,7 +206,7 @@ def test_sixteen_streams_go_on_together_and_ranking_is_answered_meanwhile(recomm
     ]
     replies = [future.result(60).value for future in futures]
     assert all(reply == replies[0] for reply in replies)
-    assert replies[0].statements
+    assert replies[0].reasons
     assert max(rounds) == 16
     spans = [last[number] - first[number] for number in range(16)]
     assert max(spans) <= 1.5 * min(spans)

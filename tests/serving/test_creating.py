@@ -118,7 +118,7 @@ def test_a_refused_text_gives_way_to_the_next_and_says_why(recommender, monkeypa
     says(monkeypatch, 'Drama" named "Alien"', 'Drama" named "24 Hours"', 'Drama" named "Sh1t"', 'Drama" named "Orbit"')
     (made,) = recommender.create("u0", "design")
     assert (made.text, made.source) == ("Orbit", "model")
-    assert made.refused == (
+    assert made.rejected == (
         "it echoes a title of the user's history",
         "it echoes what is known of the user",
         "it holds a blocked word",
@@ -129,7 +129,7 @@ def test_where_all_is_refused_a_template_stands_in(recommender, monkeypatch):
     says(monkeypatch, 'Sci-Fi" named "Alien"')
     (made,) = recommender.create("u0", "design", count=3)
     assert (made.text, made.source, made.category) == ("Untitled item", "template", "Sci-Fi")
-    assert made.refused == ("it echoes a title of the user's history",)
+    assert made.rejected == ("it echoes a title of the user's history",)
     says(monkeypatch, 'Sci-Fi" named "Alien', reason="length")
     named = recommender.create("u0", "design", count=2, catalogue=True)
     assert [one.source for one in named] == ["template", "template"]
@@ -142,7 +142,7 @@ def test_where_all_is_refused_a_template_stands_in(recommender, monkeypatch):
 def test_a_text_without_an_end_is_not_shown(recommender, monkeypatch):
     says(monkeypatch, "orbit and then", reason="length")
     (made,) = recommender.create("u0", "query")
-    assert (made.source, made.refused) == ("template", ("it has no end",))
+    assert (made.source, made.rejected) == ("template", ("it has no end",))
 
 
 def test_queries_are_lines_without_quotes(recommender):
@@ -164,7 +164,7 @@ def test_a_headline_names_the_item_and_says_what_holds(recommender, monkeypatch)
     assert made.source == "template"
     assert made.text.startswith('"Cube": ')
     assert "people" in made.text
-    assert made.refused
+    assert made.rejected
     (made,) = recommender.create("new", "headline", item="i5")
     assert (made.text, made.source) == ('"Fargo": Picked for you.', "template")
 
@@ -240,9 +240,9 @@ def test_unknown_ids_are_told(recommender):
 def test_what_has_no_title_is_not_designed(tunings):
     rank = create_tuned(TaskModelConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
     creator = creating.Creator(rank, TextModelPool(rank, {}), Blocklist())
-    brief = GenerationRequest(user="u0", kind="design")
+    request = GenerationRequest(user="u0", kind="design")
     asked = creating.GenerationContext(
-        brief=brief, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS, categories=[]
+        request=request, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS, categories=[]
     )
     with pytest.raises(ConfigError, match="has a title, so none"):
         next(creator.create(asked, InteractionStore(ITEMS, rank.domain.feedback), lambda name: []))

@@ -69,7 +69,7 @@ def writes(monkeypatch, words, reason="stop"):
 def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
     assert worded.explain("u0", "i2") == worded.explain("u0", "i2")  # its own words, whatever they are
     drafts = writes(monkeypatch, " The fit is great.")
-    by_kind = {one.kind: one for one in worded.explain("new", "i2").statements}
+    by_kind = {one.kind: one for one in worded.explain("new", "i2").reasons}
     assert (by_kind["review"].text, by_kind["review"].source) == ("The fit is great.", "model")
     assert by_kind["crowd"].source == "template"  # of which it says nothing
     asked = drafts[-1]
@@ -91,9 +91,9 @@ def test_a_tuned_writer_does_the_wording(worded, recommender, monkeypatch):
 )
 def test_what_reviews_do_not_bear_out_is_not_said(worded, monkeypatch, words, reason, wrong):
     writes(monkeypatch, words, reason)
-    review = next(one for one in worded.explain("new", "i2").statements if one.kind == "review")
+    review = next(one for one in worded.explain("new", "i2").reasons if one.kind == "review")
     assert (review.text, review.source) == ("Reviewers praise its fit.", "template")
-    assert wrong in review.reason
+    assert wrong in review.rejection
 
 
 def test_another_task_of_texts_can_not_word_explanations(worded, recommender):
@@ -138,10 +138,10 @@ def test_a_model_chooses_between_what_holds(recommender, monkeypatch):
     monkeypatch.setattr(explaining.reasons, "statements", lambda *given: found)
     monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     told = recommender.explain("u0", "i2")
-    assert told.text == " ".join(one.text for one in told.statements)
-    assert {one.source for one in told.statements} == {"model"}
+    assert told.text == " ".join(one.text for one in told.reasons)
+    assert {one.source for one in told.reasons} == {"model"}
     wordings = {one.text: (one.text, *one.wordings) for one in found}
-    assert all(any(one.text in words for words in wordings.values()) for one in told.statements)
+    assert all(any(one.text in words for words in wordings.values()) for one in told.reasons)
     assert recommender.explain("u0", "i2") == told
 
 
@@ -153,29 +153,29 @@ def test_wordings_are_drawn_where_that_is_asked_for():
 
 def test_faithful_words_of_the_model_are_kept_and_others_are_not(recommender, monkeypatch):
     says(monkeypatch, " People liked it.", " You hate it.", " 100% of 7 people liked it.")
-    first, second, third = recommender.explain("u0", "i3").statements
+    first, second, third = recommender.explain("u0", "i3").reasons
     assert (first.kind, first.text) == ("history", "People liked it.")
-    assert (first.source, first.reason) == ("model", "")
+    assert (first.source, first.rejection) == ("model", "")
     assert (second.kind, second.source) == ("history", "template")
     assert second.text == '7 of 7 people who liked "Film 1", as you did, liked it too.'
-    assert "hate" in second.reason
+    assert "hate" in second.rejection
     assert (third.kind, third.source) == ("crowd", "model")
 
 
 def test_nothing_is_said_twice(recommender, monkeypatch):
     says(monkeypatch, " people liked it")
-    told = recommender.explain("u0", "i3").statements
+    told = recommender.explain("u0", "i3").reasons
     assert [one.source for one in told] == ["model", "template", "template"]
-    assert "repeats" in told[1].reason
+    assert "repeats" in told[1].rejection
 
 
 def test_an_unfinished_sentence_is_not_said(recommender, monkeypatch):
     says(monkeypatch, " people liked it", reason="length")
-    assert {one.reason for one in recommender.explain("u0", "i3").statements} == {"the sentence has no end"}
+    assert {one.rejection for one in recommender.explain("u0", "i3").reasons} == {"the sentence has no end"}
 
 
 def test_reviews_of_others_are_evidence(recommender):
-    by_kind = {one.kind: one for one in recommender.explain("new", "i2").statements}
+    by_kind = {one.kind: one for one in recommender.explain("new", "i2").reasons}
     assert by_kind["review"].evidence["opinions"] == ["great"]
     assert by_kind["review"].evidence["sentences"] == ["The fit is great."]
 
@@ -194,7 +194,7 @@ def test_nothing_known_is_nothing_said(recommender):
     recommender.upsert([Item("fresh", "Storm")])
     told = recommender.explain("new", "fresh")
     recommender.delete(["fresh"])
-    assert (told.text, told.statements) == ("", [])
+    assert (told.text, told.reasons) == ("", [])
 
 
 def test_unknown_ids_are_told(recommender):
@@ -217,5 +217,5 @@ def test_others_are_answered_between_two_steps_and_new_tunings_come_in(recommend
     next(writing)
     assert recommender.rank("u1", ["i1", "i2"])
     recommender.swap(recommender._state.models.retrieve, recommender._state.models.rank)
-    assert recommender.explain("u0", "i3").statements
+    assert recommender.explain("u0", "i3").reasons
     assert recommender._finish(writing) == told

@@ -84,15 +84,15 @@ def test_explain_gives_statements_with_their_evidence(http):
     answer = http.post("/v1/explain", json={"user": "u0", "item": "i1"})
     assert answer.status_code == 200
     told = answer.json()
-    assert told["text"] == " ".join(one["text"] for one in told["statements"])
-    assert told["statements"][0] == {
+    assert told["text"] == " ".join(one["text"] for one in told["reasons"])
+    assert told["reasons"][0] == {
         "text": "81% of 123 people liked it.",
         "kind": "crowd",
         "evidence": {"liked": 100, "seen": 123},
-        "worded_by": "template",
+        "source": "template",
         "reason": "it babbles",
     }
-    assert told["statements"][1]["evidence"]["events"][0]["item"] == "i1"
+    assert told["reasons"][1]["evidence"]["events"][0]["item"] == "i1"
     for body in ({"user": "u0", "item": "i99"}, {"user": "nobody", "item": "i1"}):
         assert problem(http.post("/v1/explain", json=body), 404)["type"] == "not_found"
     for body in ({"user": "u0"}, {"user": "u0", "item": "i" * 201}, {"user": "u0", "item": "i1", "count": 3}):
@@ -104,13 +104,11 @@ def test_create_gives_texts_and_why_others_were_refused(http):
     answer = http.post("/v1/create", json=body)
     assert answer.status_code == 200
     assert answer.json() == {
-        "texts": [
-            {"text": "Film 2", "worded_by": "model", "category": "Drama", "item": "i2", "refused": ["it babbles"]}
-        ]
+        "texts": [{"text": "Film 2", "source": "model", "category": "Drama", "item": "i2", "rejected": ["it babbles"]}]
     }
     assert len(http.post("/v1/create", json={**body, "count": 3}).json()["texts"]) == 3
     copy = http.post("/v1/create", json={"user": "u0", "kind": "headline", "item": "i1"}).json()["texts"][0]
-    assert (copy["item"], copy["worded_by"]) == ("i1", "template")
+    assert (copy["item"], copy["source"]) == ("i1", "template")
     for change in ({"user": "nobody"}, {"kind": "headline", "item": "i99"}):
         assert problem(http.post("/v1/create", json={**body, **change}), 404)["type"] == "not_found"
     for change in ({"kind": "poem"}, {"count": 0}, {"count": 11}, {"kind": "headline"}, {"item": "i1"}, {"words": 3}):

@@ -65,7 +65,7 @@ class ClientRoutes:
         chat, key, created = body.chat(), f"chatcmpl-{request.scope['request_id']}", int(time.time())
         if not body.stream:
             reply = await self._work.written("chat", lambda: self._backend.chatting(chat))
-            choice = Choice(message=ReplyMessage(content=reply.text), finish_reason=reply.reason)
+            choice = Choice(message=ReplyMessage(content=reply.text), finish_reason=reply.finish_reason)
             answer = ChatAnswer(id=key, created=created, choices=[choice], usage=_usage(reply), m6rec=Found.of(reply))
             return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
         pieces = self._work.pieces(lambda: self._backend.chatting(chat))
@@ -90,7 +90,7 @@ class ClientRoutes:
         """A reply as server-sent events, in OpenAI's shape."""
 
         def chunk(delta: Delta, reply: Reply | None = None) -> ChatChunk:
-            choice = ChunkChoice(delta=delta, finish_reason=reply.reason if reply else None)
+            choice = ChunkChoice(delta=delta, finish_reason=reply.finish_reason if reply else None)
             return ChatChunk(id=key, created=created, choices=[choice], m6rec=Found.of(reply) if reply else None)
 
         async with aclosing(pieces):
@@ -158,5 +158,5 @@ def _event(chunk: ChatChunk) -> str:
 
 
 def _usage(reply: Reply) -> dict[str, int]:
-    read, written = reply.num_read, reply.num_written
+    read, written = reply.num_prompt_tokens, reply.num_completion_tokens
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

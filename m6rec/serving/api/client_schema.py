@@ -403,12 +403,12 @@ class Found(BaseModel):
 
     intent: Intent
     items: list[Ranked]
-    statements: list[Reason]
+    reasons: list[Reason]
 
     @classmethod
     def of(cls, reply: Reply) -> Found:
         """That of a reply."""
-        return cls(intent=reply.intent, items=reply.items, statements=reply.statements)
+        return cls(intent=reply.intent, items=reply.items, reasons=reply.reasons)
 
 
 class ChatAnswer(BaseModel):

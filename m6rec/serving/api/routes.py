@@ -152,9 +152,9 @@ class Service:
         """Texts made for the user: a product that they would like, a query that they would type, copy for an item.
 
         What is too long, indecent or personal is not shown: the next text stands in for it, and where none is left, a
-        template. ``source`` tells which happened, and ``refused`` why. There may be fewer texts than asked for.
+        template. ``source`` tells which happened, and ``rejected`` why. There may be fewer texts than asked for.
         """
-        return CreateAnswer(texts=await self.work.written("create", lambda: self._backend.creating(body.brief())))
+        return CreateAnswer(texts=await self.work.written("create", lambda: self._backend.creating(body.request())))
 
     async def events(self, body: EventsBody, key: IdempotencyKey = None) -> IngestResult:
         """Keeps events; 201 means that they are on disk and part of their users' histories.

@@ -209,7 +209,7 @@ class CreateBody(BaseModel):
     count: Annotated[int, Field(ge=1, le=MAX_CREATED, description="Texts at most."), WHOLE] = 1
     catalogue: Annotated[bool, Field(description="Let a design be an item of the catalogue, new to the user.")] = False
 
-    def brief(self) -> GenerationRequest:
+    def request(self) -> GenerationRequest:
         """The same as a value of the recommender."""
         return GenerationRequest(**self.model_dump())
 
