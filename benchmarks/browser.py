@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.setup import Claims, rss_mib
 from m6rec.cli import bar
 from m6rec.data.split import TEST
-from m6rec.device import CARD, ITEMS, Device, file_sha256
+from m6rec.device import ITEMS, MANIFEST, Device, file_sha256
 from m6rec.domains import prepared
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError
@@ -107,7 +107,7 @@ def of(folders: Sequence[Folder], made: prepared.Prepared, *, quick: bool) -> tu
             (f"{folder.name}: requests after loading", parity["requests"], "<=", 0),
             (f"{folder.name}: scores as before, offline, the folder opened anew", found["offline"], ">=", 1.0),
             (
-                f"{folder.name}: damaged files and strange cards that are refused, here and in Python",
+                f"{folder.name}: damaged files and invalid manifests that are refused, here and in Python",
                 found["refused"],
                 ">=",
                 1.0,
@@ -154,7 +154,7 @@ def _measured(
     export(of.tuned, folder, dtype=of.dtype, lower=of.lower)
     update(1, 5)
     shutil.copytree(folder, whole)
-    send(of.sender, items, interactions, whole / ITEMS, states=not of.lower, behaviours=not of.lower)
+    send(of.sender, items, interactions, whole / ITEMS, states=not of.lower, event_texts=not of.lower)
     add_checksum(whole)
     server = browser.Server(scratch / "blank", phone=folder, whole=whole)
     try:
@@ -186,15 +186,15 @@ def _refused(chromium: Any, url: str, whole: Path) -> float:
     are other than its files'.
     """
     refused = []
-    card = json.loads((whole / CARD).read_text())
-    names = [CARD, *card["files"]]
+    manifest = json.loads((whole / MANIFEST).read_text())
+    names = [MANIFEST, *manifest["files"]]
     for name in names:
         content = (whole / name).read_bytes()
         middle = len(content) // 2
         turned = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        changes = [content[:-1], b"", None, *([turned] if name != CARD else [])]
-        if name == CARD:
-            changes += [json.dumps({**card, key: value}).encode() for key, value in _STRANGE.items()]
+        changes = [content[:-1], b"", None, *([turned] if name != MANIFEST else [])]
+        if name == MANIFEST:
+            changes += [json.dumps({**manifest, key: value}).encode() for key, value in _STRANGE.items()]
         for change in changes:
             if change is None:
                 (whole / name).unlink()
@@ -218,10 +218,10 @@ def _refused(chromium: Any, url: str, whole: Path) -> float:
 
 def add_checksum(folder: Path) -> None:
     """Writes the card anew, by the files that are there."""
-    files = [file for file in sorted(folder.iterdir()) if file.name != CARD]
-    card = json.loads((folder / CARD).read_text())
-    card["files"] = {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in files}
-    (folder / CARD).write_text(json.dumps(card))
+    files = [file for file in sorted(folder.iterdir()) if file.name != MANIFEST]
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"] = {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def _parity(
@@ -246,16 +246,16 @@ def _parity(
     context = chromium.new_context()
     for user in map(str, users):
         history, events = list(interactions.history(user)), asked[user][:NUM_ASKED]
-        parcel = folder.parent / "user.safetensors"
+        bundle = folder.parent / "user.safetensors"
         items = [log.items[item] for item in dict.fromkeys(event.item for event in history + events)]
-        told = {"states": not of.lower, "behaviours": not of.lower, "user": log.users[user]}
-        send(of.sender, items, interactions, parcel, **told)
+        told = {"states": not of.lower, "event_texts": not of.lower, "user": log.users[user]}
+        send(of.sender, items, interactions, bundle, **told)
         device = Device.load(folder, user=log.users[user])
-        device.receive(parcel)
+        device.receive(bundle)
         device.ingest(history)
         phone = browser.Phone(context, url).load("/phone/", store=user, threads=1)
         phone.requests.clear()
-        phone.receive(parcel)
+        phone.receive(bundle)
         phone.ingest(history)
         there += phone.page.evaluate(_REPLAY, browser.plain(events))
         for event in events:

@@ -102,7 +102,7 @@ def table(
     """Recall over the first ``count`` dialogues.
 
     Args:
-        recommender: TaskModel on MovieLens, which is its log. Its catalogue becomes that of ReDial.
+        recommender: Tuned on MovieLens, which is its log. Its catalogue becomes that of ReDial.
         retrieve: Its retrieval task.
         rank: Its ranking task.
         items: Those of MovieLens.

@@ -34,19 +34,19 @@ from m6rec.text.records import item_of, record_of
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, Ranked, User
 
-FORMAT = 2
-"""Of the folder, of a parcel and of the file of a device; another is refused."""
-CARD, TOKENIZER, LOWER, UPPER = "card.json", "tokenizer.json", "lower.onnx", "upper.onnx"
+FORMAT = 3
+"""Of the folder, of a bundle and of the file of a device; another is refused."""
+MANIFEST, TOKENIZER, LOWER, UPPER = "manifest.json", "tokenizer.json", "lower.onnx", "upper.onnx"
 ITEMS = "items.safetensors"
 ADAPTERS = "adapters.bin"
 """Weights of the upper graph that belong to a tuning: what changes when the same foundation is tuned again."""
-BUNDLE, CHECKSUM = "parcel", "sha256"
-"""The metadata of a parcel: its JSON, and the checksum of that and the states."""
+BUNDLE, CHECKSUM = "bundle", "sha256"
+"""The metadata of a bundle: its JSON, and the checksum of that and the states."""
 CANDIDATES = 256
 """Of one run of the upper half, whose time and memory grow with the square of them."""
 ME = User("me")
 _TAKEN = frozenset(
-    "states slots owners positions traces traced asked asked_slots asked_positions signals".split()
+    "states slots owners positions event_features event_tokens last_states last_slots last_positions features".split()
 )  # fmt: skip
 _AGAIN = "export it again, or copy it again"
 
@@ -121,12 +121,12 @@ class Device:
         interactions: History of the user, and popularity counts of everybody.
     """
 
-    def __init__(self, folder: Path, card: Manifest, store: _Store, user: User) -> None:
-        self.card = card
+    def __init__(self, folder: Path, manifest: Manifest, store: _Store, user: User) -> None:
+        self.manifest = manifest
         self._folder, self._store, self._user = folder, store, user
-        self._task, self._domain = tasks.named(card.task), domains.named(card.domain, card.rule)
-        _require_same(folder, card, self._task, self._domain)
-        self._tokenizer = Tokenizer.open(folder) if TOKENIZER in card.files else None
+        self._task, self._domain = tasks.named(manifest.task), domains.named(manifest.domain, manifest.rule)
+        _require_same(folder, manifest, self._task, self._domain)
+        self._tokenizer = Tokenizer.open(folder) if TOKENIZER in manifest.files else None
         self._upper = _upper(folder)
         self._remember()
 
@@ -145,22 +145,22 @@ class Device:
             ConfigError: It needs a task or a domain that isn't installed here, or of other words or features.
             StoreError: The file is no store of a device, or can't be read.
         """
-        card = verify_folder(folder)
-        reader = card.files[LOWER]["sha256"] if LOWER in card.files else card.model
-        device = cls(folder, card, _Store(store, f"{reader}|{card.keep}"), user)
-        if ITEMS in card.files:
-            device._receive_once(card.files[ITEMS]["sha256"])
+        manifest = verify_folder(folder)
+        reader = manifest.files[LOWER]["sha256"] if LOWER in manifest.files else manifest.model
+        device = cls(folder, manifest, _Store(store, f"{reader}|{manifest.keep}"), user)
+        if ITEMS in manifest.files:
+            device._receive_once(manifest.files[ITEMS]["sha256"])
         return device
 
     def receive(self, file: Path) -> None:
-        """Takes in a parcel of items, all or none. What it counts takes the place of what is known of these items.
+        """Takes in a bundle of items, all or none. What it counts takes the place of what is known of these items.
 
         Raises:
-            AssetError: The file is damaged, no parcel, of another format, or its states are of another model.
+            AssetError: The file is damaged, no bundle, of another format, or its states are of another model.
         """
-        parcel = read_bundle(file, self.card)
-        self._store.put_states(parcel.states)
-        self._store.put_items(parcel.items, parcel.popularity)
+        bundle = read_bundle(file, self.manifest)
+        self._store.put_states(bundle.states)
+        self._store.put_items(bundle.items, bundle.popularity)
         self._remember()
 
     def upsert_items(self, items: Sequence[Item]) -> None:
@@ -210,7 +210,7 @@ class Device:
 
     def _read(self, texts: Sequence[str]) -> tuple[Floats, dict[str, tuple[int, int]]]:
         """(states_TD, where each text's are: the first, and how many), computed where they are not known."""
-        known = self._store.states(texts, self.card.width)
+        known = self._store.states(texts, self.manifest.width)
         fresh = {}
         for text in texts:
             if text not in known:
@@ -265,10 +265,10 @@ def update_folder(folder: Path, newer: Path) -> Manifest:
         shutil.rmtree(rest, ignore_errors=True)
     try:
         partial.mkdir()
-        shutil.copyfile(newer / CARD, partial / CARD)
+        shutil.copyfile(newer / MANIFEST, partial / MANIFEST)
         for name in read_manifest(newer).files:
             shutil.copyfile((newer if (newer / name).exists() else folder) / name, partial / name)
-        card = verify_folder(partial)
+        manifest = verify_folder(partial)
         _upper(partial)
         folder.rename(former)
         partial.rename(folder)
@@ -278,7 +278,7 @@ def update_folder(folder: Path, newer: Path) -> Manifest:
         _find_again(folder)
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(former, ignore_errors=True)
-    return card
+    return manifest
 
 
 def _beside(folder: Path, end: str) -> Path:
@@ -292,38 +292,38 @@ def _find_again(folder: Path) -> None:
 
 
 def verify_folder(folder: Path) -> Manifest:
-    """The card of a device folder, all of whose files are as they were written.
+    """The manifest of a device folder, all of whose files are as they were written.
 
     Raises:
         AssetError: They are not, or it is none, or of another format.
     """
     _find_again(folder)
-    card = read_manifest(folder)
-    for name, facts in card.files.items():
+    manifest = read_manifest(folder)
+    for name, facts in manifest.files.items():
         file = folder / name
         try:
             found, size = file.stat().st_size, facts["bytes"]
             if found != size:
                 raise AssetError(f"{file} has {found} bytes, but should have {size}; {_AGAIN}")
             if file_sha256(file) != facts["sha256"]:
-                raise AssetError(f"{file} is damaged: its sha256 is not that of {CARD}; {_AGAIN}")
+                raise AssetError(f"{file} is damaged: its sha256 is not that of {MANIFEST}; {_AGAIN}")
         except OSError as error:
             raise AssetError(f"{file} can't be read ({error}); {_AGAIN}") from error
-    return card
+    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The card of a device folder, whose files are not looked at. Raises AssetError; see ``verify_folder``."""
+    """The manifest of a device folder, whose files are not looked at. Raises AssetError; see ``verify_folder``."""
     try:
-        raw = json.loads((folder / CARD).read_text())
+        raw = json.loads((folder / MANIFEST).read_text())
         if raw["format"] != FORMAT:
             raise AssetError(
                 f"{folder} has format {raw['format']!r}, but this m6rec reads format {FORMAT}; "
                 "export it again with the m6rec of the device"
             )
-        card = Manifest(**raw)
-        files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in card.files.items()}
-        if not all(isinstance(number, int) for number in (card.depth, card.keep, card.width)):
+        manifest = Manifest(**raw)
+        files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in manifest.files.items()}
+        if not all(isinstance(number, int) for number in (manifest.depth, manifest.keep, manifest.width)):
             raise ValueError("a size is no whole number")
         if strange := [name for name in files if Path(name).name != name]:
             raise ValueError(f"it lists {strange[0]!r}, which is no name of a file")
@@ -331,8 +331,8 @@ def read_manifest(folder: Path) -> Manifest:
         if missing := needed - files.keys():
             raise ValueError(f"it doesn't list {', '.join(sorted(missing))}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AssetError(f"{folder / CARD} is not the card of a device folder ({error}); {_AGAIN}") from error
-    return card
+        raise AssetError(f"{folder / MANIFEST} is not the manifest of a device folder ({error}); {_AGAIN}") from error
+    return manifest
 
 
 def file_sha256(file: Path) -> str:
@@ -341,7 +341,7 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_bundle(file: Path, card: Manifest) -> ItemBundle:
+def read_bundle(file: Path, manifest: Manifest) -> ItemBundle:
     """What a server sends, for the model of a card. Raises AssetError; see ``Device.receive``."""
     try:
         with safe_open(file, "np") as stored:
@@ -352,15 +352,15 @@ def read_bundle(file: Path, card: Manifest) -> ItemBundle:
             raise AssetError(f"{file} has format {raw['format']!r}, but this m6rec reads format {FORMAT}; send it anew")
         if sha256 != bundle_checksum(text, states_TD):
             raise ValueError("its sha256 is another")
-        theirs, ours = (raw["model"], raw["depth"], raw["keep"]), (card.model, card.depth, card.keep)
+        theirs, ours = (raw["model"], raw["depth"], raw["keep"]), (manifest.model, manifest.depth, manifest.keep)
         if theirs != ours and raw["texts"]:
             raise AssetError(
                 f"the states in {file} are of model {theirs[0]} (depth {theirs[1]}, {theirs[2]} kept), but this device "
                 f"runs {ours[0]} (depth {ours[1]}, {ours[2]} kept); send states of its own model, or text only"
             )
         counts = raw["counts"]
-        if states_TD.shape != (sum(counts), card.width) or states_TD.dtype != np.float32:
-            raise ValueError(f"{states_TD.dtype} states of shape {states_TD.shape}; they have width {card.width}")
+        if states_TD.shape != (sum(counts), manifest.width) or states_TD.dtype != np.float32:
+            raise ValueError(f"{states_TD.dtype} states of shape {states_TD.shape}; they have width {manifest.width}")
         parts = np.split(states_TD, np.cumsum(counts)[:-1]) if counts else []
         return ItemBundle(
             [item_of(one) for one in raw["items"]],
@@ -372,11 +372,11 @@ def read_bundle(file: Path, card: Manifest) -> ItemBundle:
             dict(zip(raw["texts"], parts, strict=True)),
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise AssetError(f"{file} is not a readable parcel of items ({error}); send it anew") from error
+        raise AssetError(f"{file} is not a readable bundle of items ({error}); send it anew") from error
 
 
 def bundle_checksum(text: str, states_TD: Floats) -> str:
-    """The checksum of a parcel's JSON and states."""
+    """The checksum of a bundle's JSON and states."""
     return hashlib.sha256(text.encode() + states_TD.tobytes()).hexdigest()
 
 
@@ -400,23 +400,23 @@ def _inputs(moment: Example, states_TD: Floats, places: Mapping[str, tuple[int, 
         "slots": np.concatenate([batch.context_slot_BN[0], batch.block_slot_BCM[0][inner_A, place_A]]),
         "owners": np.concatenate([np.zeros(count, np.int64), inner_A + 1]),
         "positions": np.concatenate([np.arange(count), count + place_A]),
-        "traces": batch.event_features_BNG[0][traced_H],
-        "traced": traced_H,
-        "asked": states_TD[batch.block_BCM[0][number_C, last_C]],
-        "asked_slots": batch.block_slot_BCM[0][number_C, last_C],
-        "asked_positions": count + last_C,
-        "signals": batch.features_BCF[0],
+        "event_features": batch.event_features_BNG[0][traced_H],
+        "event_tokens": traced_H,
+        "last_states": states_TD[batch.block_BCM[0][number_C, last_C]],
+        "last_slots": batch.block_slot_BCM[0][number_C, last_C],
+        "last_positions": count + last_C,
+        "features": batch.features_BCF[0],
     }
 
 
-def _require_same(folder: Path, card: Manifest, task: Task, domain: Domain) -> None:
+def _require_same(folder: Path, manifest: Manifest, task: Task, domain: Domain) -> None:
     """Raises ConfigError where the model of a folder was tuned with other words or features than are here."""
     here = {"wording": probe.wording(task, domain), "features": probe.features() if task.uses_features else ""}
     for part, known in here.items():
-        if (tuned := getattr(card, part)) != known:
+        if (tuned := getattr(manifest, part)) != known:
             raise ConfigError(
-                f"{folder} was tuned with another {part} of task {card.task!r} and domain {card.domain!r} (there "
-                f"{tuned}, here {known}); use the m6rec that exported it, or tune and export it again with this one"
+                f"{folder} was tuned with another {part} of task {manifest.task!r} and domain {manifest.domain!r} "
+                f"(there {tuned}, here {known}); use the m6rec that exported it, or tune and export it again"
             )
 
 
@@ -430,9 +430,9 @@ def _upper(folder: Path) -> Any:
             f"{folder / UPPER} is of another m6rec than this one: only one of them knows its input "
             f"{', '.join(sorted(strange))}; {again}"
         )
-    if (known := shape_of["signals"][1]) not in (0, len(FEATURES)):
+    if (known := shape_of["features"][1]) not in (0, len(FEATURES)):
         raise AssetError(
-            f"{folder / UPPER} is of another m6rec than this one: it takes {known} statistics, but here are "
+            f"{folder / UPPER} is of another m6rec than this one: it takes {known} features, but here are "
             f"{len(FEATURES)}; {again}"
         )
     return session

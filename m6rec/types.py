@@ -1,7 +1,7 @@
-"""The nouns of the system: frozen, without logic, importable without any dependency.
+"""The data types: frozen, without logic, without dependencies.
 
-A log is Events over Items and Users. A task turns one moment of the log into a Question made of
-Segments, or into the Draft of a text. A recommender answers with Ranked items.
+A log holds Events of Users with Items. A task turns a point in time of the log into a Question made of Segments, or
+into the Draft of a text. A recommender returns Ranked items.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ class Item:
     """Something that can be recommended.
 
     Attributes:
-        id: Unique within a log; never shown to the model.
-        title: The name that a person would read.
+        id: Unique within a log; not an input of the model.
+        title: The display name.
         categories: Genres, departments, … most specific first; may be empty.
-        details: Further fields a domain can word (year, price, author, description).
+        details: Further fields that a domain can verbalise (year, price, author, description).
     """
 
     id: str
@@ -29,7 +29,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person; ``details`` are the fields that a domain can word (age, gender, place)."""
+    """A user; ``details`` are fields that a domain can verbalise (age, gender, place)."""
 
     id: str
     details: Mapping[str, Value] = field(default_factory=dict, hash=False)
@@ -37,18 +37,18 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One behaviour of one user with one item.
+    """One event of a user, usually with an item.
 
     Attributes:
         user: Id of the user.
-        item: Id of the item; "" where there is none, as for a search.
+        item: Id of the item; "" for none, as for a search.
         time: Seconds since 1970 (UTC); 0 in logs without time.
-        value: Strength in the log's own unit: stars, a count, 0 for a skip; None: it happened.
-        text: What the user wrote, such as a review or a search query; may be empty.
-        kind: What they did: "view", "click", "cart", "purchase", "rating", "skip", "search", …; "" if unknown.
-        impression: Names what was shown together; "" if the log doesn't say.
-        context: Where and how: (name, value) of place, weather, device, …, sorted by name.
-        id: Names the write, so that a retried one is applied once; "" in logs.
+        value: In the unit of the log: stars, a count, 0 for a skip; None if the event has no value.
+        text: Written by the user, such as a review or a search query; may be empty.
+        kind: "view", "click", "cart", "purchase", "rating", "skip", "search", …; "" if unknown.
+        impression: Id of the set of items shown together; "" if unknown.
+        context: (name, value) of place, weather, device, …, sorted by name.
+        id: Idempotency id of a write; "" in logs.
     """
 
     user: str
@@ -64,12 +64,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What an event says of its user's taste.
+    """The preference that an event expresses.
 
     Attributes:
-        positive: Whether it speaks for the item (True), against it (False), or neither (None).
-        strength: How much the user seems to want the item by it, from 0 (hated) to 1 (loved).
-        words: What the user did, in the past; ``{}`` stands for the item.
+        positive: True for positive, False for negative, None for neutral.
+        strength: Preference from 0 (hated) to 1 (loved).
+        words: The action in past tense; ``{}`` stands for the item.
     """
 
     positive: bool | None
@@ -79,11 +79,11 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of text that the lower layers read on its own, so that its state can be cached.
+    """A text that the lower layers encode independently, so that its state can be cached.
 
     Attributes:
-        text: Plain text; never parsed for control tokens.
-        slot: What the text is, which picks its learned segment embedding: one of ``SLOTS``.
+        text: Plain text; not parsed for control tokens.
+        slot: The role of the text, one of ``SLOTS``, which selects its segment embedding.
     """
 
     text: str
@@ -95,10 +95,10 @@ SLOTS = ("user", "history", "candidate", "cross", "ask")
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """When, where and how a question is asked.
+    """Time and context of a question.
 
     Attributes:
-        time: Seconds since 1970 (UTC); 0 where it isn't known.
+        time: Seconds since 1970 (UTC); 0 if unknown.
         context: As of an ``Event``.
     """
 
@@ -108,11 +108,11 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a task asks of the model at one moment.
+    """The text input of one prediction.
 
     Attributes:
-        context: Region 1, the user: facts, then behaviours, oldest first.
-        candidate: Region 2: the item, then what is known of user and item together.
+        context: Region 1, the user: profile, then events, oldest first.
+        candidate: Region 2: cross features of user and item, and the item.
     """
 
     context: tuple[Segment, ...]
@@ -121,13 +121,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A text to be written for a user at one moment.
+    """A text to generate for a user, or to learn from.
 
     Attributes:
-        context: Region 1, the user: facts, then behaviours, oldest first.
+        context: Region 1, the user: profile, then events, oldest first.
         prompt: The beginning of region 2, which is given.
-        target: What follows it, to the letter, spaces included; "" where it isn't known.
-        event: Position in the log of the event that the text is about; -1 for none.
+        target: The exact continuation, with spaces; "" if unknown.
+        event: Position in the log of the event that the text belongs to; -1 for none.
     """
 
     context: tuple[Segment, ...]
@@ -138,10 +138,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One recommended item; ``score`` is a probability for ranking, a product of vectors for retrieval.
-
-    The product is that of user and item vector, by weight, and what item-item models add to it (``retrieval.blend``).
-    """
+    """A recommended item; ``score`` is a probability for ranking, a blend of scores for retrieval."""
 
     item: Item
     score: float

@@ -106,8 +106,8 @@ class Phone:
         )
         return self
 
-    def receive(self, parcel: Path) -> None:
-        self.page.evaluate("bytes => device.receive(Uint8Array.from(bytes))", list(parcel.read_bytes()))
+    def receive(self, bundle: Path) -> None:
+        self.page.evaluate("bytes => device.receive(Uint8Array.from(bytes))", list(bundle.read_bytes()))
 
     def ingest(self, events: Sequence[Event]) -> None:
         self.page.evaluate("events => device.ingest(...events)", plain(events))

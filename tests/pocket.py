@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from m6rec import device
-from m6rec.device import CARD
+from m6rec.device import MANIFEST
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
 from m6rec.features.interactions import InteractionStore
@@ -71,26 +71,26 @@ def reseal(folder, **changes):
     files = {
         file.name: {"bytes": file.stat().st_size, "sha256": device.file_sha256(file)}
         for file in sorted(folder.iterdir())
-        if file.name != CARD
+        if file.name != MANIFEST
     }
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | {"files": files} | changes))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": files} | changes))
 
 
-def of_statistics(file, number):
+def of_features(file, number):
     """Makes an upper graph one that takes so many statistics, of which it reads as many as it did, over and over."""
     model = onnx.load(file, load_external_data=False)
     graph = model.graph
-    signals = next(one for one in graph.input if one.name == "signals")
-    width = signals.type.tensor_type.shape.dim[1]
+    features = next(one for one in graph.input if one.name == "features")
+    width = features.type.tensor_type.shape.dim[1]
     for node in graph.node:
-        node.input[:] = ["whole" if name == "signals" else name for name in node.input]
+        node.input[:] = ["whole" if name == "features" else name for name in node.input]
     times = -(-width.dim_value // number)
     ends = [
         onnx.numpy_helper.from_array(np.array([value]), name) for name, value in (("from", 0), ("to", width.dim_value))
     ]
     graph.initializer.extend([*ends, onnx.numpy_helper.from_array(np.array([1]), "axis")])
-    graph.node.insert(0, onnx.helper.make_node("Concat", ["signals"] * times, ["many"], axis=1))
+    graph.node.insert(0, onnx.helper.make_node("Concat", ["features"] * times, ["many"], axis=1))
     graph.node.insert(1, onnx.helper.make_node("Slice", ["many", "from", "to", "axis"], ["whole"]))
     width.dim_value = number
     onnx.save(model, file)

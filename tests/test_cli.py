@@ -84,7 +84,7 @@ def test_explain_prints_each_sentence_with_its_evidence(monkeypatch):
     assert said.splitlines()[:3] == [
         "81% of 123 people liked it.",
         '  crowd: {"liked": 100, "seen": 123}',
-        "  worded by the template, as it babbles",
+        "  source: template; generated text rejected: it babbles",
     ]
     told = json.loads(runner.invoke(cli.app, ["explain", "--user", "u0", "--item", "i1", "--json"]).stdout)
     assert (told["user"], told["item"]) == ("u0", "i1")
@@ -127,11 +127,11 @@ def test_create_prints_each_text_and_why_others_were_refused(monkeypatch):
     monkeypatch.setattr(cli.recommending, "_recommender", lambda *given, blocked: (FakeBackend(), []))
     words = ["create", "design", "--user", "u0", "--category", "Drama", "--catalogue"]
     said = runner.invoke(cli.app, words).stdout
-    assert said.splitlines() == ["Film 2  (Drama)", "  worded by the model", "  rejected: it babbles"]
+    assert said.splitlines() == ["Film 2  (Drama)", "  source: model", "  rejected: it babbles"]
     told = json.loads(runner.invoke(cli.app, [*words, "--count", "2", "--json"]).stdout)
     assert [one["item"] for one in told["texts"]] == ["i2", "i2"]
     said = runner.invoke(cli.app, ["create", "headline", "--user", "u0", "--item", "i1"]).stdout
-    assert said.splitlines()[:2] == ["comedy films", "  worded by the template"]
+    assert said.splitlines()[:2] == ["comedy films", "  source: template"]
 
 
 def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path, monkeypatch, capsys):
@@ -228,7 +228,7 @@ def test_a_finished_run_is_left_alone_and_refused_other_data(tmp_path, monkeypat
     monkeypatch.setenv("M6REC_HOME", str(tmp_path / "home"))
     done = runner.invoke(cli.app, ["tune", "click", *where])
     assert done.exit_code == 0
-    assert "was finished already, with all of these settings; nothing was trained" in " ".join(done.output.split())
+    assert "was already finished with these settings; nothing was trained" in " ".join(done.output.split())
     assert {file.name: file.read_bytes() for file in (tmp_path / "click").iterdir() if file.is_file()} == before
     rows = (tmp_path / "log.csv").read_text().splitlines()
     values = [row.rpartition(",")[2] for row in rows[1:]]
@@ -296,7 +296,7 @@ def test_a_run_goes_to_a_device_and_ranks_there(tmp_path):
     )
     assert (card["task"], card["dtype"], card["depth"]) == ("click", "int8", 1)
     before = json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", "--store", me, "--json"))
-    shop.m6rec(tmp_path, "device", "observe", phone, "i7", "--store", me)
+    shop.m6rec(tmp_path, "device", "ingest", phone, "i7", "--store", me)
     after = json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", "--store", me, "--json"))
     assert {one["id"] for one in after} == {"i0", "i5"}
     assert [one["score"] for one in after] != [one["score"] for one in before]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m6rec import device as module
-from m6rec.device import ADAPTERS, CARD, LOWER, TOKENIZER, UPPER, Device
+from m6rec.device import ADAPTERS, LOWER, MANIFEST, TOKENIZER, UPPER, Device
 from m6rec.edge.export import export, send
 from m6rec.errors import AssetError, ConfigError, DataError, StoreError, UnknownError
 from m6rec.features.interactions import FEATURES, InteractionStore, PopularityCounts
@@ -31,7 +31,7 @@ def scores(ranked):
 
 
 @pytest.fixture
-def parcel(tmp_path):
+def bundle(tmp_path):
     file = tmp_path / "items.safetensors"
     send(pocket.exported()[0], list(pocket.ITEMS.values()), pocket.interactions(), file)
     return file
@@ -46,10 +46,10 @@ def load(store=None, folder=None):
     return Device.load(folder or pocket.exported()[1], store, user=ME)
 
 
-def test_a_device_ranks_as_the_server_would_by_what_it_knows(parcel, store):
+def test_a_device_ranks_as_the_server_would_by_what_it_knows(bundle, store):
     made, _ = pocket.exported()
     here = load(store)
-    here.receive(parcel)
+    here.receive(bundle)
     here.ingest(MINE)
     interactions = InteractionStore(
         pocket.ITEMS, pocket.MOVIES.feedback, pocket.interactions().popularity(pocket.ITEMS)
@@ -63,25 +63,25 @@ def test_a_device_ranks_as_the_server_would_by_what_it_knows(parcel, store):
     assert np.ptp(list(expected.values())) > 0.003
 
 
-def test_a_new_user_and_no_candidates(parcel):
+def test_a_new_user_and_no_candidates(bundle):
     here = Device.load(pocket.exported()[1])
-    here.receive(parcel)
+    here.receive(bundle)
     assert len(here.rank(["i1"])) == 1  # without facts, history or a second candidate
     assert here.rank([]) == []
 
 
-def test_many_candidates_are_scored_in_parts_as_in_one(parcel, monkeypatch):
+def test_many_candidates_are_scored_in_parts_as_in_one(bundle, monkeypatch):
     here = load()
-    here.receive(parcel)
+    here.receive(bundle)
     here.ingest(MINE)
     whole = scores(here.rank(list(pocket.ITEMS)))
     monkeypatch.setattr(module, "CANDIDATES", 3)
     assert scores(here.rank(list(pocket.ITEMS))) == pytest.approx(whole, abs=1e-6)
 
 
-def test_what_is_known_outlives_the_process(parcel, store):
+def test_what_is_known_outlives_the_process(bundle, store):
     first = load(store)
-    first.receive(parcel)
+    first.receive(bundle)
     first.ingest(MINE[:3])
     first.ingest(MINE[3:])
     ranked = first.rank(ASKED)
@@ -100,8 +100,8 @@ def test_items_by_their_text_alone(store):
     assert load(store).items == {"new": Item("new", "Babe")}
 
 
-def test_states_of_another_model_are_dropped_and_items_stay(parcel, store):
-    load(store).receive(parcel)
+def test_states_of_another_model_are_dropped_and_items_stay(bundle, store):
+    load(store).receive(bundle)
     made, folder = pocket.exported(seed=1)
     here = load(store, folder)
     assert here.items == pocket.ITEMS
@@ -109,21 +109,21 @@ def test_states_of_another_model_are_dropped_and_items_stay(parcel, store):
     np.testing.assert_allclose(here.scores(row), made.scores([row]), atol=1e-5)
 
 
-def test_a_newer_parcel_replaces_counts(parcel):
+def test_a_newer_parcel_replaces_counts(bundle):
     here = load()
-    here.receive(parcel)
+    here.receive(bundle)
     one = here.interactions.popularity(["i0"])
-    send(pocket.exported()[0], [pocket.ITEMS["i0"]], InteractionStore(pocket.ITEMS, pocket.MOVIES.feedback), parcel)
-    here.receive(parcel)
+    send(pocket.exported()[0], [pocket.ITEMS["i0"]], InteractionStore(pocket.ITEMS, pocket.MOVIES.feedback), bundle)
+    here.receive(bundle)
     assert one.items["i0"][0] > 0
     now = here.interactions.popularity(["i0"])
     assert (now.total, now.items) == (PopularityCounts().total, {})
     assert here.items == pocket.ITEMS
 
 
-def test_all_events_or_none_are_taken_in(parcel, store):
+def test_all_events_or_none_are_taken_in(bundle, store):
     here = load(store)
-    here.receive(parcel)
+    here.receive(bundle)
     with pytest.raises(UnknownError, match="'i99'"):
         here.ingest([MINE[0], Event("me", "i99", 1)])
     with pytest.raises(DataError, match="user 'you'"):
@@ -135,13 +135,13 @@ def test_all_events_or_none_are_taken_in(parcel, store):
     assert here.interactions.history("me") == load(store).interactions.history("me") == ()
 
 
-def test_an_unknown_item_is_named(parcel):
+def test_an_unknown_item_is_named(bundle):
     here = load()
     with pytest.raises(UnknownError, match="'i1' among the 0 on this device"):
         here.rank(["i1"])
 
 
-@pytest.mark.parametrize("name", [CARD, TOKENIZER, LOWER, UPPER])
+@pytest.mark.parametrize("name", [MANIFEST, TOKENIZER, LOWER, UPPER])
 def test_a_file_that_is_absent_is_named(tmp_path, name):
     _, folder = pocket.copied(tmp_path / "phone")
     (folder / name).unlink()
@@ -163,27 +163,41 @@ def test_a_truncated_or_changed_file_is_refused(tmp_path, name):
 
 
 CARDS = {
-    "cut off": (lambda card: json.dumps(card)[:-9], AssetError, "is not the card"),
-    "a list": (lambda card: "[]", AssetError, "is not the card"),
-    "of a later format": (lambda card: json.dumps({**card, "format": 99}), AssetError, "format 99.*reads format 2"),
-    "with a field more": (lambda card: json.dumps({**card, "colour": "red"}), AssetError, "colour"),
-    "without a graph": (lambda card: json.dumps({**card, "files": {}}), AssetError, "doesn't list upper.onnx"),
-    "without a width": (lambda card: json.dumps({**card, "width": None}), AssetError, "a size is no whole number"),
+    "cut off": (lambda manifest: json.dumps(manifest)[:-9], AssetError, "is not the manifest"),
+    "a list": (lambda manifest: "[]", AssetError, "is not the manifest"),
+    "of a later format": (
+        lambda manifest: json.dumps({**manifest, "format": 99}),
+        AssetError,
+        "format 99.*reads format 3",
+    ),
+    "with a field more": (lambda manifest: json.dumps({**manifest, "colour": "red"}), AssetError, "colour"),
+    "without a graph": (lambda manifest: json.dumps({**manifest, "files": {}}), AssetError, "doesn't list upper.onnx"),
+    "without a width": (
+        lambda manifest: json.dumps({**manifest, "width": None}),
+        AssetError,
+        "a size is no whole number",
+    ),
     "with a path": (
-        lambda card: json.dumps({**card, "files": {"../x": card["files"][UPPER], **card["files"]}}),
+        lambda manifest: json.dumps({**manifest, "files": {"../x": manifest["files"][UPPER], **manifest["files"]}}),
         AssetError,
         "'../x', which is no name of a file",
     ),
     "with half a reader": (
-        lambda card: json.dumps({**card, "files": {name: of for name, of in card["files"].items() if name != LOWER}}),
+        lambda manifest: json.dumps(
+            {**manifest, "files": {name: of for name, of in manifest["files"].items() if name != LOWER}}
+        ),
         AssetError,
         "doesn't list lower.onnx",
     ),
-    "of a task unknown here": (lambda card: json.dumps({**card, "task": "guess"}), ConfigError, "guess"),
-    "of a domain unknown here": (lambda card: json.dumps({**card, "domain": "shop"}), ConfigError, "shop"),
-    "of other words": (lambda card: json.dumps({**card, "wording": "0" * 16}), ConfigError, "another wording of task"),
+    "of a task unknown here": (lambda manifest: json.dumps({**manifest, "task": "guess"}), ConfigError, "guess"),
+    "of a domain unknown here": (lambda manifest: json.dumps({**manifest, "domain": "shop"}), ConfigError, "shop"),
+    "of other words": (
+        lambda manifest: json.dumps({**manifest, "wording": "0" * 16}),
+        ConfigError,
+        "another wording of task",
+    ),
     "of other features": (
-        lambda card: json.dumps({**card, "features": "0" * 16}),
+        lambda manifest: json.dumps({**manifest, "features": "0" * 16}),
         ConfigError,
         "another features of task 'like' .* export it again",
     ),
@@ -194,7 +208,7 @@ CARDS = {
 def test_a_card_is_refused(tmp_path, kind):
     write, error, message = CARDS[kind]
     _, folder = pocket.copied(tmp_path / "phone")
-    (folder / CARD).write_text(write(json.loads((folder / CARD).read_text())))
+    (folder / MANIFEST).write_text(write(json.loads((folder / MANIFEST).read_text())))
     with pytest.raises(error, match=message):
         Device.load(folder)
 
@@ -211,33 +225,33 @@ def test_a_graph_of_another_version_is_refused(tmp_path):
 
 def test_a_graph_of_other_statistics_is_refused(tmp_path):
     _, folder = pocket.copied(tmp_path / "phone")
-    pocket.of_statistics(folder / UPPER, 12)
+    pocket.of_features(folder / UPPER, 12)
     pocket.reseal(folder)
-    with pytest.raises(AssetError, match=rf"it takes 12 statistics, but here are {len(FEATURES)}; export it again"):
+    with pytest.raises(AssetError, match=rf"it takes 12 features, but here are {len(FEATURES)}; export it again"):
         Device.load(folder)
 
 
 def test_a_graph_that_onnxruntime_does_not_know(tmp_path):
     _, folder = pocket.copied(tmp_path / "phone")
     (folder / UPPER).write_bytes(b"no graph")
-    card = json.loads((folder / CARD).read_text())
-    card["files"][UPPER] = {"bytes": 8, "sha256": module.file_sha256(folder / UPPER)}
-    (folder / CARD).write_text(json.dumps(card))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"][UPPER] = {"bytes": 8, "sha256": module.file_sha256(folder / UPPER)}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(AssetError, match="can't be run by onnxruntime"):
         Device.load(folder)
 
 
-def test_a_damaged_parcel_changes_nothing(parcel, store):
+def test_a_damaged_parcel_changes_nothing(bundle, store):
     here = load(store)
-    whole = parcel.read_bytes()
+    whole = bundle.read_bytes()
     flipped = whole[:-1] + bytes([whole[-1] ^ 1])
-    for part in (whole[:-1], whole[: len(whole) // 2], b"", whole.replace(b'"parcel"', b'"parce1"'), flipped):
-        parcel.write_bytes(part)
-        with pytest.raises(AssetError, match="not a readable parcel"):
-            here.receive(parcel)
-    parcel.write_bytes(whole.replace(rb"\"format\": 2", rb"\"format\": 7"))
+    for part in (whole[:-1], whole[: len(whole) // 2], b"", whole.replace(b'"bundle"', b'"bundl3"'), flipped):
+        bundle.write_bytes(part)
+        with pytest.raises(AssetError, match="not a readable bundle"):
+            here.receive(bundle)
+    bundle.write_bytes(whole.replace(rb"\"format\": 3", rb"\"format\": 7"))
     with pytest.raises(AssetError, match="format 7"):
-        here.receive(parcel)
+        here.receive(bundle)
     assert not here.items
     assert not load(store).items
 
@@ -270,14 +284,14 @@ def newer(tmp_path, tuned_anew):
     return tuned_anew[0], Path(shutil.copytree(tuned_anew[1], tmp_path / "newer"))
 
 
-def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, parcel, store):
+def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, bundle, store):
     _, folder = pocket.copied(tmp_path / "phone")
     first = load(store, folder)
-    first.receive(parcel)
+    first.receive(bundle)
     first.ingest(MINE)
     before = scores(first.rank(ASKED))
     made, changed = newer
-    assert {file.name for file in changed.iterdir()} == {CARD, ADAPTERS}
+    assert {file.name for file in changed.iterdir()} == {MANIFEST, ADAPTERS}
     with pytest.raises(AssetError, match="can't be read"):  # it is none by itself
         Device.load(changed)
     assert module.update_folder(folder, changed).tuning == made.adapter.digest()
@@ -295,8 +309,8 @@ def test_an_update_holds_what_has_changed_and_keeps_the_store(tmp_path, newer, p
 BROKEN = {
     "without its new file": lambda newer: (newer / ADAPTERS).unlink(),
     "cut off": lambda newer: (newer / ADAPTERS).write_bytes((newer / ADAPTERS).read_bytes()[:-1]),
-    "without a card": lambda newer: (newer / CARD).unlink(),
-    "of a later format": lambda newer: (newer / CARD).write_text('{"format": 3}'),
+    "without a card": lambda newer: (newer / MANIFEST).unlink(),
+    "of a later format": lambda newer: (newer / MANIFEST).write_text('{"format": 4}'),
 }
 
 
@@ -309,9 +323,9 @@ def test_an_update_that_fails_changes_nothing(tmp_path, newer, kind, monkeypatch
         BROKEN[kind](changed)
     elif kind == "not runnable":
         (changed / UPPER).write_bytes(b"no graph")
-        card = json.loads((changed / CARD).read_text())
-        card["files"][UPPER] = {"bytes": 8, "sha256": module.file_sha256(changed / UPPER)}
-        (changed / CARD).write_text(json.dumps(card))
+        manifest = json.loads((changed / MANIFEST).read_text())
+        manifest["files"][UPPER] = {"bytes": 8, "sha256": module.file_sha256(changed / UPPER)}
+        (changed / MANIFEST).write_text(json.dumps(manifest))
     else:
         rename = Path.rename
 
@@ -330,7 +344,7 @@ def test_an_update_that_fails_changes_nothing(tmp_path, newer, kind, monkeypatch
 def test_an_update_that_was_cut_off_between_its_last_steps_is_undone(tmp_path):
     _, folder = pocket.copied(tmp_path / "phone")
     folder.rename(tmp_path / ".phone.former")
-    assert load(None, folder).card == module.read_manifest(folder)
+    assert load(None, folder).manifest == module.read_manifest(folder)
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +366,7 @@ def test_all_titles_have_the_same_tokens(tokenizers):
     assert here.encode(pocket.TITLES) == server.encode(pocket.TITLES)
 
 
-def test_a_device_needs_neither_torch_nor_transformers(parcel):
+def test_a_device_needs_neither_torch_nor_transformers(bundle):
     _, folder = pocket.exported()
     code = f"""
 import sys
@@ -360,7 +374,7 @@ from pathlib import Path
 from m6rec.device import Device
 from m6rec.types import Event
 here = Device.load(Path({str(folder)!r}))
-here.receive(Path({str(parcel)!r}))
+here.receive(Path({str(bundle)!r}))
 here.ingest([Event("me", "i1", 5, 4.0)])
 assert len(here.rank(["i2", "i3"])) == 2
 print([name for name in ("torch", "transformers", "onnx", "m6rec.foundation", "m6rec.adapters") if name in sys.modules])

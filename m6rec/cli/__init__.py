@@ -1,4 +1,4 @@
-"""The command line: one verb a command, ``--json`` on each that reports; a file for each group of verbs."""
+"""The command line: one file per group of commands; every command that reports takes ``--json``."""
 
 from m6rec.cli import data, edge, erasing, init, recommending, runs, serving, tuning  # commands register themselves
 from m6rec.cli.app import app, bar, err, guard, main

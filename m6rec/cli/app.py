@@ -1,4 +1,4 @@
-"""The application, what its commands share, and how an error is shown."""
+"""The Typer application, shared options and error output."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from m6rec.errors import M6RecError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-assets_app = typer.Typer(no_args_is_help=True, help="Named models and data sets.")
+assets_app = typer.Typer(no_args_is_help=True, help="Named models and datasets.")
 app.add_typer(assets_app, name="assets")
-device_app = typer.Typer(no_args_is_help=True, help="A folder of `m6rec export`, used as on a device.")
+device_app = typer.Typer(no_args_is_help=True, help="Use a folder of `m6rec export` as a device would.")
 app.add_typer(device_app, name="device")
 out, err = Console(), Console(stderr=True)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Foundation = Annotated[str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")]
+Foundation = Annotated[str, typer.Option(help="Asset name, folder, .gguf file or hub id of the language model.")]
 ExitAfter = Annotated[
-    int | None, typer.Option(help="Upper layers to run of a ranking task that was tuned with more; all by default.")
+    int | None, typer.Option(help="Upper layers to run, if the ranking run has more; all by default.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or auto: the faster here.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or auto for the faster one on this processor.")]
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def guard(app: typer.Typer) -> None:
-    """Runs a command; an error that a user can act on is one line and exit code 2."""
+    """Runs a command; an ``M6RecError`` is printed as one line, with exit code 2."""
     try:
         app()
     except M6RecError as error:
@@ -47,7 +47,7 @@ def guard(app: typer.Typer) -> None:
 
 @contextmanager
 def bar(label: str) -> Iterator[Any]:
-    """A progress bar with the time left; yields ``update(done, total, *note)``."""
+    """A progress bar with time left; yields ``update(done, total, loss, label)``."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=err, transient=not err.is_terminal) as progress:
         number = progress.add_task(label, total=None)

@@ -1,4 +1,4 @@
-"""Data: named assets, and logs that are prepared."""
+"""Assets and the preparation of logs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAMPLE = 2_000  # events at the beginning of a log that prompts are shown of
 
 @assets_app.command("list")
 def assets_list(as_json: Json = False) -> None:
-    """What can be fetched by name, its licence, and what is here already."""
+    """Lists assets with their licence and whether they are downloaded."""
     rows = [{**asdict(assets.describe(name)), "here": assets.is_here(name)} for name in assets.names()]
     lines = [
         f"{'✓' if row['here'] else ' '} {row['name']:16} {row['kind']:6} {row['megabytes']:>4} MB  {row['licence']}"
@@ -33,10 +33,10 @@ def assets_list(as_json: Json = False) -> None:
 @assets_app.command("get")
 def assets_get(
     name: str,
-    accept_licence: Annotated[bool, typer.Option(help="Accept the terms of an asset that has some.")] = False,
+    accept_licence: Annotated[bool, typer.Option(help="Accept the licence terms of the asset.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetches an asset, verifies it and tells where it is."""
+    """Downloads and verifies an asset; prints its folder."""
     folder = assets.get(name, accept_licence=accept_licence)
     say({"name": name, "folder": str(folder)}, as_json, str(folder))
 
@@ -45,31 +45,31 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="DOMAIN|EVENTS",
-        help="movielens, amazon, mind, … or package.module:NAME; or your own table of events: a file, a folder, a "
-        "pattern in quotes, or the URL of a database.",
+        help="A domain (movielens, amazon, mind, … or package.module:NAME), or your own table of events: a file, a "
+        "folder, a quoted glob pattern, or a database URL.",
     ),
 ]
 Files = Annotated[
     list[str] | None,
-    typer.Argument(help="After a domain its files; after a table of events those of items and of users."),
+    typer.Argument(help="The files of the domain; or the tables of items and of users."),
 ]
 SplitName = Annotated[
-    str | None, typer.Option("--split", help="time, leave-one-out or item; by time where the log has some.")
+    str | None, typer.Option("--split", help="time, leave-one-out or item; time by default if the log has timestamps.")
 ]
-Columns = Annotated[str, typer.Option("--columns", help="Which column is what: user=buyer,item=sku,time=when.")]
+Columns = Annotated[str, typer.Option("--columns", help="Column names by role: user=buyer,item=sku,time=when.")]
 Positive = Annotated[
-    str | None, typer.Option("--positive", help="What counts as positive: 'rating>=4', 'event=purchase'.")
+    str | None, typer.Option("--positive", help="Which events are positive: 'rating>=4', 'event=purchase'.")
 ]
-Implicit = Annotated[bool, typer.Option("--implicit", help="Every event is positive.")]
+Implicit = Annotated[bool, typer.Option("--implicit", help="Implicit feedback: every event is positive.")]
 Repeats = Annotated[
-    str, typer.Option("--repeats", help="keep or drop events whose user had done the same with the item before.")
+    str, typer.Option("--repeats", help="keep or drop repeated events of the same user, item and kind.")
 ]
 OnError = Annotated[
-    str | None, typer.Option("--on-error", help="raise stops at a bad row; drop leaves it out and counts.")
+    str | None, typer.Option("--on-error", help="At an invalid row: raise an error, or drop and count it.")
 ]
 TimeFormat = Annotated[
     str | None,
-    typer.Option("--time-format", help="How times are written: '%d/%m/%Y %H:%M', s, ms, us, ns or position."),
+    typer.Option("--time-format", help="Format of timestamps: '%d/%m/%Y %H:%M', s, ms, us, ns or position."),
 ]
 
 
@@ -78,7 +78,7 @@ def prepare(
     source: Source,
     files: Files = None,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the checked and split log.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("data"),
     split: SplitName = None,
     columns: Columns = "",
     positive: Positive = None,
@@ -88,7 +88,7 @@ def prepare(
     time_format: TimeFormat = None,
     as_json: Json = False,
 ) -> None:
-    """Reads, checks and splits a log, and says what can be learned from it."""
+    """Validates and splits a log, and reports which tasks can be tuned on it."""
     from m6rec.data import card
     from m6rec.domains import prepared
 
@@ -122,11 +122,11 @@ def read_log(
     on_error: str | None,
     time_format: str | None,
 ) -> tuple[Prepared, dict[str, Any]]:
-    """The log that a command line names, prepared but not yet kept in a folder, and its card.
+    """Reads and prepares the log without saving it; returns it with its dataset card.
 
     Raises:
         ConfigError: The options contradict each other.
-        DataError: The log is malformed, or nothing could be tuned or measured on it.
+        DataError: The log is invalid, or no task can be tuned and evaluated on it.
     """
     from m6rec.data import card
     from m6rec.data.schema import Columns as Roles
@@ -135,7 +135,7 @@ def read_log(
 
     name, tables = (source, files or []) if _is_domain(source) else ("generic", [source, *(files or [])])
     if positive is not None and implicit:
-        raise ConfigError("--positive and --implicit exclude each other; --implicit says that every event is positive.")
+        raise ConfigError("--positive and --implicit are mutually exclusive; --implicit makes every event positive.")
     options: dict[str, Any] = {
         "columns": Roles.parse(columns) if columns else None,
         "on_error": on_error,
@@ -160,14 +160,14 @@ def read_log(
         facts: dict[str, Any] = {"domain": name, "split": made.protocol, "feedback": made.why}
         facts |= card.card(made.split, positive_of)
         if why := card.impossible(facts):
-            raise DataError(f"nothing can be tuned or measured on this log, so nothing is kept. {why}")
+            raise DataError(f"no task can be tuned and evaluated on this log, so nothing was saved. {why}")
         facts["prompts"] = _prompts(made)
         update(100, 100, label="prepared")
     return made, facts
 
 
 def _is_domain(source: str) -> bool:
-    """Whether a word names a domain rather than a table."""
+    """Whether the argument is a domain rather than a table."""
     from m6rec.data.tables import is_table
     from m6rec.domains import domain as domains
 
@@ -175,7 +175,7 @@ def _is_domain(source: str) -> bool:
 
 
 def _prompts(made: Prepared) -> list[str]:
-    """The first three prompts of ranking that tell of a behaviour, or the first ones; as the model reads them."""
+    """Three ranking prompts as the model reads them, preferably with a history."""
     from m6rec.tasks.task import build_examples, named
 
     events = made.split.log.events[:_SAMPLE]

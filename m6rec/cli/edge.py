@@ -1,4 +1,4 @@
-"""Small models, exports, and a folder used as on a device."""
+"""Distillation, export, and inference as on a device."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from m6rec.errors import ConfigError
 def shrink(
     run: Annotated[
         Path | None,
-        typer.Argument(help="Run of a ranking task, by folder or name; the served one by default."),
+        typer.Argument(help="Ranking run, by folder or name; by default the one that is served."),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the small model; give it again to resume.")],
+    out: Annotated[Path, typer.Option(help="Output folder; give it again to resume.")],
     project: ProjectFolder = None,
     data: Data = None,
-    recipe: Annotated[Path | None, typer.Option(help="JSON file of switches (edge.recipe.Recipe).")] = None,
-    change: Annotated[list[str] | None, typer.Option("--set", help="A switch, such as sparsity=0.5.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="JSON file of settings (edge.recipe.Recipe).")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as sparsity=0.5.")] = None,
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Makes a small model of a tuned ranking task, for `m6rec export OUT/run`."""
+    """Distils a tuned ranking task into a small model, for `m6rec export OUT/run`."""
     from m6rec.domains import prepared
     from m6rec.edge.recipe import Recipe
     from m6rec.edge.shrink import shrink as make
@@ -63,7 +63,7 @@ def shrink(
 
 
 def _switches(file: Path | None, changes: Sequence[str]) -> dict[str, Any]:
-    """Names and values of a recipe, from a file and from words of the form name=value."""
+    """Settings of a recipe from a file and from name=value pairs."""
     try:
         values = dict(json.loads(file.read_text())) if file is not None else {}
         for change in changes:
@@ -80,20 +80,26 @@ def _switches(file: Path | None, changes: Sequence[str]) -> dict[str, Any]:
 def export(
     run: Annotated[
         Path | None,
-        typer.Argument(help="Run of a ranking task, by folder or name; the served one by default."),
+        typer.Argument(help="Ranking run, by folder or name; by default the one that is served."),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="New folder for the device.")],
+    out: Annotated[Path, typer.Option(help="Output folder; must not exist.")],
     project: ProjectFolder = None,
     data: Data = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, int8 or int4.")] = "int8",
-    states: Annotated[bool, typer.Option(help="Send the states of the items' texts along.")] = True,
-    layers: Annotated[int | None, typer.Option(help="Layers of a shrunk model, for weak devices; all.")] = None,
-    lower: Annotated[bool, typer.Option(help="Let the device read texts itself, with all of the model.")] = True,
-    since: Annotated[Path | None, typer.Option(help="Folder of devices; only what has changed is written.")] = None,
+    states: Annotated[bool, typer.Option(help="Include the cached states of the items' texts.")] = True,
+    layers: Annotated[
+        int | None, typer.Option(help="Student layers to keep, for weak devices; all by default.")
+    ] = None,
+    lower: Annotated[
+        bool, typer.Option(help="Include the lower layers, so that the device can encode texts itself.")
+    ] = True,
+    since: Annotated[
+        Path | None, typer.Option(help="Folder that devices have; only changed files are written.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Writes a tuned ranking task and the items as a folder that `m6rec.device` runs without torch."""
+    """Exports a ranking run and the items for `m6rec.device`, which runs without torch."""
     from m6rec.device import read_manifest
     from m6rec.domains import prepared
     from m6rec.edge.export import export as write
@@ -131,29 +137,29 @@ def export(
 
 
 DeviceFolder = Annotated[Path, typer.Argument(help="Folder of `m6rec export`.")]
-Store = Annotated[Path, typer.Option(help="The device's own file; made if need be.")]
+Store = Annotated[Path, typer.Option(help="SQLite file of the device; created if missing.")]
 
 
 @device_app.command("update")
 def device_update(
     folder: DeviceFolder,
-    newer: Annotated[Path, typer.Argument(help="Folder of `m6rec export`, or of `m6rec export --since`.")],
+    newer: Annotated[Path, typer.Argument(help="Folder of `m6rec export`, with or without --since.")],
 ) -> None:
-    """Puts a newer folder in the place of one, whole or not at all."""
+    """Updates a device folder atomically."""
     from m6rec.device import update_folder
 
     update_folder(folder, newer)
 
 
-@device_app.command("observe")
-def device_observe(
+@device_app.command("ingest")
+def device_ingest(
     folder: DeviceFolder,
     item: Annotated[str, typer.Argument(help="Id of the item.")],
     *,
     store: Store,
-    value: Annotated[float, typer.Option(help="Strength, in the unit of the log.")] = 1.0,
+    value: Annotated[float, typer.Option(help="Value of the event, in the unit of the log.")] = 1.0,
 ) -> None:
-    """Notes that the user of the device did something now."""
+    """Records an event of the device's user, now."""
     from m6rec.device import ME, Device
     from m6rec.types import Event
 
@@ -163,12 +169,12 @@ def device_observe(
 @device_app.command("rank")
 def device_rank(
     folder: DeviceFolder,
-    items: Annotated[list[str], typer.Argument(help="Ids of the items to order.")],
+    items: Annotated[list[str], typer.Argument(help="Ids of the items to rank.")],
     *,
     store: Store,
     as_json: Json = False,
 ) -> None:
-    """Orders given items by the probability that the user of the device likes them."""
+    """Ranks items for the device's user."""
     from m6rec.device import Device
 
     say_ranked(Device.load(folder, store).rank(items), as_json)

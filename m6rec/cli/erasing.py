@@ -1,4 +1,4 @@
-"""What came in through the service: users who are to be forgotten, and events that are to be learned from."""
+"""Erasure of users, and merging of the service's events into the dataset."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from m6rec.cli.runs import Data, ProjectFolder, data_of
 from m6rec.errors import ConfigError
 from m6rec.project import Project
 
-Store = Annotated[
-    Path | None, typer.Option("--store", help="Folder of `m6rec serve --store`; the project's by default.")
-]
-JournalPlace = Annotated[
-    str, typer.Option("--journal", help="Where events are kept instead, as `m6rec serve --journal` was told.")
-]
+Store = Annotated[Path | None, typer.Option("--store", help="Store of the service; by default the project's.")]
+JournalPlace = Annotated[str, typer.Option("--journal", help="The value given to `m6rec serve --journal`, if any.")]
 
 
 @app.command()
@@ -30,10 +26,10 @@ def forget(
     journal: JournalPlace = "",
     as_json: Json = False,
 ) -> None:
-    """Erases a user and what they did from the prepared log and from what came in through the service.
+    """Erases a user and their events from the prepared dataset and the service's store.
 
-    Of the id a keyed hash stays, so that `m6rec prepare` and the service leave the user out from now on. A service that
-    runs meanwhile is told by `DELETE /v1/users/ID`.
+    A keyed hash of the id is kept, so that `m6rec prepare` and the service ignore the user from now on. For a running
+    service use `DELETE /v1/users/ID`.
     """
     from m6rec.domains import prepared
     from m6rec.serving import binding
@@ -54,7 +50,7 @@ def forget(
     former = prepared.fingerprint(log)
     places["prepared log"] = prepared.forget(log, user)
     for kept in (store, journal if "://" in journal else Path(journal) if journal else None):
-        # What the log was before is what the runs were tuned on; they are served on.
+        # Runs were tuned on the former dataset and remain valid.
         if kept is not None and places["prepared log"]:
             binding.bind_store(kept, prepared.fingerprint(log), adopt=True, runs=[former.data])
     found = [place for place, erased in places.items() if erased]
@@ -62,9 +58,8 @@ def forget(
         f"{user!r} is erased from: {', '.join(found)}." if found else f"{user!r} was in none of: {', '.join(places)}."
     )
     advice = (
-        "Runs that were tuned before keep what they learned of everybody together, and device folders hold counts in "
-        "which the user has a part: tune and export anew. The tables that the log was prepared from are yours to "
-        "clean; `m6rec prepare` leaves the user out."
+        "Existing runs were trained on the user's events, and device folders hold counts that include them: tune and "
+        "export again. Remove the user from the source tables yourself; `m6rec prepare` ignores the user."
     )
     say({"user": user, "erased": places, "advice": advice}, as_json, f"{text}\n{advice}")
 
@@ -76,12 +71,12 @@ def merge(
     data: Data = None,
     store: Store = None,
     journal: JournalPlace = "",
-    compact: Annotated[bool, typer.Option("--compact", help="Then drop from the journal what the log holds.")] = False,
+    compact: Annotated[bool, typer.Option("--compact", help="Then drop merged events from the journal.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Takes what came in through the service into the prepared log, to tune on it; what the log holds counts once.
+    """Merges the service's events and items into the prepared dataset, without duplicates.
 
-    The service reads later only events that the log doesn't hold, so that it may run meanwhile, and needs no `--adopt`.
+    The service may keep running, and needs no `--adopt` afterwards.
     """
     from m6rec.domains import prepared
     from m6rec.serving import binding
@@ -90,7 +85,7 @@ def merge(
 
     folder, store = data_of(project, data), store or _store(project)
     if store is None:
-        raise ConfigError("no project says where the service keeps what comes in; give --store FOLDER")
+        raise ConfigError("there is no project with a store; give --store FOLDER")
     was = prepared.fingerprint(folder)
     binding.bind_store(store, was)
     events, catalogue = open_journal(journal or store / "histories"), Catalogue(store / "catalogue")
@@ -111,7 +106,7 @@ def merge(
 
 
 def _store(project: Path | None) -> Path | None:
-    """The project's store; None where there is no project, or it has none."""
+    """The project's store; None without a project or a store."""
     try:
         found = Project.find(project).store
     except ConfigError:

@@ -1,4 +1,4 @@
-"""From a log to a recommender that can be served, in one command."""
+"""From a log to a recommender, in one command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def init(
     files: Files = None,
     *,
     project: Annotated[
-        Path | None, typer.Option(help="Folder for everything, named after the log by default; again to resume.")
+        Path | None, typer.Option(help="Project folder, by default named after the log; give it again to resume.")
     ] = None,
     split: SplitName = None,
     columns: Columns = "",
@@ -30,13 +30,13 @@ def init(
     repeats: Repeats = "keep",
     on_error: OnError = None,
     time_format: TimeFormat = None,
-    seeds: Annotated[int, typer.Option(help="Runs of the ranking task, for a spread beside its figures.", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="Number of ranking runs, to report a standard deviation.", min=1)] = 1,
     foundation: Foundation = DEFAULT,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Makes a recommender of a log: prepares it, tunes ranking and retrieval, measures them, says how to serve it."""
+    """Prepares a log, tunes and evaluates ranking and retrieval, and prints how to serve them."""
     from dataclasses import replace
 
     from m6rec import report

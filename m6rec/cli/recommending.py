@@ -1,4 +1,4 @@
-"""Asking a tuned recommender in this process."""
+"""Recommendations, explanations, chat and generation in this process."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def recommend(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    count: Annotated[int, typer.Option(help="How many items.")] = 10,
+    count: Annotated[int, typer.Option(help="Number of items.")] = 10,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Recommends items to a user, with scores and the history they rest on."""
+    """Recommends items; prints scores and the user's latest history."""
     recommender, history = _recommender(project, data, retrieve, rank, user, device, dtype)
     ranked = recommender.recommend(user, count).items
     value = {
@@ -48,14 +48,14 @@ def recommend(
         "history": history,
         "items": [{"id": r.item.id, "title": r.item.title, "score": r.score} for r in ranked],
     }
-    lines = ["Latest of the history:", *(f"  {line}" for line in history[-10:]), "", "Recommended:"]
+    lines = ["Latest history:", *(f"  {line}" for line in history[-10:]), "", "Recommended:"]
     lines += [f"  {r.score:.3f}  {r.item.title}  ({', '.join(r.item.categories)})" for r in ranked]
     say(value, as_json, "\n".join(lines))
 
 
 @app.command()
 def rank(
-    items: Annotated[list[str], typer.Argument(help="Ids of the items to order.")],
+    items: Annotated[list[str], typer.Argument(help="Ids of the items to rank.")],
     *,
     user: Annotated[str, typer.Option(help="Id of the user.")],
     project: ProjectFolder = None,
@@ -66,7 +66,7 @@ def rank(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Orders given items by the probability that the user likes them."""
+    """Ranks items by the probability that the user likes them."""
     recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
     say_ranked(recommender.rank(user, items).items, as_json)
 
@@ -84,20 +84,20 @@ def explain(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Says why a user would like an item, and what each sentence rests on."""
+    """Explains why a user would like an item, with the evidence of each sentence."""
     recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
     explained = recommender.explain(user, item)
-    lines = [] if explained.reasons else ["Nothing of what is known speaks for it."]
+    lines = [] if explained.reasons else ["No reason found."]
     for one in explained.reasons:
         lines += [one.text, f"  {one.kind}: {json.dumps(one.evidence, ensure_ascii=False)}"]
-        lines += [f"  worded by the {one.source}" + (f", rejected, as {one.rejection}" if one.rejection else "")]
+        lines += [f"  source: {one.source}" + (f"; generated text rejected: {one.rejection}" if one.rejection else "")]
     say({"user": user, "item": item, **asdict(explained)}, as_json, "\n".join(lines))
 
 
 @app.command()
 def chat(
     *,
-    user: Annotated[str, typer.Option(help="Id of the user whose history counts; none for a newcomer.")] = "",
+    user: Annotated[str, typer.Option(help="Id of the user; empty for a new one.")] = "",
     project: ProjectFolder = None,
     data: Data = None,
     retrieve: Retrieve = None,
@@ -106,7 +106,7 @@ def chat(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Talks with you about what to choose next: it asks, recommends and explains. An empty line ends it."""
+    """Conversational recommendation. An empty line ends it."""
     from m6rec.serving.backend import Chat, Reply
     from m6rec.serving.settings import MAX_MESSAGES
     from m6rec.tasks.chat import Message
@@ -129,7 +129,7 @@ def chat(
 
 
 def _heard() -> str:
-    """The next line of the user's; "" at the end. It is asked for at a terminal only."""
+    """The next input line; "" at the end. The prompt is shown on a terminal only."""
     try:
         return (input("> ") if sys.stdin.isatty() else input()).strip()
     except EOFError:
@@ -141,10 +141,10 @@ def create(
     kind: Annotated[str, typer.Argument(help="design, query or headline")],
     *,
     user: Annotated[str, typer.Option(help="Id of the user.")],
-    item: Annotated[str | None, typer.Option(help="Id of the item that a headline is about.")] = None,
-    category: Annotated[str | None, typer.Option(help="Category of a design; by default the model's choice.")] = None,
-    count: Annotated[int, typer.Option(help="How many texts at most.")] = 1,
-    catalogue: Annotated[bool, typer.Option("--catalogue", help="Let a design be an item that exists.")] = False,
+    item: Annotated[str | None, typer.Option(help="Id of the item of a headline.")] = None,
+    category: Annotated[str | None, typer.Option(help="Category of a design; chosen by the model by default.")] = None,
+    count: Annotated[int, typer.Option(help="Maximum number of texts.")] = 1,
+    catalogue: Annotated[bool, typer.Option("--catalogue", help="Restrict a design to existing items.")] = False,
     blocked: Blocked = None,
     project: ProjectFolder = None,
     data: Data = None,
@@ -154,18 +154,18 @@ def create(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Writes for a user: a product that they would like, a query that they would type, or copy for an item."""
+    """Generates a product design, a search query, or a headline for an item."""
     recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype, blocked=blocked)
     created = recommender.create(user, kind, item=item, category=category, count=count, catalogue=catalogue)
     lines = []
     for one in created:
         lines += [one.text + (f"  ({one.category})" if one.category else "")]
-        lines += [f"  worded by the {one.source}" + "".join(f"\n  rejected: {why}" for why in one.rejected)]
+        lines += [f"  source: {one.source}" + "".join(f"\n  rejected: {why}" for why in one.rejected)]
     say({"user": user, "kind": kind, "texts": [asdict(one) for one in created]}, as_json, "\n".join(lines))
 
 
 def say_ranked(ranked: Sequence[Ranked], as_json: bool) -> None:
-    """Prints items in order, with their scores."""
+    """Prints ranked items with scores."""
     value = [{"id": r.item.id, "title": r.item.title, "score": r.score} for r in ranked]
     say(value, as_json, "\n".join(f"{r.score:.3f}  {r.item.id:>6}  {r.item.title}" for r in ranked))
 
@@ -180,7 +180,7 @@ def _recommender(
     dtype: str,
     blocked: Path | None = None,
 ) -> tuple[Any, list[str]]:
-    """(the recommender, what the user did so far in words), with what a service has taken in until now."""
+    """(recommender, history of the user in words), including events and items that the service has stored."""
     from m6rec.data.erasure import without
     from m6rec.features.interactions import InteractionStore
     from m6rec.serving.recommender import Recommender
@@ -205,6 +205,6 @@ def _recommender(
         )
         items = dict(log.items)
         if kept.catalogue is not None:
-            items |= kept.catalogue.deleted() | kept.catalogue.items()  # a history names what is gone, too
+            items |= kept.catalogue.deleted() | kept.catalogue.items()  # a history may hold deleted items
     history = [domain.action(event, items[event.item].title) for event in interactions.history(user)]
     return recommender, history

@@ -1,4 +1,4 @@
-"""Which data and runs a command means, and how they are loaded: on one foundation, with one cache."""
+"""Resolves the dataset and the runs of a command and loads them on one foundation with one state cache."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from m6rec.fingerprint import Fingerprint
 from m6rec.project import Project, Run, require_readout, writers_in
 
 ProjectFolder = Annotated[
-    Path | None, typer.Option("--project", help="Project folder; $M6REC_PROJECT or the current one by default.")
+    Path | None, typer.Option("--project", help="Project folder; $M6REC_PROJECT or the current folder by default.")
 ]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of `m6rec prepare`; the project's by default.")]
-Retrieve = Annotated[
-    Path | None, typer.Option("--retrieve", help="Run of the retrieval task; the project's by default.")
+Data = Annotated[Path | None, typer.Option("--data", help="Prepared dataset; by default the project's.")]
+Retrieve = Annotated[Path | None, typer.Option("--retrieve", help="Retrieval run; by default the project's.")]
+Rank = Annotated[Path | None, typer.Option("--rank", help="Ranking run; by default the project's.")]
+Blocked = Annotated[
+    Path | None, typer.Option("--blocked", help="File of words that generated texts must not contain, one per line.")
 ]
-Rank = Annotated[Path | None, typer.Option("--rank", help="Run of the ranking task; the project's by default.")]
-Blocked = Annotated[Path | None, typer.Option("--blocked", help="File of words that no text may hold, one a line.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What is asked or served.
+    """The dataset and runs to serve.
 
     Attributes:
         data: The prepared dataset.
         retrieve: The retrieval run.
-        rank: The ranking run; runs of texts stand beside it.
-        store: What came in through the service; None where no project says.
+        rank: The ranking run; text runs are its siblings.
+        store: Folder of the service's events and items; None without a project.
     """
 
     data: Path
@@ -46,10 +46,10 @@ class Served:
 
 
 def served(project: Path | None, data: Path | None, retrieve: Path | None, rank: Path | None) -> Served:
-    """What is given by name, and the rest of the project.
+    """What is given explicitly, completed from the project.
 
     Raises:
-        ConfigError: No project says the rest, or a run is of another kind.
+        ConfigError: Something is missing and there is no project, or a run is of the wrong kind.
     """
     if project is None and data and retrieve and rank:
         return Served(data=data, retrieve=retrieve, rank=rank, store=None)
@@ -64,7 +64,7 @@ def served(project: Path | None, data: Path | None, retrieve: Path | None, rank:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptStore:
-    """What a service has taken in: its journal, its items, and the datasets in whose place the present one came."""
+    """Stored events and items of a service, and digests of the datasets that the present one replaced."""
 
     journal: Any = None
     catalogue: Any = None
@@ -73,10 +73,10 @@ class KeptStore:
 
 @contextmanager
 def store_of(chosen: Served) -> Iterator[KeptStore]:
-    """A copy of the project's store as it is now, which a service may be writing to; empty where there is none.
+    """A snapshot of the project's store, which a running service may be writing to; empty if there is none.
 
     Raises:
-        ConfigError: The store is another dataset's.
+        ConfigError: The store belongs to another dataset.
         StoreError: It can't be read.
     """
     from m6rec.domains import prepared
@@ -95,7 +95,7 @@ def store_of(chosen: Served) -> Iterator[KeptStore]:
 
 
 def _copied(folder: Path, copy: Path) -> Path:
-    """A copy of a folder's databases, so that what a command takes in or brings up to date stays out of the store."""
+    """A copy of a folder's databases, so that the command can't change the store."""
     copy.mkdir()
     for file in folder.glob("*.sqlite"):
         try:
@@ -110,15 +110,15 @@ def _copied(folder: Path, copy: Path) -> Path:
 
 
 def data_of(project: Path | None, data: Path | None) -> Path:
-    """The prepared dataset that is given, or the project's. Raises ConfigError where there is neither."""
+    """The given dataset, or the project's. Raises ConfigError if there is neither."""
     return data or Project.find(project).data
 
 
 def run_of(project: Path | None, run: Path | None) -> Path:
-    """A run by its folder or by its name in the project; by default the ranking run that the project serves.
+    """A run by folder or by name in the project; by default the ranking run that the project serves.
 
     Raises:
-        ConfigError: There is neither, or no project.
+        ConfigError: There is no such finished run, or no project.
     """
     if run is None:
         return Project.find(project).ranking()
@@ -132,20 +132,20 @@ def run_of(project: Path | None, run: Path | None) -> Path:
 
 
 def require_dataset(run: Path, dataset: Fingerprint, *, split: bool = False, former: Collection[str] = ()) -> None:
-    """Checks that a run was tuned on the dataset that it is used with.
+    """Checks that a run was tuned on the given dataset.
 
     Args:
         run: The run.
         dataset: Its parts data, split and domain.
-        split: Whether it must be split as it was for the tuning: what is measured must not have been trained on.
-        former: Digests of datasets in whose place this one came (``serving.binding``).
+        split: Whether the split must be the same, so that test events were not trained on.
+        former: Digests of datasets that this one replaced (``serving.binding``).
 
     Raises:
         ConfigError: It was tuned on another.
     """
     tuned = Fingerprint.load(run)
     if tuned is None:
-        return  # which the loading of the run refuses
+        return  # loading the run will fail with a message
     measured = ("split",) if split else ()
     tuned.require(
         dataset,
@@ -157,7 +157,7 @@ def require_dataset(run: Path, dataset: Fingerprint, *, split: bool = False, for
 
 
 def former_of(project: Path | None, dataset: Fingerprint) -> tuple[str, ...]:
-    """Digests of the datasets in whose place this one came, as the project's store says; none without a project."""
+    """Digests of the datasets that this one replaced, from the project's store; () without a project."""
     from m6rec.serving import binding
 
     try:
@@ -168,7 +168,7 @@ def former_of(project: Path | None, dataset: Fingerprint) -> tuple[str, ...]:
 
 
 def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
-    """The writers whose runs stand beside that of the ranking task, if they are of its foundation and domain."""
+    """Text models whose runs are siblings of the ranking run and share its foundation and domain."""
     from m6rec.tasks import writing
     from m6rec.text_model import load as load_writer
 
@@ -182,14 +182,14 @@ def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
 
 
 def blocklist(file: Path | None) -> Any:
-    """The words that no text may hold, besides the built-in ones; None for no file."""
+    """Words that generated texts must not contain, besides the built-in ones; None without a file."""
     from m6rec.text.safety import Blocklist
 
     return None if file is None else Blocklist.load(file)
 
 
 def state_store(states: str) -> Any:
-    """Where states are kept: a folder, the URL of a server, or "" for this machine's own place."""
+    """The store of states: a folder, a server URL, or "" for the default folder."""
     from m6rec.foundation.stores import RedisStore
 
     return RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
@@ -205,9 +205,9 @@ def tuned_runs(
     exit_after: int | None = None,
     former: Collection[str] = (),
 ) -> tuple[Any, Any, Any]:
-    """(the prepared log, the retrieval model, the ranking task) on one foundation, with states of this machine.
+    """(prepared dataset, retrieval model, ranking model) on one foundation.
 
-    ``states`` is the folder or the URL of another cache; see ``require_dataset`` for ``former``.
+    ``states`` is as for ``state_store``, ``former`` as for ``require_dataset``.
     """
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load

@@ -1,4 +1,4 @@
-"""The service."""
+"""The HTTP service."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from m6rec.errors import ConfigError, ExtraError
 from m6rec.fingerprint import Fingerprint
 
 SWITCH_S = 5e-4
-"""How long the model keeps Python from the event loop, which a request wakes some ten times: the usual 5 ms add up."""
+"""Interval of Python's thread switch. The event loop wakes about ten times per request, so the default 5 ms adds up."""
 
 
 @app.command()
@@ -40,31 +40,29 @@ def serve(
     blocked: Blocked = None,
     store: Annotated[
         Path | None,
-        typer.Option(help="Folder that keeps events and items which come in, and vectors; the project's by default."),
+        typer.Option(help="Folder for events, items and item vectors; by default the project's."),
     ] = None,
     adopt: Annotated[
         bool,
-        typer.Option("--adopt", help="Take over store and runs of another dataset: the log prepared anew."),
+        typer.Option("--adopt", help="Accept a store and runs of an earlier preparation of the same log."),
     ] = False,
     journal: Annotated[
-        str, typer.Option(help="Where events are kept instead: a folder, or the redis:// URL of a durable server.")
+        str, typer.Option(help="Store events elsewhere: a folder, or the redis:// URL of a durable server.")
     ] = "",
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8300,
-    states: Annotated[
-        str, typer.Option(help="Where states are kept: a folder, or the redis:// URL of a shared server.")
-    ] = "",
-    keys: Annotated[Path | None, typer.Option(help="File of hashed API keys, made by `m6rec key`.")] = None,
-    insecure: Annotated[bool, typer.Option(help="Let other machines in without keys.")] = False,
-    queue: Annotated[int, typer.Option(help="Requests that may wait for the model.")] = 16,
-    batch: Annotated[int, typer.Option(help="Requests that are ranked together.")] = 8,
-    threads: Annotated[int, typer.Option(help="Threads of the model; 0: one less than there are cores.", min=0)] = 0,
-    deadline: Annotated[float, typer.Option(help="Seconds after which a waiting request is refused.")] = 5.0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.")] = 8300,
+    states: Annotated[str, typer.Option(help="State cache: a folder, or the redis:// URL of a shared server.")] = "",
+    keys: Annotated[Path | None, typer.Option(help="File of hashed API keys (see `m6rec key`).")] = None,
+    insecure: Annotated[bool, typer.Option(help="Allow access from other machines without keys.")] = False,
+    queue: Annotated[int, typer.Option(help="Maximum number of queued requests.")] = 16,
+    batch: Annotated[int, typer.Option(help="Maximum batch size of ranking requests.")] = 8,
+    threads: Annotated[int, typer.Option(help="Threads of the model; 0 for the number of cores minus one.", min=0)] = 0,
+    deadline: Annotated[float, typer.Option(help="Seconds after which a queued request is rejected.")] = 5.0,
     exit_after: ExitAfter = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
 ) -> None:
-    """Serves recommendations over HTTP until SIGTERM; SIGHUP loads what was tuned meanwhile."""
+    """Serves recommendations over HTTP until SIGTERM; SIGHUP reloads the runs."""
     try:
         from m6rec.serving.api import server
     except ImportError as error:
@@ -94,13 +92,13 @@ def serve(
     )
     server.log_to_stderr()
     keep_freed_memory()
-    # One core is left to the event loop, so that a busy service still answers and refuses.
+    # One core is left to the event loop, so that a busy service stays responsive.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(SWITCH_S)
     chosen = served(project, data, retrieve, rank)
     store = store or chosen.store
     if store is None:
-        raise ConfigError("no project says where to keep what comes in; give --store FOLDER")
+        raise ConfigError("there is no project to store events and items in; give --store FOLDER")
     dataset = prepared.fingerprint(chosen.data)
     tuned_on = [made.data for run in (chosen.rank, chosen.retrieve) if (made := Fingerprint.load(run))]
     former = bind_store(store, dataset, adopt=adopt, runs=tuned_on).former
@@ -124,7 +122,7 @@ def serve(
     )
 
     def reload() -> None:
-        now = served(project, data, retrieve, rank)  # of a project what is newest by now
+        now = served(project, data, retrieve, rank)  # the newest runs of a project
         for run in (now.rank, now.retrieve):
             require_dataset(run, dataset, former=former)
         fresh = load_tuned(now.rank, ranking.foundation, ranking.cache, state_store(states), exit_after=exit_after)
@@ -134,18 +132,18 @@ def serve(
             text_writers(now.rank, fresh, states),
         )
 
-    gc.freeze()  # what has been loaded stays: a collection that walks it would hold requests up for half a second
+    gc.freeze()  # a full collection over what is loaded would block requests for half a second
     server.serve(recommender, settings, reload=reload, statistics=recommender.cache_statistics)
     recommender.save()
 
 
 @app.command()
 def key(
-    file: Annotated[Path, typer.Argument(help="File of hashes for `m6rec serve --keys`; made if need be.")],
+    file: Annotated[Path, typer.Argument(help="File of key hashes for `m6rec serve --keys`; created if missing.")],
     *,
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    name: Annotated[str, typer.Option(help="Comment stored with the key.")] = "",
 ) -> None:
-    """Makes an API key and prints it, once; the file keeps its hash."""
+    """Creates an API key and prints it once; the file stores its hash."""
     from m6rec.serving.settings import make_key
 
     typer.echo(make_key(file, name))

@@ -1,4 +1,4 @@
-"""TaskAdapter a task and measuring it."""
+"""Tuning and evaluation."""
 
 from __future__ import annotations
 
@@ -25,32 +25,36 @@ def tune(
     project: ProjectFolder = None,
     data: Data = None,
     run: Annotated[
-        Path | None, typer.Option(help="Folder for the tuning, TASK-SEED in the project by default; again to resume.")
+        Path | None, typer.Option(help="Output folder, by default TASK-SEED in the project; give it again to resume.")
     ] = None,
     foundation: Foundation = DEFAULT,
-    method: Annotated[str | None, typer.Option(help="A tuning method; option-adapter, for texts lora.")] = None,
-    depth: Annotated[
-        int | None, typer.Option(help="Layers run ahead of time; all but one, for texts all but twelve.")
+    method: Annotated[
+        str | None, typer.Option(help="Tuning method; default option-adapter, for text tasks lora.")
     ] = None,
-    keep: Annotated[int, typer.Option(help="Kept tokens a segment; 0 keeps all.")] = 1,
+    depth: Annotated[
+        int | None,
+        typer.Option(help="Layers whose states are cached; default all but one, for text tasks all but twelve."),
+    ] = None,
+    keep: Annotated[int, typer.Option(help="Cached tokens per segment; 0 for all.")] = 1,
     all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training part, at most; 3, of retrieval 20.", min=0)
+        int | None, typer.Option(help="Maximum number of epochs; default 3, for retrieval 20.", min=0)
     ] = None,
-    min_steps: Annotated[int, typer.Option(help="Steps at least, by more epochs, for small logs.", min=0)] = 100,
-    learning_rate: Annotated[float | None, typer.Option(help="0.002, of retrieval 0.001.")] = None,
+    min_steps: Annotated[int, typer.Option(help="Minimum number of steps, for small logs.", min=0)] = 100,
+    learning_rate: Annotated[float | None, typer.Option(help="Default 0.002, for retrieval 0.001.")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better one; 0 never. 0, of retrieval 3.")
+        int | None,
+        typer.Option(help="Epochs without improvement before stopping; 0 for never. Default 0, for retrieval 3."),
     ] = None,
     pairwise: Annotated[
-        float, typer.Option(help="Of scores: share of the loss, 0 to 1, that orders a user's own items pair by pair.")
+        float, typer.Option(help="Weight, 0 to 1, of a pairwise ranking loss over a user's items.")
     ] = 0.0,
     seed: int = 0,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Tunes a task on a prepared log; resumes where it was interrupted."""
+    """Tunes a task on a prepared dataset; resumes an interrupted run."""
     from m6rec.data.split import TRAIN, VALID
     from m6rec.domains import prepared
     from m6rec.evaluate import check_leaks, task_drafts, task_examples
@@ -86,8 +90,8 @@ def tune(
     if not writing.writes(task) and named(task).readout == "embed":
         if method or depth is not None or keep != 1 or all_layers or pairwise:
             raise ConfigError(
-                f"task {task!r} trains vectors of items; leave --method, --depth, --keep, --all-layers and --pairwise "
-                "out, or tune a task that scores, such as like"
+                f"--method, --depth, --keep, --all-layers and --pairwise do not apply to retrieval task {task!r}; omit "
+                "them, or tune a task that scores, such as like"
             )
         questions = task_examples(named(task), made.split, made.domain)
         check_leaks(made.split, questions)
@@ -122,29 +126,27 @@ def tune(
             "kept epoch": history.best_epoch,
         }
     if was_finished:
-        err.print(f"{run} was finished already, with all of these settings; nothing was trained", highlight=False)
+        err.print(f"{run} was already finished with these settings; nothing was trained", highlight=False)
     say(facts, as_json, "\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
 @app.command()
 def evaluate(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Runs of `m6rec tune`, folders or names; one seed each of the same task.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Runs of one task with different seeds, by folder or name.")],
     *,
     project: ProjectFolder = None,
     data: Data = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for report.json and report.html; one of the task in the project's by default."),
+        typer.Option(help="Folder for report.json and report.html; by default in the project's report folder."),
     ] = None,
-    texts: Annotated[int, typer.Option(help="Texts to write and compare, of a task that writes.", min=0)] = 200,
+    texts: Annotated[int, typer.Option(help="Number of texts to generate and compare, for text tasks.", min=0)] = 200,
     exit_after: ExitAfter = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measures tuned runs on the test part, beside the classical baselines or the untuned model; writes the report."""
+    """Evaluates runs on the test part against classical baselines, or the untuned model; writes a report."""
     from m6rec import report
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
@@ -156,14 +158,14 @@ def evaluate(
         require_dataset(run, dataset, split=True)
     of_runs = [task_and_foundation(run) for run in runs]
     if len(set(of_runs)) > 1:
-        raise ConfigError("runs of one report must share task and foundation; evaluate the others apart")
+        raise ConfigError("all runs must share task and foundation; evaluate the others separately")
     task, source = of_runs[0]
     out = out or Project.find(project).report / task.rpartition(":")[2].lower()
     made = prepared.load(data)
     foundation = load(source, dtype=dtype, device=device)
     is_text = writing.writes(task)
     if exit_after is not None and is_text:
-        raise ConfigError(f"task {task!r} writes and takes all of its layers; leave --exit-after out")
+        raise ConfigError(f"--exit-after does not apply to text task {task!r}; omit it")
     tables = _text_tables(runs, made, foundation, texts) if is_text else _tables(runs, made, foundation, exit_after)
     made_report = report.Report(
         title=f"{task} on {made.domain.name}",
@@ -178,7 +180,7 @@ def evaluate(
 
 
 def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None) -> list[Any]:
-    """What ``evaluate`` says of tasks that score or embed."""
+    """Tables of tasks that score or embed."""
     from m6rec.evaluate import check_leaks, retrieval_tables, retriever_of, task_examples
     from m6rec.quickstart import RETRIEVAL, ranking_report
     from m6rec.retrieval.model import load as load_retrieval
@@ -190,7 +192,7 @@ def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None
     check_leaks(made.split, questions)
     if task.readout == "embed":
         if exit_after is not None:
-            raise ConfigError(f"task {task.name!r} runs no upper layers; leave --exit-after out")
+            raise ConfigError(f"--exit-after does not apply to retrieval task {task.name!r}; omit it")
         model = load_retrieval(runs[0], foundation, store=store)
         models = [model, *(load_retrieval(run, foundation, model.cache) for run in runs[1:])]
         with bar("reading items"):
@@ -203,7 +205,7 @@ def _tables(runs: list[Path], made: Any, foundation: Any, exit_after: int | None
 
 
 def _text_tables(runs: list[Path], made: Any, foundation: Any, num_written: int) -> list[Any]:
-    """What ``evaluate`` says of tasks that write."""
+    """Tables of text tasks."""
     from m6rec.evaluate import task_drafts, text_tables
     from m6rec.text_model import load as load_writer
 
@@ -220,14 +222,14 @@ def zero_shot(
     project: ProjectFolder = None,
     data: Data = None,
     foundation: Foundation = DEFAULT,
-    way: Annotated[str, typer.Option(help="How to ask: diary, or also-clicks as in the paper.")] = "diary",
-    seeds: Annotated[int, typer.Option(help="Seeds of the few-shot rows.", min=1)] = 1,
-    questions: Annotated[int | None, typer.Option(help="Test questions at most; all by default.", min=1)] = None,
+    way: Annotated[str, typer.Option(help="Prompting strategy: diary, or also-clicks as in the paper.")] = "diary",
+    seeds: Annotated[int, typer.Option(help="Number of seeds of the few-shot rows.", min=1)] = 1,
+    questions: Annotated[int | None, typer.Option(help="Maximum number of test events; all by default.", min=1)] = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """AUC of likes by likelihood: untuned, and after 80 and 400 examples."""
+    """Zero-shot and few-shot AUC by likelihood: untuned, and after 80 and 400 examples."""
     from m6rec import report
     from m6rec import zero_shot as shots
     from m6rec.domains import prepared

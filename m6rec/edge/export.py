@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from m6rec import assets, device
-from m6rec.device import ADAPTERS, BUNDLE, CARD, CHECKSUM, FORMAT, LOWER, TOKENIZER, UPPER, Manifest
+from m6rec.device import ADAPTERS, BUNDLE, CHECKSUM, FORMAT, LOWER, MANIFEST, TOKENIZER, UPPER, Manifest
 from m6rec.errors import ConfigError, ExtraError
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES, InteractionStore
 from m6rec.files import new_folder
@@ -73,7 +73,7 @@ def export(
         states: Whether the items come with the states of their texts.
         lower: Whether the device can read texts. If not, the folder is small, whatever the model, and its items come
             with the states of all that can be said of them.
-        since: The card of the folder that devices have. Files that are the same are left out, so that a device
+        since: The manifest of the folder that devices have. Files that are the same are left out, so that a device
             is sent no more than what has changed (``device.update_folder``): after another tuning the adapters.
         progress: Called with (done, total) of its steps.
 
@@ -103,10 +103,10 @@ def export(
         progress(2, STEPS)
         if items:
             assert interactions is not None, "items come with what happened to them"
-            send(tuned, items, interactions, partial / device.ITEMS, states=states, behaviours=not lower)
+            send(tuned, items, interactions, partial / device.ITEMS, states=states, event_texts=not lower)
         progress(3, STEPS)
         source, made_from = tuned.foundation.source, tuned.fingerprint()
-        card = Manifest(
+        manifest = Manifest(
             format=FORMAT,
             m6rec=version("m6rec"),
             task=tuned.config.task,
@@ -128,12 +128,12 @@ def export(
                 for file in sorted(partial.iterdir())
             },
         )
-        for name in card.files:
-            if since and since.files.get(name) == card.files[name]:
+        for name in manifest.files:
+            if since and since.files.get(name) == manifest.files[name]:
                 (partial / name).unlink()
-        (partial / CARD).write_text(json.dumps(asdict(card), indent=1) + "\n")
+        (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
     progress(STEPS, STEPS)
-    return card
+    return manifest
 
 
 def send(
@@ -143,30 +143,30 @@ def send(
     file: Path,
     *,
     states: bool = True,
-    behaviours: bool = False,
+    event_texts: bool = False,
     user: User | None = None,
 ) -> None:
-    """Writes items as a parcel that ``Device.receive`` takes: their text, their popularity, the states of their texts.
+    """Writes items for ``Device.receive``: their texts, popularity counts and cached states.
 
     Args:
-        tuned: The task that the device ranks by, of any type.
+        tuned: The ranking model of the device.
         items: The items.
         interactions: Everything so far; only popularity counts and the set of strengths are exported.
-        file: Replaced as a whole.
-        states: Whether the device is spared reading the items' texts, at 4 bytes a number.
-        behaviours: … and what is said of them when the user has met them, a text for each strength there is.
-        user: Whose facts are told to a browser, which can't word them itself; None for none.
+        file: Written atomically.
+        states: Whether to include the states of the items' texts, so that the device need not encode them.
+        event_texts: Whether to include also those of events with the items, one for each value.
+        user: The user whose profile a browser needs, as it can't verbalise one; None for none.
     """
     task, domain, values = tuned.task, tuned.domain, interactions.values
     segments = [segment for item in items for segment in task.candidate(item, domain) if states]
-    if behaviours:
+    if event_texts:
         events = [(Event("", item.id, 0, value), item) for item in items for value in values]
         segments += [task.event_text(event, item, domain) for event, item in events]
         segments += task.profile(user, domain) if user else ()
     texts = dict.fromkeys(segment.text for segment in segments)
     table = tuned.cache.fetch(texts)
     popularity = interactions.popularity(item.id for item in items)
-    parcel = {
+    bundle = {
         "format": FORMAT,
         "model": tuned.foundation.model.id,
         "depth": tuned.cache.config.depth,
@@ -180,7 +180,7 @@ def send(
         "counts": [table.places[text][1] for text in texts],
     }
     tokens: NDArray[np.float32] = table.tokens_TD.float().cpu().numpy()
-    text = json.dumps(parcel)
+    text = json.dumps(bundle)
     partial = file.with_name(f".{file.name}.partial")
     save_file({"states_TD": tokens}, partial, metadata={BUNDLE: text, CHECKSUM: device.bundle_checksum(text, tokens)})
     partial.replace(file)
@@ -221,23 +221,23 @@ class _Upper(nn.Module):
         slots: Tensor,
         owners: Tensor,
         positions: Tensor,
-        traces: Tensor,
-        traced: Tensor,
-        asked: Tensor,
-        asked_slots: Tensor,
-        asked_positions: Tensor,
-        signals: Tensor,
+        event_features: Tensor,
+        event_tokens: Tensor,
+        last_states: Tensor,
+        last_slots: Tensor,
+        last_positions: Tensor,
+        features: Tensor,
     ) -> Tensor:
         """``device._inputs`` → scores [C]."""
         adapter, model = self.adapter, self.model
-        states_TD, asked_CD = states + adapter.slots_SD[slots], asked + adapter.slots_SD[asked_slots]
+        states_TD, asked_CD = states + adapter.slots_SD[slots], last_states + adapter.slots_SD[last_slots]
         if adapter.event_encoder is not None:
-            states_TD = states_TD.index_add(0, traced, adapter.encode_events(traces[None])[0])
+            states_TD = states_TD.index_add(0, event_tokens, adapter.encode_events(event_features[None])[0])
         prompts_PD = adapter.prompts_PD
         count, skip = len(prompts_PD), len(prompts_PD) + states.shape[0]
         hidden_1LD = torch.cat([prompts_PD, states_TD, asked_CD])[None]
-        owner_L = torch.cat([torch.zeros(count, dtype=torch.long), owners, 1 + torch.arange(asked.shape[0])])
-        position_L = torch.cat([torch.arange(count), positions + count, asked_positions + count])
+        owner_L = torch.cat([torch.zeros(count, dtype=torch.long), owners, 1 + torch.arange(last_states.shape[0])])
+        position_L = torch.cat([torch.arange(count), positions + count, last_positions + count])
         seen_LL = position_L <= position_L[:, None]
         if self.bidirectional:
             seen_LL = seen_LL | ((owner_L == 0) & (owner_L == 0)[:, None])
@@ -247,7 +247,7 @@ class _Upper(nn.Module):
         hidden_1LD = model.run(hidden_1LD, positions_1L, attention, first=self.depth, last=last, hook=adapter)
         attention = Dense(positions_1L, mask_1LL[:, skip:], skip)
         hidden_1CD = model.run(hidden_1LD, positions_1L, attention, first=last, last=self.end, hook=adapter)
-        return adapter.score(model.finish(hidden_1CD)[0], signals).softmax(-1)[:, -1]
+        return adapter.score(model.finish(hidden_1CD)[0], features).softmax(-1)[:, -1]
 
     def example(self) -> dict[str, Tensor]:
         """Inputs to trace with: three tokens of context, two behaviours, and two candidates of two tokens."""
@@ -257,12 +257,12 @@ class _Upper(nn.Module):
             "slots": torch.arange(5) % len(SLOTS),
             "owners": torch.tensor([0, 0, 0, 1, 2]),
             "positions": torch.tensor([0, 1, 2, 3, 3]),
-            "traces": torch.randn(2, len(EVENT_FEATURES) if self.adapter.event_encoder is not None else 0),
-            "traced": torch.tensor([1, 2]),
-            "asked": torch.randn(2, width),
-            "asked_slots": torch.zeros(2, dtype=torch.long),
-            "asked_positions": torch.tensor([4, 4]),
-            "signals": torch.randn(2, len(FEATURES) if self.adapter.base is not None else 0),
+            "event_features": torch.randn(2, len(EVENT_FEATURES) if self.adapter.event_encoder is not None else 0),
+            "event_tokens": torch.tensor([1, 2]),
+            "last_states": torch.randn(2, width),
+            "last_slots": torch.zeros(2, dtype=torch.long),
+            "last_positions": torch.tensor([4, 4]),
+            "features": torch.randn(2, len(FEATURES) if self.adapter.base is not None else 0),
         }
 
 
@@ -311,7 +311,7 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
 
 
 def _transpose(graph: Any) -> None:
-    """KVCachePool weights that several layers share, of which the exporter leaves the turning to the device."""
+    """Transposes weights that several layers share, which the exporter would leave to the device."""
     from onnx import numpy_helper
 
     weights = {one.name: one for one in graph.graph.initializer if len(one.dims) == 2}

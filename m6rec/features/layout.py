@@ -71,7 +71,7 @@ CONSTANTS = (
 WAYS, COUNTS = 8, 5
 """Slots of a set of the table of pairs, whose keys fill a cache line; numbers of a pair, see ``kernels``."""
 MOST_MET = 1_000
-"""EventColumns of an item from which on its popularity is as high as any."""
+"""Number of events from which on an item counts as maximally popular."""
 
 TOTAL = np.dtype(
     {
@@ -140,7 +140,7 @@ class FeatureState(NamedTuple):
 
 
 class EventColumns(NamedTuple):
-    """EventColumns in columns.
+    """Events in columns.
 
     Attributes:
         users: int64 rows.

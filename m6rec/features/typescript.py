@@ -16,8 +16,8 @@ CONSTANTS = (
 def typescript_constants() -> str:
     """The whole file."""
     numbers = {
-        "NUM_STATISTICS": len(layout.FEATURES),
-        "NUM_TRACES": len(layout.EVENT_FEATURES),
+        "NUM_FEATURES": len(layout.FEATURES),
+        "NUM_EVENT_FEATURES": len(layout.EVENT_FEATURES),
         **{name: getattr(layout, name) for name in CONSTANTS},
     }
     lines = [f"export const {name} = {value:g};" for name, value in numbers.items()]

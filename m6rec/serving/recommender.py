@@ -80,8 +80,8 @@ class ServingLimits:
         latest_events: Behaviours of a user that are read, the latest. Each costs some 25 µs of every request and a
             token of every pass, so that without a limit one user of 9 000 events holds everyone up for a quarter of a
             second; few people have as many as this.
-        context_bytes: LRUCache for users' keys and values, of each of the two tasks.
-        document_bytes: LRUCache for the states of texts that are ranked or embedded by the way.
+        context_bytes: Memory for the KV cache of the ranking model.
+        document_bytes: Memory for the states of reranked and embedded texts.
     """
 
     latest_events: int = 1_000
@@ -121,7 +121,7 @@ class Recommender(LocalBackend):
         catalogue: The items on disk, which come before those of the log; an item of the log that it has never had is
             added. None keeps them in memory only.
         vectors: A folder that keeps the items' vectors over a restart; None reads every item anew.
-        writers: TaskModel tasks of texts by their names; the foundation writes what none of them does.
+        writers: Text models by task; the untuned foundation generates the others.
         blocked: What no text that is created may hold, besides the built-in words.
         limits: What answers may take.
 

@@ -21,7 +21,7 @@ class TextModelPool:
 
     Args:
         rank: The tuned ranking task, whose foundation, untuned and at its split, writes what no tuned task does.
-        tuned: TaskModel tasks of texts by their names.
+        tuned: Text models by task.
 
     Raises:
         ConfigError: A task is not that of its name.

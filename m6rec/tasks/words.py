@@ -24,8 +24,8 @@ def words(
         user: Whose facts are worded; None for none.
 
     Returns:
-        ``features`` (whether the task uses them), ``values``, ``facts`` ([text, slot] each; None without a user),
-        ``kinds`` (``likes``, ``strengths`` and ``behaviours`` by value, and ``candidate``; [tail, slot] each) and
+        ``features`` (whether the task uses them), ``values``, ``profile`` ([text, slot] each; None without a user),
+        ``kinds`` (``likes``, ``strengths`` and ``events`` by value, and ``candidate``; [tail, slot] each) and
         ``items`` ([head, number of its kind], in their order). None for a task whose
         words depend on an event's time or text, or on what is counted.
     """
@@ -44,12 +44,12 @@ def words(
         likes, strengths = tuple(one.positive is True for one in said), tuple(one.strength for one in said)
         kind = likes, strengths, _tails(behaviours, head), _tails(candidate, head)
         heads.append((head, kinds.setdefault(kind, len(kinds))))
-    facts = None if user is None else [(segment.text, segment.slot) for segment in task.profile(user, domain)]
+    profile = None if user is None else [(segment.text, segment.slot) for segment in task.profile(user, domain)]
     return {
-        "signals": task.uses_features,
+        "features": task.uses_features,
         "values": list(values),
-        "facts": facts,
-        "kinds": [dict(zip(("likes", "strengths", "behaviours", "candidate"), kind, strict=True)) for kind in kinds],
+        "profile": profile,
+        "kinds": [dict(zip(("likes", "strengths", "events", "candidate"), kind, strict=True)) for kind in kinds],
         "items": heads,
     }
 

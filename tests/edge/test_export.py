@@ -89,11 +89,21 @@ def test_rounding_is_within_half_a_step(bits, most):
 
 def test_the_card_says_what_the_folder_is():
     made, folder = pocket.exported()
-    card = device.verify_folder(folder)
-    assert (card.task, card.domain, card.depth, card.keep, card.width) == ("like", "movielens", 2, 1, 32)
-    assert (card.model, card.tuning, card.dtype) == (made.foundation.model.id, made.adapter.digest(), "float32")
-    assert {file.name for file in folder.iterdir()} == {*card.files, device.CARD}
-    assert onnx.load(folder / device.UPPER).opset_import[0].version == card.opset
+    manifest = device.verify_folder(folder)
+    assert (manifest.task, manifest.domain, manifest.depth, manifest.keep, manifest.width) == (
+        "like",
+        "movielens",
+        2,
+        1,
+        32,
+    )
+    assert (manifest.model, manifest.tuning, manifest.dtype) == (
+        made.foundation.model.id,
+        made.adapter.digest(),
+        "float32",
+    )
+    assert {file.name for file in folder.iterdir()} == {*manifest.files, device.MANIFEST}
+    assert onnx.load(folder / device.UPPER).opset_import[0].version == manifest.opset
 
 
 def test_no_path_of_this_machine_leaves_it():
@@ -179,24 +189,24 @@ def test_the_items_of_the_folder_are_there_from_the_start(tmp_path):
     made, folder = pocket.tuned(), tmp_path / "phone"
     seen = []
     items = list(pocket.ITEMS.values())
-    card = module.export(
+    manifest = module.export(
         made, folder, items=items, interactions=pocket.interactions(), progress=lambda *now: seen.append(now)
     )
     assert seen == [(step, module.STEPS) for step in range(module.STEPS + 1)]
-    assert device.ITEMS in card.files
+    assert device.ITEMS in manifest.files
     store = tmp_path / "me.sqlite"
     assert Device.load(folder, store).items == pocket.ITEMS
     assert Device.load(folder, store).items == pocket.ITEMS
-    parcel = (folder / device.ITEMS).read_bytes()
-    assert not any(rf"\"{user}\"".encode() in parcel for user in pocket.USERS)  # nobody's events leave the server
-    assert rb"\"i0\"" in parcel
+    bundle = (folder / device.ITEMS).read_bytes()
+    assert not any(rf"\"{user}\"".encode() in bundle for user in pocket.USERS)  # nobody's events leave the server
+    assert rb"\"i0\"" in bundle
 
 
 def test_states_of_behaviours_and_facts_spare_the_lower_half_too(tmp_path):
     made, folder = pocket.exported()
     file = tmp_path / "items.safetensors"
     module.send(
-        made, list(pocket.ITEMS.values()), pocket.interactions(), file, behaviours=True, user=pocket.USERS["u1"]
+        made, list(pocket.ITEMS.values()), pocket.interactions(), file, event_texts=True, user=pocket.USERS["u1"]
     )
     here = Device.load(folder, user=pocket.USERS["u1"])
     here.receive(file)
@@ -207,10 +217,10 @@ def test_states_of_behaviours_and_facts_spare_the_lower_half_too(tmp_path):
 
 def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
     made, folder = pocket.tuned(), tmp_path / "phone"
-    card = module.export(
+    manifest = module.export(
         made, folder, items=list(pocket.ITEMS.values()), interactions=pocket.interactions(), lower=False
     )
-    assert card.files.keys() == {device.UPPER, device.ADAPTERS, device.ITEMS}
+    assert manifest.files.keys() == {device.UPPER, device.ADAPTERS, device.ITEMS}
     user = pocket.USERS["u0"]
     here, whole = Device.load(folder, user=user), Device.load(pocket.exported()[1], user=user)
     whole.receive(folder / device.ITEMS)

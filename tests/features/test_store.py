@@ -25,7 +25,7 @@ def made(num_users=USERS, num_items=ITEMS):
 
 
 def random_log(num, seed=0, *, users=USERS, items=ITEMS):
-    """EventColumns of which some are late, some are views and some are of no item."""
+    """Events of which some are late, some are views and some are of no item."""
     rng = np.random.default_rng(seed)
     positive = rng.choice([1, 1, 1, 0, 0, -1], num)
     item = np.where((positive < 0) & (rng.random(num) < 0.5), -1, rng.integers(items, size=num))

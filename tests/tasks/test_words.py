@@ -13,7 +13,7 @@ def said(worded, number):
     """(behaviours by value, candidate) of an item, joined as a browser joins them."""
     head, kind = worded["items"][number]
     tails = worded["kinds"][kind]
-    return tuple([Segment(head + tail, slot) for tail, slot in tails[of]] for of in ("behaviours", "candidate"))
+    return tuple([Segment(head + tail, slot) for tail, slot in tails[of]] for of in ("events", "candidate"))
 
 
 def test_joined_pieces_are_what_the_task_says():
@@ -25,19 +25,19 @@ def test_joined_pieces_are_what_the_task_says():
             assert behaviours == [task.event_text(event, item, pocket.MOVIES) for event in events]
             assert candidate == [*task.candidate(item, pocket.MOVIES)]
         facts = task.profile(pocket.USERS["u1"], pocket.MOVIES)
-        assert worded["facts"] == [(segment.text, segment.slot) for segment in facts] != []
+        assert worded["profile"] == [(segment.text, segment.slot) for segment in facts] != []
         assert [kind["likes"] for kind in worded["kinds"]] == [(False, False, True)]
         assert [kind["strengths"] for kind in worded["kinds"]] == [
             tuple(pocket.MOVIES.feedback(event).strength for event in events)
         ]
-        assert worded["signals"]
+        assert worded["features"]
 
 
 def test_what_all_items_share_is_said_once():
     worded = words(like.TASK, pocket.MOVIES, ITEMS, VALUES, None)
     assert len(worded["kinds"]) == 1
     assert worded["items"][0] == ('The movie "Sea" (1990). ', 0)
-    assert worded["facts"] is None
+    assert worded["profile"] is None
 
 
 def test_an_item_of_its_own_kind():

@@ -11,7 +11,7 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Fast
 
 from m6rec import assets
-from m6rec.device import ADAPTERS, CARD, ITEMS, LOWER, TOKENIZER, UPPER, Device
+from m6rec.device import ADAPTERS, ITEMS, LOWER, MANIFEST, TOKENIZER, UPPER, Device
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
 from m6rec.features.interactions import FEATURES, InteractionStore
@@ -64,11 +64,11 @@ def phone(context, serve, folder):
     return browser.Phone(context, serve(phone=folder).url)
 
 
-def whole(folder, *, behaviours=False, **options):
+def whole(folder, *, event_texts=False, **options):
     """A device folder with the items and facts of ``ME``."""
     made, original = pocket.exported(**options)
     shutil.copytree(original, folder)
-    module.send(made, ALL, pocket.interactions(), folder / ITEMS, user=ME, behaviours=behaviours)
+    module.send(made, ALL, pocket.interactions(), folder / ITEMS, user=ME, event_texts=event_texts)
     pocket.reseal(folder)
     return folder
 
@@ -91,7 +91,7 @@ OPTIONS = [{}, {"keep": 0, "depth": 0}, {"task": "click", "method": "head"}]
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_page_ranks_as_a_device_does(context, serve, tmp_path, options):
-    folder = whole(tmp_path / "phone", behaviours=not options, **options)
+    folder = whole(tmp_path / "phone", event_texts=not options, **options)
     here, phone = Device.load(folder, user=ME), browser.Phone(context, serve(phone=folder).url).load()
     assert near(phone.rank(["i1"]), here, ["i1"])  # without a history
     for event in MINE:
@@ -109,16 +109,16 @@ def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(context, serve, tmp_
     here.ingest(MINE)
     phone.ingest(MINE)
     assert near(phone.rank(ASKED), here, ASKED)
-    parcel = tmp_path / "items.safetensors"
-    module.send(made, [replace(ALL[0], id="new", title="New")], pocket.interactions(), parcel, states=False)
-    phone.receive(parcel)
+    bundle = tmp_path / "items.safetensors"
+    module.send(made, [replace(ALL[0], id="new", title="New")], pocket.interactions(), bundle, states=False)
+    phone.receive(bundle)
     with pytest.raises(Exception, match=r"DataError: the state of the text .* was not sent"):
         phone.rank(["new"])
 
 
 def test_no_request_leaves_the_page_after_loading(phone):
     phone.load()
-    assert {Path(url).name for url in phone.requests} >= {CARD, TOKENIZER, LOWER, UPPER, ITEMS}
+    assert {Path(url).name for url in phone.requests} >= {MANIFEST, TOKENIZER, LOWER, UPPER, ITEMS}
     phone.requests.clear()
     phone.ingest(MINE)
     phone.rank(list(pocket.ITEMS))
@@ -126,7 +126,7 @@ def test_no_request_leaves_the_page_after_loading(phone):
     phone.rank(ASKED)
     phone.page.wait_for_timeout(300)
     assert phone.requests == []
-    phone.page.evaluate("fetch('/phone/card.json')")  # a request would have been seen
+    phone.page.evaluate("fetch('/phone/manifest.json')")  # a request would have been seen
     assert len(phone.requests) == 1
 
 
@@ -146,7 +146,7 @@ def test_what_is_known_outlives_the_page(context, phone):
     phone.ingest(MINE[5:])
     ranked = phone.rank(ASKED)
     again = browser.Phone(context, phone.url).load()
-    assert [url for url in again.requests if "/phone/" in url] == [f"{phone.url}phone/{CARD}"]  # the rest is kept
+    assert [url for url in again.requests if "/phone/" in url] == [f"{phone.url}phone/{MANIFEST}"]  # the rest is kept
     assert again.page.evaluate("device.history.length") == len(MINE)
     assert again.rank(ASKED) == ranked
     again.page.evaluate("device.forget()")
@@ -179,7 +179,9 @@ def test_a_page_without_a_network_opens_what_it_has(context, serve, folder):
 def test_a_first_visit_without_a_network_is_told(phone, context):
     phone.page.evaluate("import('/m6rec.js')")
     context.set_offline(True)
-    with pytest.raises(Exception, match=r"AssetError: .*card.json can't be reached .* no earlier visit left a copy"):
+    with pytest.raises(
+        Exception, match=r"AssetError: .*manifest.json can't be reached .* no earlier visit left a copy"
+    ):
         phone.load()
 
 
@@ -207,7 +209,7 @@ def test_a_damaged_file_is_refused(phone, folder, name):
     with pytest.raises(Exception, match=f"AssetError: .*{name} has {len(content) - 1} bytes, but should have"):
         phone.load()
     (folder / name).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    with pytest.raises(Exception, match=f"AssetError: .*{name} is damaged: its sha256 is not that of card.json"):
+    with pytest.raises(Exception, match=f"AssetError: .*{name} is damaged: its sha256 is not that of manifest.json"):
         phone.load()
     (folder / name).unlink()
     with pytest.raises(Exception, match=f"AssetError: .*{name} can't be read .the server answers 404"):
@@ -217,21 +219,21 @@ def test_a_damaged_file_is_refused(phone, folder, name):
 
 
 CARDS = {
-    "cut off": (lambda card: json.dumps(card)[:-9], "is not the card of a device folder"),
-    "a list": (lambda card: "[]", "is not the card of a device folder"),
+    "cut off": (lambda manifest: json.dumps(manifest)[:-9], "is not the manifest of a device folder"),
+    "a list": (lambda manifest: "[]", "is not the manifest of a device folder"),
     "of a later format": (
-        lambda card: json.dumps({**card, "format": 99}),
-        "has format 99, .* reads format 2",
+        lambda manifest: json.dumps({**manifest, "format": 99}),
+        "has format 99, .* reads format 3",
     ),
-    "without a graph": (lambda card: json.dumps({**card, "files": {}}), "doesn't list upper.onnx"),
-    "without a width": (lambda card: json.dumps({**card, "width": None}), "a size is no whole number"),
+    "without a graph": (lambda manifest: json.dumps({**manifest, "files": {}}), "doesn't list upper.onnx"),
+    "without a width": (lambda manifest: json.dumps({**manifest, "width": None}), "a size is no whole number"),
 }
 
 
 @pytest.mark.parametrize("kind", CARDS)
 def test_a_card_is_refused(phone, folder, kind):
     write, message = CARDS[kind]
-    (folder / CARD).write_text(write(json.loads((folder / CARD).read_text())))
+    (folder / MANIFEST).write_text(write(json.loads((folder / MANIFEST).read_text())))
     with pytest.raises(Exception, match=f"AssetError: .*{message}"):
         phone.load()
 
@@ -246,11 +248,9 @@ def test_a_graph_of_another_version_is_refused(phone, folder):
 
 
 def test_a_graph_of_other_statistics_is_refused(phone, folder):
-    pocket.of_statistics(folder / UPPER, 12)
+    pocket.of_features(folder / UPPER, 12)
     pocket.reseal(folder)
-    with pytest.raises(
-        Exception, match=rf"AssetError: upper.onnx .* takes 12 statistics, but here are {len(FEATURES)};"
-    ):
+    with pytest.raises(Exception, match=rf"AssetError: upper.onnx .* takes 12 features, but here are {len(FEATURES)};"):
         phone.load()
 
 
@@ -282,43 +282,43 @@ def test_a_damaged_update_leaves_what_was_there(context, phone, folder):
 def test_a_damaged_parcel_changes_nothing(phone, tmp_path):
     phone.load().ingest(MINE)
     ranked = phone.rank(ASKED)
-    parcel = tmp_path / "items.safetensors"
-    module.send(pocket.exported()[0], ALL[:3], pocket.interactions(), parcel)
-    content = parcel.read_bytes()
+    bundle = tmp_path / "items.safetensors"
+    module.send(pocket.exported()[0], ALL[:3], pocket.interactions(), bundle)
+    content = bundle.read_bytes()
     for part in (content[:-1], content[: len(content) // 2], b"", content[:-1] + bytes([content[-1] ^ 1])):
-        parcel.write_bytes(part)
-        with pytest.raises(Exception, match=r"AssetError: the parcel is not a readable parcel"):
-            phone.receive(parcel)
-    parcel.write_bytes(content.replace(rb"\"format\": 2", rb"\"format\": 7"))
+        bundle.write_bytes(part)
+        with pytest.raises(Exception, match=r"AssetError: the bundle is not a readable bundle"):
+            phone.receive(bundle)
+    bundle.write_bytes(content.replace(rb"\"format\": 3", rb"\"format\": 7"))
     with pytest.raises(Exception, match=r"has format 7"):
-        phone.receive(parcel)
-    module.send(pocket.tuned(seed=1), ALL, pocket.interactions(), parcel)
+        phone.receive(bundle)
+    module.send(pocket.tuned(seed=1), ALL, pocket.interactions(), bundle)
     with pytest.raises(Exception, match=r"are of model tiny-4-1 .* runs tiny-4-0"):
-        phone.receive(parcel)
+        phone.receive(bundle)
     few = InteractionStore(pocket.ITEMS, pocket.MOVIES.feedback).update_all([Event("u", "i0", 1, 3.0)])
-    module.send(pocket.exported()[0], ALL, few, parcel)
+    module.send(pocket.exported()[0], ALL, few, bundle)
     with pytest.raises(Exception, match=r"doesn't word value [1245], which the history has"):
-        phone.receive(parcel)
+        phone.receive(bundle)
     assert phone.rank(ASKED) == ranked
 
 
 def test_a_parcel_without_words_is_refused(phone, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "words", lambda *of: None)
-    parcel = tmp_path / "items.safetensors"
-    module.send(pocket.exported()[0], ALL, pocket.interactions(), parcel)
-    with pytest.raises(Exception, match=r"AssetError: the parcel says nothing of how its items are worded"):
-        phone.load().receive(parcel)
+    bundle = tmp_path / "items.safetensors"
+    module.send(pocket.exported()[0], ALL, pocket.interactions(), bundle)
+    with pytest.raises(Exception, match=r"AssetError: the bundle says nothing of how its items are worded"):
+        phone.load().receive(bundle)
 
 
 def test_a_newer_parcel_replaces_counts_and_words(phone, folder, tmp_path):
     here = Device.load(folder, user=ME)
     here.ingest(MINE)
     phone.load().ingest(MINE)
-    parcel = tmp_path / "more.safetensors"
+    bundle = tmp_path / "more.safetensors"
     items = [replace(pocket.ITEMS["i3"], title="Another sea"), replace(pocket.ITEMS["i0"], id="new")]
-    module.send(pocket.exported()[0], items, pocket.interactions().update_all([Event("u", "i3", 1, 5.0)]), parcel)
-    here.receive(parcel)
-    phone.receive(parcel)
+    module.send(pocket.exported()[0], items, pocket.interactions().update_all([Event("u", "i3", 1, 5.0)]), bundle)
+    here.receive(bundle)
+    phone.receive(bundle)
     assert near(phone.rank([*ASKED, "new"]), here, [*ASKED, "new"])
 
 

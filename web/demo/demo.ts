@@ -37,7 +37,7 @@ function line(device: Device, item: Item, score: number): HTMLLIElement {
         button.textContent = String(value);
         button.addEventListener("click", () => {
             const event = { item: item.id, time: Math.floor(Date.now() / 1000), value };
-            void device.observe(event).then(() => show(device));
+            void device.ingest(event).then(() => show(device));
         });
         entry.append(button);
     }

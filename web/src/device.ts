@@ -3,10 +3,10 @@
 import { InferenceSession, env, type Tensor } from "onnxruntime-web/wasm";
 
 import { AssetError, DataError, UnknownError, message } from "./errors.js";
-import { ADAPTERS, Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Card, type Progress } from "./folder.js";
-import { readParcel } from "./parcel.js";
-import { NUM_STATISTICS } from "./features.js";
-import { Past } from "./past.js";
+import { ADAPTERS, Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Manifest, type Progress } from "./folder.js";
+import { readBundle } from "./bundle.js";
+import { NUM_FEATURES } from "./features.js";
+import { InteractionStore } from "./interactions.js";
 import { Store, type Contents } from "./store.js";
 import { Tokenizer } from "./tokenizer.js";
 import type { Event, Item, Known, Ranked, Segment } from "./types.js";
@@ -33,15 +33,15 @@ export class Device {
     /** What can be ranked, by id. */
     items: ReadonlyMap<string, Item> = new Map();
     private known: ReadonlyMap<string, Known> = new Map();
-    private facts: readonly Segment[] = [];
-    private usesSignals = false;
-    private past = new Past(new Map(), [0, 0, 0], {});
+    private profile: readonly Segment[] = [];
+    private usesFeatures = false;
+    private interactions = new InteractionStore(new Map(), [0, 0, 0], {});
     private lower: Promise<InferenceSession> | undefined;
     private readonly states = new Map<string, Float32Array>();
     private turn: Promise<unknown> = Promise.resolve();
 
     private constructor(
-        readonly card: Card,
+        readonly manifest: Manifest,
         private readonly folder: Folder,
         private readonly store: Store,
         private readonly tokenizer: Tokenizer | null,
@@ -59,8 +59,8 @@ export class Device {
         env.wasm.numThreads = options.threads ?? (globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1);
         env.wasm.wasmPaths = new URL(options.runtime ?? ".", import.meta.url).href;
         const folder = await Folder.open(url, options.progress);
-        const { card } = folder;
-        const data = ADAPTERS in card.files ? [{ path: ADAPTERS, data: await folder.read(ADAPTERS) }] : [];
+        const { manifest } = folder;
+        const data = ADAPTERS in manifest.files ? [{ path: ADAPTERS, data: await folder.read(ADAPTERS) }] : [];
         const upper = await session(await folder.read(UPPER), UPPER, data);
         const strange = [...TAKEN, ...upper.inputNames].filter((name) => !(TAKEN.includes(name) && upper.inputNames.includes(name)));
         if (strange.length) {
@@ -69,23 +69,23 @@ export class Device {
                     "export it again with the m6rec of this package",
             );
         }
-        const signals = upper.inputMetadata.find(({ name }) => name === "signals");
-        const known = signals?.isTensor ? signals.shape[1] : 0;
-        if (known !== 0 && known !== NUM_STATISTICS) {
+        const features = upper.inputMetadata.find(({ name }) => name === "features");
+        const known = features?.isTensor ? features.shape[1] : 0;
+        if (known !== 0 && known !== NUM_FEATURES) {
             throw new AssetError(
-                `${UPPER} is of another m6rec than this package: it takes ${known} statistics, but here are ` +
-                    `${NUM_STATISTICS}; export it again with the m6rec of this package`,
+                `${UPPER} is of another m6rec than this package: it takes ${known} features, but here are ` +
+                    `${NUM_FEATURES}; export it again with the m6rec of this package`,
             );
         }
-        const store = await Store.open(options.store ?? "m6rec", `${card.files[LOWER]?.sha256 ?? card.model}|${card.keep}`);
+        const store = await Store.open(options.store ?? "m6rec", `${manifest.files[LOWER]?.sha256 ?? manifest.model}|${manifest.keep}`);
         const device = new Device(
-            card,
+            manifest,
             folder,
             store,
-            TOKENIZER in card.files ? new Tokenizer(await folder.read(TOKENIZER)) : null,
+            TOKENIZER in manifest.files ? new Tokenizer(await folder.read(TOKENIZER)) : null,
             upper,
         );
-        const items = card.files[ITEMS]?.sha256;
+        const items = manifest.files[ITEMS]?.sha256;
         if (items && (await store.note("items")) !== items) {
             await device.take(await folder.read(ITEMS), ITEMS, { items });
         } else {
@@ -96,17 +96,17 @@ export class Device {
 
     /** What the user did, oldest first. */
     get history(): readonly Event[] {
-        return this.past.events;
+        return this.interactions.events;
     }
 
     /**
-     * Takes in a parcel of `m6rec.edge.export.send`, all or nothing. What it counts takes the place of what is known of
+     * Takes in a bundle of `m6rec.edge.export.send`, all or nothing. What it counts takes the place of what is known of
      * these items.
      *
-     * @throws AssetError It is damaged, no parcel, of another format, or of another model.
+     * @throws AssetError It is damaged, no bundle, of another format, or of another model.
      */
-    receive(parcel: Uint8Array<ArrayBuffer>): Promise<void> {
-        return this.next(() => this.take(parcel, "the parcel", {}));
+    receive(bundle: Uint8Array<ArrayBuffer>): Promise<void> {
+        return this.next(() => this.take(bundle, "the bundle", {}));
     }
 
     /**
@@ -115,7 +115,7 @@ export class Device {
      * @throws UnknownError An item isn't known.
      * @throws DataError A value is none of the server's log, or a time is no whole number.
      */
-    observe(...events: Event[]): Promise<void> {
+    ingest(...events: Event[]): Promise<void> {
         return this.next(async () => {
             const said = events.map((event) => {
                 if (!Number.isSafeInteger(event.time)) {
@@ -124,7 +124,7 @@ export class Device {
                 return valued(this.need(event.item), event.value);
             });
             await this.store.append(events);
-            events.forEach((event, number) => this.past.observe(event, said[number]!.liked, said[number]!.strength));
+            events.forEach((event, number) => this.interactions.update(event, said[number]!.liked, said[number]!.strength));
         });
     }
 
@@ -164,7 +164,7 @@ export class Device {
         if (this.tokenizer) return this.tokenizer.encode(text);
         throw new DataError(
             `the state of the text '${text}' was not sent, and this device can't read; send its item with the states of ` +
-                "behaviours, and the user's facts, or export the folder with its lower half",
+                "events, and the user's profile, or export the folder with its lower half",
         );
     }
 
@@ -178,7 +178,7 @@ export class Device {
     }
 
     private async scores(asked: readonly Known[]): Promise<number[]> {
-        const context = [...this.facts, ...this.past.events.map((event) => valued(this.need(event.item), event.value).segment)];
+        const context = [...this.profile, ...this.interactions.events.map((event) => valued(this.need(event.item), event.value).segment)];
         const candidates = asked.map(({ head, kind }) => kind.candidate.map(([tail, slot]): Segment => [head + tail, slot]));
         const states = await this.read(new Set([...context, ...candidates.flat()].map(([text]) => text)));
         const scores: number[] = [];
@@ -187,10 +187,10 @@ export class Device {
             const row: Row = {
                 context,
                 candidates: candidates.slice(first, first + CANDIDATES),
-                traces: this.usesSignals ? this.past.traces : [],
-                signals: this.usesSignals ? this.past.statistics(part.map(({ item }) => item.id)) : new Float32Array(),
+                event_features: this.usesFeatures ? this.interactions.eventFeatures : [],
+                features: this.usesFeatures ? this.interactions.features(part.map(({ item }) => item.id)) : new Float32Array(),
             };
-            scores.push(...(await run(this.upper, inputs(row, states, this.card.width))));
+            scores.push(...(await run(this.upper, inputs(row, states, this.manifest.width))));
         }
         return scores;
     }
@@ -224,30 +224,30 @@ export class Device {
     }
 
     private async take(bytes: Uint8Array<ArrayBuffer>, source: string, notes: Readonly<Record<string, unknown>>): Promise<void> {
-        const parcel = await readParcel(bytes, this.card, source);
+        const bundle = await readBundle(bytes, this.manifest, source);
         const before = await this.store.contents();
-        const items = new Map([...before.items, ...parcel.known.map((known) => [known.item.id, known] as const)]);
+        const items = new Map([...before.items, ...bundle.known.map((known) => [known.item.id, known] as const)]);
         for (const event of before.events) {
             const known = items.get(event.item);
             if (known && !known.kind.values.includes(event.value)) {
                 throw new AssetError(`${source} doesn't word value ${event.value}, which the history has; send it anew`);
             }
         }
-        await this.store.receive(parcel, notes);
+        await this.store.receive(bundle, notes);
         this.states.clear();
         this.remember(await this.store.contents());
     }
 
     /** Counts anew from what is stored. */
-    private remember({ items, events, total, scales, facts, uses_signals }: Contents): void {
+    private remember({ items, events, total, scales, profile, uses_features }: Contents): void {
         this.known = items;
         this.items = new Map([...items].map(([id, { item }]) => [id, item]));
-        this.facts = facts;
-        this.usesSignals = uses_signals;
-        this.past = new Past(items, total, scales);
+        this.profile = profile;
+        this.usesFeatures = uses_features;
+        this.interactions = new InteractionStore(items, total, scales);
         for (const event of events) {
             const { liked, strength } = valued(this.need(event.item), event.value);
-            this.past.observe(event, liked, strength);
+            this.interactions.update(event, liked, strength);
         }
     }
 
@@ -265,14 +265,14 @@ export class Device {
     }
 }
 
-/** How an item is worded as a behaviour of some value, whether that is a like, and how strong it is. */
+/** How an item is worded as an event of some value, whether that is a like, and how strong it is. */
 function valued({ item, head, kind }: Known, value: number | null): { liked: boolean; strength: number; segment: Segment } {
     const place = kind.values.indexOf(value);
-    const behaviour = kind.behaviours[place];
-    if (!behaviour) {
+    const event = kind.events[place];
+    if (!event) {
         throw new DataError(`value ${value} of item '${item.id}' isn't worded; give one of ${kind.values.join(", ")}`);
     }
-    return { liked: kind.likes[place]!, strength: kind.strengths[place]!, segment: [head + behaviour[0], behaviour[1]] };
+    return { liked: kind.likes[place]!, strength: kind.strengths[place]!, segment: [head + event[0], event[1]] };
 }
 
 async function session(

@@ -3,7 +3,7 @@ export class M6recError extends Error {
     override name = "M6recError";
 }
 
-/** A device folder or a parcel is absent, damaged, of another format, or can't be run here. */
+/** A device folder or a bundle is absent, damaged, of another format, or can't be run here. */
 export class AssetError extends M6recError {
     override name = "AssetError";
 }

@@ -1,7 +1,7 @@
 /** Written by `python -m m6rec.features.typescript`. */
 
-export const NUM_STATISTICS = 20;
-export const NUM_TRACES = 7;
+export const NUM_FEATURES = 20;
+export const NUM_EVENT_FEATURES = 7;
 export const USER_PRIOR = 5;
 export const ITEM_PRIOR = 5;
 export const CATEGORY_PRIOR = 3;

@@ -2,9 +2,9 @@
 
 import { AssetError, message } from "./errors.js";
 
-/** Of the folder, of a parcel and of the database; another is refused. */
-export const FORMAT = 2;
-export const CARD = "card.json";
+/** Of the folder, of a bundle and of the database; another is refused. */
+export const FORMAT = 3;
+export const MANIFEST = "manifest.json";
 export const TOKENIZER = "tokenizer.json";
 export const LOWER = "lower.onnx";
 export const UPPER = "upper.onnx";
@@ -13,8 +13,8 @@ export const ITEMS = "items.safetensors";
 const CACHE = "m6rec";
 const AGAIN = "export it again, or copy it again";
 
-/** What a device folder says of itself; see `m6rec.device.Card`. */
-export interface Card {
+/** What a device folder says of itself; see `m6rec.device.Manifest`. */
+export interface Manifest {
     readonly format: number;
     readonly m6rec: string;
     readonly task: string;
@@ -36,7 +36,7 @@ export type Progress = (done: number, total: number) => void;
 /** A folder all of whose files are as they were written. */
 export class Folder {
     private constructor(
-        readonly card: Card,
+        readonly manifest: Manifest,
         private readonly url: string,
         private readonly cache: Cache | null,
         /** Files that the browser has no room to keep. */
@@ -57,26 +57,26 @@ export class Folder {
             );
         }
         const cache = "caches" in globalThis ? await caches.open(CACHE).catch(() => null) : null;
-        const cardUrl = `${base}${CARD}`;
-        const text = await readCard(cardUrl, cache);
-        const card = parseCard(cardUrl, text);
-        const total = Object.values(card.files).reduce((sum, file) => sum + file.bytes, 0);
+        const manifestUrl = `${base}${MANIFEST}`;
+        const text = await readManifest(manifestUrl, cache);
+        const manifest = parseManifest(manifestUrl, text);
+        const total = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
         const held = new Map<string, Uint8Array<ArrayBuffer>>();
         let done = 0;
-        for (const [name, file] of Object.entries(card.files)) {
+        for (const [name, file] of Object.entries(manifest.files)) {
             const bytes = await obtain(base, name, file, cache);
             if (bytes) held.set(name, bytes);
             progress((done += file.bytes), total);
         }
-        if (cache) await settle(cache, base, cardUrl, text, card);
-        return new Folder(card, base, cache, held);
+        if (cache) await settle(cache, base, manifestUrl, text, manifest);
+        return new Folder(manifest, base, cache, held);
     }
 
     /** The bytes of a file. */
     async read(name: string): Promise<Uint8Array<ArrayBuffer>> {
         const held = this.held.get(name);
         if (held) return held;
-        const file = this.card.files[name];
+        const file = this.manifest.files[name];
         const kept = file && (await this.cache?.match(key(this.url, name, file.sha256)));
         if (!kept) throw new AssetError(`${name} of ${this.url} is no longer kept by the browser; load the page again`);
         return new Uint8Array(await kept.arrayBuffer());
@@ -94,7 +94,7 @@ function key(base: string, name: string, sha256: string): string {
     return `${base}${name}?sha256=${sha256}`;
 }
 
-async function readCard(url: string, cache: Cache | null): Promise<string> {
+async function readManifest(url: string, cache: Cache | null): Promise<string> {
     let response: Response | undefined;
     try {
         response = await fetch(url, { cache: "no-store" });
@@ -108,29 +108,29 @@ async function readCard(url: string, cache: Cache | null): Promise<string> {
     return response.text();
 }
 
-function parseCard(url: string, text: string): Card {
-    let card: Card;
+function parseManifest(url: string, text: string): Manifest {
+    let manifest: Manifest;
     try {
-        card = JSON.parse(text) as Card;
-        const numbers = [card.depth, card.keep, card.width, ...Object.values(card.files).map((file) => file.bytes)];
-        const words = [card.task, card.model, ...Object.values(card.files).map((file) => file.sha256)];
+        manifest = JSON.parse(text) as Manifest;
+        const numbers = [manifest.depth, manifest.keep, manifest.width, ...Object.values(manifest.files).map((file) => file.bytes)];
+        const words = [manifest.task, manifest.model, ...Object.values(manifest.files).map((file) => file.sha256)];
         if (!numbers.every(Number.isSafeInteger)) throw new TypeError("a size is no whole number");
         if (!words.every((word) => typeof word === "string")) throw new TypeError("a name is no text");
     } catch (error) {
-        throw new AssetError(`${url} is not the card of a device folder (${message(error)}); ${AGAIN}`);
+        throw new AssetError(`${url} is not the manifest of a device folder (${message(error)}); ${AGAIN}`);
     }
-    if (card.format !== FORMAT) {
+    if (manifest.format !== FORMAT) {
         throw new AssetError(
-            `${url} has format ${card.format}, but this m6rec-web reads format ${FORMAT}; ` +
+            `${url} has format ${manifest.format}, but this m6rec-web reads format ${FORMAT}; ` +
                 "export it again with the m6rec of this package",
         );
     }
-    const reads = TOKENIZER in card.files || LOWER in card.files;
-    const missing = [UPPER, ...(reads ? [TOKENIZER, LOWER] : [])].filter((name) => !(name in card.files));
+    const reads = TOKENIZER in manifest.files || LOWER in manifest.files;
+    const missing = [UPPER, ...(reads ? [TOKENIZER, LOWER] : [])].filter((name) => !(name in manifest.files));
     if (missing.length) {
-        throw new AssetError(`${url} is not the card of a device folder (it doesn't list ${missing.join(", ")}); ${AGAIN}`);
+        throw new AssetError(`${url} is not the manifest of a device folder (it doesn't list ${missing.join(", ")}); ${AGAIN}`);
     }
-    return card;
+    return manifest;
 }
 
 /** Has a verified file in the cache; its bytes where there is no room or no cache. */
@@ -164,14 +164,14 @@ async function obtain(
 /** What is wrong with the bytes of a file; null for nothing. */
 async function wrong(bytes: Uint8Array<ArrayBuffer>, file: { bytes: number; sha256: string }): Promise<string | null> {
     if (bytes.length !== file.bytes) return `has ${bytes.length} bytes, but should have ${file.bytes}`;
-    return (await digest(bytes)) === file.sha256 ? null : `is damaged: its sha256 is not that of ${CARD}`;
+    return (await digest(bytes)) === file.sha256 ? null : `is damaged: its sha256 is not that of ${MANIFEST}`;
 }
 
-/** Keeps the card, now that all its files are there, and drops files of an earlier one. */
-async function settle(cache: Cache, base: string, cardUrl: string, text: string, card: Card): Promise<void> {
-    const current = new Set([cardUrl, ...Object.entries(card.files).map(([name, file]) => key(base, name, file.sha256))]);
+/** Keeps the manifest, now that all its files are there, and drops files of an earlier one. */
+async function settle(cache: Cache, base: string, manifestUrl: string, text: string, manifest: Manifest): Promise<void> {
+    const current = new Set([manifestUrl, ...Object.entries(manifest.files).map(([name, file]) => key(base, name, file.sha256))]);
     try {
-        await cache.put(cardUrl, new Response(text));
+        await cache.put(manifestUrl, new Response(text));
     } catch {
         return; // no room: the next visit fetches what it needs
     }

@@ -2,5 +2,5 @@
 
 export { Device, type Options } from "./device.js";
 export { AssetError, DataError, M6recError, StoreError, UnknownError } from "./errors.js";
-export { FORMAT, type Card, type Progress } from "./folder.js";
+export { FORMAT, type Manifest, type Progress } from "./folder.js";
 export type { Event, Item, Ranked } from "./types.js";

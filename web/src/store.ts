@@ -2,20 +2,20 @@
 
 import { DataError, StoreError, message } from "./errors.js";
 import { FORMAT } from "./folder.js";
-import type { Parcel } from "./parcel.js";
+import type { ItemBundle } from "./bundle.js";
 import type { Count, Event, Known, Scales, Segment } from "./types.js";
 
 const STORES = ["notes", "items", "events", "states"] as const;
 type Name = (typeof STORES)[number];
 
-/** What is known from parcels and of the user. */
+/** What is known from bundles and of the user. */
 export interface Contents {
     readonly items: Map<string, Known>;
     readonly events: Event[];
     readonly total: Count;
     readonly scales: Scales;
-    readonly facts: readonly Segment[];
-    readonly uses_signals: boolean;
+    readonly profile: readonly Segment[];
+    readonly uses_features: boolean;
 }
 
 /** One device's own database. */
@@ -62,34 +62,34 @@ export class Store {
         try {
             const transaction = this.database.transaction(["notes", "items", "events"]);
             const notes = transaction.objectStore("notes");
-            const [items, events, total, scales, facts, signals] = await Promise.all([
+            const [items, events, total, scales, profile, features] = await Promise.all([
                 result(transaction.objectStore("items").getAll()) as Promise<Known[]>,
                 result(transaction.objectStore("events").getAll()) as Promise<Event[]>,
                 result(notes.get("total")) as Promise<Count | undefined>,
                 result(notes.get("scales")) as Promise<Scales | undefined>,
-                result(notes.get("facts")) as Promise<Segment[] | undefined>,
-                result(notes.get("signals")) as Promise<boolean | undefined>,
+                result(notes.get("profile")) as Promise<Segment[] | undefined>,
+                result(notes.get("features")) as Promise<boolean | undefined>,
             ]);
             return {
                 items: new Map(items.map((known) => [known.item.id, known])),
                 events,
                 total: total ?? [0, 0, 0],
                 scales: scales ?? {},
-                facts: facts ?? [],
-                uses_signals: signals ?? false,
+                profile: profile ?? [],
+                uses_features: features ?? false,
             };
         } catch (error) {
             throw this.failing(error);
         }
     }
 
-    /** Takes in a parcel, all or nothing; `notes` are written with it. */
-    async receive(parcel: Parcel, notes: Readonly<Record<string, unknown>>): Promise<void> {
-        const { total, scales, uses_signals: signals, facts } = parcel;
-        const noted = { total, scales, signals, ...(facts && { facts }), ...notes };
+    /** Takes in a bundle, all or nothing; `notes` are written with it. */
+    async receive(bundle: ItemBundle, notes: Readonly<Record<string, unknown>>): Promise<void> {
+        const { total, scales, uses_features: features, profile } = bundle;
+        const noted = { total, scales, features, ...(profile && { profile }), ...notes };
         await this.change(["notes", "items", "states"], (of) => {
-            for (const known of parcel.known) of("items").put(known, known.item.id);
-            for (const [text, states] of parcel.states) of("states").put(states, text);
+            for (const known of bundle.known) of("items").put(known, known.item.id);
+            for (const [text, states] of bundle.states) of("states").put(states, text);
             for (const [name, value] of Object.entries(noted)) of("notes").put(value, name);
         });
     }

@@ -8,7 +8,7 @@ export interface Item {
     readonly details: Readonly<Record<string, string | number>>;
 }
 
-/** One behaviour of the user: `time` in seconds since 1970, `value` in the unit of the server's log, null where it just happened. */
+/** One event of the user: `time` in seconds since 1970, `value` in the unit of the server's log, null where it just happened. */
 export interface Event {
     readonly item: string;
     readonly time: number;
@@ -36,11 +36,11 @@ export interface Kind {
     readonly likes: readonly boolean[];
     /** How much the user seems to want the item, from 0 to 1. */
     readonly strengths: readonly number[];
-    readonly behaviours: readonly Segment[];
+    readonly events: readonly Segment[];
     readonly candidate: readonly Segment[];
 }
 
-/** An item as it came in a parcel. */
+/** An item as it came in a bundle. */
 export interface Known {
     readonly item: Item;
     readonly head: string;

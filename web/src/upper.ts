@@ -2,20 +2,20 @@
 
 import { Tensor } from "onnxruntime-web/wasm";
 
-import { NUM_STATISTICS, NUM_TRACES } from "./features.js";
+import { NUM_FEATURES, NUM_EVENT_FEATURES } from "./features.js";
 import { SLOTS, type Segment } from "./types.js";
 
 /** The inputs of the graph. */
-export const TAKEN = "states slots owners positions traces traced asked asked_slots asked_positions signals".split(" ");
+export const TAKEN = "states slots owners positions event_features event_tokens last_states last_slots last_positions features".split(" ");
 
 /** One moment's questions. */
 export interface Row {
     readonly context: readonly Segment[];
     readonly candidates: readonly (readonly Segment[])[];
-    /** `NUM_TRACES` numbers of each of the last segments of the context, which are the behaviours; empty for tasks without. */
-    readonly traces: readonly number[];
-    /** `NUM_STATISTICS` numbers of each candidate; empty for tasks without. */
-    readonly signals: Float32Array;
+    /** `NUM_EVENT_FEATURES` numbers of each of the last segments of the context, which are the events; empty for tasks without. */
+    readonly event_features: readonly number[];
+    /** `NUM_FEATURES` numbers of each candidate; empty for tasks without. */
+    readonly features: Float32Array;
 }
 
 /** Tokens that are only looked at, and the last of every candidate, without padding. */
@@ -35,20 +35,20 @@ export function inputs(row: Row, states: ReadonlyMap<string, Float32Array>, widt
             if (answers) asked.lay(part.subarray(inner.length), slot, number + 1, start);
         });
     });
-    const behaviours = row.traces.length / NUM_TRACES;
-    const traced = ends.slice(row.context.length - behaviours).map((end) => end - 1);
+    const events = row.event_features.length / NUM_EVENT_FEATURES;
+    const event_tokens = ends.slice(row.context.length - events).map((end) => end - 1);
     const count = row.candidates.length;
     return {
         states: looked.states(),
         slots: whole(looked.slots),
         owners: whole(looked.owners),
         positions: whole(looked.positions),
-        traces: new Tensor("float32", Float32Array.from(row.traces), [behaviours, row.signals.length ? NUM_TRACES : 0]),
-        traced: whole(traced),
-        asked: asked.states(),
-        asked_slots: whole(asked.slots),
-        asked_positions: whole(asked.positions),
-        signals: new Tensor("float32", row.signals, [count, row.signals.length ? NUM_STATISTICS : 0]),
+        event_features: new Tensor("float32", Float32Array.from(row.event_features), [events, row.features.length ? NUM_EVENT_FEATURES : 0]),
+        event_tokens: whole(event_tokens),
+        last_states: asked.states(),
+        last_slots: whole(asked.slots),
+        last_positions: whole(asked.positions),
+        features: new Tensor("float32", row.features, [count, row.features.length ? NUM_FEATURES : 0]),
     };
 }
 

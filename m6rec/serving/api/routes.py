@@ -1,4 +1,4 @@
-"""The service's own routes; those of other services' clients are in ``client_routes``."""
+"""The service's own routes; OpenAI-, Cohere- and Jina-compatible ones are in ``client_routes``."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Service:
         self._forget = Kind[str, bool]("forget", lambda ids: [backend.forget(one) for one in ids])
 
     def drain(self) -> None:
-        """KVCachePool ``/readyz`` to 503; requests are still answered."""
+        """Makes ``/readyz`` return 503; requests are still answered."""
         self.draining_since = self.draining_since or time.monotonic()
 
     def _ranked(self, done: Done[list[Ranked]] | Done[Answer], kind: str, timings: bool) -> RankedAnswer:
@@ -122,84 +122,80 @@ class Service:
         return RankedAnswer(items=answer.items, unknown=list(answer.unknown), timings_ms=told)
 
     async def recommend(self, body: RecommendBody) -> RankedAnswer:
-        """The items that the user would like most: retrieved, filtered, ranked, diversified, paged.
+        """Recommends items: retrieval, filters, ranking, reranking, paging.
 
-        A user whom nobody knows gets what is generally liked, and what goes with the ``history`` if there is one.
+        An unknown user gets popular items, or items that fit the ``history`` if there is one.
         """
         return self._ranked(await self.work.do(self.work.model, self._recommend, body), "recommend", body.timings)
 
     async def retrieve(self, body: RetrieveBody) -> RankedAnswer:
-        """The nearest items in the space of the retrieval task.
-
-        ``score`` is the product of the user's and the item's vectors. It is no probability, and it need not fall: one
-        place in ten goes to a new item, of which only the text is known.
-        """
+        """Candidates by retrieval score, which is not a probability."""
         return self._ranked(await self.work.do(self.work.model, self._retrieve, body), "retrieve", body.timings)
 
     async def rank(self, body: RankBody) -> RankedAnswer:
-        """Orders given items by the probability that the user likes them; names those that the catalogue lacks."""
+        """Ranks the given items by the probability of a like; reports unknown ids."""
         return self._ranked(await self.work.do(self.work.model, self._rank, body), "rank", body.timings)
 
     async def explain(self, body: ExplainBody) -> Explanation:
-        """Why the user would like the item: statements with their evidence, the most decisive first.
+        """Explains why the user would like the item: reasons with evidence, most decisive first.
 
-        The model words each, and a gate checks its words against the evidence; those that fail it are replaced by a
-        template. ``source`` tells which happened, and ``reason`` why. There may be nothing to say.
+        Each sentence is generated and checked against its evidence; if it fails, a template replaces it. ``source`` says which,
+        and ``rejection`` why. There may be no reason at all.
         """
         return await self.work.written("explain", lambda: self._backend.explaining(body.user, body.item))
 
     async def create(self, body: CreateBody) -> CreateAnswer:
-        """Texts made for the user: a product that they would like, a query that they would type, copy for an item.
+        """Generates texts for the user: a product design, a search query, or a headline for an item.
 
-        What is too long, indecent or personal is not shown: the next text stands in for it, and where none is left, a
-        template. ``source`` tells which happened, and ``rejected`` why. There may be fewer texts than asked for.
+        Texts that are too long, offensive or personal are rejected; if none is left, a template is returned. ``source``
+        says which, and ``rejected`` why. There may be fewer texts than requested.
         """
         return CreateAnswer(texts=await self.work.written("create", lambda: self._backend.creating(body.request())))
 
     async def events(self, body: EventsBody, key: IdempotencyKey = None) -> IngestResult:
-        """Keeps events; 201 means that they are on disk and part of their users' histories.
+        """Stores events; 201 means that they are on disk and part of their users' histories.
 
-        An event whose id was accepted before is ``repeated`` and counts once, so that a write whose answer was lost can
-        be sent again. Items that the catalogue has never had are named in ``unknown``, and their events left out.
+        Retries are safe: an event that was accepted before, by its id, is counted as ``repeated``. Events of unknown
+        items are dropped, and the items listed in ``unknown``.
         """
         return (await self.work.do(self.work.events, self._ingest, body.named(key))).value
 
     async def items(self, body: ItemsBody) -> WriteAnswer:
-        """Adds items or replaces them; they can be retrieved and ranked when the answer comes."""
+        """Adds or replaces items; on return they can be recommended."""
         await self.work.do(self.work.items, self._upsert, [item.item() for item in body.items])
         return WriteAnswer(written=len(body.items))
 
     async def delete(self, item: IdInPath) -> WriteAnswer:
-        """Takes an item out of the catalogue."""
+        """Deletes an item from the catalogue."""
         if not (await self.work.do(self.work.items, self._delete, item)).value:
             raise UnknownError(f"there is no item {item!r} in the catalogue; check the id")
         return WriteAnswer(written=1)
 
     async def put_user(self, user: IdInPath, body: UserBody) -> StatusAnswer:
-        """Keeps what is known of a user besides the events; what was told before is replaced."""
+        """Adds or replaces the details of a user."""
         await self.work.do(self.work.events, self._put_user, User(user, body.details))
         return StatusAnswer(status="kept")
 
     async def get_user(self, user: IdInPath) -> UserAnswer:
-        """All that is kept of a user."""
+        """All stored data of a user."""
         return (await self.work.do(self.work.events, self._get_user, user)).value
 
     async def forget(self, user: IdInPath) -> ErasureAnswer:
-        """Erases a user: on return no file of the service holds anything of them. ``erased`` is false if none did."""
+        """Erases a user from all files of the service; ``erased`` is false if there was nothing to erase."""
         return ErasureAnswer(erased=(await self.work.do(self.work.events, self._forget, user)).value)
 
     async def reload(self) -> StatusAnswer:
-        """Serves the tunings that lie in the run folders now, and the keys in their file; needs a key."""
+        """Reloads runs and API keys; requires a key."""
         if self.keys is None:
-            raise HTTPException(403, "the service has no keys, so nobody may reload it over HTTP; send it SIGHUP")
+            raise HTTPException(403, "the service has no API keys, so it can't be reloaded over HTTP; send SIGHUP")
         await self.swap()
         return StatusAnswer(status="reloaded")
 
     async def swap(self) -> None:
-        """Reads keys and tunings again; requests go on meanwhile, and on the old ones where that fails.
+        """Reloads runs and API keys while requests are served; on failure the old ones stay.
 
         Raises:
-            ReloadError: The new ones can't be served.
+            ReloadError: The new ones can't be loaded.
         """
         async with self._reloading:
             try:
@@ -207,21 +203,21 @@ class Service:
                 if self._reload:
                     await asyncio.to_thread(self._reload)
             except M6RecError as error:
-                raise ReloadError(f"the old tunings stay: {error}") from error
+                raise ReloadError(f"the old runs stay in use: {error}") from error
             self.keys = keys
 
     async def healthz(self) -> StatusAnswer:
-        """200 while the process is of use; else restart it."""
+        """Liveness: 200, or 503 if the process must be restarted."""
         if not self.work.alive:
             raise HTTPException(503, "a worker has died; restart the service")
         return StatusAnswer(status="ok")
 
     async def readyz(self) -> StatusAnswer:
-        """200 while requests should be sent here."""
+        """Readiness: 200 while the service accepts requests."""
         if self.draining_since is not None:
             raise HTTPException(503, "the service is stopping")
         return await self.healthz()
 
     async def metrics(self) -> Response:
-        """Measurements for Prometheus."""
+        """Metrics in Prometheus format."""
         return Response(generate_latest(self.measurements.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,7 +1,7 @@
-"""The bodies of the service's own routes, with their limits and examples.
+"""Request and response bodies of the service's own routes, with limits and examples.
 
-Requests are strict: no field that isn't known, no value of another type, no number that isn't finite.
-Answers are those of ``Recommender`` as JSON.
+Requests are strict: unknown fields, wrong types and non-finite numbers are rejected. Responses are the values of
+``Backend`` as JSON.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ from m6rec.serving.settings import (
 from m6rec.types import Event, Item, Ranked, User
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), WHOLE]
-UserId = Annotated[
-    MaybeId, Field(description="One whom nobody knows, or none, is answered with what is generally liked.")
-]
+UserId = Annotated[MaybeId, Field(description="An unknown or empty user gets popular items.")]
 
 _ABOUT_SOMETHING = {
     "anyOf": [
@@ -54,29 +52,32 @@ _ABOUT_SOMETHING = {
 
 
 class RangeBody(BaseModel):
-    """What a number among the details of an item may be; an item without it is left out."""
+    """A range of a numeric detail; items without it are excluded."""
 
     model_config = example(name="year", least=1990, greatest=1999)
 
-    name: Annotated[DetailName, Field(description='Also "year" of a title, and "length" for pages or minutes.')]
-    least: Annotated[Number | None, Field(description="None for no bound.")] = None
-    greatest: Annotated[Number | None, Field(description="None for no bound.")] = None
+    name: Annotated[
+        DetailName, Field(description='A detail; also "year" of a title, and "length" for pages or minutes.')
+    ]
+    least: Annotated[Number | None, Field(description="null for no bound.")] = None
+    greatest: Annotated[Number | None, Field(description="null for no bound.")] = None
 
 
 class FiltersBody(BaseModel):
-    """Which items may come up."""
+    """Restricts the items that are returned."""
 
     model_config = example(categories=["Comedy"], exclude=["50"], ranges=[{"name": "year", "least": 1990}])
 
     categories: Annotated[
-        list[Id], Field(max_length=Limits.NUM_CATEGORIES, description="Only these; none allows all.")
+        list[Id],
+        Field(max_length=Limits.NUM_CATEGORIES, description="Items of at least one of these; empty allows all."),
     ] = []
-    exclude: Annotated[list[Id], Field(max_length=MAX_CANDIDATES, description="Ids that are left out.")] = []
-    seen: Annotated[bool, Field(description="Whether items may come up that the user has met already.")] = False
+    exclude: Annotated[list[Id], Field(max_length=MAX_CANDIDATES, description="Ids to exclude.")] = []
+    seen: Annotated[bool, Field(description="Whether to include items that the user has interacted with.")] = False
     ranges: Annotated[list[RangeBody], Field(max_length=Limits.NUM_DETAILS, description="All must hold.")] = []
 
     def filters(self) -> Filters:
-        """The same as a value of the recommender."""
+        """The value for ``Backend``."""
         ranges: dict[str, tuple[float, float]] = {}
         for one in self.ranges:
             least, greatest = ranges.get(one.name, (-math.inf, math.inf))
@@ -88,19 +89,19 @@ class FiltersBody(BaseModel):
 
 
 class HistoryEventBody(BaseModel):
-    """Something that the user of a request has done, in the order of time."""
+    """An event of the requesting user, in order of time."""
 
     model_config = example(_ABOUT_SOMETHING, item="50", kind="view")
 
-    item: Annotated[MaybeId, Field(description="Of the catalogue; none for a search.")] = ""
-    time: Annotated[Time, Field(description="Where it isn't known, just now.")] = 0
-    value: Annotated[Number | None, Field(description="Stars, a count; absent where it just happened.")] = None
-    text: Annotated[Text, Field(description="What the user wrote, such as a review or a search query.")] = ""
+    item: Annotated[MaybeId, Field(description="Id of the item; empty for a search.")] = ""
+    time: Annotated[Time, Field(description="0 for now.")] = 0
+    value: Annotated[Number | None, Field(description="Stars or a count; absent if the event has no value.")] = None
+    text: Annotated[Text, Field(description="Text of the user, such as a review or a search query.")] = ""
     kind: Annotated[EventKind, Field(description="view, click, cart, purchase, rating, skip, search, …")] = ""
     impression: Annotated[
-        str, Field(max_length=Limits.ID_CHARS, description="Names what was shown together, such as a page of results.")
+        str, Field(max_length=Limits.ID_CHARS, description="Id of the items shown together, such as a page of results.")
     ] = ""
-    context: Annotated[Details, Field(description="Where and how: place, weather, device, …")] = {}
+    context: Annotated[Details, Field(description="Context: place, weather, device, …")] = {}
 
     @model_validator(mode="after")
     def _about_something(self) -> Self:
@@ -109,7 +110,7 @@ class HistoryEventBody(BaseModel):
         return self
 
     def event(self, user: str, key: str = "") -> Event:
-        """The same as a noun of the system."""
+        """The value of ``m6rec.types``."""
         return Event(
             user,
             self.item,
@@ -127,29 +128,29 @@ History = Annotated[
     list[HistoryEventBody],
     Field(
         max_length=MAX_HISTORY,
-        description="What the user did after all that is known of them. It counts for this answer and is not kept.",
+        description="Further events of the user, newer than the stored ones; used for this request only.",
     ),
 ]
 
 
 class RecommendBody(BaseModel):
-    """Asks for recommended items."""
+    """A request for recommendations."""
 
     model_config = example(user="196", count=5, history=[{"item": "50", "kind": "view"}])
 
     user: UserId = ""
     history: History = []
     count: Count = 10
-    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="How many of the best to leave out."), WHOLE] = 0
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="Number of best items to skip."), WHOLE] = 0
     filters: FiltersBody = FiltersBody()
-    diversity: Annotated[float, Field(ge=0, le=1, description="0 orders by score alone.")] = 0.0
+    diversity: Annotated[float, Field(ge=0, le=1, description="Weight of diversity; 0 for score alone.")] = 0.0
     calibration: Annotated[
-        float, Field(ge=0, le=1, description="Spreads categories as the user's are; not together with diversity.")
+        float, Field(ge=0, le=1, description="Weight of matching the user's category distribution; not with diversity.")
     ] = 0.0
-    timings: Annotated[bool, Field(description="Tell what each stage took.")] = False
+    timings: Annotated[bool, Field(description="Return milliseconds per stage.")] = False
 
     def request(self) -> Request:
-        """The same as a value of the recommender."""
+        """The value for ``Backend``."""
         return Request(
             user=self.user,
             count=self.count,
@@ -162,7 +163,7 @@ class RecommendBody(BaseModel):
 
 
 class RetrieveBody(BaseModel):
-    """Asks for candidates."""
+    """A request for candidates."""
 
     model_config = example(user="196", count=20)
 
@@ -173,7 +174,7 @@ class RetrieveBody(BaseModel):
 
 
 class RankBody(BaseModel):
-    """Asks to order items."""
+    """A request to rank items."""
 
     model_config = example(user="196", items=["50", "172", "100"])
 
@@ -183,13 +184,13 @@ class RankBody(BaseModel):
     timings: bool = False
 
     def request(self) -> RankRequest:
-        """The same as a value of the recommender."""
+        """The value for ``Backend``."""
         history = tuple(one.event(self.user) for one in self.history)
         return RankRequest(user=self.user, items=tuple(self.items), history=history)
 
 
 class ExplainBody(BaseModel):
-    """Asks why a user would like an item."""
+    """A request to explain an item."""
 
     model_config = example(user="196", item="50")
 
@@ -198,64 +199,66 @@ class ExplainBody(BaseModel):
 
 
 class CreateBody(BaseModel):
-    """Asks for texts that are made for a user."""
+    """A request to generate texts for a user."""
 
     model_config = example(user="196", kind="design", category="Comedy", count=3, catalogue=True)
 
     user: Id
-    kind: Annotated[GenerationKind, Field(description="A product's title, a search query, or copy for an item.")]
-    item: Annotated[Id | None, Field(description="What a headline is about; for headlines only.")] = None
-    category: Annotated[Id | None, Field(description="Of a design; the model chooses where none is given.")] = None
-    count: Annotated[int, Field(ge=1, le=MAX_CREATED, description="Texts at most."), WHOLE] = 1
-    catalogue: Annotated[bool, Field(description="Let a design be an item of the catalogue, new to the user.")] = False
+    kind: Annotated[GenerationKind, Field(description="A product title, a search query, or ad copy for an item.")]
+    item: Annotated[Id | None, Field(description="Item of a headline; for headlines only.")] = None
+    category: Annotated[Id | None, Field(description="Category of a design; chosen by the model by default.")] = None
+    count: Annotated[int, Field(ge=1, le=MAX_CREATED, description="Maximum number of texts."), WHOLE] = 1
+    catalogue: Annotated[bool, Field(description="Restrict a design to catalogue items that are new to the user.")] = (
+        False
+    )
 
     def request(self) -> GenerationRequest:
-        """The same as a value of the recommender."""
+        """The value for ``Backend``."""
         return GenerationRequest(**self.model_dump())
 
 
 class CreateAnswer(BaseModel):
-    """The texts, the best first."""
+    """Generated texts, best first."""
 
     texts: list[GenerationResult]
 
 
 class RankedAnswer(BaseModel):
-    """Items, the best first; the score is a probability for ranking, a product of vectors for retrieval."""
+    """Items, best first; the score is a probability for ranking, a blended retrieval score for retrieval."""
 
     items: list[Ranked]
-    unknown: Annotated[list[str], Field(description="Ids in the request that the catalogue doesn't have.")] = []
+    unknown: Annotated[list[str], Field(description="Requested ids that are not in the catalogue.")] = []
     timings_ms: dict[str, float] | None = None
 
 
 class EventBody(HistoryEventBody):
-    """One behaviour of one user with one item."""
+    """An event of a user with an item."""
 
     model_config = example(_ABOUT_SOMETHING, user="196", item="50", time=881250949, value=5.0, id="a1b2c3")
 
     user: Id
     time: Time
     id: Annotated[
-        str, Field(max_length=Limits.ID_CHARS, description="Names the event: sent again, it counts once.")
+        str, Field(max_length=Limits.ID_CHARS, description="Idempotency id: a repeated event counts once.")
     ] = ""
 
 
 class EventsBody(BaseModel):
-    """Events to keep."""
+    """Events to store."""
 
     model_config = example(events=[{"user": "196", "item": "50", "time": 881250949, "value": 5.0, "id": "a1b2c3"}])
 
     events: Annotated[list[EventBody], Field(min_length=1, max_length=MAX_WRITES)]
 
     def named(self, key: str | None) -> list[Event]:
-        """The events; those without an id are named by the key of their write and their place in it, if it has one."""
+        """The events; those without an id get one from the idempotency key and their position, if there is a key."""
         return [
             one.event(one.user, one.id or (f"{key}/{place}" if key else "")) for place, one in enumerate(self.events)
         ]
 
 
 class ItemBody(BaseModel):
-    """An item; its fields are worded by the domain."""
+    """An item; the domain verbalises its fields."""
 
     model_config = example(id="2001", title="Heat (1995)", categories=["Crime", "Drama"], details={"year": 1995})
 
@@ -265,12 +268,12 @@ class ItemBody(BaseModel):
     details: Details = {}
 
     def item(self) -> Item:
-        """The same as a noun of the system."""
+        """The value of ``m6rec.types``."""
         return Item(self.id, self.title, tuple(self.categories), self.details)
 
 
 class ItemsBody(BaseModel):
-    """Items to add, or to put in the place of those of the same ids, all or none."""
+    """Items to add or replace, all or none."""
 
     model_config = example(items=[{"id": "2001", "title": "Heat (1995)", "categories": ["Crime"]}])
 
@@ -278,13 +281,13 @@ class ItemsBody(BaseModel):
 
 
 class WriteAnswer(BaseModel):
-    """How many items were written, and are on disk."""
+    """Number of items written to disk."""
 
     written: int
 
 
 class UserBody(BaseModel):
-    """What is known of a user besides the events; worded by the domain."""
+    """Details of a user, verbalised by the domain."""
 
     model_config = example(details={"age": 34, "city": "Lyon"})
 
@@ -292,7 +295,7 @@ class UserBody(BaseModel):
 
 
 class KeptEvent(BaseModel):
-    """An event as it is kept."""
+    """A stored event."""
 
     user: str
     item: str
@@ -306,7 +309,7 @@ class KeptEvent(BaseModel):
 
 
 class UserAnswer(BaseModel):
-    """All that is kept of a user."""
+    """All stored data of a user."""
 
     id: str
     details: dict[str, str | int | float]
@@ -314,7 +317,7 @@ class UserAnswer(BaseModel):
 
     @classmethod
     def of(cls, user: User, events: Sequence[Event]) -> UserAnswer:
-        """The same as JSON."""
+        """As JSON."""
         kept = [KeptEvent(**{**asdict(event), "context": dict(event.context)}) for event in events]
         return cls(id=user.id, details=dict(user.details), events=kept)
 
@@ -326,13 +329,13 @@ class ErasureAnswer(BaseModel):
 
 
 class StatusAnswer(BaseModel):
-    """Whether the service is well."""
+    """Status of the service or of a write."""
 
     status: str
 
 
 class Problem(BaseModel):
-    """What went wrong."""
+    """An error."""
 
     type: str
     message: str
@@ -340,7 +343,7 @@ class Problem(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Every answer that is not a success."""
+    """The body of every error response."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -10,7 +10,7 @@ import {
     LATEST,
     NEAR_PRIOR,
     NEAR_SPREADS,
-    NUM_STATISTICS,
+    NUM_FEATURES,
     RECENT_MEMORY,
     USER_PRIOR,
 } from "./features.js";
@@ -23,10 +23,10 @@ function numberOf(item: Item | undefined, name: string): number | undefined {
 }
 
 /** The user's events, and counts of what everyone did. */
-export class Past {
+export class InteractionStore {
     readonly events: Event[] = [];
-    /** `NUM_TRACES` numbers of each event. */
-    readonly traces: number[] = [];
+    /** `NUM_EVENT_FEATURES` numbers of each event. */
+    readonly eventFeatures: number[] = [];
     private readonly counts = new Map<string, [events: number, likes: number, values: number]>();
     /** Of each of the latest events: its item, whether it was liked, the surprise of its value. */
     private latest: [item: Item | undefined, like: number, surprise: number][] = [];
@@ -48,7 +48,7 @@ export class Past {
     }
 
     /** Takes in the user's next event, and what it says. */
-    observe(event: Event, liked: boolean, strength: number): void {
+    update(event: Event, liked: boolean, strength: number): void {
         const like = Number(liked);
         const count = this.count(event.item);
         const share = this.itemShare(event.item);
@@ -56,7 +56,7 @@ export class Past {
         const last = this.events.at(-1);
         const valueSurprise = strength - this.itemValue(event.item, strength);
         const pause = last ? Math.log1p(Math.max(0, event.time - last.time)) : 0;
-        this.traces.push(like, strength, valueSurprise, surprise, share, Math.log1p(count[0]), pause);
+        this.eventFeatures.push(like, strength, valueSurprise, surprise, share, Math.log1p(count[0]), pause);
         this.surprise += like - share;
         this.values += strength;
         this.valueSurprise += valueSurprise;
@@ -69,8 +69,8 @@ export class Past {
         this.total = [this.total[0] + 1, this.total[1] + like, this.total[2] + strength];
     }
 
-    /** `NUM_STATISTICS` numbers of the user with each item. */
-    statistics(items: readonly string[]): Float32Array {
+    /** `NUM_FEATURES` numbers of the user with each item. */
+    features(items: readonly string[]): Float32Array {
         const count = this.events.length;
         const rate = this.likeRate;
         const userShare = (this.likes + USER_PRIOR * rate) / (count + USER_PRIOR);
@@ -78,7 +78,7 @@ export class Past {
         const surprise = this.surprise / (count + USER_PRIOR);
         const userValue = (this.values + USER_PRIOR * this.meanValue(0)) / (count + USER_PRIOR);
         const valueSurprise = this.valueSurprise / (count + USER_PRIOR);
-        const table = new Float32Array(items.length * NUM_STATISTICS);
+        const table = new Float32Array(items.length * NUM_FEATURES);
         items.forEach((item, row) => {
             const share = this.itemShare(item);
             const seen = Math.log1p(this.count(item)[0]);
@@ -90,7 +90,7 @@ export class Past {
                     ...[userValue, this.itemValue(item, 0), valueSurprise, this.recentValueSurprise, categorySurprise],
                     ...this.near(item, userShare, valueSurprise),
                 ],
-                row * NUM_STATISTICS,
+                row * NUM_FEATURES,
             );
         });
         return table;

@@ -1,25 +1,25 @@
 /** Items as a server sends them: what `m6rec.edge.export.send` wrote. */
 
 import { AssetError, message } from "./errors.js";
-import { FORMAT, digest, type Card } from "./folder.js";
+import { FORMAT, digest, type Manifest } from "./folder.js";
 import type { Count, Item, Kind, Known, Scales, Segment } from "./types.js";
 
-/** A parcel that was verified. */
-export interface Parcel {
+/** A bundle that was verified. */
+export interface ItemBundle {
     readonly known: readonly Known[];
     readonly total: Count;
     readonly scales: Scales;
-    /** The user's facts; null where the parcel says nothing of them. */
-    readonly facts: readonly Segment[] | null;
-    readonly uses_signals: boolean;
+    /** The user's profile; null where the bundle says nothing of them. */
+    readonly profile: readonly Segment[] | null;
+    readonly uses_features: boolean;
     /** States of texts, [tokens, width] each. */
     readonly states: ReadonlyMap<string, Float32Array>;
 }
 
 interface Words {
-    readonly signals: boolean;
+    readonly features: boolean;
     readonly values: readonly (number | null)[];
-    readonly facts: readonly Segment[] | null;
+    readonly profile: readonly Segment[] | null;
     readonly kinds: readonly Omit<Kind, "values">[];
     readonly items: readonly (readonly [head: string, kind: number])[];
 }
@@ -39,12 +39,12 @@ interface Raw {
 }
 
 /**
- * Reads a parcel for the model of a card.
+ * Reads a bundle for the model of a manifest.
  *
  * @param source What messages call it.
- * @throws AssetError It is damaged, no parcel, of another format, has no words, or its states are of another model.
+ * @throws AssetError It is damaged, no bundle, of another format, has no words, or its states are of another model.
  */
-export async function readParcel(bytes: Uint8Array<ArrayBuffer>, card: Card, source: string): Promise<Parcel> {
+export async function readBundle(bytes: Uint8Array<ArrayBuffer>, manifest: Manifest, source: string): Promise<ItemBundle> {
     try {
         const { text, seal, shape, data } = open(bytes);
         const raw = JSON.parse(text) as Raw;
@@ -58,20 +58,20 @@ export async function readParcel(bytes: Uint8Array<ArrayBuffer>, card: Card, sou
                     "rank by a task whose words don't depend on an event's time or text",
             );
         }
-        if (raw.texts.length && (raw.model !== card.model || raw.depth !== card.depth || raw.keep !== card.keep)) {
+        if (raw.texts.length && (raw.model !== manifest.model || raw.depth !== manifest.depth || raw.keep !== manifest.keep)) {
             throw new AssetError(
                 `the states in ${source} are of model ${raw.model} (depth ${raw.depth}, ${raw.keep} kept), but this device ` +
-                    `runs ${card.model} (depth ${card.depth}, ${card.keep} kept); send states of its own model, or text only`,
+                    `runs ${manifest.model} (depth ${manifest.depth}, ${manifest.keep} kept); send states of its own model, or text only`,
             );
         }
         const tokens = raw.counts.reduce((sum, count) => sum + count, 0);
-        if (shape[0] !== tokens || shape[1] !== card.width || raw.texts.length !== raw.counts.length) {
-            throw new Error(`states of shape ${shape}; they have width ${card.width}`);
+        if (shape[0] !== tokens || shape[1] !== manifest.width || raw.texts.length !== raw.counts.length) {
+            throw new Error(`states of shape ${shape}; they have width ${manifest.width}`);
         }
         const states = new Map<string, Float32Array>();
         let first = 0;
         raw.texts.forEach((one, place) => {
-            const end = first + 4 * card.width * raw.counts[place]!;
+            const end = first + 4 * manifest.width * raw.counts[place]!;
             states.set(one, new Float32Array(data.slice(first, end).buffer));
             first = end;
         });
@@ -85,10 +85,10 @@ export async function readParcel(bytes: Uint8Array<ArrayBuffer>, card: Card, sou
             return { item, head, kind, count: raw.popularity[item.id] ?? null };
         });
         if (!raw.scales) throw new Error("it says nothing of its items' numbers");
-        return { known, total: raw.total, scales: raw.scales, facts: words.facts, uses_signals: words.signals, states };
+        return { known, total: raw.total, scales: raw.scales, profile: words.profile, uses_features: words.features, states };
     } catch (error) {
         if (error instanceof AssetError) throw error;
-        throw new AssetError(`${source} is not a readable parcel of items (${message(error)}); send it anew`);
+        throw new AssetError(`${source} is not a readable bundle of items (${message(error)}); send it anew`);
     }
 }
 
@@ -97,11 +97,11 @@ function open(bytes: Uint8Array<ArrayBuffer>): { text: string; seal: string; sha
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const start = 8 + Number(view.getBigUint64(0, true));
     const header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, start))) as {
-        __metadata__: { parcel: string; sha256: string };
+        __metadata__: { bundle: string; sha256: string };
         states_TD: { dtype: string; shape: number[]; data_offsets: [number, number] };
     };
     const { dtype, shape, data_offsets: offsets } = header.states_TD;
     const data = bytes.subarray(start + offsets[0], start + offsets[1]);
     if (dtype !== "F32" || start + offsets[1] !== bytes.length) throw new Error(`${dtype} states that end at ${offsets[1]}`);
-    return { text: header.__metadata__.parcel, seal: header.__metadata__.sha256, shape, data };
+    return { text: header.__metadata__.bundle, seal: header.__metadata__.sha256, shape, data };
 }
