@@ -29,7 +29,7 @@ from m6rec.train import TrainingHistory
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
 LIKE = RANKING
-QUESTIONS = 3_000
+QUESTIONS = 1_000
 """Test questions of the untuned model, whose every question reads a diary anew."""
 OURS = "m6rec, option-adapter"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
