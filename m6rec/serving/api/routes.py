@@ -139,8 +139,8 @@ class Service:
     async def explain(self, body: ExplainBody) -> Explanation:
         """Explains why the user would like the item: reasons with evidence, most decisive first.
 
-        Each sentence is generated and checked against its evidence; if it fails, a template replaces it. ``source`` says which,
-        and ``rejection`` why. There may be no reason at all.
+        Each sentence is generated and checked against its evidence; if it fails, a template replaces it. ``source`` is
+        which, and ``rejection`` why. There may be no reason at all.
         """
         return await self.work.written("explain", lambda: self._backend.explaining(body.user, body.item))
 
