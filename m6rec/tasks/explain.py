@@ -1,12 +1,12 @@
-"""Why a user would like an item: statements first, words second.
+"""Explanations: rationales with evidence first, wording second.
 
-A statement is drawn from what had happened by then, and carries the evidence that it rests on: the user's own events,
-counts over at least ``MIN_PEOPLE`` others, or sentences of the item's reviews. Nobody else's identity is in it.
+A rationale is derived from the history at the time of the explanation. Its evidence is the user's own events, counts
+over at least ``MIN_PEOPLE`` other users, or sentences of the item's reviews; it identifies no other user.
 
-Statements are ranked by the tuned ranking task: each by how much the predicted like falls when its evidence is taken
-from the question (``without``). So the first reason is the one that moved this model most. The likelihood of the
-statement's words would say how fluent it is instead, and the strength of the evidence how true, not how decisive.
-Where both predictions are equal, as for reviews, which the ranking task doesn't read, the stronger evidence goes first.
+Rationales are ranked by counterfactual: how much the ranking model's prediction falls without the evidence
+(``without``). So the first reason is the one that influenced this model most; likelihood of the text would measure
+fluency, and support would measure truth. Ties, as for reviews, which the ranking model doesn't read, are broken by
+support.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from m6rec.types import Event, Item
 Kind = Literal["history", "attribute", "crowd", "review"]
 
 NUM_STATEMENTS = 3
-"""Statements of an explanation."""
+"""Rationales of an explanation."""
 MIN_PEOPLE = 5
-"""Fewer others are no crowd: a share of them says little, and could tell of one of them."""
+"""Minimum number of other users behind a count: fewer say little and could identify one of them."""
 MIN_OWN = 2
-"""Likes of the user's that a statement about a category rests on at least."""
+"""Minimum number of the user's likes behind a rationale about a category."""
 NUM_EACH = 2
-"""Statements of one sort that are ranked; they say much the same."""
+"""Rationales of each sort that are ranked, as they say much the same."""
 NUM_EXAMPLES = 2
 NUM_OPINIONS = 3
 """Opinions on an aspect that a sentence may repeat."""
@@ -49,26 +49,26 @@ _LIKING = ("love", "adore", "enjoy", "like")
 
 @dataclass(frozen=True, slots=True)
 class Rationale:
-    """A reason in words of ours, with what it rests on.
+    """A reason with its evidence.
 
     Attributes:
-        text: A sentence to the user; names and titles in it stand in double quotes.
-        kind: Of the user's events with other items, of their events by a category of the item's, of what others did,
-            or of reviews.
+        text: A template sentence to the user; names and titles are in double quotes.
+        kind: "history" for the user's events with other items, "attribute" for those by category, "crowd" for other
+            users, "review" for reviews.
         evidence: As plain data.
-        strength: The share of likes that it tells of, shrunk towards one half; for reviews, of praise.
-        wordings: Sentences that the evidence bears out as well, between which the model chooses.
-        places: The user's events that it rests on, counted from the latest of the history, which is -1.
-        statistics: What the ``FEATURES`` that tell the same would be without its evidence.
+        support: The share of likes in the evidence, shrunk towards one half; for reviews, of praise.
+        wordings: Paraphrases that the evidence supports as well, of which the model chooses one.
+        positions: The supporting events, as negative indices into the user's history.
+        features: Values of the affected ``FEATURES`` without this evidence.
     """
 
     text: str
     kind: Kind
     evidence: Mapping[str, Any] = field(hash=False)
-    strength: float
+    support: float
     wordings: tuple[str, ...] = ()
-    places: tuple[int, ...] = ()
-    statistics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    positions: tuple[int, ...] = ()
+    features: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 def statements(
@@ -79,7 +79,7 @@ def statements(
     items: Mapping[str, Item],
     opinions: Sequence[Statement] = (),
 ) -> list[Rationale]:
-    """All reasons that the past gives, the strongest of each sort first. None may be found.
+    """All rationales, best supported of each sort first; may be empty.
 
     Args:
         interactions: State at the time of the explanation.
@@ -100,24 +100,24 @@ def statements(
         _of_crowd(interactions, user, item),
         _of_reviews(opinions),
     )
-    return [one for sort in sorts for one in sorted(sort, key=lambda one: -one.strength)[:NUM_EACH]]
+    return [one for sort in sorts for one in sorted(sort, key=lambda one: -one.support)[:NUM_EACH]]
 
 
-def without(row: Example, statement: Rationale) -> Example:
-    """The question as it would be without the statement's evidence.
+def without(row: Example, rationale: Rationale) -> Example:
+    """The example with the rationale's evidence removed.
 
     Args:
-        row: A question of ``task.ask`` about one item.
-        statement: One of ``statements`` of the same user, item and past.
+        row: An example of ``task.ask`` about one item.
+        rationale: One of ``statements`` for the same user and item, at the same time.
     """
-    gone = {len(row.context) + place for place in statement.places}
+    gone = {len(row.context) + place for place in rationale.positions}
     context = tuple(segment for place, segment in enumerate(row.context) if place not in gone)
     features = row.features.copy()
     if features.shape[1]:
-        for name, value in statement.statistics.items():
+        for name, value in rationale.features.items():
             features[:, FEATURES.index(name)] = value
     event_features = (
-        np.delete(row.event_features, list(statement.places), 0) if len(row.event_features) else row.event_features
+        np.delete(row.event_features, list(rationale.positions), 0) if len(row.event_features) else row.event_features
     )
     return replace(
         row, context=context, visible=row.visible - len(gone), features=features, event_features=event_features
@@ -127,16 +127,16 @@ def without(row: Example, statement: Rationale) -> Example:
 def choose(
     found: Sequence[Rationale], score: float, scores_without: Sequence[float], count: int = NUM_STATEMENTS
 ) -> list[Rationale]:
-    """The best reasons first; those that speak against the item by the model are left out.
+    """Rationales by their influence, without those that lower the prediction.
 
     Args:
-        found: Statements.
-        score: The predicted like.
-        scores_without: … without the evidence of each statement.
-        count: How many at most.
+        found: All rationales.
+        score: The predicted probability of a like.
+        scores_without: … without the evidence of each rationale.
+        count: Maximum number.
     """
     fall = [round(score - other, 6) for other in scores_without]
-    order = sorted(range(len(found)), key=lambda n: (-fall[n], -found[n].strength))
+    order = sorted(range(len(found)), key=lambda n: (-fall[n], -found[n].support))
     return [found[n] for n in order if fall[n] >= 0][:count]
 
 
@@ -171,13 +171,13 @@ def _of_categories(
             "seen": len(seen),
             "events": [_plain(event, items) for _, event in liked],
         }
-        statistics = {
+        features = {
             "category_share": known["user_share"],
             "category_value_surprise": known["value_surprise"],
         }
-        places = tuple(place for place, _ in liked)
-        strength = _strength(len(liked), len(seen))
-        found.append(Rationale(text, "attribute", evidence, strength, wordings, places, statistics))
+        positions = tuple(place for place, _ in liked)
+        support = _support(len(liked), len(seen))
+        found.append(Rationale(text, "attribute", evidence, support, wordings, positions, features))
     return found
 
 
@@ -192,7 +192,7 @@ def _of_fans(
 ) -> list[Rationale]:
     likes = [(place, event) for place, event in history if domain.positive(event)][-NUM_LIKES:]
     crowds = interactions.also_liked(item.id, [event.item for _, event in likes], without=user)
-    statistics = {
+    features = {
         "like_minded_share": known["item_share"],
         "agreeing_odds": 0.0,
         "neighbour_surprise": 0.0,
@@ -205,8 +205,8 @@ def _of_fans(
             text = f"{liked} of {seen} people who liked {title}, as you did, liked it too."
             wordings = (f"You liked {title}, and {liked} of {seen} people who liked that liked it too.",)
             evidence = {"liked": liked, "seen": seen, "events": [_plain(event, items)]}
-            strength = _strength(liked, seen)
-            found.append(Rationale(text, "history", evidence, strength, wordings, (place,), statistics))
+            support = _support(liked, seen)
+            found.append(Rationale(text, "history", evidence, support, wordings, (place,), features))
     return found
 
 
@@ -215,10 +215,10 @@ def _of_crowd(interactions: InteractionStore, user: str, item: Item) -> list[Rat
     if seen < MIN_PEOPLE or 2 * liked <= seen:
         return []
     share = f"{100 * liked // seen}% of {seen} people"
-    statistics = {"item_share": interactions.like_rate, "item_count": 0.0, "item_value": interactions.mean_value}
+    features = {"item_share": interactions.like_rate, "item_count": 0.0, "item_value": interactions.mean_value}
     evidence = {"liked": liked, "seen": seen}
     wordings = (f"It was liked by {share}.",)
-    return [Rationale(f"{share} liked it.", "crowd", evidence, _strength(liked, seen), wordings, statistics=statistics)]
+    return [Rationale(f"{share} liked it.", "crowd", evidence, _support(liked, seen), wordings, features=features)]
 
 
 def _of_reviews(opinions: Sequence[Statement]) -> list[Rationale]:
@@ -239,8 +239,8 @@ def _of_reviews(opinions: Sequence[Statement]) -> list[Rationale]:
             "sentences": list(dict.fromkeys(one.sentence for one in said))[:NUM_EXAMPLES],
         }
         wordings = tuple(_praising(praises, evidence))
-        strength = _strength(count, count + blame[aspect])
-        found.append(Rationale(f"{praises} its {aspect}.", "review", evidence, strength, wordings))
+        support = _support(count, count + blame[aspect])
+        found.append(Rationale(f"{praises} its {aspect}.", "review", evidence, support, wordings))
     return found
 
 
@@ -262,7 +262,7 @@ def _praising(praises: str, evidence: Mapping[str, Any]) -> Iterator[str]:
         yield f"{praises} its {aspect}: {quote(sentence)}"
 
 
-def _strength(liked: int, seen: int) -> float:
+def _support(liked: int, seen: int) -> float:
     return (liked + _PRIOR / 2) / (seen + _PRIOR)
 
 

@@ -43,8 +43,8 @@ def test_statements_are_true_of_the_log():
     own, _, fans, crowd = by_text.values()
     assert [one.kind for one in by_text.values()] == ["attribute", "attribute", "history", "crowd"]
     assert [event["title"] for event in own.evidence["events"]] == ["Alien", "Blade Runner"]
-    assert own.places == (-4, -2)
-    assert (fans.places, fans.evidence["events"][0]["item"]) == ((-4,), "a")
+    assert own.positions == (-4, -2)
+    assert (fans.positions, fans.evidence["events"][0]["item"]) == ((-4,), "a")
     assert crowd.evidence == {"liked": 6, "seen": 7}
 
 
@@ -66,7 +66,7 @@ def test_what_the_user_did_with_the_item_itself_is_no_reason():
     mine = [*MINE, Event("me", "x", 40, 5.0)]
     before, after = found_in(past_of([*OTHERS, *MINE])), found_in(past_of([*OTHERS, *mine]))
     assert [one.text for one in after] == [one.text for one in before]
-    assert after[0].places == (-5, -3)
+    assert after[0].positions == (-5, -3)
 
 
 @pytest.mark.parametrize("now", [8, 14, 16, 18])
