@@ -117,7 +117,7 @@ class TaskModel:
         self.blend, self.exit_after, self.seed = blend, exit_after, seed
         upper = foundation.model.config.num_layers - cache.config.depth
         if exit_after is not None and not 1 <= exit_after <= upper:
-            raise ConfigError(f"no exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
+            raise ConfigError(f"can't exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
         self.end = cache.config.depth + (upper if exit_after is None else exit_after)
         self.task: Task = tasks.named(config.task)
         self.domain: Domain = domains.named(config.domain, config.rule)

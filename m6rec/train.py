@@ -282,7 +282,7 @@ class _Run:
             "epoch": self.epoch,
             "place": self.place,
             "stopped": self.stopped,
-            "best_judgement": self.best_score,
+            "best_score": self.best_score,
         }
         partial = self.folder / f".{CHECKPOINT}.partial"
         save_file({n: t.contiguous() for n, t in tensors.items()}, partial, metadata={"note": json.dumps(note)})
@@ -295,7 +295,8 @@ class _Run:
         try:
             with safe_open(path, "pt") as file:
                 note = json.loads(file.metadata()["note"])
-                begun = TrainConfig(**note["config"])  # what is newer than the checkpoint was as by default
+                begun = TrainConfig(**note["config"])  # settings newer than the checkpoint had their defaults
+                history = TrainingHistory(**note["history"])
                 shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if "/" not in name}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise AssetError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
@@ -314,9 +315,9 @@ class _Run:
                 self.optimizer.state[p]["step"].fill_(len(note["history"]["losses"]))
                 self.optimizer.state[p]["exp_avg"].copy_(tensors[FIRST + name])
                 self.optimizer.state[p]["exp_avg_sq"].copy_(tensors[SECOND + name])
-        self.history = TrainingHistory(**note["history"])
+        self.history = history
         self.epoch, self.place = note["epoch"], note["place"]
-        self.stopped, self.best_score = note["stopped"], note["best_judgement"]
+        self.stopped, self.best_score = note["stopped"], note["best_score"]
 
 
 class _Swapped:

@@ -160,7 +160,7 @@ def zero_shot_table(
         ConfigError: ``way`` is none of ``WAYS``, or the split is not one by time.
     """
     if way not in WAYS:
-        raise ConfigError(f"there is no way {way!r} to ask; choose one of {', '.join(WAYS)}")
+        raise ConfigError(f"there is no prompting strategy {way!r}; choose one of {', '.join(WAYS)}")
     log = split.log
     progress("reading")
     made = WAYS[way](foundation, split, domain, questions or len(log.events))

@@ -322,5 +322,5 @@ def test_an_exit_is_a_shorter_model(layers):
 @pytest.mark.parametrize("layers", [0, 4])
 def test_an_exit_is_within_the_upper_layers(layers):
     made = make(depth=1)
-    with pytest.raises(ConfigError, match=rf"no exit after {layers} upper layers: the run has 3; give 1 to 3"):
+    with pytest.raises(ConfigError, match=rf"can't exit after {layers} upper layers: the run has 3; give 1 to 3"):
         TaskModel(made.config, made.foundation, made.adapter, made.cache, exit_after=layers)

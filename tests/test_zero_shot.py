@@ -86,7 +86,7 @@ def test_of_many_questions_as_many_are_asked_as_wanted(foundation, way):
 
 
 def test_an_unknown_way_is_named(foundation):
-    with pytest.raises(ConfigError, match="'asking' to ask; choose one of diary, also-clicks"):
+    with pytest.raises(ConfigError, match="no prompting strategy 'asking'; choose one of diary, also-clicks"):
         zero_shot.zero_shot_table(foundation, split_by_time(make_log(200)), named("movielens"), way="asking")
 
 

@@ -313,14 +313,14 @@ def load(folder: Path, model: Model) -> TaskAdapter:
         config, foundation = TaskAdapterConfig(**card["config"]), str(card["foundation"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise AssetError(
-            f"{file} is not a readable tuning ({error}); give a folder that a tuning was saved in"
+            f"{file} is not an adapter that this m6rec can read ({error}); give the folder of a run, or tune it again"
         ) from error
     _require_foundation(foundation, model)
     adapter = create(config, model, seed=0)
     try:
         adapter.load_state_dict(tensors)
     except RuntimeError as error:
-        raise AssetError(f"{file} has not the parts that this m6rec makes a tuning of; tune again ({error})") from error
+        raise AssetError(f"{file} has other parameters than this m6rec's adapters; tune again ({error})") from error
     return adapter
 
 

@@ -84,7 +84,7 @@ def export(
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} can't be exported; choose one of {', '.join(DTYPES)}")
     if tuned.task.readout != "score":
-        raise ConfigError(f"task {tuned.task.name!r} is none of ranking; a device ranks, so export one that is")
+        raise ConfigError(f"task {tuned.task.name!r} is not a ranking task; only those can be exported")
     model = tuned.foundation.model
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ConfigError(f"the foundation is in {model.dtype} on {model.device}; load it with float32 on cpu")

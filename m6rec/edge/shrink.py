@@ -106,8 +106,8 @@ def at_exit(tuned: TaskModel, num_layers: int) -> TaskModel:
     foundation = tuned.foundation
     reader = foundation.model.config.reader
     if reader is None or not 0 < num_layers <= reader.num_layers:
-        has = "is none that was shrunk" if reader is None else f"has a student of {reader.num_layers} layers"
-        raise ConfigError(f"no exit after {num_layers} layers: the foundation {has}")
+        has = "is not a distilled one" if reader is None else f"has a student of {reader.num_layers} layers"
+        raise ConfigError(f"can't exit after {num_layers} layers: the foundation {has}")
     if num_layers == reader.num_layers:
         return tuned
     shorter = replace(
@@ -160,7 +160,7 @@ def _asked(rows: Sequence[Example], recipe: Recipe) -> list[Example]:
 
 def _require(teacher: TaskModel, folder: Path, recipe: Recipe) -> None:
     if teacher.task.readout != "score":
-        raise ConfigError(f"task {teacher.task.name!r} is none of ranking; a device ranks, so shrink one that is")
+        raise ConfigError(f"task {teacher.task.name!r} is not a ranking task; only those can be distilled")
     config = teacher.foundation.model.config
     both = config.num_heads * config.head_width, config.num_kv_heads * config.head_width
     if recipe.relation and any(width % recipe.num_heads for width in both):

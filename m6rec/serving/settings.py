@@ -37,8 +37,8 @@ class Settings:
         port: Port to listen at; 0 takes a free one.
         keys: File of hashed API keys (see ``ApiKeys``); None lets every local caller in.
         insecure: Serve other machines without keys.
-        max_body_bytes: Larger bodies are refused (413).
-        max_concurrent: Requests in the house at once; more are refused (429).
+        max_body_bytes: Larger bodies are rejected (413).
+        max_concurrent: Maximum number of concurrent requests; more are rejected (429).
         max_queue: Requests that wait for the model; more are refused (429), and likewise for those that wait
             for the disk.
         max_batch: Requests that are ranked together.

@@ -2,6 +2,8 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from m6rec import adapters
 from m6rec.adapters import TaskAdapterConfig
@@ -94,12 +96,12 @@ def test_a_tuning_of_another_foundation(model, tmp_path):
 
 
 def test_nothing_readable(model, tmp_path):
-    with pytest.raises(AssetError, match=r"tuning\.safetensors is not a readable tuning"):
+    with pytest.raises(AssetError, match=r"tuning\.safetensors is not an adapter that this m6rec can read"):
         adapters.load(tmp_path, model)
     adapters.create(TaskAdapterConfig(method="head", first_layer=0), model, seed=0).save(tmp_path)
     file = tmp_path / "tuning.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(AssetError, match=r"tuning\.safetensors is not a readable tuning"):
+    with pytest.raises(AssetError, match=r"tuning\.safetensors is not an adapter that this m6rec can read"):
         adapters.load(tmp_path, model)
 
 
@@ -107,7 +109,17 @@ def test_the_parts_of_another_version(model, tmp_path):
     made = adapters.create(TaskAdapterConfig(method="head", first_layer=0, num_features=4), model, seed=0)
     made.base = None
     made.save(tmp_path)
-    with pytest.raises(AssetError, match=r"has not the parts that this m6rec makes a tuning of; tune again"):
+    with pytest.raises(AssetError, match=r"has other parameters than this m6rec.s adapters; tune again"):
+        adapters.load(tmp_path, model)
+
+
+def test_an_adapter_of_before_the_rename_is_refused_by_name(model, tmp_path):
+    adapters.create(TaskAdapterConfig(method="head", first_layer=0, num_features=4), model, seed=0).save(tmp_path)
+    file = tmp_path / "tuning.safetensors"
+    with safe_open(file, "pt") as stored:
+        card = stored.metadata()["card"].replace("num_features", "num_signals")
+    save_file(load_file(file), file, metadata={"card": card})
+    with pytest.raises(AssetError, match=r"unexpected keyword argument 'num_signals'.*tune it again"):
         adapters.load(tmp_path, model)
 
 
