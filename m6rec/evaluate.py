@@ -62,12 +62,12 @@ PARTS = (TRAIN, VALID, TEST)
 RETRIEVAL_CUT = 10
 SAY_WHAT = "say what is positive (m6rec prepare … --positive 'value>=4', or --implicit)"
 WRITING = Sampling(max_tokens=64, stops=("\n",))
-"""How texts are written that are compared."""
+"""Sampling of the texts that are compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Retriever:
-    """What one run retrieves by.
+    """The retrieval model of one run.
 
     Attributes:
         users_QE: User vectors of the test rows.
@@ -82,7 +82,7 @@ class Retriever:
 
 @dataclass(frozen=True, eq=False)
 class TaskExamples:
-    """A task asked of a whole split, each question before its event.
+    """Examples of a whole split, point in time.
 
     Attributes:
         rows: The rows of each part, TRAIN, VALID and TEST.
@@ -95,7 +95,7 @@ class TaskExamples:
     negatives: Negatives | None = None
 
     def labels(self, part: int) -> Ints:
-        """Classes or item numbers, in the order in which scores come."""
+        """Classes or item numbers, in the order of scores."""
         return np.concatenate([row.labels for row in self.rows[part]])
 
     def events(self, part: int) -> Ints:
@@ -179,7 +179,7 @@ def retriever_of(
 
 
 def task_examples(task: Task, split: Split, domain: Domain) -> TaskExamples:
-    """Walks the log once and asks the task of every event.
+    """Builds the examples of all events in one pass over the log.
 
     Args:
         task: The task.
@@ -207,7 +207,7 @@ def task_examples(task: Task, split: Split, domain: Domain) -> TaskExamples:
 
 
 def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
-    """How negatives are drawn for a task in a log: as the task says where the training part has only positive events.
+    """The negative sampling of a task, if the training part has only positive events.
 
     Raises:
         DataError: The training part has no positive event.
@@ -233,7 +233,7 @@ def negatives_of(task: Task, split: Split, domain: Domain) -> Negatives | None:
 
 
 def task_drafts(task: TextTask, split: Split, domain: Domain) -> dict[int, list[Draft]]:
-    """Walks the log once and drafts the texts of every event: by part, each before its event.
+    """Builds the drafts of all events by part, in one pass over the log.
 
     Raises:
         DataError: A part has no draft, or the split leaks (``data.leakage``).
@@ -248,7 +248,7 @@ def task_drafts(task: TextTask, split: Split, domain: Domain) -> dict[int, list[
 
 
 def _require_all(task: str, by_part: Mapping[int, Sequence[object]], remedy: str = "") -> None:
-    """Raises DataError where a part is empty."""
+    """Raises DataError if a part is empty."""
     for part, name in zip(PARTS, ("training", "validation", "test"), strict=True):
         if not by_part[part]:
             raise DataError(
@@ -262,7 +262,7 @@ def seen_before(split: Split, domain: Domain, questions: TaskExamples, part: int
 
 
 def check_leaks(split: Split, questions: TaskExamples) -> None:
-    """Fails where a question could know its answer.
+    """Raises DataError if a query could know its label.
 
     Raises:
         DataError: A question's context reaches its own event or later ones, or an event occurs twice in the log.
@@ -322,7 +322,7 @@ def check_future(
 
 
 def _told(row: Example, number: int) -> tuple[object, ...]:
-    """All that a question is told: words, signals and the traces of the behaviours that it sees."""
+    """The whole input of a query: texts, features and event features."""
     seen = max(0, row.visible[number] - row.num_profile)
     numbers = row.features[number], row.event_features[:seen]
     return row.question(number), *(of.tobytes() for of in numbers)
@@ -511,7 +511,7 @@ def text_tables(
     num_written: int = 200,
     progress: Progress = lambda done, total: None,
 ) -> tuple[Table, ...]:
-    """A task of texts on validation and test, beside its own foundation untuned.
+    """Text generation on validation and test, compared with the untuned foundation.
 
     Args:
         writers: The tuned task, one a seed.

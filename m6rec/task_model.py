@@ -1,7 +1,6 @@
-"""One tuned task on one foundation: rows of questions → hidden states → loss, scores or vectors.
+"""A task model: examples → cached states → upper layers → loss or predictions.
 
-Training, evaluation and serving all read through here, from the same cache of states, so there is one path from a
-question to its answer.
+Training, evaluation and serving share it and its state cache, so there is one path from an example to its prediction.
 """
 
 from __future__ import annotations
@@ -43,18 +42,18 @@ from m6rec.types import Item
 TEMPERATURE = 0.07
 EMBED_WIDTH = 128
 UPPER_LAYERS = 1
-"""Layers that run online by default: a second gains .0012 AUC and doubles the time (design/002-one-cache.md)."""
+"""Default number of online layers: a second gains .0012 AUC and doubles latency (design/002-one-cache.md)."""
 GATED_BY = ("item_count", "user_count")
-"""Statistics that tell how much of what is read is added to the base of a score."""
+"""Features that gate the contribution of the text to a score."""
 INFERENCE_TOKENS = 2048
-"""Padded kept tokens of one inference batch on cores."""
+"""Padded tokens of an inference batch on a CPU."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskModelConfig:
-    """What is tuned, and how; saved with the run.
+    """The configuration of a task model; saved with the run.
 
     Attributes:
         task: A name of ``tasks.task.named``.
@@ -84,7 +83,7 @@ class TaskModelConfig:
 
 
 class TaskModel:
-    """A task's tuning together with everything needed to use it.
+    """A task, its adapter, the foundation and the state cache.
 
     Attributes:
         config: What it was made from.
@@ -124,29 +123,29 @@ class TaskModel:
 
     @property
     def width(self) -> int:
-        """Numbers of a vector of ``vectors`` and ``item_vectors``."""
+        """Dimension of ``vectors`` and ``item_vectors``."""
         return self.adapter.config.embed_width
 
     def digest(self) -> str:
-        """A short digest of what makes ``item_vectors``: foundation, split and tuning."""
+        """A short digest of what determines ``item_vectors``: foundation, split layer and adapter."""
         model = self.foundation.model
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{model.id}|{model.dtype}|{self.cache.config}|{self.end}|{self.adapter.digest()}".encode())
         return digest.hexdigest()
 
     def fingerprint(self) -> Fingerprint:
-        """What it is made from, but for the training."""
+        """The fingerprint, without training."""
         return fingerprint_of(self.config, self.task, self.domain, self.foundation, self.seed)
 
     def save(self, folder: Path) -> None:
-        """Writes the tuning, its blend, what it is made from, and at last its configuration."""
+        """Writes adapter, blend, fingerprint, and finally the configuration, which marks the run as finished."""
         self.adapter.save(folder)
         if self.blend is not None:
             self.blend.save(folder)
         save_config(self.config, self.fingerprint(), folder)
 
     def rows(self, rows: Sequence[Example]) -> Sequence[Example]:
-        """The rows as ``read`` takes them: one for each moment where region 1 sees all of itself."""
+        """Examples as ``read`` takes them: one per timestamp if region 1 is bidirectional."""
         return [moment for row in rows for moment in row.by_timestamp()] if self.config.bidirectional else rows
 
     def read(
@@ -189,7 +188,7 @@ class TaskModel:
         return _at(normed_BCMD, _tensor(batch.last_BC, device))
 
     def _states(self, batch: Batch, states: States, mixture: AdapterRouter, num_rows: int) -> tuple[Tensor, Tensor]:
-        """(states_BND of the context, blocks_BCMD of the candidates), fp32, with segment embeddings and numbers added.
+        """(states_BND of contexts, blocks_BCMD of candidates), fp32, with segment embeddings and event features added.
 
         A sum in bf16 would turn the last bit of a product, which depends on the batch, into one of 256.
         """
@@ -210,13 +209,13 @@ class TaskModel:
     def predict_cached(
         self, asked: Sequence[tuple[KVCache, Example]]
     ) -> tuple[list[NDArray[np.floating]], list[KVCache]]:
-        """``scores`` or ``vectors`` of users whose context has been read in part (``Model.forward_cached``).
+        """``scores`` or ``vectors`` with a KV cache of each user's context (``Model.forward_cached``).
 
         Args:
-            asked: What the user's last turn returned, () at first; and a row whose context is what has come since.
+            asked: Of each user the KV cache, () at first, and an example whose context holds what is not cached.
 
         Returns:
-            Of each row what the task's answers are, and what the next turn takes.
+            (predictions of each example, new KV caches).
 
         Raises:
             ConfigError: Region 1 sees all of itself, so that what comes changes it.
@@ -243,10 +242,9 @@ class TaskModel:
         return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
 
     def loss(self, batch: Batch, states: States, items: ItemBlocks | None = None, *, pairwise: float = 0.0) -> Tensor:
-        """Mean loss of the answered questions: cross-entropy, or InfoNCE against the answers of other users.
+        """Mean loss of the labelled queries: cross-entropy, or InfoNCE with the positives of other users as negatives.
 
-        A user's own other answers are no negatives: they are liked as well. Links take no part, so the text learns
-        what a user and an item have to do with each other by itself.
+        A user's own other positives are masked. Item-item models take no part.
 
         Args:
             batch: Padded rows with answers.
@@ -280,7 +278,7 @@ class TaskModel:
         return F.cross_entropy(logits_QI.masked_fill(own_QI, -torch.inf), column_Q)
 
     def scores(self, rows: Sequence[Example], progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
-        """The expected grade of every question, row after row: of two classes the probability of the second ("yes").
+        """The expected grade of every query: for two classes, the probability of the second ("yes").
 
         Raises:
             ConfigError: The task compares vectors, or its classes have no order.
@@ -290,7 +288,7 @@ class TaskModel:
     def probabilities(
         self, rows: Sequence[Example], progress: Progress = lambda done, total: None
     ) -> NDArray[np.float64]:
-        """Probability of each class, float64 [Q, C], one row for every question.
+        """Class probabilities, float64 [Q, C].
 
         Raises:
             ConfigError: The task compares vectors and has no classes.
@@ -319,7 +317,7 @@ class TaskModel:
         return self.adapter.parts(hidden_QD, self._features(rows))
 
     def _grades(self) -> NDArray[np.float64]:
-        """What each class is worth, float64 [C]. Raises ConfigError where classes have no order."""
+        """The grade of each class, float64 [C]. Raises ConfigError if classes have no order."""
         if not self.task.worth:
             raise ConfigError(
                 f"task {self.task.name!r} has {self.task.num_classes} classes without an order, so it scores no item; "
@@ -328,11 +326,11 @@ class TaskModel:
         return np.array(self.task.worth)
 
     def vectors(self, rows: Sequence[Example], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
-        """Vectors of the users, float32 [Q, ``width``] of unit length, one for every question, row after row."""
+        """Unit user vectors, float32 [Q, ``width``]."""
         return self._predictions(self._hidden(rows, progress), rows).astype(np.float32)
 
     def item_vectors(self, items: Sequence[Item], progress: Progress = lambda done, total: None) -> NDArray[np.float32]:
-        """Vectors of the items, float32 [I, ``width``]: of unit length, read from their text."""
+        """Unit item vectors from text, float32 [I, ``width``]."""
         if not items:
             return np.zeros((0, self.width), np.float32)
         blocks = ItemBlocks.of(self.task, self.domain, items)
@@ -350,18 +348,18 @@ class TaskModel:
 
     @torch.no_grad()
     def _predictions(self, hidden_QD: Tensor, rows: Sequence[Example]) -> NDArray[np.floating]:
-        """What the task makes of the hidden states of the rows' questions: scores [Q], or user vectors [Q, E]."""
+        """Predictions from hidden states: scores [Q], or user vectors [Q, E]."""
         if self.task.readout == "score":
             return _softmax(self.adapter.score(hidden_QD, self._features(rows))) @ self._grades()
         vectors_QE: NDArray[np.float32] = self.adapter.embed(hidden_QD, "user").cpu().numpy()
         return vectors_QE
 
     def _features(self, rows: Sequence[Example]) -> Tensor:
-        """features_QF of every question, row after row."""
+        """features_QF of all queries."""
         return _tensor(np.concatenate([row.features for row in rows]), self.foundation.model.device)
 
     def _hidden(self, rows: Sequence[Example], progress: Progress, *, mean_state: bool = False) -> Tensor:
-        """normed_QD of every question, row after row; see ``logits``."""
+        """normed_QD of all queries; see ``logits``."""
         rows = self.rows(rows)
         states = self.cache.fetch(tasks.texts(rows))
         if mean_state:
@@ -380,7 +378,7 @@ class TaskModel:
 
 
 def pair_loss(score_Q: Tensor, yes_Q: Tensor, user_Q: Tensor) -> Tensor:
-    """Loss of RankNet (Burges et al., 2005) over pairs of a user's questions, one answered with yes, the other not.
+    """RankNet loss (Burges et al., 2005) over pairs of a positive and a negative query of one user.
 
     Mean over the pairs of a user, then over users, as UAUC weighs them; 0 where no user has a pair.
 
@@ -398,7 +396,7 @@ def pair_loss(score_Q: Tensor, yes_Q: Tensor, user_Q: Tensor) -> Tensor:
 
 
 class ItemBlocks:
-    """The catalogue's own side: every item as a block that sees no user."""
+    """The items of the catalogue as blocks without context."""
 
     def __init__(self, rows: Sequence[Example], log_share: NDArray[np.float32] | None = None) -> None:
         self._rows = rows
@@ -409,22 +407,22 @@ class ItemBlocks:
     def of(
         cls, task: Task, domain: Domain, items: Sequence[Item], log_share: NDArray[np.float32] | None = None
     ) -> ItemBlocks:
-        """Words the items; ``log_share`` [I] is the logarithm of how often each is a target."""
+        """Verbalises the items; ``log_share`` [I] is the log frequency of each as a target."""
         none = np.zeros(1, np.int64)
         features = np.zeros((1, 0), np.float32)
         rows = [Example((), none, (task.candidate(item, domain),), features, none - 1, none - 1) for item in items]
         return cls(rows, log_share)
 
     def texts(self) -> list[str]:
-        """Every text of the catalogue."""
+        """All texts of the catalogue."""
         return list(tasks.texts(self._rows))
 
     def bind(self, states: States) -> None:
-        """Looks up the places of the catalogue's tokens in ``states``."""
+        """Resolves the catalogue's tokens in ``states``."""
         self._all = pad(self._rows, states.places)
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        """One row, without context, whose candidates are the items of these numbers."""
+        """One example without context, whose candidates are the given items."""
         assert self._all is not None, "bind() first"
         every = self._all
         count = len(numbers)
@@ -451,7 +449,7 @@ def create(
     blend: Blend | None = None,
     seed: int = 0,
 ) -> TaskModel:
-    """A fresh tuning of a task, which answers as the foundation does.
+    """A new task model, whose hidden states are those of the foundation.
 
     Args:
         config: The task and how to tune it.
@@ -515,12 +513,12 @@ def load(
 
 
 def states_config(depth: int | None, keep: int, upper_layers: int, model: Model) -> StatesConfig:
-    """The split at ``depth``, or where that is None before the last ``upper_layers``."""
+    """The split at ``depth``; by default before the last ``upper_layers``."""
     return StatesConfig(depth=max(0, model.config.num_layers - upper_layers) if depth is None else depth, keep=keep)
 
 
 def first_layer(depth: int, all_layers: bool) -> int:
-    """The first layer that is tuned. Raises ConfigError where tuning would reach below a split."""
+    """The first tuned layer. Raises ConfigError if tuning would reach below the split."""
     if all_layers and depth:
         raise ConfigError(
             f"all_layers with depth {depth}: training can't read cached states that it changes. Train with depth 0, "
@@ -532,14 +530,14 @@ def first_layer(depth: int, all_layers: bool) -> int:
 def cache_of(
     states: StatesConfig, foundation: Foundation, shared: StateCache | None, store: Path | Store | None
 ) -> StateCache:
-    """``shared`` where its split is this one, else a cache at ``store``."""
+    """``shared`` if it has the same split, else a cache at ``store``."""
     return StateCache(foundation, states, store) if shared is None or shared.config != states else shared
 
 
 def fingerprint_of(
     config: Any, task: Task | TextTask, domain: Domain, foundation: Foundation, seed: int | None
 ) -> Fingerprint:
-    """What a task is made from: its configuration, the words and features of this code, and the foundation."""
+    """The fingerprint of a task: configuration, wording and features of this code, foundation."""
     parts = ("task", "domain", "foundation", "data", "split", "rule")
     initial = "" if seed is None else f" seed {seed}"
     return Fingerprint(
@@ -556,12 +554,12 @@ def fingerprint_of(
 
 
 def read_config(folder: Path) -> TaskModelConfig:
-    """The configuration of a saved run. Raises AssetError where the folder is not one."""
+    """The configuration of a saved run. Raises AssetError if the folder is not a run."""
     return config_at(folder, TaskModelConfig)
 
 
 def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
-    """Embeddings of the answer words, where the method has option rows and the foundation such embeddings."""
+    """Embeddings of the option words, if the method has option rows and the foundation an embedding table."""
     if not METHODS[method].options or not task.options or foundation.model.config.narrow:
         return None
     ids = foundation.tokenizer.encode(task.options)
@@ -576,7 +574,7 @@ def _softmax(logits_QC: Tensor) -> NDArray[np.float64]:
 
 
 def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:
-    """The state at one place of each block; C may be several dimensions."""
+    """The state at one position of each block; C may be several dimensions."""
     if hidden_CMD.shape[-2] == 1:  # most blocks, and a fortieth of a request to gather
         return hidden_CMD.squeeze(-2)
     index_C1D = place_C[..., None, None].expand(*place_C.shape, 1, hidden_CMD.shape[-1])

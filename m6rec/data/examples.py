@@ -1,7 +1,7 @@
-"""When an event is asked about and when it is observed: the point-in-time join of a log with itself.
+"""The point-in-time join of a log with itself: when an event is queried and when it updates the features.
 
-Nothing that happens at a question's own time is known to it. Events of one second, whoever's, are asked about before
-any of them is observed, and so are all events of an impression: what was shown together was decided on together.
+A query knows nothing that happens at its own timestamp. All events of one second, of any user, are queried before any
+of them updates the features, and so are all events of an impression, which were decided on together.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from m6rec.types import Event
 
 @dataclass(frozen=True, slots=True)
 class TimeGroup:
-    """A point in a log between two events.
+    """A step in the replay of a log.
 
     Attributes:
-        queries: Positions of the events that are asked about here, ascending.
-        events: Positions of the events that are observed next.
+        queries: Positions of the events to query first, ascending.
+        events: Positions of the events that then update the features.
     """
 
     queries: list[int]
@@ -26,9 +26,9 @@ class TimeGroup:
 
 
 def time_groups(events: Sequence[Event]) -> Iterator[TimeGroup]:
-    """Walks through a log; every event is asked about in one moment and observed in the same or a later one.
+    """Replays a log; every event is queried in one group and updates the features in the same or a later one.
 
-    Events without a time (0) are a moment each, in the order of the log, unless an impression holds them together.
+    Events without a time (0) are groups of their own, in the order of the log, unless they share an impression.
 
     Args:
         events: In order of time.
@@ -56,7 +56,7 @@ def time_groups(events: Sequence[Event]) -> Iterator[TimeGroup]:
 
 
 def num_known(events: Sequence[Event]) -> list[int]:
-    """Of each event: how many events of its user have been observed when it is asked about."""
+    """For each event, the number of earlier events of its user when it is queried."""
     known = [0] * len(events)
     so_far: dict[str, int] = {}
     users = [event.user for event in events]
@@ -69,7 +69,7 @@ def num_known(events: Sequence[Event]) -> list[int]:
 
 
 def repeats(events: Sequence[Event], judged: Callable[[Event], bool]) -> set[int]:
-    """Positions of the events whose user has judged the item before they are asked about.
+    """Positions of events whose user had given feedback on the item before.
 
     Args:
         events: In order of time.

@@ -1,6 +1,6 @@
-"""Where bytes are kept: on disk (LMDB), on a server that machines share (Redis, Valkey), in memory.
+"""Key-value stores of bytes: on disk (LMDB), on a shared server (Redis, Valkey), and an LRU cache in memory.
 
-A store of states is a cache: what it has lost or damaged is absent, and ``FailOpenStore`` makes absence of failure.
+A store of states is a cache: lost or damaged values are misses, and ``FailOpenStore`` turns failures into misses.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """Bytes by key. Any thread may use it, and several processes at once."""
+    """A key-value store of bytes, safe for several threads and processes."""
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The value of each key; None where there is none, or a damaged one. Raises StoreError."""
+        """The value of each key; None if absent or damaged. Raises StoreError."""
 
     def put(self, values: Mapping[bytes, bytes]) -> None:
         """Writes the values. Raises StoreError."""
 
     def delete(self, keys: Sequence[bytes]) -> None:
-        """Deletes the values of keys, where they have one. Raises StoreError."""
+        """Deletes keys. Raises StoreError."""
 
     def close(self) -> None:
-        """Lets go of files and connections."""
+        """Closes files and connections."""
 
 
 class LmdbStore:
-    """A store in a folder, without a server. ``put`` is atomic; what the last seconds wrote may go with the power.
+    """A store in a folder. ``put`` is atomic; the last seconds of writes may be lost on power failure.
 
     Raises:
         AssetError: The folder doesn't hold a store.
@@ -84,7 +84,7 @@ class LmdbStore:
 
 
 class RedisStore:
-    """A store on a Redis or Valkey server, which may evict what it wants.
+    """A store on a Redis or Valkey server, which may evict values.
 
     A call gives up when the server hasn't answered a chunk of ``CHUNK`` keys within ``timeout_s``.
 
@@ -165,11 +165,11 @@ def served() -> Iterator[None]:
 
 
 class FailOpenStore:
-    """A store whose reads and writes never fail: what can't be read is absent, what can't be written is dropped.
+    """A fail-open store with a circuit breaker: failed reads are misses, failed writes are dropped.
 
-    After a failure the store is left alone for ``FIRST_WAIT_S``, after the next in a row for twice as long, and so on
-    up to ``LONGEST_WAIT_S``: a store that is gone costs few requests a timeout, and most nothing. Reads and writes wait
-    apart, as a full store can still be read.
+    After a failure the store is not called for ``FIRST_WAIT_S``, which doubles with each further failure up to
+    ``LONGEST_WAIT_S``, so that few requests wait for a timeout. Reads and writes have breakers of their own, as a full
+    store can still be read.
 
     Attributes:
         failures: Calls that failed since the start.
@@ -189,13 +189,13 @@ class FailOpenStore:
         return found
 
     def put(self, values: Mapping[bytes, bytes]) -> None:
-        """Writes the values if the store takes them."""
+        """Writes the values, if possible."""
         if values and self._writes.is_over():
             with self._forgive(self._writes, "written"):
                 self._store.put(values)
 
     def delete(self, keys: Sequence[bytes]) -> None:
-        """See ``Store``: what is to be gone must not stay in silence."""
+        """See ``Store``; a failed deletion is not ignored."""
         self._store.delete(keys)
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ V = TypeVar("V")
 
 
 class LRUCache(Generic[K, V]):
-    """The values used last, up to a budget of bytes. Any thread may use it.
+    """An LRU cache with a budget of bytes. Thread-safe.
 
     >>> memory = LRUCache[str, str](100)
     >>> for key in "abc":
@@ -262,11 +262,11 @@ class LRUCache(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K) -> V | None:
-        """The value, which thereby is the one used last; None if it is not here."""
+        """The value, now the most recently used; None if absent."""
         return self.get_all((key,))[0]
 
     def get_all(self, keys: Sequence[K]) -> list[V | None]:
-        """Of each key what ``get`` returns, under one lock."""
+        """``get`` of several keys, under one lock."""
         found: list[V | None] = []
         entries, used = self._entries, time.monotonic()
         with self._lock:
@@ -282,7 +282,7 @@ class LRUCache(Generic[K, V]):
         return found
 
     def put(self, key: K, value: V, num_bytes: int) -> None:
-        """Keeps a value of so many bytes, and drops those unused for longest to make room."""
+        """Adds a value of ``num_bytes`` and evicts the least recently used ones to make room."""
         with self._lock:
             _, replaced, _ = self._entries.pop(key, (None, 0, 0.0))
             self.bytes -= replaced
@@ -295,24 +295,24 @@ class LRUCache(Generic[K, V]):
                 self.bytes -= dropped
 
     def drop(self, key: K) -> None:
-        """Lets go of a value, if it is here."""
+        """Removes a value, if present."""
         with self._lock:
             _, dropped, _ = self._entries.pop(key, (None, 0, 0.0))
             self.bytes -= dropped
 
     def oldest_s(self) -> float:
-        """Seconds since the last use of the value that would be dropped next; 0 if there is none."""
+        """Seconds since the last use of the next value to evict; 0 if empty."""
         with self._lock:
             return time.monotonic() - next((used for _, _, used in self._entries.values()), time.monotonic())
 
 
 def add_checksum(key: bytes, value: bytes) -> bytes:
-    """A value as it is stored: format, checksum of key and value, value."""
+    """The stored form of a value: format, checksum of key and value, value."""
     return FORMAT + _checksum(key, value) + value
 
 
 def strip_checksum(key: bytes, sealed: bytes | None) -> bytes | None:
-    """What ``add_checksum`` was given; None if that is not what comes back."""
+    """The inverse of ``add_checksum``; None if the checksum doesn't match."""
     if sealed is None or sealed[:1] != FORMAT or sealed[1:5] != _checksum(key, sealed[5:]):
         return None
     return sealed[5:]

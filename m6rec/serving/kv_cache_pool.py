@@ -1,4 +1,4 @@
-"""Answers with the upper layers' keys and values of each user at hand: a request reads what is new, and candidates."""
+"""Inference with a KV cache per user: a request computes only new context tokens and the candidates."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from m6rec.task_model import TaskModel
 from m6rec.text.batch import Example
 
 MEMORY_BYTES = 256 << 20
-"""Of keys and values in memory: SmolLM2-135M takes 1.5 KB an event, so some thousand users with a hundred each."""
+"""Budget of the pool. SmolLM2-135M takes 1.5 KB per event, so it holds some thousand users with a hundred events."""
 
 
 class KVCachePool:
-    """A tuned task, asked again and again. What is known of a user holds as long as the context only grows at its end.
+    """A task model with KV caches of its users. A cache is valid as long as the context only grows at its end.
 
     Args:
-        tuned: The task.
-        memory_bytes: Budget for keys and values; those unused for longest are dropped and read again.
+        tuned: The task model.
+        memory_bytes: Budget of the pool; least recently used caches are evicted.
     """
 
     def __init__(self, tuned: TaskModel, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -30,9 +30,9 @@ class KVCachePool:
         self._memory = LRUCache[str, tuple[Example, KVCache]](memory_bytes)
 
     def predict(self, asked: Sequence[tuple[str, Example]]) -> list[NDArray[np.floating]]:
-        """Of each (user, row), all in one pass: probabilities of the candidates, or the user's vector [1, E].
+        """For each (user, example), in one pass: probabilities of the candidates, or the user vector [1, E].
 
-        A row asks of one moment.
+        All queries of an example have one timestamp.
         """
         if not asked:
             return []
@@ -43,16 +43,16 @@ class KVCachePool:
         answers, kept = self._tuned.predict_cached(turns)
         for (user, row), known in zip(asked, kept, strict=True):
             num_bytes = sum(part.numel() * part.element_size() for pair in known for part in pair)
-            read = replace(row, candidates=(), features=row.features[:0])  # what the keys and values are of
+            read = replace(row, candidates=(), features=row.features[:0])  # what the cache was computed from
             self._memory.put(user, (read, known), num_bytes)
         return answers
 
     def _known(self, user: str, row: Example) -> tuple[KVCache, int]:
-        """What is at hand for the user, and how many segments of the row's context it covers."""
+        """(the user's KV cache, number of context segments it covers)."""
         before, known = self._memory.get(user) or (None, ())
         if before is None or not known or row.context[: len(before.context)] != before.context:
             return (), 0
-        # The numbers that are added to the behaviours make keys and values too, and a conversation may imagine others.
+        # Keys and values depend on event features too, which differ under an overlay.
         if len(before.event_features) and not np.array_equal(
             row.event_features[: len(before.event_features)], before.event_features
         ):
@@ -61,7 +61,7 @@ class KVCachePool:
 
 
 def _rest(row: Example, num_read: int) -> Example:
-    """The row without the first segments of its context."""
+    """The example without the first segments of its context."""
     return replace(
         row,
         context=row.context[num_read:],

@@ -1,4 +1,4 @@
-"""A task: what is asked of the model, as plain functions composed into one value.
+"""Tasks that score or embed: plain functions composed into one value.
 
 A new task is one file with ``TASK = Task(...)``, used by its path (``shop.tasks:TASK``).
 """
@@ -24,31 +24,31 @@ from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, Segment, Situation, User
 
 DRAWN = Negatives()
-"""How negatives are drawn unless a task says otherwise."""
+"""Default negative sampling."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How one kind of question is worded and answered.
+    """How examples of a task are verbalised and labelled.
 
     Attributes:
         name: Its name in ``named``.
         readout: "score" for classes, "embed" for vectors that are compared.
-        profile: The user in segments, before any behaviour.
-        event_text: One past event as a segment of the context. It must not depend on the moment of the question, so
-            that its state is computed once.
-        candidate: An item as segments of region 2. Retrieval words the item's own side here.
+        profile: The text of a user, before the events.
+        event_text: The text of an event of the history. It must not depend on the time of the query, so that its
+            state can be cached.
+        candidate: The text of an item in region 2; for "embed", that of the item side.
         ask: What stands in place of a candidate when vectors are compared, by the time of the latest event of anyone
             in seconds since 1970 (0 before the first, and in logs without); None for scores.
         cross: What is known of user and item together, as segments before the candidate; None for nothing.
-        label: The class of an event; None where the event asks nothing.
-        num_classes: How many classes ``label`` tells apart; 0 for "embed".
-        options: A word for each class, whose embeddings the option rows start from.
+        label: The class of an event; None if the event is not queried.
+        num_classes: Number of classes of ``label``; 0 for "embed".
+        options: A word for each class, whose embeddings initialise the option rows.
         grades: What each class is worth, ascending, where classes are degrees of one thing; the expected grade is then
             the score. () for classes without order; two classes are worth 0 and 1.
-        negatives: How negatives are drawn for a task of two classes in a log that has none.
-        uses_features: Whether the statistics of user and item are the base of the score, and the traces of the
-            behaviours go in as vectors.
+        negatives: Negative sampling of a binary task for a log without negatives.
+        uses_features: Whether features of user and item are the base of the score, and event features are added to
+            the states of events.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Task:
 
     @property
     def worth(self) -> tuple[float, ...]:
-        """What each class is worth: the grades, else 0 and 1 for two classes, else () for classes without order."""
+        """The grade of each class: ``grades``, else 0 and 1 for two classes, else ()."""
         return self.grades or ((0.0, 1.0) if self.num_classes == 2 else ())
 
 
@@ -123,16 +123,15 @@ def value_at(path: str) -> object:
 def context(
     task: Task, interactions: InteractionStore, user: User, domain: Domain, items: dict[str, Item], first: int = 0
 ) -> tuple[Segment, ...]:
-    """Region 1 of a user now: facts, then every behaviour so far from the ``first`` on."""
+    """Region 1 of a user now: the profile, then the texts of events from ``first`` on."""
     behaviours = (event_text(task, domain, event, items) for event in interactions.timeline(user.id)[first:])
     return task.profile(user, domain) + tuple(behaviours)
 
 
 def window(count: int, latest: int) -> int:
-    """The first of ``count`` behaviours that is read where at most the ``latest`` are.
+    """The index of the first event to read, so that about ``latest`` of ``count`` events are.
 
-    It moves by a quarter of them at once, so that in between a context only grows at its end, and its keys and values
-    are kept.
+    It moves in steps of a quarter, so that a context mostly grows at its end only, which keeps its KV cache valid.
 
     >>> [window(count, 100) for count in (100, 101, 125, 126)]
     [0, 25, 25, 50]
@@ -142,7 +141,7 @@ def window(count: int, latest: int) -> int:
 
 
 def event_text(task: Task, domain: Domain, event: Event, items: Mapping[str, Item]) -> Segment:
-    """A past event as a segment of the context: a search by its words, another as the task words it."""
+    """The text of an event in the history; a search is worded by its query, others by the task."""
     if not event.item:
         return Segment(f"The user searched {quote(event.text)}.", "history")
     return _behaviour(task, domain, event, items[event.item])
@@ -186,7 +185,7 @@ def ask(
 
 
 def situation_of(event: Event) -> Situation:
-    """When, where and how an event happened."""
+    """Time and context of an event."""
     return Situation(event.time, event.context)
 
 
@@ -198,7 +197,7 @@ def _cross(
 
 @lru_cache(maxsize=1 << 16)
 def _candidate(task: Task, domain: Domain, item: Item) -> tuple[Segment, ...]:
-    """``task.candidate``, which is asked for again with each request."""
+    """``task.candidate``, cached across requests."""
     return task.candidate(item, domain)
 
 
