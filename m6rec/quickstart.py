@@ -95,7 +95,6 @@ class Outcome:
         ranking: The tables of ranking, the first beside its peers.
         retrieving: Those of retrieval.
         impossible: Why a task was not tuned, by its name.
-        num_tokens: Tokens whose states were computed for ranking.
     """
 
     ranked: list[tuple[TaskModel, TrainingHistory]] = field(default_factory=list)
@@ -103,7 +102,6 @@ class Outcome:
     ranking: tuple[Table, ...] = ()
     retrieving: tuple[Table, ...] = ()
     impossible: Mapping[str, str] = field(default_factory=dict)
-    num_tokens: int = 0
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -190,7 +188,6 @@ def tune_all(
         ranking=ranking,
         retrieving=retrieving,
         impossible=impossible,
-        num_tokens=cache.tokens,
     )
 
 

@@ -142,10 +142,11 @@ def zero_shot_table(
     *,
     way: str = "diary",
     seeds: Sequence[int] = (0, 1, 2),
+    shots: Sequence[int] = SHOTS,
     questions: int | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Table:
-    """Test AUC without training, and after ``SHOTS`` examples from the end of the time before the test part.
+    """Test AUC without training, and after some examples from the end of the time before the test part.
 
     Args:
         foundation: The model.
@@ -153,6 +154,7 @@ def zero_shot_table(
         domain: Tells likes.
         way: One of ``WAYS``.
         seeds: For the examples that are drawn.
+        shots: Numbers of examples, a row each.
         questions: How many of the test part are asked at most, of users drawn at random; None for all.
         progress: Told what is measured.
 
@@ -171,12 +173,12 @@ def zero_shot_table(
 
     untuned = made.measure(None)
     rows = [Row(method="zero-shot", metrics={"AUC": (measure(untuned),)})]
-    for shots in SHOTS:
+    for count in shots:
         values = []
         for seed in seeds:
-            progress(f"{shots} examples, seed {seed}")
-            values.append(measure(made.measure(made.learn(shots, seed))))
-        rows.append(Row(method=f"{shots} examples", metrics={"AUC": tuple(values)}))
+            progress(f"{count} examples, seed {seed}")
+            values.append(measure(made.measure(made.learn(count, seed))))
+        rows.append(Row(method=f"{count} examples", metrics={"AUC": tuple(values)}))
     note = f"{len(untuned)} test questions; few-shot examples from the end of the training part. {made.note}"
     return Table(
         title=f"Zero-shot and few-shot likes, by likelihood ({way})", metric="AUC", rows=tuple(rows), note=note

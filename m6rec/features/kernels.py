@@ -15,12 +15,14 @@ another file.
 from __future__ import annotations
 
 from math import exp, isnan, log, log1p, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from m6rec.features import layout
 from m6rec.features.layout import FeatureState
 
 Floats = NDArray[np.float32]
@@ -36,6 +38,17 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2⁶⁴ / φ: multiplicative hashing (Knuth, The Art of Computer Programming, vol. 3, section 6.4)."""
 
 _compiled = njit(cache=True, error_model="numpy")
+
+
+def _drop_old_cache() -> None:
+    """What was compiled before the layout changed can't even be read by numba, if a class of it has another name."""
+    changed = Path(layout.__file__).stat().st_mtime
+    for compiled in (Path(__file__).parent / "__pycache__").glob("kernels.*.nb[ic]"):
+        if compiled.stat().st_mtime < changed:
+            compiled.unlink(missing_ok=True)
+
+
+_drop_old_cache()
 
 
 @_compiled
