@@ -1,4 +1,4 @@
-"""A recommender behind HTTP, asked with the same words as one in this process."""
+"""A client of the service with the interface of a recommender in process."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ class ServiceError(M6RecError):
 
 
 class Client(Backend):
-    """A ``Backend`` at a URL. Use it as a context manager, or close it; any thread may use it.
+    """A ``Backend`` at a URL; a thread-safe context manager.
 
-    Every method raises UnknownError for an id that the service doesn't know, ConfigError where it refuses the request
-    otherwise (a missing key, a value out of range), and ServiceError where it can't answer.
+    Every method raises UnknownError for an unknown id, ConfigError if the service rejects the request (missing key,
+    invalid value), and ServiceError if it can't answer.
 
     Args:
-        url: Where ``m6rec serve`` listens.
-        key: API key, where the service asks for one.
-        timeout_s: How long to wait for one answer.
-        retries: How often to try again when the service is overloaded or can't answer now, or when the answer to a
-            write is lost: all writes may be sent again.
-        max_wait_s: The longest wait before another try, whatever the service asks for.
+        url: Base URL of ``m6rec serve``.
+        key: API key, if the service requires one.
+        timeout_s: Timeout of a response.
+        retries: Retries if the service is overloaded or unavailable, or the response to a write is lost; writes are
+            idempotent.
+        max_wait_s: Longest wait before a retry, whatever ``Retry-After`` says.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Client(Backend):
         self._http.close()
 
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
-        """See ``Backend``; one request to the service each."""
+        """See ``Backend``; one HTTP request each."""
         answers = []
         for one in requests:
             body = {**asdict(one), "filters": _filters(one.filters), "history": _history(one.history), "timings": True}
@@ -107,11 +107,11 @@ class Client(Backend):
         return answers
 
     def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
-        """The nearest items, scored by the product of the user's and the item's vectors (``types.Ranked``)."""
+        """Candidates by retrieval score (``types.Ranked``)."""
         return _ranked(self._send("POST", "/v1/retrieve", {"user": user, "count": count, "filters": _filters(filters)}))
 
     def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
-        """``rank`` of several users, one request each."""
+        """``rank`` of several requests, one HTTP request each."""
         answers = []
         for one in requests:
             history = _history(one.history)
@@ -120,12 +120,12 @@ class Client(Backend):
         return answers
 
     def explain(self, user: str, item: str) -> Explanation:
-        """Why the user would like the item, by what has happened so far."""
+        """Why the user would like the item."""
         found = self._send("POST", "/v1/explain", {"user": user, "item": item})
         return Explanation(found["text"], [Reason(**one) for one in found["reasons"]])
 
     def stream(self, chat: Chat) -> Iterator[str | Reply]:
-        """``chat`` sentence by sentence as they are found, and at last the whole; closed, it is given up."""
+        """``chat`` as a stream of sentences, then the whole reply. Closing the stream cancels it."""
         body = {
             "messages": [{"role": message.role, "content": message.text} for message in chat.messages],
             "user": chat.user,
@@ -156,12 +156,12 @@ class Client(Backend):
         yield Reply(said, found["intent"], _ranked(found), reasons, reason, read, written)
 
     def generate(self, request: GenerationRequest) -> list[GenerationResult]:
-        """Different texts for the user, the best first; see ``Backend.create``."""
+        """Texts for the user, best first; see ``Backend.create``."""
         found = self._send("POST", "/v1/create", asdict(request))
         return [GenerationResult(**{**one, "rejected": tuple(one["rejected"])}) for one in found["texts"]]
 
     def rerank(self, query: str, documents: Sequence[str]) -> tuple[NDArray[np.float64], int]:
-        """How well each document fits the query, in 0 … 1, and how many tokens were read."""
+        """(relevance of each document to the query, 0 to 1; number of tokens read)."""
         found = self._send("POST", "/v1/rerank", {"query": query, "documents": list(documents)})
         scores = np.zeros(len(documents))
         for result in found["results"]:
@@ -169,13 +169,13 @@ class Client(Backend):
         return scores, found["usage"]["total_tokens"]
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """Unit vectors [n, 128] of the texts, and how many tokens were read."""
+        """(unit vectors of the texts [n, E]; number of tokens read)."""
         found = self._send("POST", "/v1/embeddings", {"input": list(texts), "encoding_format": "base64"})
         rows = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in found["data"]]
         return np.stack(rows).astype(np.float32), found["usage"]["total_tokens"]
 
     def ingest_many(self, writes: Sequence[Sequence[Event]]) -> list[IngestResult]:
-        """``observe`` for several writes, one request each.
+        """``ingest`` for several writes, one HTTP request each.
 
         Events get an id where they have none, so that they count once, however often they have to be sent. Give them
         ids where you may call again with the same after a ServiceError, as it isn't known then whether they were taken.
@@ -187,14 +187,14 @@ class Client(Backend):
         return made
 
     def upsert(self, items: Sequence[Item]) -> None:
-        """Adds or replaces items, all or none; on return they can be retrieved and ranked."""
+        """Adds or replaces items, all or none; on return they can be recommended."""
         bodies = [
             {**asdict(item), "categories": list(item.categories), "details": dict(item.details)} for item in items
         ]
         self._write("POST", "/v1/items", {"items": bodies})
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Takes items out, one request each; returns how many were there."""
+        """Removes items, one HTTP request each; returns how many there were."""
         deleted = 0
         for one in ids:
             try:
@@ -205,30 +205,30 @@ class Client(Backend):
         return deleted
 
     def put_user(self, user: User) -> None:
-        """Tells of a user, or anew of one; one who was forgotten is known again."""
+        """Adds or replaces a user, also one who was erased."""
         self._write("PUT", f"/v1/users/{quote(user.id, safe='')}", {"details": dict(user.details)})
 
     def get_user(self, user: str) -> tuple[User, list[Event]]:
-        """What is known of a user, and what they did, oldest first."""
+        """The user and their events, oldest first."""
         found = self._send("GET", f"/v1/users/{quote(user, safe='')}")
         return User(found["id"], found["details"]), [_event(one) for one in found["events"]]
 
     def forget(self, user: str) -> bool:
-        """Erases a user and what they did; returns whether there was anything."""
+        """Erases a user and their events; returns whether there was anything."""
         erased: bool = self._write("DELETE", f"/v1/users/{quote(user, safe='')}")["erased"]
         return erased
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The answer as JSON."""
+        """The response as JSON."""
         return self._ask(method, path, body).json()
 
     def _write(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The answer as JSON to what may be sent again."""
+        """The response as JSON, with retries after a lost response."""
         return self._ask(method, path, body, again=True).json()
 
     @contextmanager
     def _open(self, path: str, body: Mapping[str, Any]) -> Iterator[httpx.Response]:
-        """The answer while it comes."""
+        """The response as a stream."""
         response = self._ask("POST", path, body, whole=False)
         try:
             yield response
@@ -273,14 +273,14 @@ def _event(found: Mapping[str, Any]) -> Event:
 
 
 def _body(event: Event) -> dict[str, Any]:
-    """An event as it is sent: with an id, and without fields that say nothing."""
+    """An event as JSON, with an id and without empty fields."""
     told = {field.name: getattr(event, field.name) for field in fields(event)}
     told |= {"id": event.id or uuid.uuid4().hex, "context": dict(event.context)}
     return {name: value for name, value in told.items() if value not in ("", None, {})}
 
 
 def _history(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """Events that come with a request: they are its user's, and need no id."""
+    """Events of a request's ``history`` as JSON."""
     return [{name: value for name, value in _body(event).items() if name not in ("user", "id")} for event in events]
 
 
@@ -313,7 +313,7 @@ def _ranked(found: Mapping[str, Any]) -> list[Ranked]:
 
 
 def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """What server-sent events hold, up to the one that is the last."""
+    """The data of server-sent events, up to the last one."""
     for line in response.iter_lines():
         data = line.removeprefix("data: ")
         if data == "[DONE]":
@@ -323,7 +323,7 @@ def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 def _seconds(retry_after: str | None) -> float:
-    """What a Retry-After header asks for; 1 where it gives a date or nothing."""
+    """Seconds of a Retry-After header; 1 if it is a date or missing."""
     return float(retry_after) if retry_after and retry_after.isdecimal() else 1.0
 
 

@@ -35,15 +35,15 @@ from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, Ranked, User
 
 FORMAT = 3
-"""Of the folder, of a bundle and of the file of a device; another is refused."""
+"""Version of folders, bundles and SQLite files; others are rejected."""
 MANIFEST, TOKENIZER, LOWER, UPPER = "manifest.json", "tokenizer.json", "lower.onnx", "upper.onnx"
 ITEMS = "items.safetensors"
 ADAPTERS = "adapters.bin"
-"""Weights of the upper graph that belong to a tuning: what changes when the same foundation is tuned again."""
+"""Weights of the upper graph that change when the same foundation is tuned again."""
 BUNDLE, CHECKSUM = "bundle", "sha256"
-"""The metadata of a bundle: its JSON, and the checksum of that and the states."""
+"""Metadata of a bundle: its JSON, and the checksum of JSON and states."""
 CANDIDATES = 256
-"""Of one run of the upper half, whose time and memory grow with the square of them."""
+"""Candidates per run of the upper half, whose cost is quadratic in them."""
 ME = User("me")
 _TAKEN = frozenset(
     "states slots owners positions event_features event_tokens last_states last_slots last_positions features".split()
@@ -55,7 +55,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a device folder says of itself.
+    """Metadata of a device folder.
 
     Attributes:
         format: ``FORMAT``.
@@ -99,7 +99,7 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class ItemBundle:
-    """Items as a server sends them; see ``edge.export.send``.
+    """Items sent by a server; see ``edge.export.send``.
 
     Attributes:
         items: In any order.
@@ -113,7 +113,7 @@ class ItemBundle:
 
 
 class Device:
-    """A user's own recommender. One thread at a time may use it.
+    """The recommender of one user. Not thread-safe.
 
     Attributes:
         card: What the folder says of itself.
@@ -132,7 +132,7 @@ class Device:
 
     @classmethod
     def load(cls, folder: Path, store: Path | None = None, *, user: User = ME) -> Device:
-        """Opens a device folder, every file of which is verified.
+        """Opens a device folder and verifies its files.
 
         Args:
             folder: What ``m6rec export`` wrote.
@@ -153,7 +153,7 @@ class Device:
         return device
 
     def receive(self, file: Path) -> None:
-        """Takes in a bundle of items, all or none. What it counts takes the place of what is known of these items.
+        """Adds or replaces the items of a bundle with their popularity counts, all or none.
 
         Raises:
             AssetError: The file is damaged, no bundle, of another format, or its states are of another model.
@@ -164,12 +164,12 @@ class Device:
         self._remember()
 
     def upsert_items(self, items: Sequence[Item]) -> None:
-        """Takes in items by their text alone, all or none; one whose id is known takes the place of the old."""
+        """Adds or replaces items by their text alone, all or none."""
         self._store.put_items(items, None)
         self._remember()
 
     def ingest(self, events: Sequence[Event]) -> None:
-        """Takes in what the user did, all or none, oldest first; on return it is on disk.
+        """Stores events of the user, oldest first, all or none; on return they are on disk.
 
         Raises:
             UnknownError: An item isn't known.
@@ -183,7 +183,7 @@ class Device:
         self.interactions.update_all(events)
 
     def rank(self, items: Sequence[str]) -> list[Ranked]:
-        """The items by falling probability that the user likes them. Raises UnknownError where one isn't known."""
+        """The items by descending probability of a like. Raises UnknownError for an unknown one."""
         candidates = [self._need(item) for item in items]
         if not candidates:
             return []
@@ -192,7 +192,7 @@ class Device:
         return [Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
 
     def scores(self, row: Example) -> NDArray[np.float64]:
-        """Probability of the last class ("yes") for every question of a row, as ``TaskModel.scores``."""
+        """Probability of the last class ("yes") for every query of an example, as ``TaskModel.scores``."""
         states_TD, places = self._read(list(dict.fromkeys(tasks.texts([row]))))
         parts = []
         for moment in row.by_timestamp():
@@ -203,13 +203,13 @@ class Device:
         return np.concatenate(parts).astype(np.float64)
 
     def _receive_once(self, sha256: str) -> None:
-        """Takes in the items of the folder, unless these were taken in before."""
+        """Adds the items of the folder, once."""
         if self._store.note("items") != sha256:
             self.receive(self._folder / ITEMS)
             self._store.put_note("items", sha256)
 
     def _read(self, texts: Sequence[str]) -> tuple[Floats, dict[str, tuple[int, int]]]:
-        """(states_TD, where each text's are: the first, and how many), computed where they are not known."""
+        """(states_TD, first row and number of rows of each text); missing states are computed."""
         known = self._store.states(texts, self.manifest.width)
         fresh = {}
         for text in texts:
@@ -233,7 +233,7 @@ class Device:
 
     @cached_property
     def _lower(self) -> Any:
-        """The lower half, which takes most of the memory and is opened only where a text isn't known."""
+        """The lower half, which takes most of the memory; loaded when a state is missing."""
         return _session(self._folder / LOWER)
 
     def _need(self, item: str) -> Item:
@@ -242,7 +242,7 @@ class Device:
         return self.items[item]
 
     def _remember(self) -> None:
-        """Counts anew from what is stored."""
+        """Rebuilds the interaction store from the file."""
         self.items, popularity = self._store.items()
         self.interactions = InteractionStore(self.items, self._domain.feedback, popularity).update_all(
             self._store.events(self._user.id)
@@ -250,7 +250,7 @@ class Device:
 
 
 def update_folder(folder: Path, newer: Path) -> Manifest:
-    """Puts a newer export in the place of a device folder, whole or not at all; the store of the device outlives it.
+    """Replaces a device folder by a newer export, atomically; the store of the device is kept.
 
     Args:
         folder: What is there. If this is cut off between its last two steps, ``verify_folder`` finds it again.
@@ -286,13 +286,13 @@ def _beside(folder: Path, end: str) -> Path:
 
 
 def _find_again(folder: Path) -> None:
-    """Undoes an update that was cut off when the older folder had been moved away and the newer one had not come."""
+    """Undoes an update that was interrupted between its two renames."""
     if not folder.exists() and _beside(folder, "former").exists():
         _beside(folder, "former").rename(folder)
 
 
 def verify_folder(folder: Path) -> Manifest:
-    """The manifest of a device folder, all of whose files are as they were written.
+    """The manifest of a device folder, after verifying its files.
 
     Raises:
         AssetError: They are not, or it is none, or of another format.
@@ -313,7 +313,7 @@ def verify_folder(folder: Path) -> Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a device folder, whose files are not looked at. Raises AssetError; see ``verify_folder``."""
+    """The manifest of a device folder, without verifying its files. Raises AssetError; see ``verify_folder``."""
     try:
         raw = json.loads((folder / MANIFEST).read_text())
         if raw["format"] != FORMAT:
@@ -342,7 +342,7 @@ def file_sha256(file: Path) -> str:
 
 
 def read_bundle(file: Path, manifest: Manifest) -> ItemBundle:
-    """What a server sends, for the model of a card. Raises AssetError; see ``Device.receive``."""
+    """Reads a bundle for the model of a manifest. Raises AssetError; see ``Device.receive``."""
     try:
         with safe_open(file, "np") as stored:
             text, sha256 = ((stored.metadata() or {})[name] for name in (BUNDLE, CHECKSUM))
@@ -386,7 +386,7 @@ def _count(numbers: Sequence[Any]) -> tuple[int, int, float]:
 
 
 def _inputs(moment: Example, states_TD: Floats, places: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
-    """What the upper half takes, without padding: tokens that are only looked at, and the last of every candidate.
+    """Inputs of the upper graph, without padding: tokens that are only attended to, and each candidate's last.
 
     The former are those of the context, owned by 0, then those of candidate 1, 2, … beside its last.
     """
@@ -410,7 +410,7 @@ def _inputs(moment: Example, states_TD: Floats, places: Mapping[str, tuple[int, 
 
 
 def _require_same(folder: Path, manifest: Manifest, task: Task, domain: Domain) -> None:
-    """Raises ConfigError where the model of a folder was tuned with other words or features than are here."""
+    """Raises ConfigError if the model was tuned with another wording or other features."""
     here = {"wording": probe.wording(task, domain), "features": probe.features() if task.uses_features else ""}
     for part, known in here.items():
         if (tuned := getattr(manifest, part)) != known:
@@ -421,7 +421,7 @@ def _require_same(folder: Path, manifest: Manifest, task: Task, domain: Domain) 
 
 
 def _upper(folder: Path) -> Any:
-    """The upper half. Raises AssetError where it takes other inputs than ``_inputs`` makes."""
+    """The upper half. Raises AssetError if its inputs are not those of ``_inputs``."""
     session = _session(folder / UPPER)
     again = "export it again with the m6rec of the device"
     shape_of = {one.name: one.shape for one in session.get_inputs()}
@@ -489,7 +489,7 @@ class _Store:
                 connection.execute("REPLACE INTO notes VALUES ('scope', ?)", (scope,))
 
     def items(self) -> tuple[dict[str, Item], PopularityCounts]:
-        """All items by id, and what others did."""
+        """All items by id, and popularity counts."""
         with self._failing():
             rows = self._connection.execute("SELECT id, item, popularity FROM items ORDER BY rowid").fetchall()
         total = _count(json.loads(self.note("total") or "[0, 0, 0]"))
@@ -498,7 +498,7 @@ class _Store:
         return {item: item_of(json.loads(record)) for item, record, _ in rows}, PopularityCounts(total, counts, scales)
 
     def put_items(self, items: Sequence[Item], popularity: PopularityCounts | None) -> None:
-        """Adds or replaces items, and what is counted of them if it is given."""
+        """Adds or replaces items, and popularity counts if given."""
         with self._changing() as connection:
             connection.executemany(
                 "INSERT INTO items VALUES (?, ?, NULL) ON CONFLICT (id) DO UPDATE SET item = excluded.item",
@@ -514,13 +514,13 @@ class _Store:
                 )
 
     def events(self, user: str) -> list[Event]:
-        """All events, the oldest first."""
+        """All events, oldest first."""
         with self._failing():
             rows = self._connection.execute("SELECT item, time, value, text FROM events ORDER BY number").fetchall()
         return [Event(user, *row) for row in rows]
 
     def append(self, events: Sequence[Event]) -> None:
-        """Keeps events after those that are there."""
+        """Appends events."""
         with self._changing() as connection:
             connection.executemany(
                 "INSERT INTO events (item, time, value, text) VALUES (?, ?, ?, ?)",
@@ -528,7 +528,7 @@ class _Store:
             )
 
     def states(self, texts: Sequence[str], width: int) -> dict[str, Floats]:
-        """States [T, width] by text, of those texts that are there."""
+        """States [T, width] of the stored ones among the texts."""
         found: dict[str, Floats] = {}
         for first in range(0, len(texts), _TEXTS):
             part = texts[first : first + _TEXTS]
@@ -539,7 +539,7 @@ class _Store:
         return found
 
     def put_states(self, states: Mapping[str, Floats]) -> None:
-        """Keeps states by text."""
+        """Stores states by text."""
         if states:
             with self._changing() as connection:
                 connection.executemany(
@@ -548,19 +548,19 @@ class _Store:
                 )
 
     def note(self, name: str) -> str | None:
-        """What was noted under a name; None for nothing."""
+        """A stored note; None if absent."""
         with self._failing():
             row = self._connection.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
     def put_note(self, name: str, value: str) -> None:
-        """Notes a value under a name."""
+        """Stores a note."""
         with self._changing() as connection:
             connection.execute("REPLACE INTO notes VALUES (?, ?)", (name, value))
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that ends with the block; what an exception leaves is as if it had never been."""
+        """A transaction; rolled back on an exception."""
         with self._failing(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection

@@ -1,8 +1,8 @@
-"""Continuous micro-batching: while one batch runs, requests wait; the next batch is what waits by then.
+"""Continuous micro-batching: requests that arrive while a batch runs form the next one.
 
-Nobody waits for a batch to fill. An idle service answers at once, a busy one in larger batches. Texts and long
-encodings are done in slices: after each batch one more begins, or else all of them go on by one slice; where these take
-long together, another batch goes between them.
+No request waits for a batch to fill up: an idle service answers immediately, a busy one in larger batches. Text
+generation and long encodings run in slices between batches: after each batch either one more begins, or all running
+ones advance by one slice.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ROUND_S = 0.02
-"""How long slices may go on before waiting requests are answered between them; a token of sixteen texts takes less."""
+"""Longest time of slices while requests wait; a decoding step of 16 texts takes less."""
 
 
 class OverloadedError(M6RecError):
-    """More waits already than is allowed; nothing was done. Try again later."""
+    """The queue is full; nothing was done. Retry later."""
 
 
 @dataclass(frozen=True, eq=False)
 class Kind(Generic[T, R]):
-    """A kind of work.
+    """A type of job.
 
     Attributes:
-        name: For measurements.
-        run: Does several pieces at once; one result a piece, in order.
-        max_batch: How many pieces ``run`` takes.
+        name: Label in metrics.
+        run: Processes a batch of jobs; returns one result per job, in order.
+        max_batch: Maximum batch size.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Kind(Generic[T, R]):
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
-    """A result, how long it waited for its turn and how long its batch took, in milliseconds."""
+    """A result, with milliseconds in the queue and of the batch."""
 
     value: R
     queue_ms: float
@@ -74,18 +74,17 @@ class _Text:
 
 
 class Batcher:
-    """One thread that does all work of a resource which serves one caller at a time, such as the model or a disk.
+    """A worker thread for a resource that serves one caller at a time, such as the model or a disk.
 
-    The oldest piece of work is next; all that waits of its kind goes with it, up to the kind's limit.
-    A future that is cancelled before its turn leaves the queue, and its work is never done. A text whose future is
-    cancelled is given up, also when it has begun.
+    The oldest job is next, batched with waiting jobs of its kind. A job whose future is cancelled before it starts is
+    never run. A text whose future is cancelled is stopped, even if it has begun.
 
     Args:
-        max_queue: How many pieces may wait; so many texts may wait besides.
-        max_texts: How many texts are written together.
-        turn: Held while work is done. What waits for it waits in the queue, and can still be cancelled.
-        step: Done between two slices, for all texts together.
-        measure: Told the kind's name and the size of every batch; that of a round of slices is "write".
+        max_queue: Maximum number of waiting jobs, and of waiting texts.
+        max_texts: Maximum number of texts generated concurrently.
+        turn: Lock held while a batch or slice runs; jobs that wait for it can still be cancelled.
+        step: Called between slices, for all texts together.
+        measure: Called with the kind and size of each batch; the kind of slices is "write".
     """
 
     def __init__(
@@ -109,28 +108,28 @@ class Batcher:
 
     @property
     def depth(self) -> int:
-        """How many pieces wait."""
+        """Number of waiting jobs."""
         with self._changed:
             return self._drop_cancelled()
 
     @property
     def full(self) -> bool:
-        """Whether ``submit`` would refuse."""
+        """Whether ``submit`` would raise."""
         return self.depth >= self._max_queue
 
     @property
     def full_of_texts(self) -> bool:
-        """Whether ``write`` would refuse."""
+        """Whether ``write`` would raise."""
         with self._changed:
             return self._drop_cancelled_texts() >= self._max_queue
 
     @property
     def alive(self) -> bool:
-        """Whether work is being done."""
+        """Whether the worker thread runs."""
         return self._thread.is_alive()
 
     def submit(self, kind: Kind[T, R], value: T) -> Future[Done[R]]:
-        """Puts a piece of work in the queue.
+        """Enqueues a job.
 
         Raises:
             OverloadedError: The queue is full or closed.
@@ -148,12 +147,11 @@ class Batcher:
     def write(
         self, begin: Callable[[], Generator[T, None, R]], tell: Callable[[T], None] = lambda told: None
     ) -> Future[Done[R]]:
-        """Puts a text in its queue.
+        """Enqueues a text.
 
         Args:
-            begin: Called in its turn. Its generator does a slice each time that it is asked for the next, and returns
-                the result.
-            tell: Given what each slice yields, in the batcher's thread.
+            begin: Returns the generator, which runs one slice per ``next`` and returns the result.
+            tell: Callback with what each slice yields, in the worker thread.
 
         Raises:
             OverloadedError: Too many texts wait, or the queue is closed.
@@ -169,7 +167,7 @@ class Batcher:
         return text.future
 
     def close(self) -> None:
-        """Takes no more work, and returns when what waits is done."""
+        """Rejects further jobs, and returns when all waiting ones are done."""
         with self._changed:
             self._closed = True
             self._changed.notify()

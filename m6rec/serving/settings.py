@@ -30,22 +30,22 @@ MAX_KEY_CHARS = 128  # of an Idempotency-Key
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the operator decides.
+    """Settings of the service.
 
     Attributes:
-        host: Address to listen at. Other machines reach only an address that is not loopback; that needs ``keys``.
-        port: Port to listen at; 0 takes a free one.
-        keys: File of hashed API keys (see ``ApiKeys``); None lets every local caller in.
-        insecure: Serve other machines without keys.
+        host: Address to listen on; one that other machines can reach needs ``keys``.
+        port: Port to listen on; 0 for a free one.
+        keys: File of hashed API keys (see ``ApiKeys``); None allows all local callers.
+        insecure: Allow other machines without keys.
         max_body_bytes: Larger bodies are rejected (413).
         max_concurrent: Maximum number of concurrent requests; more are rejected (429).
-        max_queue: Requests that wait for the model; more are refused (429), and likewise for those that wait
-            for the disk.
-        max_batch: Requests that are ranked together.
-        max_texts: Texts that are written together; ``max_queue`` more may wait.
-        deadline_s: A request that has not begun by then is refused (503), a body that has not come (408);
-            an answer that is not taken is given up.
-        drain_s: How long requests are still accepted after SIGTERM, while ``/readyz`` sends new ones elsewhere.
+        max_queue: Maximum number of requests waiting for the model, and of those waiting for the disk; more are
+            rejected (429).
+        max_batch: Maximum batch size of ranking.
+        max_texts: Maximum number of texts generated concurrently; ``max_queue`` more may wait.
+        deadline_s: Time limit for a request to start (503), for its body to arrive (408), and for its response to be
+            read.
+        drain_s: Seconds in which requests are still accepted after SIGTERM, while ``/readyz`` returns 503.
 
     Raises:
         ConfigError: A number is out of range, or the service would be open to other machines without keys.

@@ -394,21 +394,21 @@ def offer(items: Sequence[Item], lexicon: Lexicon) -> str:
 
 
 def title(item: Item, lexicon: Lexicon) -> str:
-    """A title in quotes, with its year where that is known and not part of it."""
+    """A title in quotes, with its year if known and not part of it."""
     year = lexicon.number(item.id, "year")
     text = quote(item.title)
     return text if year is None or f"({year:.0f})" in text else f"{text} ({year:.0f})"
 
 
 def untold(session: Session, noun: str) -> str:
-    """What to say where a wish can't be compared with what was recommended; "" where there is none."""
-    words = {"year": "how old", "length": "how long", "price": "how dear"}
+    """The reply to a comparison with unknown numbers; "" if there is none."""
+    words = {"year": "how old", "length": "how long", "price": "how expensive"}
     asked = [words[name] for name in session.untold]
-    return f"I am not told {listed(asked)} these {noun}s are." if asked else ""
+    return f"I don't know {listed(asked)} these {noun}s are." if asked else ""
 
 
 def nothing_fits(session: Session, noun: str) -> str:
-    """What to say where no item is left."""
+    """The reply if no item satisfies the constraints."""
     wishes = [f"of the category {quote(name)}" for name in session.wanted]
     if session.akin:
         wishes.append(f"of one of the categories {listed([quote(name) for name in session.akin])}")
@@ -417,19 +417,19 @@ def nothing_fits(session: Session, noun: str) -> str:
         limits = [f"from {least:.0f}"] * (least > float("-inf")) + [f"up to {greatest:.0f}"] * (greatest < float("inf"))
         wishes.append(f"of the {name} {' '.join(limits)}")
     if not wishes:
-        return f"I know no {noun} that has not come up yet."
-    return f"I know no other {noun} that is {listed(wishes)}. Which of these wishes shall I drop?"
+        return f"I have no other {noun} to suggest."
+    return f"I found no other {noun} {listed(wishes)}. Which of these criteria should I drop?"
 
 
 def question(lexicon: Lexicon, noun: str) -> str:
-    """What to ask where there is nothing to go by."""
+    """The question to a user of unknown taste."""
     common = [quote(name) for name in lexicon.commonest(3)]
     kinds = f", such as {' or '.join(filter(None, (', '.join(common[:-1]), *common[-1:])))}" if common else ""
     return f"What {noun} have you liked, or what kind are you looking for{kinds}?"
 
 
 def politeness(text: str) -> str:
-    """An answer to a greeting, to thanks, to praise or to a farewell."""
+    """The reply to small talk."""
     words = {token.word for token in tokens(text)}
     if words & {"bye", "goodbye"}:
         return "Goodbye!"

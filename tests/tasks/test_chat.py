@@ -201,7 +201,7 @@ def test_longer_than_all_that_was_offered():
 def test_what_items_do_not_tell_is_said():
     session = told("something shorter", chat.offer([ITEMS["babe"]], LEXICON))
     assert (session.bounds, session.untold, session.intent) == ({}, ("length",), "feedback")
-    assert chat.untold(session, "movie") == "I am not told how long these movies are."
+    assert chat.untold(session, "movie") == "I don't know how long these movies are."
 
 
 def test_only_what_fits_is_allowed():
@@ -254,4 +254,4 @@ def test_where_nothing_fits_the_wishes_are_named():
     assert '"Comedy"' in text
     assert '"Crime"' in text
     assert "1949" in text
-    assert "not come up" in chat.nothing_fits(Session(), "movie")
+    assert "no other movie" in chat.nothing_fits(Session(), "movie")
