@@ -5,12 +5,12 @@ Parts, each of which can be run alone (``--part``):
 - movielens_like, ml1m_collm: like-ranking, beside peers that one harness tuned (``benchmarks.peers``);
 - movielens_retrieve, amazon_beauty, amazon_toys: full ranking of the catalogue;
 - samples: how many examples each method needs (``benchmarks.samples``);
-- within: likes ordered within a user, all asked at one moment (``benchmarks.within``);
+- per_user_auc: likes ordered within a user, all asked at one moment (``benchmarks.per_user_auc``);
 - methods, methods_retrieve, methods_texts: tuning methods at one number of parameters (``benchmarks.methods``);
 - forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
 - pretraining: the foundation that read on in behaviours, and as shipped (``benchmarks.pretraining``);
-- together: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
-- towers, cross: two towers, and a cross-encoder, on the same foundation;
+- multi_task: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
+- two_tower, cross: two towers, and a cross-encoder, on the same foundation;
 - carbon: energy of tuning and ranking (``benchmarks.carbon``).
 
 ``QUICK=1`` has one seed and short searches, and writes to ``runs/bench``; the full form writes to
@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from benchmarks import methods, parts, sets
 from benchmarks.peers import FULL, QUICK, Budget, folder, rankers, retrievers
+from benchmarks.per_user_auc import moments
 from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import retrievals, tunings
-from benchmarks.within import moments
 from m6rec import baselines
 from m6rec.ablation import by_count
 from m6rec.data.split import TEST, TRAIN, VALID, Split
@@ -246,13 +246,13 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "movielens_retrieve": movielens_retrieve,
     "amazon_beauty": _present(_purchases("amazon_beauty")),
     "amazon_toys": _present(_purchases("amazon_toys")),
-    "within": _present(parts.module("within")),
+    "per_user_auc": _present(parts.module("per_user_auc")),
     "methods": methods.likes,
     "methods_retrieve": methods.retrieval,
     "methods_texts": methods.explanations,
     **{
         name: parts.module(name)
-        for name in ("samples", "forgetting", "pretraining", "together", "towers", "cross", "carbon")
+        for name in ("samples", "forgetting", "pretraining", "multi_task", "two_tower", "cross", "carbon")
     },
 }
 

@@ -91,7 +91,7 @@ def _towers(
     folder: Path,
 ) -> float:
     """AUC on the test part, after the epoch that is best on validation."""
-    config = TaskModelConfig(task="benchmarks.towers:TASK", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="benchmarks.two_tower:TASK", domain="movielens", foundation=DEFAULT)
     one = task_model.create(config, foundation, assets.home() / "states", seed=training.seed)
     catalogue = ItemBlocks.of(one.task, one.domain, items)
     states = one.cache.fetch([*texts(apart.rows[TRAIN]), *catalogue.texts()])
