@@ -82,9 +82,7 @@ def serve(store: Path, journal: str, port: int) -> None:
     log, domain = _log(), named("movielens")
     foundation = tiny.foundation(num_layers=2)
     rank = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
-    retrieve = create(
-        TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny"), foundation, cache=rank.cache
-    )
+    retrieve = tiny.retrieval(foundation, list(log.items.values()), "movielens")
     interactions = InteractionStore(log.items, domain.feedback).update_all(log.events)
     backend = Recommender(
         retrieve, rank, log, interactions, journal=open_journal(journal), catalogue=Catalogue(store / "catalogue")
