@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-serving bench-text redis redis-durable web
+.PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-serving bench-text docs redis redis-durable web
 demo: $(READY)
 	$(BIN)/python -m m6rec.demo --out runs/demo
 
@@ -37,6 +37,10 @@ bench-serving: $(READY)
 
 bench-text: $(READY)
 	$(BIN)/python -m benchmarks.text
+
+docs: $(READY) # the documentation, into runs/site
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "runs/site/index.html"
 
 check: $(READY)
 	$(BIN)/ruff check

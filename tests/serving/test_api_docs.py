@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "api.md").read_text()
 CONTRACT = json.loads((ROOT / "tests" / "golden" / "openapi.json").read_text())
 CURLS = re.findall(r"^curl (?:.*\\\n)*.*", TEXT, re.MULTILINE)
+SCRIPTS = re.findall(r"```ts\n(.*?)```", TEXT, re.DOTALL)
 PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -42,6 +44,18 @@ def test_every_program_works(url, program):
     pytest.importorskip(program.split()[1])
     local = program.replace("http://127.0.0.1:8300", url)
     done = subprocess.run([sys.executable, "-c", local], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("program", SCRIPTS)
+def test_every_script_works(url, program):
+    if shutil.which("node") is None:
+        pytest.skip("the examples in TypeScript are not run: there is no node")
+    local = program.replace("http://127.0.0.1:8300", url)
+    # They name no types, so that they are JavaScript, too.
+    line = ["node", "--input-type=module", "-"]
+    done = subprocess.run(line, input=local, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
