@@ -42,7 +42,8 @@ def stale(page: Path) -> list[str]:
         known = source(block["where"])
         found += [f"{said}: not in {block['where']}" for said in _DECIMAL.findall(block["text"]) if not known(said)]
     if page.name not in BY_HAND:
-        found += [f"{said}: no comment says where it is from" for said in _METRIC.findall(_BLOCK.sub("", text))]
+        unsaid = re.sub(r"`[^`\n]*`", "", _BLOCK.sub("", text))  # an option's value is no figure
+        found += [f"{said}: no comment says where it is from" for said in _METRIC.findall(unsaid)]
     return found
 
 

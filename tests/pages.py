@@ -190,7 +190,7 @@ class Reader:
         return done.stdout
 
     def _m6rec(self, words: list[str], told: str | None = None) -> str:
-        done = CliRunner().invoke(cli.app, [*words, *_same(words)], input=told)
+        done = CliRunner().invoke(cli.app, [*words, *_brief(words)], input=told)
         assert done.exit_code == 0, f"m6rec {shlex.join(words)}: {done.output}\n{done.exception!r}"
         return done.stdout
 
@@ -209,7 +209,7 @@ class Reader:
 
         def work():
             try:
-                typer.main.get_command(cli.app).main([*words, *_same(words)], standalone_mode=False)
+                typer.main.get_command(cli.app).main([*words, *_brief(words)], standalone_mode=False)
             except BaseException as error:
                 failure.append(error)
             ready.set()
@@ -243,7 +243,7 @@ def command(words: list[str]) -> tuple[Any, list[str]]:
     """(the command that a line names, its words). AssertionError where there is none."""
     found, rest = typer.main.get_command(cli.app), list(words)
     while hasattr(found, "commands"):
-        assert rest and rest[0] in found.commands, f"there is no command m6rec {shlex.join(words)}"
+        assert any(rest[:1] == [name] for name in found.commands), f"there is no command m6rec {shlex.join(words)}"
         found = found.commands[rest.pop(0)]
     return found, rest
 
@@ -265,10 +265,12 @@ def reading(folder: Path, project: Path) -> Iterator[Reader]:
                 del sys.modules[name]
 
 
-def _same(words: list[str]) -> list[str]:
-    """Numbers that are the same on every machine."""
+def _brief(words: list[str]) -> list[str]:
+    """Options that make a command the same on every machine, and short: numbers of 32 bits, few steps."""
     options = {option for parameter in command(words)[0].params for option in parameter.opts}
-    return ["--dtype", "float32"] if {"--dtype", "--device"} <= options and "--dtype" not in words else []
+    wanted = {"--dtype": "float32"} if "--device" in options else {}
+    wanted |= {"--min-steps": "10"} if "--min-steps" in options else {}
+    return [word for name, value in wanted.items() if name not in words for word in (name, value)]
 
 
 def _free_port() -> int:

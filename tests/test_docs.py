@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -31,11 +30,11 @@ def project(tmp_path_factory):
     tiny.hf_folder("llama", folder / "foundation")
     with pytest.MonkeyPatch.context() as patched:
         real = checkpoint.locate
-        patched.setattr(
-            checkpoint,
-            "locate",
-            lambda source, **options: folder / "foundation" if source == checkpoint.DEFAULT else real(source, **options),
-        )
+
+        def locate(source, **options):
+            return folder / "foundation" if source == checkpoint.DEFAULT else real(source, **options)
+
+        patched.setattr(checkpoint, "locate", locate)
         m6rec(folder, "init", *logs.stars(folder, num_events=500), "--project", folder / "shop", "--dtype", "float32")
         yield folder / "shop"
 
@@ -58,6 +57,25 @@ def test_every_block_of_a_page_runs(page, project, tmp_path, monkeypatch):
                 raise AssertionError(f"{page.relative_to(ROOT)}, line {part.line}: {error}") from error
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```bash\nm6rec prepar events.csv\n```",
+        "```bash\nm6rec prepare missing.csv --out data\n```",
+        "```bash\nls missing\n```",
+        "```python\nimport m6rec\nm6rec.Missing\n```",
+        "<!-- given: stars events.csv -->\n```bash\nm6rec prepare events.csv --out data --no-such-option\n```",
+    ],
+)
+def test_a_page_that_is_wrong_fails(block, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(f"# Page\n\n{block}\n")
+    monkeypatch.chdir(tmp_path)
+    with pages.reading(tmp_path, tmp_path) as reader, pytest.raises((AssertionError, AttributeError)):
+        for part in pages.parts(page):
+            reader.run(part)
+
+
 def test_blocks_say_what_they_are_and_few_are_not_run():
     left_out = []
     for page in PAGES:
@@ -69,8 +87,8 @@ def test_blocks_say_what_they_are_and_few_are_not_run():
                 assert part.reason in pages.REASONS, where
                 assert part.language in pages.RUN, where
                 left_out.append(where)
-        blocks = re.findall(r"^ *```", page.read_text(), re.MULTILINE)
-        assert len(blocks) == 2 * sum(bool(part.language) for part in pages.parts(page)), f"{page}: a block has no language"
+        fences = len(re.findall(r"^ *```", page.read_text(), re.MULTILINE))
+        assert fences == 2 * sum(bool(part.language) for part in pages.parts(page)), f"{page}: a block has no language"
     assert len(left_out) <= MOST_NOT_RUN, left_out
 
 
@@ -177,6 +195,13 @@ def test_the_site_loads_nothing_of_another_origin(site):
     for sheet in site.rglob("*.css"):
         loaded = re.findall(r"(?:url\(\s*['\"]?|@import\s+['\"])([^'\")]+)", sheet.read_text())
         assert [one for one in loaded if elsewhere.match(one)] == [], sheet
+
+
+def test_what_a_page_loads_is_seen():
+    loaded = _Assets(
+        '<script src="https://a/b.js"></script><link rel=stylesheet href="//c/d"><a href="https://e">'
+    ).loaded
+    assert loaded == ["https://a/b.js", "//c/d"]
 
 
 def test_every_page_of_the_nav_has_a_title_of_its_own(site):
