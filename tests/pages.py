@@ -59,7 +59,7 @@ class Part:
 
     Attributes:
         line: Where it begins.
-        language: Of a block; "" for what is given.
+        language: Of a block, "none" where it says none; "" for what is given.
         title: The file that the block is; "" for none.
         body: The block, or what is given.
         reason: Why the block isn't run; "" where it is.
@@ -87,7 +87,7 @@ def parts(page: Path) -> list[Part]:
         elif match["word"]:
             found.append(Part(line, "", "", match["what"]))
         else:
-            found.append(Part(line, match["language"], match["title"] or "", match["body"], reason))
+            found.append(Part(line, match["language"] or "none", match["title"] or "", match["body"], reason))
             reason = ""
     return found
 
