@@ -36,7 +36,7 @@ from m6rec import cli
 from m6rec.retrieval.sources import SOURCES
 from m6rec.serving.api import server
 from m6rec.serving.api.app import create_app
-from m6rec.tuning import METHODS
+from m6rec.adapters import METHODS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
