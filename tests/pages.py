@@ -33,10 +33,10 @@ from typer.testing import CliRunner
 
 from benchmarks import logs
 from m6rec import cli
+from m6rec.adapters import METHODS
 from m6rec.retrieval.sources import SOURCES
 from m6rec.serving.api import server
 from m6rec.serving.api.app import create_app
-from m6rec.adapters import METHODS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
