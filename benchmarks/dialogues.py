@@ -32,6 +32,7 @@ from m6rec.metrics.conversation import naive_repeat, recall
 from m6rec.predicate import ALL, Predicate, attributes
 from m6rec.report import Row, Table
 from m6rec.retrieval import blend
+from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.recommender import Recommender
 from m6rec.task_model import TaskModel
 from m6rec.tasks.chat import Message, Session, read
@@ -97,7 +98,12 @@ def best(scores: NDArray[np.float64], items: list[Item], session: Session, where
 
 
 def table(
-    recommender: Recommender, retrieve: TaskModel, rank: TaskModel, items: Mapping[str, Item], folder: Path, count: int
+    recommender: Recommender,
+    retrieve: RetrievalModel,
+    rank: TaskModel,
+    items: Mapping[str, Item],
+    folder: Path,
+    count: int,
 ) -> Table:
     """Recall over the first ``count`` dialogues.
 

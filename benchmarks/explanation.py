@@ -34,6 +34,8 @@ from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Prompt, Sampling
 from m6rec.metrics.words import statement_precision
 from m6rec.report import Row, Table
+from m6rec.retrieval.model import RetrievalConfig
+from m6rec.retrieval.model import create as create_retrieval
 from m6rec.serving.backend import Reason
 from m6rec.serving.recommender import Recommender
 from m6rec.task_model import TaskModelConfig
@@ -291,10 +293,9 @@ def _explained(
     first = min(wanted)
     before = (e for n, e in enumerate(log.events) if (n < first if timed else n not in wanted))
     interactions = InteractionStore(log.items, reviews.domain.feedback).update_all(before)
-    retrieve, rank = (
-        create_tuned(TaskModelConfig(task=task, domain=reviews.name, foundation=foundation.source), foundation)
-        for task in ("retrieve", "like")
-    )
+    made_of = {"domain": reviews.name, "foundation": foundation.source}
+    rank = create_tuned(TaskModelConfig(task="like", **made_of), foundation)
+    retrieve = create_retrieval(RetrievalConfig(**made_of), foundation, [*log.items.values()])
     recommender = Recommender(retrieve, rank, log, interactions, writers={"explain": writer})
     for position, event in enumerate(log.events):
         if position in wanted:
