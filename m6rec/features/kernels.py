@@ -14,12 +14,15 @@ another file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from math import exp, isnan, log, log1p, sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
 from m6rec.features import layout
@@ -37,7 +40,20 @@ WAYS = 8
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2⁶⁴ / φ: multiplicative hashing (Knuth, The Art of Computer Programming, vol. 3, section 6.4)."""
 
-_compiled = njit(cache=True, error_model="numpy")
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Keeps what is compiled where there is room for it; on a full disk or a read-only one a process compiles anew."""
+
+    def save_overload(self, sig: object, data: object) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    dispatcher = njit(error_model="numpy")(function)
+    with suppress(RuntimeError):  # there is no folder that can be written to
+        dispatcher._cache = _Cache(function)  # as its ``enable_caching`` does with numba's own
+    return dispatcher
 
 
 def _drop_old_cache() -> None:
