@@ -41,18 +41,19 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2⁶⁴ / φ: multiplicative hashing (Knuth, The Art of Computer Programming, vol. 3, section 6.4)."""
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     """Keeps what is compiled where there is room for it; on a full disk or a read-only one a process compiles anew."""
 
     def save_overload(self, sig: object, data: object) -> None:
         with suppress(OSError):
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
-    dispatcher = njit(error_model="numpy")(function)
+    dispatcher: Any = njit(error_model="numpy")(function)
     with suppress(RuntimeError):  # there is no folder that can be written to
-        dispatcher._cache = _Cache(function)  # as its ``enable_caching`` does with numba's own
+        # As its ``enable_caching`` does with numba's own.
+        dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
     return dispatcher
 
 
