@@ -324,7 +324,7 @@ CONFIG = {"epochs": 4, "learning_rate": 0.1, "warmup_steps": 4, "checkpoint_step
 
 def fit_line(folder=None, *, data=None, line=None, **options):
     line, data = line or Line(), batches() if data is None else data
-    keywords = {name: options.pop(name) for name in ("judge", "progress") if name in options}
+    keywords = {name: options.pop(name) for name in ("validate", "progress") if name in options}
     history = fit(line, data, line.loss, TrainConfig(**{**CONFIG, **options}), folder=folder, **keywords)
     return line, history
 

@@ -103,8 +103,11 @@ def test_duplicates_are_dropped_and_repeats_kept_or_dropped(tmp_path):
     ("rows", "message"),
     [
         ([], "holds no rows"),
-        (STARS[:1], "nothing can be tuned or measured on this log, so nothing is kept.*the validation part is empty"),
-        (STARS[:3], "nothing can be tuned or measured"),
+        (
+            STARS[:1],
+            "no task can be tuned and evaluated on this log, so nothing was saved.*the validation part is empty",
+        ),
+        (STARS[:3], "no task can be tuned and evaluated"),
         ([row.replace(f",{row.split(',')[2]},", ",1,", 1) for row in STARS], None),
     ],
 )
@@ -133,7 +136,7 @@ def test_one_class_in_a_part_is_said_by_part_and_task(tmp_path):
 
 
 def test_options_that_exclude_each_other_or_do_not_fit(tmp_path):
-    assert "exclude each other" in str(prepare(tmp_path, STARS, "--positive", "rating>=4", "--implicit").exception)
+    assert "mutually exclusive" in str(prepare(tmp_path, STARS, "--positive", "rating>=4", "--implicit").exception)
     assert "doesn't say which events" in str(prepare(tmp_path, STARS, "--positive", "good").exception)
     assert "on_error is 'ignore'" in str(prepare(tmp_path, STARS, "--on-error", "ignore").exception)
     assert "repeats 'often' is unknown" in str(prepare(tmp_path, STARS, "--repeats", "often").exception)

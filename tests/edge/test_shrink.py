@@ -156,7 +156,7 @@ def test_an_exit_after_each_layer(made, tmp_path):
     )
     with pytest.raises(ConfigError, match="student of 3 layers"):
         shrink.at_exit(small, 4)
-    with pytest.raises(ConfigError, match="none that was shrunk"):
+    with pytest.raises(ConfigError, match="the foundation is not a distilled one"):
         shrink.at_exit(pocket.tuned(), 1)
 
 

@@ -241,7 +241,7 @@ OTHERS = {
     "keep": {"keep": 2},
     "model": {"foundation": tiny.foundation(seed=1)},
     "type": {"foundation": tiny.foundation(dtype=torch.bfloat16)},
-    "tuning": {"delta": tuning(), "tuning_id": "mine"},
+    "tuning": {"hook": tuning(), "tuning_id": "mine"},
     "rounding": {"quantised": True},
 }
 

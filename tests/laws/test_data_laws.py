@@ -235,7 +235,7 @@ def test_a_draft_holds_the_past_in_order_and_no_id(text_task, shop):
         user = shop.users[event.user]
         for draft in laid.get(position, []):
             interactions = tuple(text_task.behaviour(one, shop.items[one.item], shop.domain) for one in history)
-            assert draft.context == (*text_task.facts(user, shop.domain), *interactions)
+            assert draft.context == (*text_task.profile(user, shop.domain), *interactions)
             asked = writing.draft(text_task, history, user, shop.domain, shop.items, "Go on")
             assert draft.context == asked.context
             assert draft.prompt.startswith(asked.prompt.removesuffix("Go on"))

@@ -483,12 +483,12 @@ def test_an_upsert_of_seconds_holds_no_reader_up(shops, monkeypatch):
     assert {item.id for item in items} <= set(recommender._state.live)
 
 
-@pytest.mark.parametrize("write", ["observe", "upsert"])
+@pytest.mark.parametrize("write", ["ingest", "upsert"])
 def test_nobody_waits_for_the_disk_of_a_writer(shops, tmp_path, write):
     shop = shops["movielens"]
     recommender = shop.open(tmp_path)
-    store = recommender._journal if write == "observe" else recommender._catalogue
-    name = "append" if write == "observe" else "upsert"
+    store = recommender._journal if write == "ingest" else recommender._catalogue
+    name = "append" if write == "ingest" else "upsert"
     at_disk, go, kept = threading.Event(), threading.Event(), getattr(store, name)
 
     def waits(given):
@@ -497,7 +497,7 @@ def test_nobody_waits_for_the_disk_of_a_writer(shops, tmp_path, write):
         return kept(given)
 
     setattr(store, name, waits)
-    what = [Event("u0", "i1", 99, 5.0)] if write == "observe" else [Item("new", "Storm")]
+    what = [Event("u0", "i1", 99, 5.0)] if write == "ingest" else [Item("new", "Storm")]
     writer = threading.Thread(target=getattr(recommender, write), args=(what,))
     writer.start()
     assert at_disk.wait(20)

@@ -90,7 +90,7 @@ def test_explain_gives_statements_with_their_evidence(http):
         "kind": "crowd",
         "evidence": {"liked": 100, "seen": 123},
         "source": "template",
-        "reason": "it babbles",
+        "rejection": "it babbles",
     }
     assert told["reasons"][1]["evidence"]["events"][0]["item"] == "i1"
     for body in ({"user": "u0", "item": "i99"}, {"user": "nobody", "item": "i1"}):
