@@ -234,7 +234,7 @@ def test_a_draft_holds_the_past_in_order_and_no_id(text_task, shop):
         history = histories.setdefault(event.user, [])
         user = shop.users[event.user]
         for draft in laid.get(position, []):
-            interactions = tuple(text_task.behaviour(one, shop.items[one.item], shop.domain) for one in history)
+            interactions = tuple(text_task.event_text(one, shop.items[one.item], shop.domain) for one in history)
             assert draft.context == (*text_task.profile(user, shop.domain), *interactions)
             asked = writing.draft(text_task, history, user, shop.domain, shop.items, "Go on")
             assert draft.context == asked.context
