@@ -28,11 +28,11 @@ from benchmarks.latency import NUM_EVENTS
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, task_model
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.demo import LIKE
 from m6rec.evaluate import task_examples
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.foundation.states import StateCache
+from m6rec.quickstart import RANKING
 from m6rec.report import Row, Table
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.task_model import TaskModelConfig
@@ -107,7 +107,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     def wh(seconds: float) -> tuple[float, ...]:
         return (seconds * watts / 3600,)
 
-    task_s, own_task_s = base_s + LIKE.epochs * epoch_s, base_s + LIKE.epochs * own_epoch_s
+    task_s, own_task_s = base_s + RANKING.epochs * epoch_s, base_s + RANKING.epochs * own_epoch_s
     pieces = {
         "states of all texts, once for all tasks": states_s,
         "a task tuned on the foundation": task_s,

@@ -28,10 +28,11 @@ from benchmarks.tunings import retrievals, tunings
 from m6rec import zero_shot
 from m6rec.data.log import Log
 from m6rec.data.split import TEST, Split, leave_one_out, split_by_item
-from m6rec.demo import LIKE, OURS
+from m6rec.demo import OURS
 from m6rec.domains import domain as domains
 from m6rec.evaluate import ranking_table, retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
+from m6rec.quickstart import RANKING
 from m6rec.report import Table
 from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
@@ -58,7 +59,7 @@ def _folder(config: TaskModelConfig | RetrievalConfig, setup: Setup) -> Path:
 def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], foundation: str = DEFAULT) -> Table:
     domain = domains.named(name)
     config = TaskModelConfig(task="like", domain=name, foundation=foundation)
-    questions, runs = tunings(config, split, domain, _sized(LIKE, setup), seeds, _folder(config, setup))
+    questions, runs = tunings(config, split, domain, _sized(RANKING, setup), seeds, _folder(config, setup))
     scores = [one.scores(questions.rows[TEST]) for one in runs]
     made = ranking_table(split, questions, domain, {OURS: scores}, seeds=seeds, progress=parts.tell)
     return replace(made, title=f"Like-ranking, {name}, {foundation}")

@@ -17,7 +17,6 @@ import multiprocessing
 import os
 import random
 import resource
-import socket
 import threading
 import time
 from collections import Counter
@@ -37,7 +36,7 @@ from m6rec.errors import UnknownError
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import Journal, open_journal
 from m6rec.types import Event, Item
-from tests import lossy
+from tests import lossy, running
 from tests.redis_server import Server
 
 KINDS = ("lost answers", "kill", "full disk", "Redis")
@@ -108,9 +107,7 @@ class Service:
     """
 
     def __init__(self, store: Path, journal: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = running.free_port()
         self.store, self.journal, self.url = store, journal, f"http://127.0.0.1:{port}"
         self._arguments = (store, journal, port)
         self._processes = multiprocessing.get_context("forkserver")

@@ -37,13 +37,14 @@ from benchmarks.tunings import retrievals, tunings
 from m6rec import baselines
 from m6rec.ablation import by_count
 from m6rec.data.split import TEST, TRAIN, VALID, Split
-from m6rec.demo import LIKE, OURS
+from m6rec.demo import OURS
 from m6rec.domains.domain import Domain
 from m6rec.domains.prepared import Prepared
 from m6rec.evaluate import Retriever, TaskExamples, fit_sources, retrieval_ranks
 from m6rec.features.interactions import FEATURES
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
+from m6rec.quickstart import RANKING
 from m6rec.report import Row, Table
 from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
@@ -74,7 +75,7 @@ def ranked(
 ) -> tuple[dict[str, Any], Claims]:
     """Like-ranking of one set: ours and the peers, the same by how much was known, and all of a user asked at once."""
     config = TaskModelConfig(task="like", domain=task_domain, foundation=DEFAULT)
-    questions, runs = _tuned(name, config, split, domain, LIKE, setup)
+    questions, runs = _tuned(name, config, split, domain, RANKING, setup)
     found: dict[str, list[Floats]] = {OURS: [one.scores(questions.rows[TEST]) for one in runs]}
     peers = rankers.ranking(split, domain, questions, _budget(setup), folder(name, _budget(setup)), tell=parts.tell)
     table = rankers.table(f"Likes, {name}", split, questions, found | peers, _budget(setup), warm)

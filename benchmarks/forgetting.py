@@ -21,13 +21,13 @@ from benchmarks.setup import Claims, Setup
 from m6rec import assets, task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.demo import LIKE
 from m6rec.domains import domain as domains
 from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.model import Model
 from m6rec.metrics import auc
+from m6rec.quickstart import RANKING
 from m6rec.report import Row, Table
 from m6rec.task_model import TaskModel, TaskModelConfig
 from m6rec.tasks.task import named
@@ -55,7 +55,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         if start is not None:
             one.adapter.module.load_state_dict(start.state_dict())
         with bar(f"{method} {task}, {seed}") as update:
-            rows, training = asked[task].rows, replace(LIKE, epochs=epochs, seed=seed)
+            rows, training = asked[task].rows, replace(RANKING, epochs=epochs, seed=seed)
             tune(one, rows[TRAIN], rows[VALID], items, training, progress=update)
         return one
 

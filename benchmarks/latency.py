@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +43,7 @@ from m6rec.task_model import TaskModel
 from m6rec.tasks.task import ask
 from m6rec.text.batch import Example
 from m6rec.types import Event, User
+from tests import running
 
 NUM_EVENTS = 50
 
@@ -287,9 +287,7 @@ def _llama_cpp(foundation: Foundation, prompts: list[list[int]], times: int) -> 
 @contextmanager
 def _llama_server(program: str, weights: Path, num_tokens: int) -> Iterator[httpx.Client]:
     """A client of a server that has loaded the weights, and holds one prompt of so many tokens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = running.free_port()
     words = ["--host", "127.0.0.1", "--port", f"{port}", "--parallel", "1", "--ctx-size", f"{num_tokens}"]
     threads = ["--threads", f"{torch.get_num_threads()}"]
     server = subprocess.Popen([program, "--model", str(weights), *words, *threads], stderr=subprocess.DEVNULL)

@@ -22,10 +22,10 @@ from benchmarks.watch import POINTS, Watch
 from m6rec import assets, task_model, text_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.demo import LIKE
 from m6rec.evaluate import Retriever, TaskExamples, retrieval_ranks, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, ndcg, perplexity, ranks
+from m6rec.quickstart import RANKING
 from m6rec.report import Row, Table
 from m6rec.task_model import TaskModel, TaskModelConfig
 from m6rec.tasks.task import named
@@ -54,7 +54,7 @@ def likes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         return auc(questions.labels(part), one.scores(questions.rows[part]))
 
     epochs = 1 if setup.quick else EPOCHS
-    run = _on_movielens("like", replace(LIKE, epochs=epochs), quality)
+    run = _on_movielens("like", replace(RANKING, epochs=epochs), quality)
     return _compared("likes of MovieLens-100k", "AUC", METHODS, f"One upper layer, {epochs} epochs", run, setup)
 
 

@@ -4,13 +4,13 @@ What stands above the mark there is written by hand and stays. ``python -m bench
 """
 
 import json
-import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
+from scripts.figures import cell
 
 MARK = "<!-- below: python -m benchmarks.page {name} -->"
 
@@ -64,17 +64,9 @@ def _table(table: Mapping[str, Any]) -> list[str]:
     lines = [" | ".join(["", "method", *names, ""]).strip(), "|---" * (len(names) + 1) + "|"]
     for row in table["rows"]:
         method = f"**{row['method']}**" if row["method"] == table["ours"] else row["method"]
-        cells = [_cell(row["metrics"].get(name, ())) for name in names]
+        cells = [cell(row["metrics"].get(name, ())) for name in names]
         lines.append(" | ".join(["", method, *cells, ""]).strip())
     return lines
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    number = "{:.4f}" if max(map(abs, values)) < 10 else "{:.0f}"
-    mean = number.format(statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {number.format(statistics.stdev(values))}"
 
 
 if __name__ == "__main__":

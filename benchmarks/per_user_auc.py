@@ -21,12 +21,13 @@ from benchmarks.peers.search import Floats
 from benchmarks.setup import Claims, Setup, research
 from benchmarks.tunings import tunings
 from m6rec.data.split import TEST, VALID, Split
-from m6rec.demo import LIKE, OURS
+from m6rec.demo import OURS
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import task_examples
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, uauc
+from m6rec.quickstart import RANKING
 from m6rec.report import Row, Table
 from m6rec.task_model import TaskModelConfig
 from m6rec.tasks.task import Task, ask, named
@@ -66,7 +67,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     found: dict[str, list[Floats]] = {}
     for name, share in ((PAIRS, SHARE), (OURS, 0.0)):
         config = TaskModelConfig(task=task.name, domain="benchmarks.sets:LIKES", foundation=DEFAULT)
-        training = replace(LIKE, pairwise=share, **({"epochs": 1} if setup.quick else {}))
+        training = replace(RANKING, pairwise=share, **({"epochs": 1} if setup.quick else {}))
         at = FOLDER / ("quick" if setup.quick else "full") / "within" / f"pairs-{share:g}"
         _, runs = tunings(config, split, domain, training, setup.seeds, at, at_once=at_once)
         found[name] = [one.scores(at_once[TEST]) for one in runs]

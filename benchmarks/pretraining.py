@@ -46,7 +46,7 @@ from m6rec.tasks.like import event_text
 from m6rec.tasks.task import named
 from m6rec.text.batch import Example
 from m6rec.train import TrainConfig, fit, tune
-from m6rec.zero_shot import WAYS
+from m6rec.zero_shot import WAYS, likes_auc
 
 HERE = Path("runs/bench/evidence/pretraining")
 SHIPPED, READ_ON = "foundation as shipped", "foundation that read on"
@@ -244,18 +244,13 @@ def _judge(
     start = int(split.indices(TEST)[0])
     end = start + budget.asked
     begun = Split(replace(split.log, events=split.log.events[:end]), split.part[:end])
-    labels = np.array([int(domain.positive(event)) for event in split.log.events[start:end]])
     for way, column in ASKED.items():
         cells.measure(
             arm,
             column,
             seed,
-            lambda way=way: auc(labels, _in_order(WAYS[way](foundation, begun, domain, len(labels)).measure(None))),
+            lambda way=way: likes_auc(WAYS[way](foundation, begun, domain, budget.asked).measure(None), begun, domain),
         )
-
-
-def _in_order(found: Mapping[int, float]) -> Any:
-    return np.array([found[position] for position in sorted(found)])
 
 
 def _tune(

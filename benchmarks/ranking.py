@@ -19,13 +19,13 @@ from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
 from m6rec.ablation import BASE, MEAN_STATE, TEXT, ablations, reading_tables
 from m6rec.data.split import TEST, Split
-from m6rec.demo import LIKE, OURS
+from m6rec.demo import OURS
 from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluate import ranking_table
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import bootstrap_difference
-from m6rec.quickstart import plan
+from m6rec.quickstart import RANKING, plan
 from m6rec.report import Table
 from m6rec.task_model import TaskModelConfig
 from m6rec.train import TrainConfig
@@ -69,7 +69,7 @@ def ranking(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = sets.movielens_100k()
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     found = {
-        "movielens": _measured("movielens", config, made.split, made.domain, LIKE, setup),
+        "movielens": _measured("movielens", config, made.split, made.domain, RANKING, setup),
         "small": _small(setup),
     }
     if not setup.quick:
@@ -79,7 +79,7 @@ def ranking(setup: Setup) -> tuple[dict[str, Any], Claims]:
             parts.tell(str(absent))
         else:
             config = replace(config, domain="benchmarks.sets:LIKES")
-            found["ml1m_collm"] = _measured("ml1m_collm", config, other.split, other.domain, LIKE, setup)
+            found["ml1m_collm"] = _measured("ml1m_collm", config, other.split, other.domain, RANKING, setup)
     random, claims = impressions(setup)
     ours = found["movielens"][0][0].rows[0]
     adds = sum(lost[BASE]["value"] > 0 and lost[BASE]["p"] < 0.05 for _, lost in found.values())

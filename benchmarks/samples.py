@@ -30,10 +30,11 @@ from benchmarks import sets
 from benchmarks.setup import Claims, Setup, research
 from m6rec import assets, baselines, task_model
 from m6rec.data.split import TEST, TRAIN
-from m6rec.demo import LIKE, OURS
+from m6rec.demo import OURS
 from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc
+from m6rec.quickstart import RANKING
 from m6rec.report import Row, Table
 from m6rec.task_model import TaskModel, TaskModelConfig
 from m6rec.tasks.task import named, texts
@@ -239,7 +240,7 @@ def _tune(one: TaskModel, rows: Sequence[Example], states: Any, seed: int, *, fr
         fit_numbers(one.adapter, rows, rows)
     groups = pack([size(row, states.length) for row in rows], TRAINING_TOKENS)
     batches = [pad([rows[number] for number in group], states.places) for group in groups]
-    epochs = max(LIKE.epochs, math.ceil(STEPS / len(batches)))
-    rate = LIKE.learning_rate / (1 if fresh else 10)
-    config = replace(LIKE, epochs=epochs, learning_rate=rate, seed=seed)
+    epochs = max(RANKING.epochs, math.ceil(STEPS / len(batches)))
+    rate = RANKING.learning_rate / (1 if fresh else 10)
+    config = replace(RANKING, epochs=epochs, learning_rate=rate, seed=seed)
     fit(one.adapter, batches, lambda batch: one.loss(batch, states), config)

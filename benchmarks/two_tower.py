@@ -23,10 +23,11 @@ from benchmarks.tunings import tunings
 from m6rec import assets, task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.demo import LIKE, OURS
+from m6rec.demo import OURS
 from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.metrics import auc
+from m6rec.quickstart import RANKING
 from m6rec.report import Row, Table
 from m6rec.task_model import ItemBlocks, TaskModelConfig
 from m6rec.tasks import retrieve
@@ -58,7 +59,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = sets.movielens_100k()
     foundation, items = load(DEFAULT), list(made.split.log.items.values())
     size_of = "quick" if setup.quick else "full"
-    training = replace(LIKE, epochs=1) if setup.quick else LIKE
+    training = replace(RANKING, epochs=1) if setup.quick else RANKING
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
     likes, runs = tunings(config, made.split, made.domain, training, setup.seeds, HERE / size_of / "movielens_like")
     labels = likes.labels(TEST)

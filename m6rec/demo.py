@@ -21,14 +21,13 @@ from m6rec.cli import bar, err, guard
 from m6rec.domains import prepared
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.project import Project
-from m6rec.quickstart import RANKING, RETRIEVAL, Plan, tune_all
+from m6rec.quickstart import RETRIEVAL, Plan, tune_all
 from m6rec.report import Claim, Curve, Report, Table
 from m6rec.task_model import TaskModel
 from m6rec.train import TrainingHistory
 
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
-LIKE = RANKING
 QUESTIONS, SHOTS = 1_000, (80,)
 """Test questions and examples of the untuned model, which reads a diary anew for each."""
 OURS = "m6rec, option-adapter"
@@ -79,7 +78,7 @@ def demo(
         with seconds.stage(name), bar(name) as update:
             yield update
 
-    chosen = Plan(ranking_training=LIKE, ranking_seeds=SEEDS[:seeds])
+    chosen = Plan(ranking_seeds=SEEDS[:seeds])
     made = tune_all(project, log, dataset, model, chosen, stage)
     assert made.ranking, "MovieLens can be ranked on"
     with seconds.stage("zero-shot and few-shot"):

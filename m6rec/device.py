@@ -116,7 +116,7 @@ class Device:
     """The recommender of one user. Not thread-safe.
 
     Attributes:
-        card: What the folder says of itself.
+        manifest: Metadata of the folder.
         items: What can be ranked, by id.
         interactions: History of the user, and popularity counts of everybody.
     """

@@ -89,7 +89,7 @@ class TaskModel:
         config: What it was made from.
         task: The task.
         domain: The domain.
-        tuning: The trained parameters.
+        adapter: The trained parameters.
         cache: Where states come from.
         blend: Candidate sources of a retrieval task and what they weigh beside the text; None without.
         end: The layer before which it is left.

@@ -87,7 +87,7 @@ class TextModel:
         config: What it was made from.
         task: The task.
         domain: The domain.
-        tuning: The trained parameters.
+        adapter: The trained parameters.
         cache: Where states of contexts come from.
         seed: That of the initial values; None where they were loaded.
     """

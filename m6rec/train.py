@@ -109,7 +109,7 @@ class TrainingHistory:
 
     Attributes:
         losses: One a step.
-        judgements: What ``validate`` said, one an epoch; empty without it.
+        validation_scores: What ``validate`` said, one an epoch; empty without it.
         best_epoch: The epoch, from 0, whose weights were kept.
     """
 

@@ -135,6 +135,12 @@ WAYS: dict[str, Callable[[Foundation, Split, Domain, int], Way]] = {"diary": _di
 """From foundation, split, domain, and how many test questions are asked at most, of users drawn at random."""
 
 
+def likes_auc(found: Mapping[int, float], split: Split, domain: Domain) -> float:
+    """AUC of what ``Way.measure`` found: whether it tells liked events from others."""
+    labels = [int(bool(domain.feedback(split.log.events[position]).positive)) for position in found]
+    return auc(np.array(labels), np.array([*found.values()]))
+
+
 def zero_shot_table(
     foundation: Foundation,
     split: Split,
@@ -163,21 +169,15 @@ def zero_shot_table(
     """
     if way not in WAYS:
         raise ConfigError(f"there is no prompting strategy {way!r}; choose one of {', '.join(WAYS)}")
-    log = split.log
     progress("reading")
-    made = WAYS[way](foundation, split, domain, questions or len(log.events))
-
-    def measure(found: Mapping[int, float]) -> float:
-        labels = [int(bool(domain.feedback(log.events[position]).positive)) for position in found]
-        return auc(np.array(labels), np.array([*found.values()]))
-
+    made = WAYS[way](foundation, split, domain, questions or len(split.log.events))
     untuned = made.measure(None)
-    rows = [Row(method="zero-shot", metrics={"AUC": (measure(untuned),)})]
+    rows = [Row(method="zero-shot", metrics={"AUC": (likes_auc(untuned, split, domain),)})]
     for count in shots:
         values = []
         for seed in seeds:
             progress(f"{count} examples, seed {seed}")
-            values.append(measure(made.measure(made.learn(count, seed))))
+            values.append(likes_auc(made.measure(made.learn(count, seed)), split, domain))
         rows.append(Row(method=f"{count} examples", metrics={"AUC": tuple(values)}))
     note = f"{len(untuned)} test questions; few-shot examples from the end of the training part. {made.note}"
     return Table(

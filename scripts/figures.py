@@ -15,7 +15,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _METRIC = re.compile(r"(?<![\w.])0?\.\d{3,}(?![\w.])")
 
 def stale(page: Path) -> list[str]:
     """What a page says that isn't measured, each with its reason."""
-    text = GENERATED.sub("", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL))
+    text = GENERATED.sub("", prose(page))
     found = []
     for block in _BLOCK.finditer(text):
         if " | " in block["where"]:
@@ -45,6 +45,11 @@ def stale(page: Path) -> list[str]:
         unsaid = re.sub(r"`[^`\n]*`", "", _BLOCK.sub("", text))  # an option's value is no figure
         found += [f"{said}: no comment says where it is from" for said in _METRIC.findall(unsaid)]
     return found
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def write(page: Path) -> None:
@@ -68,7 +73,7 @@ def table(where: str) -> str:
                 columns = [name.strip() for name in names.split(", ")]
                 lines = [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
                 for row in one["rows"]:
-                    cells = [_cell(row["metrics"].get(name, ())) for name in columns]
+                    cells = [cell(row["metrics"].get(name, ())) for name in columns]
                     lines.append(f"| {row['method']} | {' | '.join(cells)} |")
                 return "\n".join(lines)
     raise SystemExit(f"{file} has no table {title!r}")
@@ -106,7 +111,8 @@ def _numbers(value: Any) -> Iterator[float]:
             yield statistics.stdev(value)
 
 
-def _cell(values: Any) -> str:
+def cell(values: Sequence[float]) -> str:
+    """The mean of one value a seed, with its standard deviation over several; "" of none."""
     if not values:
         return ""
     number = "{:.4f}" if max(map(abs, values)) < 10 else "{:.0f}"

@@ -17,7 +17,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -37,8 +36,8 @@ from m6rec.adapters import METHODS
 from m6rec.retrieval.sources import SOURCES
 from m6rec.serving.api import server
 from m6rec.serving.api.app import create_app
+from tests.running import ROOT, free_port
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RUN = ("bash", "python")
 SHOWN = ("csv", "json", "mermaid", "text", "toml", "ts", "tsv", "yaml")
@@ -117,7 +116,7 @@ class Reader:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": path}  # "python" is this one
         self.names: dict[str, object] = {"__name__": "__main__"}
-        self.port = str(_free_port())
+        self.port = str(free_port())
         self.service = ""
         self._stack = contextlib.ExitStack()
         self._serving = contextlib.ExitStack()
@@ -271,9 +270,3 @@ def _brief(words: list[str]) -> list[str]:
     wanted = {"--dtype": "float32"} if "--device" in options else {}
     wanted |= {"--min-steps": "10"} if "--min-steps" in options else {}
     return [word for name, value in wanted.items() if name not in words for word in (name, value)]
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import torch
 
 from m6rec import device
 from m6rec.device import MANIFEST
@@ -34,10 +33,7 @@ def tuned(*, seed: int = 0, **options: object) -> TaskModel:
     """A ranking task as if it had been trained; two of four layers are the upper ones unless told otherwise."""
     config = TaskModelConfig(**{"task": "like", "domain": "movielens", "foundation": "tiny", "depth": 2, **options})
     made = create(config, tiny.foundation(seed=seed), seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in made.adapter.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    tiny.as_if_trained(made.adapter.parameters(), seed=seed)
     return made
 
 

@@ -1,12 +1,13 @@
 """A real Redis or Valkey server for tests, started as `make redis` and `make redis-durable` start it."""
 
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+
+from tests import running
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "redis.sh"
 
@@ -23,9 +24,7 @@ class Server:
     """
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = running.free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.folder, self._kind = folder, ["--durable"] if durable else []
 

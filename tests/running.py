@@ -1,6 +1,7 @@
 """A service on a real socket: in a thread of the tests, or as a process of its own."""
 
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -15,6 +16,13 @@ from m6rec.serving.api.server import Server, bind
 from m6rec.serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager

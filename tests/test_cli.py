@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def flags() -> dict[str, list[str]]:
 
     walk(typer.main.get_command(cli.app), "")
     return found
+
+
+def unknown(words: Sequence[str], known: Mapping[str, Sequence[str]]) -> list[str]:
+    """What of a command line there isn't: its name, or those of its options."""
+    name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+    if name not in known:
+        return [name]
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [one for one in options if one not in known[name] and one.replace("--no-", "--") not in known[name]]
 
 
 def test_flags_are_those_that_users_have_typed_before():

@@ -49,10 +49,7 @@ def both(make, **options):
 
 def made_on(device, make, **options):
     made = make(foundation=on(device), used=False, **options)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in made.adapter.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator).to(device))
+    tiny.as_if_trained(made.adapter.parameters())
     return made
 
 

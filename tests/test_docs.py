@@ -13,7 +13,7 @@ from scripts import figures
 from tests import pages, tiny
 from tests.pages import DOCS, ROOT
 from tests.shop import m6rec
-from tests.test_cli import flags
+from tests.test_cli import flags, unknown
 
 PAGES = pages.pages()
 NAMES = [str(page.relative_to(DOCS)) for page in PAGES]
@@ -115,16 +115,13 @@ def test_a_command_of_a_block_is_complete(where, words):
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.zh.md"], ids=[*NAMES, "README.zh.md"])
 def test_a_command_in_a_sentence_exists(page):
     known = flags()
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for said in re.findall(r"`m6rec ([^`]+)`", text):
-        words = said.split()
-        name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
-        if name.startswith("--"):
+    for said in re.findall(r"`m6rec ([^`]+)`", figures.prose(page)):
+        named = [word for word in said.split()[:2] if not word.startswith("--")]
+        if said.startswith("--"):
             continue
-        assert name in known or name == "assets" or name == "device", said
-        for option in re.findall(r"(?<=\s)--[\w-]+", said):
-            options = known[name]
-            assert option in options or option.replace("--no-", "--") in options, said
+        options = re.findall(r"(?<=\s)--[\w-]+", said)
+        groups = [] if options else [["assets"], ["device"]]
+        assert unknown([*named, *options], known) in ([], *groups), said
 
 
 def test_targets_and_extras_that_are_told_exist():
@@ -215,6 +212,5 @@ def test_every_page_of_the_nav_has_a_title_of_its_own(site):
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "README.zh.md"], ids=lambda page: page.name)
 def test_links_to_files_are_not_dead(page):
     """On GitHub, too, where no hook mends them."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", text):
+    for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", figures.prose(page)):
         assert (page.parent / target).exists(), target

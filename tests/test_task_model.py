@@ -54,10 +54,7 @@ def make(task="like", *, foundation=FOUNDATION, used=True, seed=0, cache=None, *
     config = TaskModelConfig(task=task, domain="books", foundation="tiny", **{"depth": 2, **options})
     made = create(config, foundation, cache=cache, seed=seed)
     if used:
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in made.adapter.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        tiny.as_if_trained(made.adapter.parameters(), seed=seed)
     return made
 
 

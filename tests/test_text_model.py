@@ -44,10 +44,7 @@ def make(*, used=True, seed=0, cache=None, base=FOUNDATION, **options):
     config = TextModelConfig(task="explain", domain="generic", foundation="tiny", **{"depth": 2, **options})
     made = create(config, base, cache=cache, seed=seed)
     if used:
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in made.adapter.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        tiny.as_if_trained(made.adapter.parameters(), seed=seed)
     return made
 
 

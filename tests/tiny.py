@@ -1,6 +1,6 @@
 """Small things with the shape of real ones, made in memory: no network, no files but those asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor
+from torch.nn import Parameter
 
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Model, ModelConfig, RopeConfig
@@ -129,6 +130,14 @@ def hf_folder(name: str, folder: Path, *, seed: int = 0) -> transformers.PreTrai
     theirs.save_pretrained(folder)
     fast_tokenizer().save(str(folder / "tokenizer.json"))
     return theirs.eval()
+
+
+def as_if_trained(parameters: Iterable[Parameter], *, seed: int = 0, scale: float = 0.05) -> None:
+    """Moves fresh parameters, so that nothing is left at the value that does nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator).to(parameter.device))
 
 
 def ids(*shape: int, seed: int = 0) -> Tensor:

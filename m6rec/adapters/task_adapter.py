@@ -86,7 +86,7 @@ class Method:
     """What a method is composed of.
 
     Attributes:
-        change: Makes what it does to the layers; None leaves them alone.
+        module: Makes what it does to the layers; by default it leaves them alone.
         prompts: Whether it has prompts.
         options: Whether the last prompts are the rows of the softmax; else a linear head is.
         slots: Whether it trains the segment embeddings.

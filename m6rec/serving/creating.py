@@ -37,7 +37,7 @@ class GenerationContext:
     """A request for texts.
 
     Attributes:
-        brief: What is asked for.
+        request: What is asked for.
         user: For whom.
         history: Their events, oldest first.
         items: By id, those of the history and those deleted.

@@ -25,12 +25,12 @@ class Example:
         context: Facts and behaviours, oldest first.
         visible: int64 [C], segments of the context that each question sees.
         candidates: C blocks of segments.
-        signals: float32 [C, len(FEATURES)], or [C, 0] for tasks without.
+        features: float32 [C, len(FEATURES)], or [C, 0] for tasks without.
         labels: int64 [C], classes; for "embed" the number of the item in the catalogue.
         events: int64 [C], positions in the log; of a drawn negative that of the event it was drawn beside.
         items: int64 [C], the candidates' positions in the catalogue; [0] where no one asks for them.
-        traces: float32 [H, len(EVENT_FEATURES)] of the last H segments of the context, the events; [0, 0] for tasks
-            without.
+        event_features: float32 [H, len(EVENT_FEATURES)] of the last H segments of the context, the events; [0, 0] for
+            tasks without.
     """
 
     context: tuple[Segment, ...]

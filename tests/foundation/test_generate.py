@@ -31,10 +31,7 @@ def foundation():
 def tuning_of(model, method="option-adapter", first_layer=DEPTH):
     """A tuning as if it had been trained."""
     made = create(TaskAdapterConfig(method=method, first_layer=first_layer), model, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    tiny.as_if_trained(made.parameters(), seed=1, scale=0.1)
     return made
 
 

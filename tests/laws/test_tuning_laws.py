@@ -22,11 +22,7 @@ def create(method, model, *, seed=0, used=False, **options):
     """A tuning of ``model``, fresh or as if it had been trained."""
     made = adapters.create(config(method, **options), model, seed=seed)
     if used:
-        generator = torch.Generator().manual_seed(seed + 1)
-        with torch.no_grad():
-            for parameter in made.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        tiny.as_if_trained((one for one in made.parameters() if one.requires_grad), seed=seed + 1, scale=0.1)
     return made
 
 

@@ -16,14 +16,10 @@ EVENTS = [Event("uv"[n % 3 == 0], f"i{n % 7}", n, float(1 + n % 5)) for n in ran
 
 
 def tuned_with(**options):
-    import torch
 
     foundation = tiny.foundation(num_layers=4, **options.pop("model", {}))
     tuned = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny", **options), foundation)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in tuned.adapter.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    tiny.as_if_trained(tuned.adapter.parameters())
     return tuned
 
 
