@@ -36,13 +36,13 @@ QUICK_KINDS = ("small",)
 
 
 @contextmanager
-def _empty() -> Iterator[Path]:
+def empty_folder() -> Iterator[Path]:
     """An empty folder to work in, as a newcomer does; states are kept with it."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
-def _m6rec(folder: Path, *words: str) -> dict[str, Any]:
+def m6rec(folder: Path, *words: str) -> dict[str, Any]:
     """What a command that prints JSON says, run as a process of its own; its seconds under ``seconds``."""
     environment = {**os.environ, "M6REC_HOME": str(assets.home()), "PYTHONPATH": str(running.ROOT)}
     start = time.perf_counter()
@@ -53,7 +53,7 @@ def _m6rec(folder: Path, *words: str) -> dict[str, Any]:
     return {**told, "seconds": round(time.perf_counter() - start, 1)}
 
 
-def _tables(told: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+def means(told: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     """The mean of each metric, by table and method."""
     return {
         title: {
@@ -67,8 +67,8 @@ def _tables(told: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
 def impressions(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """B1: labels of impressions that are random by construction, which nothing may tell; in MIND's own format."""
     rng = np.random.default_rng(0)
-    num, clicks, shown = (2_000 if setup.quick else 24_000), [], []
-    with _empty() as folder:
+    num, clicks, shown = (10_000 if setup.quick else 24_000), [], []
+    with empty_folder() as folder:
         news = [f"n{n}\tnews\tworld\tStory {n} of the day\tMore of it.\t\t\t" for n in range(300)]
         for number in range(num):
             items, clicked = rng.choice(300, 5, replace=False), rng.integers(5)
@@ -79,8 +79,8 @@ def impressions(setup: Setup) -> tuple[dict[str, Any], Claims]:
         (folder / "mind").mkdir()
         (folder / "mind" / "news.tsv").write_text("\n".join(news) + "\n")
         (folder / "mind" / "behaviors.tsv").write_text("\n".join(shown) + "\n")
-        told = _m6rec(folder, "init", "mind", "mind", "--project", "made", "--json")
-    table = next(rows for title, rows in _tables(told).items() if "AUC" in next(iter(rows.values())))
+        told = m6rec(folder, "init", "mind", "mind", "--project", "made", "--json")
+    table = next(rows for title, rows in means(told).items() if "AUC" in next(iter(rows.values())))
     aucs = {method: metrics["AUC"] for method, metrics in table.items()}
     worst = max(abs(auc - 0.5) for auc in aucs.values())
     claims: Claims = [("random impressions: greatest distance of an AUC from .5", worst, "<=", 0.02)]
@@ -93,12 +93,12 @@ def implicit(setup: Setup) -> tuple[dict[str, Any], Claims]:
     from m6rec.domains.grouplens import tables
 
     events, movies, _ = tables(folder)
-    with _empty() as where:
+    with empty_folder() as where:
         events = events.select("user", "item", "timestamp")
         (events.head(15_000) if setup.quick else events).write_csv(where / "events.csv")
         movies.with_columns(pl.col("genres").cast(pl.String)).write_csv(where / "movies.csv")
-        told = _m6rec(where, "init", "events.csv", "movies.csv", "--project", "made", "--json")
-    found = _tables(told)
+        told = m6rec(where, "init", "events.csv", "movies.csv", "--project", "made", "--json")
+    found = means(told)
     ranking = next(rows for rows in found.values() if "AUC" in next(iter(rows.values())))
     retrieval = next(rows for title, rows in found.items() if title == "Retrieval, all items")
     ranks, retrieves = (next(name for name in rows if name.startswith("m6rec")) for rows in (ranking, retrieval))
@@ -126,15 +126,15 @@ def quickstarts(setup: Setup) -> tuple[dict[str, Any], Claims]:
         if setup.quick and kind not in QUICK_KINDS:
             continue
         parts.tell(kind)
-        with _empty() as folder:
+        with empty_folder() as folder:
             tables = write(folder)
-            told = _m6rec(folder, "init", *tables, "--project", "made", "--json")
-            recommended = _m6rec(folder, "recommend", "--project", "made", "--user", "nobody", "--json")
+            told = m6rec(folder, "init", *tables, "--project", "made", "--json")
+            recommended = m6rec(folder, "recommend", "--project", "made", "--user", "nobody", "--json")
             results[kind] = {
                 "seconds": told["seconds"],
                 "not tuned": told["not tuned"],
                 "recommended": len(recommended["items"]),
-                "means": _tables(told),
+                "means": means(told),
             }
     passed = sum(not result["not tuned"] and result["recommended"] == 10 for result in results.values())
     claims: Claims = [
@@ -158,9 +158,9 @@ def large(setup: Setup) -> tuple[dict[str, Any], Claims]:
 def writes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """What continuous upserts do to the time of a ranking, in a service of the real foundation."""
     seconds = 15 if setup.quick else 60
-    with _empty() as folder:
+    with empty_folder() as folder:
         tables = logs.small(folder)
-        _m6rec(folder, "init", *tables, "--project", "made", "--json")
+        m6rec(folder, "init", *tables, "--project", "made", "--json")
         environment = {**os.environ, "M6REC_HOME": str(assets.home()), "PYTHONPATH": str(running.ROOT)}
         line = command("serve", "--port", "0", "--project", "made")
         with (

@@ -43,9 +43,14 @@ class Sequences:
     """What users bought, in order, by numbers of items from 0, and a state of each item's text."""
 
     name: str
-    ids: Sequence[str]
+    items: Sequence[Item]
     sequences: Sequence[Ints]
     states_ID: Floats
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the items."""
+        return [item.id for item in self.items]
 
 
 def load(name: str) -> Sequences:
@@ -60,9 +65,7 @@ def load(name: str) -> Sequences:
     tell(f"states of {len(items)} items of {name}")
     foundation = checkpoint.load()
     cache = StateCache(foundation, states_config(foundation.model), assets.home() / "states")
-    return Sequences(
-        name, [item.id for item in items], [np.array(row, np.int64) for row in words], states_of(cache, items)
-    )
+    return Sequences(name, items, [np.array(row, np.int64) for row in words], states_of(cache, items))
 
 
 RAW, WHITENED, HEAD, RESIDUAL = "raw states", "whitened", "head", "head and residuals"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 START = 1_700_000_000
 _ENGLISH = {
@@ -178,6 +179,31 @@ def foreign(folder: Path, *, num_events: int = 4_000) -> list[str]:
         for u, i, time, _ in world.events(num_events)
     )
     return [str(_write(folder / "événements.csv", "user,item,time,title,category", rows))]
+
+
+def million(folder: Path, *, num_events: int = 1_000_000, num_users: int = 6_040, num_items: int = 3_706) -> list[str]:
+    """One to five stars with titles; events, users and items are as many as those of MovieLens-1M."""
+    world = _world(num_users, num_items)
+    rng, names = world.rng, sorted(_ENGLISH)
+    kind_I = np.array([names.index(kind) for kind in world.kinds])
+    likes_UK = np.array([[name in taste for name in names] for taste in world.tastes])
+    weight_I = rng.permutation(1 / np.arange(1, num_items + 1) ** 0.6)
+    drawn = 4 * num_events
+    events = pl.DataFrame(
+        {
+            "userId": rng.integers(num_users, size=drawn),
+            "movieId": rng.choice(num_items, drawn, p=weight_I / weight_I.sum()),
+        }
+    )
+    events = events.with_columns(liked=pl.Series(likes_UK[events["userId"], kind_I[events["movieId"]]]))
+    events = events.filter(pl.col("liked") | (pl.Series(rng.random(drawn)) < 0.4))
+    events = events.unique(["userId", "movieId"], keep="first", maintain_order=True).head(num_events)
+    stars_N = np.where(events["liked"], rng.integers(3, 6, len(events)), rng.integers(1, 5, len(events)))
+    events = events.with_columns(rating=stars_N, timestamp=START + rng.integers(1, 200, len(events)).cumsum())
+    events.drop("liked").write_csv(folder / "ratings.csv")
+    films = pl.DataFrame({"movieId": np.arange(num_items), "title": world.titles, "genres": world.kinds})
+    films.write_csv(folder / "movies.csv")
+    return [str(folder / "ratings.csv"), str(folder / "movies.csv")]
 
 
 KINDS: Mapping[str, Callable[..., list[str]]] = {

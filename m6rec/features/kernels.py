@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from math import exp, isnan, log, log1p, sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from numba import njit
 from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
-from m6rec.features import layout
 from m6rec.features.layout import FeatureState
 
 Floats = NDArray[np.float32]
@@ -42,7 +40,15 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class _Cache(FunctionCache):
-    """Keeps what is compiled where there is room for it; on a full disk or a read-only one a process compiles anew."""
+    """Keeps what is compiled where there is room for it, and compiles anew what can't be read or kept."""
+
+    def load_overload(self, sig: object, target_context: object) -> Any:
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # of whatever kind: a file that was cut off, or one that names classes of an older version
+            with suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call]
+            return None
 
     def save_overload(self, sig: object, data: object) -> None:
         with suppress(OSError):
@@ -55,17 +61,6 @@ def _compiled(function: Callable[..., Any]) -> Any:
         # As its ``enable_caching`` does with numba's own.
         dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
     return dispatcher
-
-
-def _drop_old_cache() -> None:
-    """What was compiled before the layout changed can't even be read by numba, if a class of it has another name."""
-    changed = Path(layout.__file__).stat().st_mtime
-    for compiled in (Path(__file__).parent / "__pycache__").glob("kernels.*.nb[ic]"):
-        if compiled.stat().st_mtime < changed:
-            compiled.unlink(missing_ok=True)
-
-
-_drop_old_cache()
 
 
 @_compiled
