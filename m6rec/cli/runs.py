@@ -190,9 +190,9 @@ def blocklist(file: Path | None) -> Any:
 
 def state_store(states: str) -> Any:
     """The store of states: a folder, a server URL, or "" for the default folder."""
-    from m6rec.foundation.stores import RedisStore
+    from m6rec.foundation.stores import store_at
 
-    return RedisStore(states) if "://" in states else Path(states) if states else assets.home() / "states"
+    return store_at(states) if "://" in states else Path(states) if states else assets.home() / "states"
 
 
 def tuned_runs(

@@ -3,15 +3,13 @@
 A new domain is one file with ``DOMAIN = Domain(...)``, used by its path (``shop.domains:DOMAIN``).
 """
 
-import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from m6rec import assets
+from m6rec import assets, hooks
 from m6rec.data.feedback import KINDS, Rule
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError
@@ -68,24 +66,9 @@ class Domain:
         return self.feedback(event).words.replace("{}", item)
 
 
-_DOMAINS = {
-    "movielens": "m6rec.domains.movielens:DOMAIN",
-    "books": "m6rec.domains.books:DOMAIN",
-    "clothes": "m6rec.domains.clothes:DOMAIN",
-    "instruments": "m6rec.domains.instruments:DOMAIN",
-    "amazon": "m6rec.domains.amazon:DOMAIN",
-    "steam": "m6rec.domains.steam:DOMAIN",
-    "yelp": "m6rec.domains.yelp:DOMAIN",
-    "mind": "m6rec.domains.mind:DOMAIN",
-    "peter": "m6rec.domains.peter:DOMAIN",
-    "xrec": "m6rec.domains.xrec:DOMAIN",
-    "generic": "m6rec.domains.generic:DOMAIN",
-}
-
-
 def names() -> tuple[str, ...]:
-    """The domains that come with m6rec."""
-    return tuple(_DOMAINS)
+    """The domains that come with m6rec or with installed packages."""
+    return tuple(hooks.DOMAINS.names())
 
 
 def named(name: str, rule: Mapping[str, Any] | None = None) -> Domain:
@@ -98,18 +81,7 @@ def named(name: str, rule: Mapping[str, Any] | None = None) -> Domain:
     Raises:
         ConfigError: There is no such domain; the message lists the names and the closest one.
     """
-    module, _, attribute = _DOMAINS.get(name, name).partition(":")
-    if not attribute:
-        close = difflib.get_close_matches(name, _DOMAINS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(
-            f"There is no domain named {name!r}.{hint} Domains: {', '.join(_DOMAINS)}, "
-            "or the path of your own: package.module:NAME."
-        )
-    try:
-        domain = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"Domain {name!r} can't be imported ({error}); give package.module:NAME.") from error
+    domain = hooks.DOMAINS.find(name)
     if not isinstance(domain, Domain):
         raise ConfigError(f"{name!r} is a {type(domain).__name__}, not a Domain.")
     if rule is None:

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 import lmdb
 
+from m6rec import hooks
 from m6rec.errors import AssetError, ConfigError, ExtraError, StoreError
 
 MAP_BYTES = 1 << 40  # address space of an embedded store, not disk: LMDB files are as large as their data
@@ -81,6 +82,17 @@ class LmdbStore:
     def close(self) -> None:
         """See ``Store``."""
         self._environment = None  # others of this process may have it open; the last one closes it
+
+
+def store_at(url: str) -> Store:
+    """The store of a URL, whose scheme is a name of ``hooks.STATE_STORES``: ``redis://`` and others.
+
+    Raises:
+        ConfigError: The URL is none, or nothing opens URLs of its scheme.
+        ExtraError: The client library of the server is not installed.
+    """
+    store: Store = hooks.STATE_STORES.find(url.partition("://")[0])(url)
+    return store
 
 
 class RedisStore:

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from m6rec.errors import AssetError
+from m6rec import hooks
+from m6rec.errors import AssetError, ConfigError
 from m6rec.features.interactions import MAX_LIKES
 from m6rec.metrics import ranks
-from m6rec.retrieval.sources import SOURCES, Arrays, Floats, Ints, Likes
+from m6rec.retrieval.sources import Arrays, Floats, Ints, Likes, Source
 
 FoundT = TypeVar("FoundT", bound=Hashable)
 
@@ -44,7 +45,7 @@ class Blend:
 
     Attributes:
         numbers: Row of each item that sources know, in order.
-        arrays: What each source of ``SOURCES`` has learned, by its name.
+        arrays: What each source of ``hooks.SOURCES`` has learned, by its name.
         weights: Of each source and of ``TEXT``; they sum to 1.
     """
 
@@ -63,7 +64,7 @@ class Blend:
         rows = np.array(known[:MAX_LIKES], np.int64)
         if not len(rows) or not self.arrays:
             return np.zeros((len(self.arrays), len(self.numbers)), np.float32)
-        return np.stack([_scaled(SOURCES[name].scores(arrays, rows)) for name, arrays in self.arrays.items()])
+        return np.stack([_scaled(_source(name).scores(arrays, rows)) for name, arrays in self.arrays.items()])
 
     def scores(self, liked: Sequence[str]) -> Floats:
         """What the sources add to the score of each of their items, [I], at least 0; see ``parts``."""
@@ -102,9 +103,15 @@ class Blend:
 
 
 def default_weights() -> dict[str, float]:
-    """Where none are learned: those of ``SOURCES`` beside a text of 1, scaled to a sum of 1."""
-    total = 1 + sum(source.weight for source in SOURCES.values())
-    return {name: source.weight / total for name, source in SOURCES.items()} | {TEXT: 1 / total}
+    """Where none are learned: those of the sources beside a text of 1, scaled to a sum of 1."""
+    weight = {name: source.weight for name, source in hooks.SOURCES.all().items()} | {TEXT: 1.0}
+    total = sum(weight.values())
+    return {name: one / total for name, one in weight.items()}
+
+
+def _source(name: str) -> Source:
+    source: Source = hooks.SOURCES.find(name)
+    return source
 
 
 def load(folder: Path) -> Blend:
@@ -117,12 +124,12 @@ def load(folder: Path) -> Blend:
             for path in file.keys():  # noqa: SIM118
                 name, _, key = path.rpartition(".")
                 arrays.setdefault(name, {})[key] = file.get_tensor(path)
-        if strange := [name for name in arrays if name not in SOURCES or name not in weights]:
-            raise ValueError(f"no source is named {strange[0]!r}; there are {', '.join(SOURCES)}")
+        if strange := arrays.keys() - weights.keys():
+            raise ValueError(f"the source {min(strange)!r} has no weight")
         for name, of_source in arrays.items():
-            if len(SOURCES[name].scores(of_source, np.zeros(0, np.int64))) != len(ids):
+            if len(_source(name).scores(of_source, np.zeros(0, np.int64))) != len(ids):
                 raise ValueError(f"{len(ids)} items, but {name} scores another number")
-    except (SafetensorError, OSError, KeyError, IndexError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, IndexError, ValueError, ConfigError) as error:
         raise AssetError(f"{folder / FILE} holds no readable blend ({error}); tune the task again") from error
     in_order = {name: arrays[name] for name in weights if name in arrays}
     return Blend({item: number for number, item in enumerate(ids)}, in_order, weights)
@@ -156,11 +163,12 @@ def fit(
         vectors_IE = np.stack([vectors[item] for item in numbers])
     likes = Likes(sequences=sequences, num_items=len(numbers), vectors_IE=vectors_IE)
     arrays: dict[str, Arrays] = {}
-    for done, (name, source) in enumerate(SOURCES.items()):
-        progress(done, len(SOURCES))
+    sources = hooks.SOURCES.all()
+    for done, (name, source) in enumerate(sources.items()):
+        progress(done, len(sources))
         if sequences:
             arrays[name] = source.fit(likes)
-    progress(len(SOURCES), len(SOURCES))
+    progress(len(sources), len(sources))
     return Blend(numbers, arrays, default_weights())
 
 

@@ -204,12 +204,8 @@ class EASE:
         return _sum(arrays, rows_N)
 
 
-SOURCES: dict[str, Source] = {
-    "ials": IALS(),
-    "next-item": NextItem(),
-    "ease": EASE(),
-}
-"""By the name under which weights and arrays are kept; a further one is a further entry."""
+ials, next_item, ease = IALS(), NextItem(), EASE()
+"""As ``hooks.SOURCES`` names them; it is where a further one is added."""
 
 TEXT_RIDGE = 1.0
 """Weight of the squared weights in the regression of one item's text vector on those of others."""

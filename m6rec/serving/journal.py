@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from m6rec import hooks
 from m6rec.errors import DataError
 from m6rec.serving.records import Database, decode_record, encode_record, lmdb_records, remove_lmdb
 from m6rec.types import Event
@@ -82,18 +83,18 @@ class Journal(Protocol):
 
 
 def open_journal(where: str | Path) -> Journal:
-    """The journal in a folder, or at the ``redis://`` URL of a durable server.
+    """The journal in a folder, or at a URL, whose scheme is a name of ``hooks.JOURNALS``: ``redis://`` and others.
 
     Raises:
-        ConfigError: The URL is none.
+        ConfigError: The URL is none, or nothing opens URLs of its scheme.
         ExtraError: The client library of the server is not installed.
         StoreError: It can't be opened, or the server can lose events.
     """
-    if "://" not in str(where):
+    scheme, is_url, _ = str(where).partition("://")
+    if not is_url:
         return FileJournal(Path(where))
-    from m6rec.serving.redis_journal import RedisJournal
-
-    return RedisJournal(str(where))
+    journal: Journal = hooks.JOURNALS.find(scheme)(str(where))
+    return journal
 
 
 def later(journal: Journal, log: Iterable[Event]) -> Iterator[Event]:

@@ -143,7 +143,7 @@ def test_options_that_exclude_each_other_or_do_not_fit(tmp_path):
     done = CliRunner().invoke(cli.app, ["prepare", "movielens", "--time-format", "s", "--out", str(tmp_path / "m")])
     assert "knows its own columns and times; leave out time_format" in str(done.exception)
     done = CliRunner().invoke(cli.app, ["prepare", "movelens", "--out", str(tmp_path / "m")])
-    assert "There is no domain named 'movelens'. Did you mean 'movielens'?" in str(done.exception)
+    assert "there is no domain 'movelens'. Did you mean 'movielens'?" in str(done.exception)
     done = CliRunner().invoke(cli.app, ["prepare", "evnts.csv", "--out", str(tmp_path / "m")])
     assert "there is no such file" in str(done.exception)
 

@@ -35,7 +35,9 @@ def test_a_domain_can_be_named_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_unknown_name_lists_names_and_the_closest() -> None:
-    message = "no domain named 'movie-lens'. Did you mean 'movielens'? Domains: movielens, books, clothes, instruments"
+    message = (
+        "there is no domain 'movie-lens'. Did you mean 'movielens'? Known are movielens, books"
+    )
     with pytest.raises(ConfigError, match=re.escape(message)):
         named("movie-lens")
 

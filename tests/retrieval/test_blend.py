@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from m6rec import hooks
 from m6rec.errors import AssetError
 from m6rec.features.interactions import MAX_LIKES
-from m6rec.retrieval import blend as module
 from m6rec.retrieval.blend import FILE, TEXT, HeldOut, WeightConfig, fit, load, ranked, weigh
-from m6rec.retrieval.sources import SOURCES
 
 RNG = np.random.default_rng(0)
 EVENTS = [(f"u{u}", f"i{i}", bool(RNG.random() < 0.7)) for u in range(400) for i in RNG.permutation(12)[:6]]
@@ -20,7 +19,7 @@ def test_the_score_is_the_weighted_sum_of_parts_scaled_to_one():
     liked = ["i3", "never heard of", "i4"]
     rows = np.array([FITTED.numbers["i4"], FITTED.numbers["i3"]])
     expected = np.zeros(12)
-    for (name, source), part in zip(SOURCES.items(), FITTED.parts(liked), strict=True):
+    for (name, source), part in zip(hooks.SOURCES.all().items(), FITTED.parts(liked), strict=True):
         score = np.maximum(source.scores(FITTED.arrays[name], rows), 0)
         np.testing.assert_allclose(part, score / score.max(), rtol=1e-5)
         expected += FITTED.weights[name] * part
@@ -47,7 +46,7 @@ def test_what_nobody_likes_is_unknown():
 def test_where_all_scores_of_a_source_are_faint_they_stay_so():
     faint = {name: dict(arrays) for name, arrays in FITTED.arrays.items()}
     faint["ease"]["weight_W"] = faint["ease"]["weight_W"] * 1e-6
-    place = list(SOURCES).index("ease")
+    place = hooks.SOURCES.names().index("ease")
     assert 0 < replace(FITTED, arrays=faint).parts(["i3"])[place].max() < 0.01
 
 
@@ -152,9 +151,9 @@ def test_a_file_that_is_no_blend_is_refused(tmp_path, monkeypatch):
     replace(FITTED, numbers={"a": 0}).save(tmp_path)
     with pytest.raises(AssetError, match=r"holds no readable blend \(1 items, but .* scores another number"):
         load(tmp_path)
-    FITTED.save(tmp_path)
-    monkeypatch.setattr(module, "SOURCES", {"ials": SOURCES["ials"]})
-    with pytest.raises(AssetError, match=r"no source is named '(next-item|ease)'; there are ials"):
+    strange = {"of-another-package": FITTED.arrays["ease"]}
+    replace(FITTED, arrays=strange, weights={"of-another-package": 1.0}).save(tmp_path)
+    with pytest.raises(AssetError, match="there is no candidate source 'of-another-package'"):
         load(tmp_path)
     (tmp_path / FILE).write_bytes(b"not a tensor")
     with pytest.raises(AssetError, match="holds no readable blend"):
@@ -175,7 +174,7 @@ class Popular:
 
 
 def test_a_further_source_is_fitted_weighed_and_saved(tmp_path, monkeypatch):
-    monkeypatch.setitem(SOURCES, "popular", Popular())
+    monkeypatch.setitem(hooks.SOURCES.registered, "popular", Popular())
     blend = fit(EVENTS)
     count = Counter(item for _, item, liked in EVENTS if liked)
     np.testing.assert_allclose(

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from m6rec import hooks
 from m6rec.retrieval import sources
-from m6rec.retrieval.sources import EASE, IALS, SOURCES, Likes, NextItem
+from m6rec.retrieval.sources import EASE, IALS, Likes, NextItem
 
 RNG = np.random.default_rng(0)
 NUM_ITEMS = 12
@@ -28,7 +29,7 @@ def dense(arrays):
     return csr_matrix((arrays["weight_W"], arrays["item_W"], arrays["start_I"])).toarray()
 
 
-@pytest.mark.parametrize("source", [*SOURCES.values(), EASE(text=0.5)])
+@pytest.mark.parametrize("source", [*hooks.SOURCES.all().values(), EASE(text=0.5)])
 def test_any_source_tells_what_is_liked_together(source):
     """Two kinds of items and of users: a like of one kind is for its kind alone."""
     kinds = likes_of([2 * RNG.permutation(8)[:5] + user % 2 for user in range(200)])
@@ -36,7 +37,7 @@ def test_any_source_tells_what_is_liked_together(source):
     assert scores_I[2::2].min() > 3 * scores_I[1::2].max()
 
 
-@pytest.mark.parametrize("source", [*SOURCES.values(), EASE(text=0.5)])
+@pytest.mark.parametrize("source", [*hooks.SOURCES.all().values(), EASE(text=0.5)])
 def test_any_source_is_deterministic_and_scores_nothing_of_nothing(source):
     arrays, again = source.fit(LIKES), source.fit(LIKES)
     for name, array in arrays.items():

@@ -1,0 +1,104 @@
+"""Everything that a package may bring to m6rec, on one page: a hook for each kind of value.
+
+A value of a hook has a name. The names below come with m6rec; an installed package adds its own as entry points ::
+
+    [project.entry-points."m6rec.sources"]
+    recent = "shop.recommender:RECENT"
+
+a program adds one for itself by ``hooks.SOURCES.registered["recent"] = RECENT``, and wherever a name is asked for, a
+path ``shop.recommender:RECENT`` does as well. Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from m6rec.errors import ConfigError
+
+
+class Hook:
+    """One kind of value that is looked up by name.
+
+    Args:
+        group: Of the entry points.
+        what: What a value is called in messages.
+        built_in: Paths ``package.module:NAME`` of those that come with m6rec, by name.
+
+    Attributes:
+        registered: Values of this process by name; one takes the place of any other of its name.
+    """
+
+    def __init__(self, group: str, what: str, built_in: Mapping[str, str]) -> None:
+        self.group, self.registered = group, dict[str, Any]()
+        self._what, self._built_in, self._imported = what, built_in, dict[str, Any]()
+
+    def names(self) -> list[str]:
+        """Of what comes with m6rec, of what installed packages bring, of what was registered."""
+        return list(dict.fromkeys([*self._built_in, *self._installed(), *self.registered]))
+
+    def find(self, name: str) -> Any:
+        """The value of a name or path.
+
+        Raises:
+            ConfigError: There is none; the message lists the names and the closest one.
+        """
+        if name in self.registered:
+            return self.registered[name]
+        if name not in self._imported:
+            path = self._built_in.get(name) or (name if ":" in name else self._installed().get(name))
+            if path is None:
+                close = difflib.get_close_matches(name, self.names(), n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                known = ", ".join(self.names())
+                raise ConfigError(
+                    f"there is no {self._what} {name!r}.{hint} Known are {known}; your own is package.module:NAME."
+                )
+            module, _, attribute = path.partition(":")
+            try:
+                self._imported[name] = getattr(importlib.import_module(module), attribute)
+            except (ImportError, AttributeError) as error:
+                raise ConfigError(
+                    f"{self._what} {name!r} can't be imported ({error}); give package.module:NAME"
+                ) from error
+        return self._imported[name]
+
+    def all(self) -> dict[str, Any]:
+        """Every value that has a name. Raises ConfigError where one can't be imported."""
+        return {name: self.find(name) for name in self.names()}
+
+    def _installed(self) -> dict[str, str]:
+        return {point.name: point.value for point in entry_points(group=self.group)}
+
+
+_DOMAINS = "movielens books clothes instruments amazon steam yelp mind peter xrec generic".split()
+DOMAINS = Hook("m6rec.domains", "domain", {name: f"m6rec.domains.{name}:DOMAIN" for name in _DOMAINS})
+"""``domains.domain.Domain``: how a log is read and worded."""
+
+SOURCES = Hook(
+    "m6rec.sources",
+    "candidate source",
+    {
+        "ials": "m6rec.retrieval.sources:ials",
+        "next-item": "m6rec.retrieval.sources:next_item",
+        "ease": "m6rec.retrieval.sources:ease",
+    },
+)
+"""``retrieval.sources.Source``: an item-item model of the blend; every one is fitted and weighed."""
+
+STATE_STORES = Hook(
+    "m6rec.state_stores",
+    "state store",
+    dict.fromkeys(("redis", "rediss", "unix"), "m6rec.foundation.stores:RedisStore"),
+)
+"""Scheme of a URL → from the URL to a ``foundation.stores.Store`` of cached states."""
+
+JOURNALS = Hook(
+    "m6rec.journals",
+    "journal",
+    dict.fromkeys(("redis", "rediss", "unix"), "m6rec.serving.redis_journal:RedisJournal"),
+)
+"""Scheme of a URL → from the URL to a ``serving.journal.Journal`` of acknowledged events."""
