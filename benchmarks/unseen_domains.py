@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from m6rec.retrieval.model import likes_of, questions_of, states_config, states_of
 from numpy.typing import NDArray
 
 from benchmarks import sets
@@ -29,7 +30,6 @@ from m6rec.foundation import checkpoint
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import hit_rate, ndcg
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, Whitening, unit
-from m6rec.retrieval.model import likes_of, questions_of, states_config, states_of
 from m6rec.retrieval.training import EmbeddingConfig, Questions
 from m6rec.types import Item
 
