@@ -34,8 +34,8 @@ from m6rec.edge.export import export, send
 from m6rec.errors import AssetError
 from m6rec.features.interactions import InteractionStore
 from m6rec.metrics import auc
+from m6rec.readouts import ScoreModel
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModel
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event
 from tests import browser, fuzz
@@ -81,8 +81,8 @@ class Folder:
     """
 
     name: str
-    tuned: TaskModel
-    sender: TaskModel
+    tuned: ScoreModel
+    sender: ScoreModel
     dtype: str
     lower: bool
     target_ms: float = 0.0

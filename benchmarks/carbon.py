@@ -26,19 +26,21 @@ from benchmarks import sets
 from benchmarks.joint import QUESTIONS, windows
 from benchmarks.latency import NUM_EVENTS
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, task_model
+from m6rec import assets
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.evaluate import task_examples
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.foundation.states import StateCache
 from m6rec.quickstart import RANKING
+from m6rec.readouts import ScoreModel, TaskModelConfig
+from m6rec.readouts.score import TRAINING_TOKENS
+from m6rec.readouts.scoring import fit_numbers
 from m6rec.report import Row, Table
 from m6rec.serving.kv_cache_pool import KVCachePool
-from m6rec.task_model import TaskModelConfig
+from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import ask, named, texts
 from m6rec.text.batch import pack, pad, size
-from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
+from m6rec.training import TrainConfig, fit
 
 WATTS = 3.9
 """Of a core: 500 W of 128 cores, an AMD EPYC 9755 as its maker rates it; a virtual machine does not tell its model."""
@@ -55,7 +57,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     foundation, log = load(DEFAULT), made.split.log
     questions = task_examples(named("like"), made.split, made.domain)
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    one = task_model.create(config, foundation, assets.home() / "states")
+    one = ScoreModel.create(config, foundation, assets.home() / "states")
     every = list(dict.fromkeys(texts([row for part in (TRAIN, VALID, TEST) for row in questions.rows[part]])))
     encode = foundation.tokenizer.encode
 
@@ -93,7 +95,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     with torch.no_grad():
         prompt_s = _seconds(lambda: model.finish(model.lower(ids, model.config.num_layers)))
 
-    own = task_model.create(replace(config, depth=0, keep=0, all_layers=True), foundation)
+    own = ScoreModel.create(replace(config, depth=0, keep=0, all_layers=True), foundation)
     long = [of_user for of_user in questions.rows[TRAIN] if len(of_user.labels) >= 2 * QUESTIONS]
     held = [windows(of_user)[1] for of_user in long[: 1 if setup.quick else NUM_WINDOWS]]
     read = own.cache.fetch(texts(held))

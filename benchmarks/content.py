@@ -28,18 +28,19 @@ from benchmarks.setup import SEEDS, Claims, Setup
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import prepared
 from m6rec.domains.prepared import Prepared
-from m6rec.evaluate import task_drafts
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Sampling
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import Difference, WinRate, bootstrap_difference, hit_rate, ranks, win_rate
 from m6rec.metrics.words import catalogue_validity
+from m6rec.readouts import GenerateModel, TaskModelConfig
 from m6rec.report import Row, Table
-from m6rec.tasks import design, writing
+from m6rec.tasks import design
+from m6rec.tasks.examples import task_drafts
+from m6rec.tasks.task import named
 from m6rec.text.constraints import TitleTrie
-from m6rec.text_model import TextModel, TextModelConfig, create
-from m6rec.train import TrainConfig, tune_texts
+from m6rec.training import TrainConfig
 from m6rec.types import Draft
 
 METHOD = "option-adapter"
@@ -85,12 +86,12 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     cache: StateCache | None = None
     for name in ("design", "query"):
         drafts = _drawn(name, made, budget)
-        writers: list[TextModel] = []
+        writers: list[GenerateModel] = []
         for seed in budget.seeds:
-            config = TextModelConfig(task=name, domain=made.domain_name, foundation=foundation.source, method=METHOD)
-            writers.append(create(config, foundation, cache=cache, seed=seed))
+            config = TaskModelConfig(task=name, domain=made.domain_name, foundation=foundation.source, method=METHOD)
+            writers.append(GenerateModel.create(config, foundation, cache=cache, seed=seed))
             cache = writers[-1].cache
-            tune_texts(writers[-1], drafts[TRAIN], drafts[VALID], TrainConfig(epochs=budget.epochs, seed=seed))
+            writers[-1].tune(drafts[TRAIN], drafts[VALID], TrainConfig(epochs=budget.epochs, seed=seed))
         told, compared = _personal(name, writers, drafts[TEST], made, budget)
         tables += compared
         claims += told
@@ -105,7 +106,7 @@ def _drawn(name: str, made: Prepared, budget: Budget) -> dict[int, list[Draft]]:
     """Texts of each part at random; of the test part one a user with a history, so that users weigh the same."""
     drawn = {}
     most = {TRAIN: budget.training, VALID: budget.validation, TEST: budget.tests}
-    for part, drafts in task_drafts(writing.named(name), made.split, made.domain).items():
+    for part, drafts in task_drafts(named(name), made.split, made.domain).items():
         order = np.random.default_rng(part).permutation(len(drafts)).tolist()
         if part == TEST:
             of_user = {made.split.log.events[drafts[n].event].user: n for n in order if len(drafts[n].context) > 1}
@@ -115,7 +116,7 @@ def _drawn(name: str, made: Prepared, budget: Budget) -> dict[int, list[Draft]]:
 
 
 def _personal(
-    name: str, writers: Sequence[TextModel], tests: Sequence[Draft], made: Prepared, budget: Budget
+    name: str, writers: Sequence[GenerateModel], tests: Sequence[Draft], made: Prepared, budget: Budget
 ) -> tuple[Claims, list[Table]]:
     """Likelihood and user retrieval with the own history and with another's."""
     others = [replace(tests[number - 1], target=draft.target) for number, draft in enumerate(tests)]
@@ -153,7 +154,7 @@ def _personal(
     return claims, tables
 
 
-def _places(writer: TextModel, asked: Sequence[Draft], histories: int) -> tuple[Floats, Floats]:
+def _places(writer: GenerateModel, asked: Sequence[Draft], histories: int) -> tuple[Floats, Floats]:
     """Of each text the place of the own history, and of the next user's, among so many histories."""
     size = min(histories, len(asked))
     scored = [
@@ -185,7 +186,7 @@ def _row(method: str, metric: str, by_seed: Floats) -> Row:
 
 
 def _designs(
-    writers: Sequence[TextModel], tests: Sequence[Draft], made: Prepared, foundation: Foundation
+    writers: Sequence[GenerateModel], tests: Sequence[Draft], made: Prepared, foundation: Foundation
 ) -> tuple[Table, Claims]:
     """How many designs are in the catalogue, and how many different ones there are."""
     items = made.split.log.items
@@ -207,7 +208,7 @@ def _designs(
 
 
 def _queries(
-    writers: Sequence[TextModel], tests: Sequence[Draft], made: Prepared, foundation: Foundation
+    writers: Sequence[GenerateModel], tests: Sequence[Draft], made: Prepared, foundation: Foundation
 ) -> tuple[Table, Claims]:
     """How often a query finds what the user liked next."""
     log = made.split.log

@@ -30,14 +30,14 @@ from m6rec.data.log import Log
 from m6rec.data.split import TEST, Split, leave_one_out, split_by_item
 from m6rec.demo import OURS
 from m6rec.domains import domain as domains
-from m6rec.evaluate import ranking_table, retrieval_tables
+from m6rec.evaluation.ranking import ranking_table
+from m6rec.evaluation.retrieval import retrieval_tables
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.quickstart import RANKING
+from m6rec.readouts import TaskModelConfig
 from m6rec.report import Table
-from m6rec.retrieval.model import RetrievalConfig
 from m6rec.retrieval.training import EmbeddingConfig
-from m6rec.task_model import TaskModelConfig
-from m6rec.train import TrainConfig
+from m6rec.training import TrainConfig
 
 NUM_BOOKS, NUM_READERS = 2_000, 3_000
 """The most read books, and their most frequent readers: Book-Crossing in a size that two cores tune in minutes."""
@@ -51,7 +51,7 @@ def _sized(training: TrainConfig, setup: Setup) -> TrainConfig:
     return replace(training, epochs=1) if setup.quick else training
 
 
-def _folder(config: TaskModelConfig | RetrievalConfig, setup: Setup) -> Path:
+def _folder(config: TaskModelConfig | TaskModelConfig, setup: Setup) -> Path:
     name = f"{config.domain}-{config.foundation}-{config.task}-{'quick' if setup.quick else 'full'}"
     return Path("runs/bench/core") / name
 
@@ -68,7 +68,7 @@ def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], founda
 def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
     made = sets.movielens_100k()
-    config = RetrievalConfig(domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(domain="movielens", foundation=DEFAULT)
     training = EmbeddingConfig(epochs=1) if setup.quick else EmbeddingConfig()
     questions, by_seed = retrievals(config, made, training, setup.seeds, _folder(config, setup))
     tables = retrieval_tables(made.split, questions, made.domain, {OURS: by_seed}, progress=parts.tell)

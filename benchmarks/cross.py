@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from benchmarks import parts, sets
 from benchmarks.joint import QUESTIONS, windows
 from benchmarks.setup import SEEDS, Claims, Setup
-from m6rec import assets, task_model
+from m6rec import assets
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import OURS
-from m6rec.evaluate import task_examples
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc, bootstrap_difference
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModelConfig
+from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Example
-from m6rec.train import TrainConfig, tune
+from m6rec.training import TrainConfig
 
 CROSS, WHOLE = "cross-encoder, same foundation", "cross-encoder, the whole fine-tuned"
 HERE = Path("runs/bench/evidence")
@@ -104,7 +104,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     if setup.quick:
         study = replace(study, users=(3, 2, 2), rates=(), seeds=study.seeds[:1])
     made, foundation = sets.movielens_100k(), load(DEFAULT, device=study.device)
-    likes, items = task_examples(named("like"), made.split, made.domain), list(made.split.log.items.values())
+    likes = task_examples(named("like"), made.split, made.domain)
     training, validation, test = (
         _latest(likes.rows[part], users, each)
         for part, users, each in zip((TRAIN, VALID, TEST), study.users, study.each, strict=True)
@@ -113,19 +113,19 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     caches, read_s = {}, {}
     for config, store in ((LATE, assets.home() / "states"), (JOINT, None)):
         start = time.perf_counter()
-        caches[config.keep] = task_model.create(config, foundation, store).cache
+        caches[config.keep] = ScoreModel.create(config, foundation, store).cache
         caches[config.keep].fetch(texts([*training, *validation, *test]))
         read_s["every token" if config is JOINT else "states"] = time.perf_counter() - start
 
     def run(method: str, seed: int, steps: TrainConfig) -> Outcome:
         config = CONFIGS[method]
-        one = task_model.create(config, foundation, cache=caches[config.keep], seed=seed)
+        one = ScoreModel.create(config, foundation, cache=caches[config.keep], seed=seed)
         name = f"{FOLDERS[method]}-{study.users[0]}"
         if on_gpu:
             name = f"gpu-{name}-{steps.learning_rate:g}-{seed}"
         folder = HERE / ("quick" if setup.quick else "full") / name
         with bar(name) as update, _Meter(study.device) as tuning:
-            history = tune(one, training, validation, items, replace(steps, seed=seed), folder=folder, progress=update)
+            history = one.tune(training, validation, replace(steps, seed=seed), folder=folder, progress=update)
         with _Meter(study.device) as answering:
             scores = one.scores(test)
         unit = "s" if on_gpu else "processor s"

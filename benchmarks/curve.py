@@ -14,13 +14,14 @@ from typing import Any
 
 from benchmarks.latency import NUM_EVENTS, timed
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, task_model
+from m6rec import assets
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.evaluate import task_examples
 from m6rec.metrics import auc
+from m6rec.readouts import ScoreModel
 from m6rec.serving.kv_cache_pool import KVCachePool
+from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import ask
-from m6rec.train import TrainConfig, tune
+from m6rec.training import TrainConfig
 from m6rec.types import User
 
 UPPER = (1, 3, 6, 12, 30)
@@ -48,15 +49,15 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         for keep in KEPT:
             depth = model.config.num_layers - min(upper, model.config.num_layers)
             config = replace(like.config, depth=depth, keep=keep)
-            one = task_model.create(config, like.foundation)
+            one = ScoreModel.create(config, like.foundation)
             known, times = KVCachePool(one), 20 if upper * (keep or 20) <= 24 else 3
             cell: dict[str, Any] = {"upper_layers": upper, "kept": keep or "all"}
             cell["known"] = timed(lambda known=known: known.predict([("user", row)]), times)
             cell["first"] = timed(lambda one=one: KVCachePool(one).predict([("user", row)]), times)
             if (upper, keep) in (TUNED[:1] if setup.quick else TUNED):
-                one = task_model.create(config, like.foundation, assets.home() / "states")
+                one = ScoreModel.create(config, like.foundation, assets.home() / "states")
                 folder = Path("runs/bench/curve") / f"{upper}-{keep}"
-                tune(one, questions.rows[TRAIN], questions.rows[VALID], items, TRAINING, folder=folder)
+                one.tune(questions.rows[TRAIN], questions.rows[VALID], TRAINING, folder=folder)
                 cell["test_auc"] = auc(questions.labels(TEST), one.scores(questions.rows[TEST]))
             cells.append(cell)
     measured = [cell for cell in cells if "test_auc" in cell]

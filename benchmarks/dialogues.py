@@ -30,11 +30,10 @@ from m6rec.data.log import Log
 from m6rec.features.interactions import InteractionStore
 from m6rec.metrics.conversation import naive_repeat, recall
 from m6rec.predicate import ALL, Predicate, attributes
+from m6rec.readouts import EmbedModel, ScoreModel
 from m6rec.report import Row, Table
 from m6rec.retrieval import blend
-from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.recommender import Recommender
-from m6rec.task_model import TaskModel
 from m6rec.tasks.chat import Message, Session, read
 from m6rec.text import dialogues
 from m6rec.text.lexicon import Lexicon, tokens
@@ -99,8 +98,8 @@ def best(scores: NDArray[np.float64], items: list[Item], session: Session, where
 
 def table(
     recommender: Recommender,
-    retrieve: RetrievalModel,
-    rank: TaskModel,
+    retrieve: EmbedModel,
+    rank: ScoreModel,
     items: Mapping[str, Item],
     folder: Path,
     count: int,

@@ -71,16 +71,16 @@ def serve(store: Path, journal: str, port: int) -> None:
 
     from m6rec.domains.domain import named
     from m6rec.features.interactions import InteractionStore
+    from m6rec.readouts import ScoreModel, TaskModelConfig
     from m6rec.serving.api import server
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
-    from m6rec.task_model import TaskModelConfig, create
     from tests import tiny
 
     torch.set_num_threads(1)
     log, domain = _log(), named("movielens")
     foundation = tiny.foundation(num_layers=2)
-    rank = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
+    rank = ScoreModel.create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
     retrieve = tiny.retrieval(foundation, list(log.items.values()), "movielens")
     interactions = InteractionStore(log.items, domain.feedback).update_all(log.events)
     backend = Recommender(

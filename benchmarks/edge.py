@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from benchmarks import parts
 from benchmarks.exits import Study, score
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, task_model
+from m6rec import assets
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.device import LOWER, TOKENIZER, UPPER, Device
@@ -44,18 +44,18 @@ from m6rec.edge import shrink
 from m6rec.edge.export import export, send
 from m6rec.edge.model_card import fidelity
 from m6rec.edge.recipe import Recipe
-from m6rec.evaluate import TaskExamples, check_leaks, task_examples
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import States
 from m6rec.metrics import auc
+from m6rec.readouts import ScoreModel, read_config
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModel
 from m6rec.tasks import task as tasks
+from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.like import TASK
 from m6rec.text.batch import Example
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.train import TrainConfig, tune
+from m6rec.training import TrainConfig
 from m6rec.types import Event, User
 
 FOLDER = Path("runs/bench/edge")
@@ -109,13 +109,12 @@ class _Bench:
         self.setup = setup
         self.made = prepared.load(setup.data)
         self.log, self.domain = self.made.split.log, self.made.domain
-        self.teacher = task_model.load(
-            setup.run, load(task_model.read_config(setup.run).foundation), store=assets.home() / "states"
+        self.teacher = ScoreModel.load(
+            setup.run, load(read_config(setup.run).foundation), store=assets.home() / "states"
         )
 
     def _ask(self, task: tasks.Task) -> TaskExamples:
         questions = task_examples(task, self.made.split, self.domain)
-        check_leaks(self.made.split, questions)
         return questions
 
     @cached_property
@@ -162,27 +161,27 @@ class _Bench:
         return [row.only(keep) for row, keep in kept if keep.any()]
 
     @cached_property
-    def words(self) -> tuple[TaskExamples, TaskModel]:
+    def words(self) -> tuple[TaskExamples, ScoreModel]:
         """Questions without statistics, and the teacher's foundation tuned to them."""
         questions = self._ask(WORDS)
         config = replace(self.teacher.config, task="benchmarks.edge:WORDS")
-        made = task_model.create(config, self.teacher.foundation, cache=self.teacher.cache)
+        made = ScoreModel.create(config, self.teacher.foundation, cache=self.teacher.cache)
         self._tune_to_words(made, questions, FOLDER / f"words{'-quick' * self.setup.quick}", "the teacher", 3)
         return questions, made
 
-    def _tune_to_words(self, made: TaskModel, questions: TaskExamples, folder: Path, what: str, epochs: int) -> None:
+    def _tune_to_words(self, made: ScoreModel, questions: TaskExamples, folder: Path, what: str, epochs: int) -> None:
         learned = questions.rows[TRAIN]
         learned = learned[:: len(learned) // 50] if self.setup.quick else learned
         training = TrainConfig(epochs=1 if self.setup.quick else epochs)
         with bar(f"tuning {what} to words alone") as update:
-            tune(made, learned, questions.rows[VALID], [], training, folder=folder, progress=update)
+            made.tune(learned, questions.rows[VALID], training, folder=folder, progress=update)
 
     def folder(self, name: str) -> Path:
         """Where the small model of a recipe is kept."""
         kept = "".join(letter if letter.isalnum() else "-" for letter in name)
         return FOLDER / f"{kept}{'-quick' * self.setup.quick}"
 
-    def small(self, name: str) -> tuple[TaskModel, dict[str, Any]]:
+    def small(self, name: str) -> tuple[ScoreModel, dict[str, Any]]:
         """(the small model of a recipe, its card), made where it is not there."""
         recipe = MADE[name]
         if self.setup.quick:
@@ -200,16 +199,16 @@ class _Bench:
                 progress=lambda stage, done, total: update(done, total, label=f"{name}: {stage}"),
             )
         run = folder / shrink.RUN
-        return task_model.load(run, load(task_model.read_config(run).foundation, dtype="float32")), card
+        return ScoreModel.load(run, load(read_config(run).foundation, dtype="float32")), card
 
-    def quality(self, one: TaskModel) -> dict[str, tuple[float, ...]]:
+    def quality(self, one: ScoreModel) -> dict[str, tuple[float, ...]]:
         """AUC as on a device and as on the server."""
         return {
             "AUC, device": (score(one, self.on_device),),
             "AUC, server": (score(one, self.on_server),),
         }
 
-    def all_quality(self, one: TaskModel, folder: Path, words: str) -> dict[str, tuple[float, ...]]:
+    def all_quality(self, one: ScoreModel, folder: Path, words: str) -> dict[str, tuple[float, ...]]:
         """AUC of a small model in all three ways; what was measured is kept in its folder."""
         file = folder / f"{words}.json"
         if not file.exists():
@@ -217,7 +216,7 @@ class _Bench:
             file.write_text(json.dumps(found) + "\n")
         return {name: tuple(values) for name, values in json.loads(file.read_text()).items()}
 
-    def quality_of_words(self, one: TaskModel, folder: Path | None = None) -> dict[str, tuple[float, ...]]:
+    def quality_of_words(self, one: ScoreModel, folder: Path | None = None) -> dict[str, tuple[float, ...]]:
         """AUC of the states alone, by the teacher's tuning to words.
 
         It reads the states of ``one`` as they are, or with ``folder`` after an epoch with them and the upper half of
@@ -225,10 +224,10 @@ class _Bench:
         """
         return {"AUC, words alone": (score(self.to_words(one, folder), self.asked_by_words[TEST]),)}
 
-    def to_words(self, one: TaskModel, folder: Path | None = None) -> TaskModel:
+    def to_words(self, one: ScoreModel, folder: Path | None = None) -> ScoreModel:
         """The teacher's tuning to words on the foundation and the states of ``one``; see ``quality_of_words``."""
         questions, teacher = self.words
-        reader = task_model.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
+        reader = ScoreModel.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
         reader.adapter.load_state_dict(teacher.adapter.state_dict())
         if folder is not None:
             self._tune_to_words(reader, questions, folder, folder.parent.name, 1)
@@ -269,7 +268,7 @@ def _bench(setup: Setup) -> _Bench:
 class _Blind:
     """In place of a cache: says of every text the teacher's mean state."""
 
-    def __init__(self, teacher: TaskModel, texts: Sequence[str]) -> None:
+    def __init__(self, teacher: ScoreModel, texts: Sequence[str]) -> None:
         self.config = teacher.cache.config
         self._mean_1D = teacher.cache.fetch(texts).tokens_TD.float().mean(0, keepdim=True)
 
@@ -296,7 +295,7 @@ def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
         )
     ]
     blind = _Blind(teacher, learned)
-    told_nothing = TaskModel(teacher.config, teacher.foundation, teacher.adapter, blind)  # type: ignore[arg-type]
+    told_nothing = ScoreModel(teacher.config, teacher.foundation, teacher.adapter, blind)  # type: ignore[arg-type]
     rows.append(
         Row(
             method="teacher that reads nothing",
@@ -438,8 +437,8 @@ def browser(setup: Setup) -> tuple[dict[str, Any], Claims]:
         target_ms = PAGE_MS if name == "swift" else 0.0
         folders.append(page.Folder(f"{name}, {dtype}", small, small, dtype, lower=True, target_ms=target_ms))
     if not setup.quick:
-        whole = load(task_model.read_config(setup.run).foundation, dtype="float32")
-        teacher = task_model.load(setup.run, whole, store=assets.home() / "states")
+        whole = load(read_config(setup.run).foundation, dtype="float32")
+        teacher = ScoreModel.load(setup.run, whole, store=assets.home() / "states")
         folders.append(page.Folder("teacher, float32", teacher, bench.teacher, "float32", lower=False))
     return page.of(folders, bench.made, quick=setup.quick)
 

@@ -6,11 +6,11 @@ Parts, each of which can be run alone (``--part``):
 - movielens_retrieve, amazon_beauty, amazon_toys: full ranking of the catalogue;
 - samples: how many examples each method needs (``benchmarks.samples``);
 - per_user_auc: likes ordered within a user, all asked at one moment (``benchmarks.per_user_auc``);
-- methods, methods_retrieve, methods_texts: tuning methods at one number of parameters (``benchmarks.methods``);
+- methods, methods_texts: tuning methods at one number of parameters (``benchmarks.methods``);
 - forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
 - pretraining: the foundation that read on in behaviours, and as shipped (``benchmarks.pretraining``);
 - multi_task: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
-- two_tower, cross: two towers, and a cross-encoder, on the same foundation;
+- cross: a cross-encoder on the same foundation;
 - carbon: energy of tuning and ranking (``benchmarks.carbon``).
 
 ``QUICK=1`` has one seed and short searches, and writes to ``runs/bench``; the full form writes to
@@ -35,21 +35,23 @@ from benchmarks.per_user_auc import moments
 from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import retrievals, tunings
 from m6rec import baselines
-from m6rec.ablation import by_count
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.demo import OURS
 from m6rec.domains.domain import Domain
 from m6rec.domains.prepared import Prepared
-from m6rec.evaluate import Retriever, TaskExamples, fit_sources, retrieval_ranks
+from m6rec.evaluation.ablation import by_count
+from m6rec.evaluation.retrieval import Retriever, retrieval_ranks
 from m6rec.features.interactions import FEATURES
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.quickstart import RANKING
+from m6rec.readouts import ScoreModel, TaskModelConfig
+from m6rec.readouts.embed import fit_sources
 from m6rec.report import Row, Table
-from m6rec.retrieval.model import RetrievalConfig
+from m6rec.retrieval.examples import likes_of
 from m6rec.retrieval.training import EmbeddingConfig
-from m6rec.task_model import TaskModel, TaskModelConfig
-from m6rec.train import TrainConfig
+from m6rec.tasks.examples import TaskExamples
+from m6rec.training import TrainConfig
 
 Floats = NDArray[np.floating[Any]]
 NOWHERE = Path("runs/bench/evidence")
@@ -64,7 +66,7 @@ def _budget(setup: Setup) -> Budget:
 
 def _tuned(
     name: str, config: TaskModelConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
-) -> tuple[TaskExamples, list[TaskModel]]:
+) -> tuple[TaskExamples, list[ScoreModel]]:
     training = replace(training, epochs=1) if setup.quick else training
     at = NOWHERE / ("quick" if setup.quick else "full") / name
     return tunings(config, split, domain, training, setup.seeds, at)
@@ -114,10 +116,10 @@ def _published(name: str, metric: str) -> list[Row]:
     ]
 
 
-def _at_once(name: str, runs: Sequence[TaskModel], questions: TaskExamples, split: Split, domain: Domain) -> Table:
+def _at_once(name: str, runs: Sequence[ScoreModel], questions: TaskExamples, split: Split, domain: Domain) -> Table:
     """All test questions of a user asked at the moment of the first: nobody is told what happens between them."""
     rows = moments(runs[0].task, split, domain, TEST)
-    events, labels = (np.concatenate([getattr(row, of) for row in rows]) for of in ("events", "answers"))
+    events, labels = (np.concatenate([getattr(row, of) for row in rows]) for of in ("events", "labels"))
     features = np.concatenate([row.features for row in rows])
     users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
     found: dict[str, list[Floats]] = {OURS: [one.scores(rows) for one in runs]}
@@ -146,15 +148,15 @@ def retrieved(
     name: str, task_domain: str, made: Prepared | sets.Set, setup: Setup, *, refit: bool
 ) -> tuple[dict[str, Any], Claims]:
     """Full ranking of the catalogue: ours and the peers; with ``refit`` sources and peers know validation too."""
-    config, split, domain = RetrievalConfig(domain=task_domain, foundation=DEFAULT), made.split, made.domain
+    config = TaskModelConfig(task="retrieve", domain=task_domain, foundation=DEFAULT)
+    split, domain = made.split, made.domain
     training = EmbeddingConfig(epochs=1) if setup.quick else EmbeddingConfig()
     at = NOWHERE / ("quick" if setup.quick else "full") / name
-    questions, by_seed = retrievals(config, made, training, setup.seeds, at)
+    examples, by_seed = retrievals(config, made, training, setup.seeds, at)
     if refit:
         by_seed = [_refitted(one, split, domain) for one in by_seed]
-    order = np.argsort(questions.events(TEST))  # the peers answer in the order of the log
     found = {
-        method: [retrieval_ranks(split, questions, domain, one)[order] for one in chosen]
+        method: [retrieval_ranks(examples, one) for one in chosen]
         for method, chosen in {
             OURS: by_seed,
             SOURCES: [replace(one, users_QE=0 * one.users_QE) for one in by_seed],
@@ -187,7 +189,7 @@ def retrieved(
     tables += by_count(
         f"{title}: HitRate@10",
         split,
-        np.sort(questions.events(TEST)),
+        examples[TEST].events,
         COLD,
         chosen,
         lambda ranks, asked: hit_rate(ranks[asked], 10),
@@ -198,7 +200,7 @@ def retrieved(
 def _refitted(one: Retriever, split: Split, domain: Domain) -> Retriever:
     """Its sources know the validation part as well."""
     assert one.blend is not None
-    sources = fit_sources(split, domain, TRAIN, VALID, items_IE=one.items_IE)
+    sources = fit_sources(likes_of(split, domain, TRAIN, VALID), one.items_IE)
     return replace(one, blend=sources.weighed(one.blend.weights))
 
 
@@ -249,12 +251,8 @@ PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
     "amazon_toys": _present(_purchases("amazon_toys")),
     "per_user_auc": _present(parts.module("per_user_auc")),
     "methods": methods.likes,
-    "methods_retrieve": methods.retrieval,
     "methods_texts": methods.explanations,
-    **{
-        name: parts.module(name)
-        for name in ("samples", "forgetting", "pretraining", "multi_task", "two_tower", "cross", "carbon")
-    },
+    **{name: parts.module(name) for name in ("samples", "forgetting", "pretraining", "multi_task", "cross", "carbon")},
 }
 
 

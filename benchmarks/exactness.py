@@ -10,11 +10,11 @@ import numpy as np
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.data.split import TEST
-from m6rec.evaluate import task_examples
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
+from m6rec.readouts import ScoreModel
 from m6rec.serving.kv_cache_pool import KVCachePool
-from m6rec.task_model import TaskModel
+from m6rec.tasks.examples import task_examples
 
 NUM_USERS, NUM_TURNS = 50, 40
 
@@ -28,7 +28,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     for name, quantised in (("as computed", False), ("8 bits", True)):
         config = replace(like.cache.config, quantised=quantised)
         cache = StateCache(like.foundation, config, None if quantised else assets.home() / "states")
-        scores[name] = TaskModel(like.config, like.foundation, like.adapter, cache).scores(rows)
+        scores[name] = ScoreModel(like.config, like.foundation, like.adapter, cache).scores(rows)
         held = cache.statistics()
         states[name] = {
             "test_auc": auc(labels_Q, scores[name]),

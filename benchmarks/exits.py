@@ -36,8 +36,8 @@ from m6rec.edge.model_card import around
 from m6rec.edge.shrink import at_exit
 from m6rec.foundation.states import States
 from m6rec.metrics import auc
+from m6rec.readouts import ScoreModel
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModel
 from m6rec.text.batch import Example
 
 SHARES = (0.25, 0.5, 0.75)
@@ -64,13 +64,13 @@ class Study:
         to_words: The teacher's tuning to these, on a small model's upper layers and states.
     """
 
-    teacher: TaskModel
+    teacher: ScoreModel
     learned: Sequence[str]
     held_out: Sequence[str]
     words: Mapping[int, Sequence[Example]]
-    to_words: Callable[[TaskModel], TaskModel]
+    to_words: Callable[[ScoreModel], ScoreModel]
 
-    def of(self, students: Mapping[str, tuple[TaskModel, Path]]) -> tuple[dict[str, Any], Claims]:
+    def of(self, students: Mapping[str, tuple[ScoreModel, Path]]) -> tuple[dict[str, Any], Claims]:
         """A table for each student: exits by depth, by confidence, and as they are told.
 
         Args:
@@ -84,7 +84,7 @@ class Study:
             claims.append((what, max(leads), "<=", PAYS))
         return {"tables": tables, "texts": len(self.learned) + len(self.held_out)}, claims
 
-    def _table(self, name: str, small: TaskModel, folder: Path) -> Table:
+    def _table(self, name: str, small: ScoreModel, folder: Path) -> Table:
         every = [*self.learned, *self.held_out]
         reader = small.foundation.model.config.reader
         assert reader is not None
@@ -130,7 +130,7 @@ class Study:
         found: NDArray[np.float32] = cosine_NT.numpy()
         return found
 
-    def _quality(self, one: TaskModel, stem: Path) -> dict[str, float]:
+    def _quality(self, one: ScoreModel, stem: Path) -> dict[str, float]:
         """AUC; what was measured is kept in a file."""
         file = stem.with_name(f"{stem.name}.json")
         if not file.exists():
@@ -145,15 +145,15 @@ class Study:
 class Left:
     """In place of a cache: of each text the state of the layer after which it was left."""
 
-    def __init__(self, small: TaskModel, states: States) -> None:
+    def __init__(self, small: ScoreModel, states: States) -> None:
         self.config, self._states = small.cache.config, states
 
     @classmethod
-    def of(cls, small: TaskModel, texts: Sequence[str], states_NTD: Tensor, layers_T: NDArray[np.int64]) -> TaskModel:
+    def of(cls, small: ScoreModel, texts: Sequence[str], states_NTD: Tensor, layers_T: NDArray[np.int64]) -> ScoreModel:
         """A small model that reads these texts, each by so many layers."""
         chosen_TD = states_NTD[torch.from_numpy(layers_T) - 1, torch.arange(len(texts))]
         states = States(chosen_TD, {text: (number, 1) for number, text in enumerate(texts)})
-        return TaskModel(small.config, small.foundation, small.adapter, cls(small, states))  # type: ignore[arg-type]
+        return ScoreModel(small.config, small.foundation, small.adapter, cls(small, states))  # type: ignore[arg-type]
 
     def fetch(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> States:
         """See ``StateCache``."""
@@ -169,7 +169,7 @@ class Operations:
     of_widening: int
 
     @classmethod
-    def of(cls, small: TaskModel, texts: Sequence[str]) -> Operations:
+    def of(cls, small: ScoreModel, texts: Sequence[str]) -> Operations:
         """Those of texts; counted as on the card of ``m6rec shrink``."""
         model = small.foundation.model
         reader = model.config.reader
@@ -246,6 +246,6 @@ def above(rows: Sequence[Row], exits: int) -> list[Row]:
     return found
 
 
-def score(one: TaskModel, rows: Sequence[Example]) -> float:
+def score(one: ScoreModel, rows: Sequence[Example]) -> float:
     """AUC of the questions."""
     return auc(np.concatenate([row.labels for row in rows]), one.scores(rows))

@@ -33,19 +33,15 @@ from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Prompt, Sampling
 from m6rec.metrics.words import statement_precision
+from m6rec.readouts import EmbedModel, GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.report import Row, Table
-from m6rec.retrieval.model import RetrievalConfig
-from m6rec.retrieval.model import create as create_retrieval
 from m6rec.serving.backend import Reason
 from m6rec.serving.recommender import Recommender
-from m6rec.task_model import TaskModelConfig
-from m6rec.task_model import create as create_tuned
 from m6rec.tasks import explanations
 from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text.opinions import Statement, agree, mine, sentences
-from m6rec.text_model import TextModel, TextModelConfig, create
-from m6rec.train import TrainConfig, tune_texts
+from m6rec.training import TrainConfig
 from m6rec.types import Draft, Event, Item
 
 NUM_HISTORY = 8
@@ -161,7 +157,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return measured | {"tables": tuple(tables)}, claims
 
 
-def _tables(kind: Kind, reviews: Reviews, writers: Sequence[TextModel], foundation: Foundation) -> list[Table]:
+def _tables(kind: Kind, reviews: Reviews, writers: Sequence[GenerateModel], foundation: Foundation) -> list[Table]:
     aspects = {"found": [reviews.found(draft) for draft in reviews.tests]}
     if kind.sentence:
         aspects = {"given": [reviews.feature(draft) for draft in reviews.tests]} | aspects
@@ -185,16 +181,16 @@ def _tables(kind: Kind, reviews: Reviews, writers: Sequence[TextModel], foundati
     return tables
 
 
-def _tuned(kind: Kind, reviews: Reviews, foundation: Foundation, budget: Budget) -> list[TextModel]:
+def _tuned(kind: Kind, reviews: Reviews, foundation: Foundation, budget: Budget) -> list[GenerateModel]:
     """A writer a seed, on one cache of states."""
-    config = TextModelConfig(task=kind.task, domain=reviews.name, foundation=foundation.source, method=TUNED)
+    config = TaskModelConfig(task=kind.task, domain=reviews.name, foundation=foundation.source, method=TUNED)
     count = budget.training if kind.sentence else budget.training // 3
     validation = reviews.drafts(VALID, budget.validation, 0)
-    writers: list[TextModel] = []
+    writers: list[GenerateModel] = []
     for seed in budget.seeds:
-        writers.append(create(config, foundation, cache=writers[0].cache if writers else None, seed=seed))
+        writers.append(GenerateModel.create(config, foundation, cache=writers[0].cache if writers else None, seed=seed))
         training = reviews.drafts(TRAIN, count, seed)
-        tune_texts(writers[-1], training, validation, TrainConfig(epochs=budget.epochs, seed=seed))
+        writers[-1].tune(training, validation, TrainConfig(epochs=budget.epochs, seed=seed))
     return writers
 
 
@@ -242,7 +238,7 @@ def _lead(table: Table, metric: str) -> float:
     return means.pop(TUNED) - max(means.values())
 
 
-def _gate(reviews: Reviews, writers: Sequence[TextModel], foundation: Foundation, most: int) -> Table:
+def _gate(reviews: Reviews, writers: Sequence[GenerateModel], foundation: Foundation, most: int) -> Table:
     """What the service says of the first pairs, beside what the same writers say freely of what is praised."""
     pairs = reviews.tests[:most]
     aspects = [reviews.found(draft) for draft in reviews.tests]
@@ -285,7 +281,7 @@ def _passes(reviews: Reviews, draft: Draft, text: str, aspect: str) -> bool:
 
 
 def _explained(
-    reviews: Reviews, pairs: Sequence[Draft], foundation: Foundation, writer: TextModel
+    reviews: Reviews, pairs: Sequence[Draft], foundation: Foundation, writer: GenerateModel
 ) -> Iterator[tuple[list[Reason], float]]:
     """(the reasons that the service gives for a pair, the milliseconds that it takes)."""
     log, wanted = reviews.log, {draft.event for draft in pairs}
@@ -294,8 +290,8 @@ def _explained(
     before = (e for n, e in enumerate(log.events) if (n < first if timed else n not in wanted))
     interactions = InteractionStore(log.items, reviews.domain.feedback).update_all(before)
     made_of = {"domain": reviews.name, "foundation": foundation.source}
-    rank = create_tuned(TaskModelConfig(task="like", **made_of), foundation)
-    retrieve = create_retrieval(RetrievalConfig(**made_of), foundation, [*log.items.values()])
+    rank = ScoreModel.create(TaskModelConfig(task="like", **made_of), foundation)
+    retrieve = EmbedModel.create(TaskModelConfig(**made_of), foundation, [*log.items.values()])
     recommender = Recommender(retrieve, rank, log, interactions, writers={"explain": writer})
     for position, event in enumerate(log.events):
         if position in wanted:

@@ -19,11 +19,11 @@ from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
 from m6rec import baselines
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.evaluate import task_examples
 from m6rec.features.layout import EventColumns, QueryColumns
 from m6rec.features.store import FeatureStore
 from m6rec.metrics import auc
 from m6rec.tasks import task as tasks
+from m6rec.tasks.examples import task_examples
 from tests import running
 
 LARGE, SMALL = (20_000_000, 1_000_000, 200_000), (1_000_000, 50_000, 10_000)

@@ -1,7 +1,7 @@
 """What tuning a second task does to the first one, and to the language model.
 
 With adapters the foundation stays as it is, so both are the same to the last bit. For comparison one set of weights of
-the upper layer is fine-tuned for likes, then for retrieval, as a model without adapters would be. The language model is
+the upper layer is fine-tuned for likes, then for ratings, as a model without adapters would be. The language model is
 judged by reviews of clothes, which neither task has seen.
 """
 
@@ -18,58 +18,56 @@ from torch import nn
 
 from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, task_model
+from m6rec import assets
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import domain as domains
-from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.model import Model
 from m6rec.metrics import auc
 from m6rec.quickstart import RANKING
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModel, TaskModelConfig
+from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.task import named
-from m6rec.train import tune
 
 NUM_TEXTS = 200
 METHODS = ("option-adapter", "upper")
-FIRST, SECOND = "after likes", "after likes, then retrieval"
+FIRST, SECOND = "after likes", "after likes, then ratings"
 
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     made = sets.movielens_100k()
     foundation = load(DEFAULT)
-    asked = {task: task_examples(named(task), made.split, made.domain) for task in ("like", "retrieve")}
-    items = list(made.split.log.items.values())
+    asked = {task: task_examples(named(task), made.split, made.domain) for task in ("like", "rating")}
     reviews = [event.text for event in domains.load(domains.named("clothes")).events[:NUM_TEXTS]]
     before = nats(foundation, foundation.model, reviews)
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    cache = task_model.create(config, foundation, assets.home() / "states").cache
+    cache = ScoreModel.create(config, foundation, assets.home() / "states").cache
     epochs = 1 if setup.quick else 2
 
-    def trained(task: str, method: str, seed: int, start: nn.Module | None = None) -> TaskModel:
-        one = task_model.create(replace(config, task=task, method=method), foundation, cache=cache, seed=seed)
+    def trained(task: str, method: str, seed: int, start: nn.Module | None = None) -> ScoreModel:
+        one = ScoreModel.create(replace(config, task=task, method=method), foundation, cache=cache, seed=seed)
         if start is not None:
             one.adapter.module.load_state_dict(start.state_dict())
         with bar(f"{method} {task}, {seed}") as update:
-            rows, training = asked[task].rows, replace(RANKING, epochs=epochs, seed=seed)
-            tune(one, rows[TRAIN], rows[VALID], items, training, progress=update)
+            training = replace(RANKING, epochs=epochs, seed=seed)
+            one.tune(asked[task][TRAIN], asked[task][VALID], training, progress=update)
         return one
 
-    def told(like: TaskModel, last: TaskModel) -> dict[str, float]:
+    def told(like: ScoreModel, last: ScoreModel) -> dict[str, float]:
         return {"AUC": _auc(like, asked["like"]), "nats a token": _nats(last, foundation, reviews)}
 
     def run(method: str, seed: int) -> dict[str, dict[str, float]]:
         like = trained("like", method, seed)
         found = {FIRST: told(like, like)}
         shared = method == "upper"
-        retrieve = trained("retrieve", method, seed, like.adapter.module if shared else None)
+        rating = trained("rating", method, seed, like.adapter.module if shared else None)
         if shared:  # one set of weights: the second task's are the first one's now
-            like.adapter.module.load_state_dict(retrieve.adapter.module.state_dict())
-        return {**found, SECOND: told(like, retrieve)}
+            like.adapter.module.load_state_dict(rating.adapter.module.state_dict())
+        return {**found, SECOND: told(like, rating)}
 
     at = Path("runs/bench/evidence") / ("quick" if setup.quick else "full") / "forgetting"
     rows = []
@@ -88,7 +86,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     first, second = (row.metrics for row in rows[:2])
     moved = max(abs(b - a) for a, b in zip(first["AUC"], second["AUC"], strict=True))
     claims: Claims = [
-        ("adapters: change of AUC in likes by tuning retrieval", moved, "<=", 0),
+        ("adapters: change of AUC in likes by tuning ratings", moved, "<=", 0),
         (
             "adapters: change of nats a token of other text",
             max(abs(n - before) for n in second["nats a token"]),
@@ -99,13 +97,13 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"seed": list(setup.seeds), "tables": (table,), "nats_a_token_untuned": before}, claims
 
 
-def _auc(like: TaskModel, questions: TaskExamples) -> float:
+def _auc(like: ScoreModel, questions: TaskExamples) -> float:
     return auc(questions.labels(TEST), like.scores(questions.rows[TEST]))
 
 
-def _nats(one: TaskModel, foundation: Foundation, texts: list[str]) -> float:
+def _nats(one: ScoreModel, foundation: Foundation, texts: list[str]) -> float:
     """Of the language model as this tuning leaves it: changed where its weights are the model's, else as it was."""
-    model = one.adapter.merge(foundation.model) if one.config.method == "upper" else foundation.model
+    model = one.adapter.merge(foundation.model) if one.method == "upper" else foundation.model
     return nats(foundation, model, texts)
 
 

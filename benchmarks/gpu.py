@@ -25,14 +25,13 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.latency import NUM_EVENTS, Unsplit, flop, lived, served, timed, upper_products
 from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup
-from m6rec import task_model
 from m6rec.foundation import states
+from m6rec.foundation.attention import CachedQuery
 from m6rec.foundation.checkpoint import load
-from m6rec.foundation.model import CachedQuery
 from m6rec.foundation.states import StateCache
+from m6rec.readouts import ScoreModel, score
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.serving.recommender import Recommender
-from m6rec.task_model import TaskModel
 from m6rec.tasks.task import ask, texts
 from m6rec.text.batch import Example
 from m6rec.types import User
@@ -110,7 +109,7 @@ def _waited(run: Callable[[], Any]) -> Callable[[], None]:
 
 
 def _latency(
-    recommender: Recommender, like: TaskModel, user: str, ids: Sequence[str], rows: Mapping[int, Example], times: int
+    recommender: Recommender, like: ScoreModel, user: str, ids: Sequence[str], rows: Mapping[int, Example], times: int
 ) -> dict[str, dict[str, float]]:
     results = served(recommender, like, user, rows, ids, lambda run: timed(_waited(run), times))
     unsplit = Unsplit(like.foundation, rows[100], count=100, prompts=25, suffixes=100)
@@ -123,7 +122,7 @@ def _latency(
     }
 
 
-def _floor(like: TaskModel, row: Example, rates: dict[str, float]) -> dict[str, float]:
+def _floor(like: ScoreModel, row: Example, rates: dict[str, float]) -> dict[str, float]:
     """Of a request whose history is known."""
     model, depth = like.foundation.model, like.cache.config.depth
     context, count = NUM_EVENTS + len(like.adapter.prompts_PD), len(row.candidates)
@@ -138,7 +137,7 @@ def _floor(like: TaskModel, row: Example, rates: dict[str, float]) -> dict[str, 
     return {"flop": operations, "bytes": moved, **by, "floor_ms": max(by.values())}
 
 
-def _launches(like: TaskModel, user: str, row: Example, times: int) -> dict[str, float]:
+def _launches(like: ScoreModel, user: str, row: Example, times: int) -> dict[str, float]:
     """Kernels of a request whose history is known, and its upper layers alone, launched one by one or as a graph."""
     turns = KVCachePool(like)
     turns.predict([(user, row)])
@@ -174,7 +173,7 @@ def _launches(like: TaskModel, user: str, row: Example, times: int) -> dict[str,
     return found
 
 
-def _throughput(like: TaskModel, rows: Sequence[Example], prompts_a_second: float) -> dict[str, Any]:
+def _throughput(like: ScoreModel, rows: Sequence[Example], prompts_a_second: float) -> dict[str, Any]:
     """Candidates a second of many users, states known; and segments a second that are read ahead of time."""
     candidates = sum(len(row.candidates) for row in rows)
     segments = list(dict.fromkeys(texts(rows)))
@@ -183,7 +182,7 @@ def _throughput(like: TaskModel, rows: Sequence[Example], prompts_a_second: floa
     found["full prompts a second"] = prompts_a_second
     for most in AT_ONCE:
         own = most // like.foundation.model.at_once
-        with patch.object(task_model, "INFERENCE_TOKENS", own), patch.object(states, "BATCH_TOKENS", own):
+        with patch.object(score, "INFERENCE_TOKENS", own), patch.object(states, "BATCH_TOKENS", own):
             score_s = median(_seconds(lambda: like.scores(rows)) for _ in range(3))
             read_s = median(_seconds(lambda: _fresh(like).fetch(segments)) for _ in range(3))
         found[f"{most} tokens at once"] = {
@@ -194,7 +193,7 @@ def _throughput(like: TaskModel, rows: Sequence[Example], prompts_a_second: floa
     return found
 
 
-def _fresh(like: TaskModel) -> StateCache:
+def _fresh(like: ScoreModel) -> StateCache:
     return StateCache(like.foundation, like.cache.config)
 
 
@@ -204,12 +203,12 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _exactness(setup: Setup, like: TaskModel, rows: Sequence[Example]) -> dict[str, dict[str, float]]:
+def _exactness(setup: Setup, like: ScoreModel, rows: Sequence[Example]) -> dict[str, dict[str, float]]:
     """Absolute differences of scores on the GPU in bf16 from those on other devices and in other types."""
-    ours = task_model.load(setup.run, like.foundation, _fresh(like)).scores(rows)
+    ours = ScoreModel.load(setup.run, like.foundation, _fresh(like)).scores(rows)
     found = {}
     for device, dtype in (("cpu", "bfloat16"), ("cpu", "float32"), (GPU, "float32")):
-        other = task_model.load(setup.run, load(like.config.foundation, device=device, dtype=dtype))
+        other = ScoreModel.load(setup.run, load(like.config.foundation, device=device, dtype=dtype))
         gap = np.abs(other.scores(rows) - ours)
         found[f"{device}, {dtype}"] = {"max": float(gap.max()), "mean": float(gap.mean()), "scores": len(gap)}
     return found

@@ -23,10 +23,9 @@ from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup, research
 from m6rec import assets
 from m6rec.foundation import checkpoint
-from m6rec.foundation.states import StateCache
 from m6rec.metrics import hit_rate, ndcg
+from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, Whitening, user_vectors
-from m6rec.retrieval.model import states_config, states_of
 from m6rec.retrieval.training import EmbeddingConfig, Questions, fit
 from m6rec.types import Item
 
@@ -64,8 +63,9 @@ def load(name: str) -> Sequences:
     words = (line.split()[1:] for line in research(f"{name}/sequences.txt").read_text().splitlines())
     tell(f"states of {len(items)} items of {name}")
     foundation = checkpoint.load()
-    cache = StateCache(foundation, states_config(foundation.model), assets.home() / "states")
-    return Sequences(name, items, [np.array(row, np.int64) for row in words], states_of(cache, items))
+    config = TaskModelConfig(task="retrieve", domain="generic", foundation=checkpoint.DEFAULT)
+    states_ID = EmbedModel.create(config, foundation, assets.home() / "states").item_states(items)
+    return Sequences(name, items, [np.array(row, np.int64) for row in words], states_ID)
 
 
 RAW, WHITENED, HEAD, RESIDUAL = "raw states", "whitened", "head", "head and residuals"
@@ -135,7 +135,7 @@ def _methods(
         for seed in setup.seeds:
             chosen, history = fit(made.ids, made.states_ID, training, replace(config, seed=seed), validation=validation)
             if everything is not training:
-                again = replace(config, seed=seed, epochs=history.epochs, decays=(chosen.decay,))
+                again = replace(config, seed=seed, epochs=history.best_epoch, decays=(chosen.decay,))
                 chosen, _ = fit(made.ids, made.states_ID, everything, again)
             by_seed.append(chosen)
         found[name] = by_seed

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.setup import Claims, Setup
-from m6rec import task_model
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.evaluate import task_examples
 from m6rec.metrics import auc, bootstrap_difference
+from m6rec.readouts import ScoreModel
+from m6rec.tasks.examples import task_examples
 from m6rec.text.batch import Example
-from m6rec.train import TrainConfig, tune
+from m6rec.training import TrainConfig
 
 NUM_USERS, NUM_JUDGED = 128, 24
 """Users whose latest training questions are learned, and whose validation questions pick the epoch."""
@@ -49,7 +49,6 @@ def windows(row: Example) -> list[Example]:
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     _, like, made, _ = setup.recommender()
-    items = list(made.split.log.items.values())
     questions = task_examples(like.task, made.split, made.domain)
     users, judged = (8, 4) if setup.quick else (NUM_USERS, NUM_JUDGED)
     training = [windows(row)[-1] for row in questions.rows[TRAIN][-users:]]
@@ -63,11 +62,11 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         ("served", like.config),
         ("joint", replace(like.config, depth=0, keep=0, all_layers=True)),
     ):
-        one = task_model.create(config, like.foundation)
+        one = ScoreModel.create(config, like.foundation)
         folder = Path("runs/bench/joint") / f"{name}-{setup.quick}"
         start = time.perf_counter()
         with bar(f"tuning, {name}") as update:
-            tune(one, training, validation, items, TRAINING, folder=folder, progress=update)
+            one.tune(training, validation, TRAINING, folder=folder, progress=update)
         spent = time.perf_counter() - start
         with bar(f"scores, {name}") as update:
             scores.append(one.scores(test, update))

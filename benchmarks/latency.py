@@ -36,10 +36,10 @@ from benchmarks.setup import Claims, Setup
 from m6rec.data.log import Log
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import Foundation, locate
-from m6rec.foundation.model import ModelConfig
+from m6rec.foundation.config import ModelConfig
+from m6rec.readouts import ScoreModel
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.serving.recommender import Recommender
-from m6rec.task_model import TaskModel
 from m6rec.tasks.task import ask
 from m6rec.text.batch import Example
 from m6rec.types import Event, User
@@ -157,7 +157,7 @@ def lived(recommender: Recommender, interactions: InteractionStore, log: Log) ->
 
 def served(
     recommender: Recommender,
-    like: TaskModel,
+    like: ScoreModel,
     user: str,
     rows: Mapping[int, Example],
     ids: Sequence[str],

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 COPIES = 5
-"""Of what is trained: gradients, two moments, the running mean and its best epoch (``m6rec.train``)."""
+"""Of what is trained: gradients, two moments, the running mean and its best epoch (``m6rec.training``)."""
 MIB = 2**20
 
 

@@ -1,4 +1,4 @@
-"""Tuning methods side by side, each on the same upper layers, questions and epochs: likes, retrieval, explanations.
+"""Tuning methods side by side, each on the same upper layers, questions and epochs: likes, explanations.
 
 All but "head" train what a task has besides, such as the two small networks of the numbers and the segment embeddings;
 what differs is what they do to the layers and to the readout. Adapters and LoRA have nearly the same number of
@@ -19,18 +19,17 @@ from benchmarks import memory, parts, sets
 from benchmarks.explanation import clothes
 from benchmarks.setup import Claims, Setup
 from benchmarks.watch import POINTS, Watch
-from m6rec import assets, task_model, text_model
+from m6rec import assets
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.evaluate import Retriever, TaskExamples, retrieval_ranks, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, load
-from m6rec.metrics import auc, ndcg, perplexity, ranks
+from m6rec.metrics import auc, perplexity
 from m6rec.quickstart import RANKING
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModel, TaskModelConfig
+from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import named
-from m6rec.text_model import TextModel, TextModelConfig
-from m6rec.train import TrainConfig, TrainingHistory, tune, tune_texts
+from m6rec.training import TrainConfig, TrainingHistory
 
 METHODS = ("option-adapter", "adapter", "option", "prompt", "lora", "head", "upper")
 OF_TEXTS = ("option-adapter", "adapter", "prompt", "lora", "upper")
@@ -41,7 +40,7 @@ DRAFTS, TESTS = 120, 60
 
 HERE = Path("runs/bench/evidence")
 
-Outcome = tuple[TaskModel | TextModel, TrainingHistory, float, Watch]
+Outcome = tuple[ScoreModel | GenerateModel, TrainingHistory, float, Watch]
 """What was tuned, how its training went, what the test says, where more is better, and what was seen on the way."""
 Run = Callable[[str, int, Any], Outcome]
 """Tunes by a method and a seed, and tells how far it is."""
@@ -49,65 +48,38 @@ Run = Callable[[str, int, Any], Outcome]
 
 def likes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By AUC, served with statistics."""
+    epochs, made, foundation = 1 if setup.quick else EPOCHS, sets.movielens_100k(), load(DEFAULT)
+    questions = task_examples(named("like"), made.split, made.domain)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
+    cache = ScoreModel.create(config, foundation, assets.home() / "states").cache
 
-    def quality(one: TaskModel, questions: TaskExamples, part: int) -> float:
-        return auc(questions.labels(part), one.scores(questions.rows[part]))
-
-    epochs = 1 if setup.quick else EPOCHS
-    run = _on_movielens("like", replace(RANKING, epochs=epochs), quality)
-    return _compared("likes of MovieLens-100k", "AUC", METHODS, f"One upper layer, {epochs} epochs", run, setup)
-
-
-def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
-    """By what is read alone, among all items: item-item models are the same whatever the method."""
-    made = sets.movielens_100k()
-    items = list(made.split.log.items.values())
-
-    def quality(one: TaskModel, questions: TaskExamples, part: int) -> float:
-        vectors = one.vectors(questions.rows[part]), one.item_vectors(items)
-        if part == VALID:  # as ``tune`` judges, where what is known already is not taken out
-            return ndcg(ranks(vectors[0] @ vectors[1].T, questions.labels(part)), 10)
-        return ndcg(retrieval_ranks(made.split, questions, made.domain, Retriever(*vectors)), 10)
-
-    run, note = (
-        _on_movielens("retrieve", TrainConfig(epochs=1), quality),
-        "One upper layer, one epoch, text alone",
-    )
-    return _compared("retrieval of MovieLens-100k", "NDCG@10", METHODS, note, run, setup)
-
-
-def _on_movielens(task: str, training: TrainConfig, quality: Callable[[TaskModel, TaskExamples, int], float]) -> Run:
-    """Tunes a task of the demo, and tells its quality on the test part, and on validation on the way."""
-    made = sets.movielens_100k()
-    questions, foundation = task_examples(named(task), made.split, made.domain), load(DEFAULT)
-    config = TaskModelConfig(task=task, domain="movielens", foundation=DEFAULT)
-    cache = task_model.create(config, foundation, assets.home() / "states").cache
-    items = list(made.split.log.items.values())
+    def quality(one: ScoreModel, part: int) -> float:
+        return auc(questions.labels(part), one.scores(questions[part]))
 
     def run(method: str, seed: int, update: Any) -> Outcome:
-        one = task_model.create(replace(config, method=method), foundation, cache=cache, seed=seed)
-        sized = replace(training, seed=seed)
-        with _watch(one, sized, lambda: quality(one, questions, VALID), update) as watch:
-            history = tune(one, questions.rows[TRAIN], questions.rows[VALID], items, sized, progress=watch)
-        return one, history, quality(one, questions, TEST), watch
+        one = ScoreModel.create(replace(config, method=method), foundation, cache=cache, seed=seed)
+        sized = replace(RANKING, epochs=epochs, seed=seed)
+        with _watch(one, sized, lambda: quality(one, VALID), update) as watch:
+            history = one.tune(questions[TRAIN], questions[VALID], sized, progress=watch)
+        return one, history, quality(one, TEST), watch
 
-    return run
+    return _compared("likes of MovieLens-100k", "AUC", METHODS, f"One upper layer, {epochs} epochs", run, setup)
 
 
 def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By the likelihood of review sentences of clothes."""
     reviews, foundation = clothes(TESTS), load(DEFAULT)
-    config = TextModelConfig(task="explain", domain=reviews.name, foundation=DEFAULT)
-    cache = text_model.create(config, foundation).cache
+    config = TaskModelConfig(task="explain", domain=reviews.name, foundation=DEFAULT)
+    cache = GenerateModel.create(config, foundation).cache
     count = 24 if setup.quick else DRAFTS
     validation = reviews.drafts(VALID, count // 2, 0)
 
     def run(method: str, seed: int, update: Any) -> Outcome:
-        one = text_model.create(replace(config, method=method), foundation, cache=cache, seed=seed)
+        one = GenerateModel.create(replace(config, method=method), foundation, cache=cache, seed=seed)
         training = TrainConfig(epochs=1, seed=seed)
         drafts = reviews.drafts(TRAIN, count, seed)
         with _watch(one, training, lambda: -perplexity(*one.nats(validation)), update) as watch:
-            history = tune_texts(one, drafts, validation, training, progress=watch)
+            history = one.tune(drafts, validation, training, progress=watch)
         nats, tokens = one.nats(reviews.tests)
         return one, history, float(nats.sum() / tokens.sum()), watch
 
@@ -115,7 +87,7 @@ def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return _compared("sentences of clothes", "log-probability", OF_TEXTS, note, run, setup)
 
 
-def _watch(one: TaskModel | TextModel, config: TrainConfig, validate: Callable[[], float], update: Any) -> Watch:
+def _watch(one: ScoreModel | GenerateModel, config: TrainConfig, validate: Callable[[], float], update: Any) -> Watch:
     """Of a tuning; the weights that it finds and those that it trains count as no memory."""
     model = one.foundation.model
     held = memory.Held([*model.parameters(), *model.buffers(), *one.adapter.parameters()])

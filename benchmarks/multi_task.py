@@ -1,12 +1,12 @@
 """One set of adapters for several domains and tasks, beside one set for each; and a domain that no tuning has seen.
 
-A setting is a task in a domain: likes, retrieval and queries, of films, books and clothes. All sets have the same shape
+A setting is a task in a domain: likes and queries, of films, books and clothes. All sets have the same shape
 and read the same states before the last layer, so that one cache serves every setting. A set is tuned on the batches of
 its settings, mixed in one order, each of them as often as where it is tuned alone; nothing tells a set which domain
 or task a batch is of but the words.
 
-Clothes have one event a shopper, of whom the age is known, so nothing is retrieved there. For the domain that no tuning
-has seen, a set is tuned on the likes of the other two, beside an MLP on the statistics of the same questions.
+For the domain that no tuning has seen, a set is tuned on the likes of the other two, beside an MLP on the statistics of
+the same questions.
 """
 
 from __future__ import annotations
@@ -26,31 +26,30 @@ from benchmarks import parts, sets
 from benchmarks.core import most_read
 from benchmarks.samples import normed
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, baselines, task_model, text_model
+from m6rec import assets, baselines
 from m6rec.adapters import TaskAdapter, TaskAdapterConfig
 from m6rec.adapters import create as create_adapter
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, Split, leave_one_out, split_by_item
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import TaskExamples, task_drafts, task_examples
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.states import StateCache
-from m6rec.metrics import auc, ndcg, ranks
+from m6rec.metrics import auc
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
+from m6rec.readouts.score import GATED_BY, TRAINING_TOKENS
+from m6rec.readouts.scoring import fit_numbers
 from m6rec.report import Row, Table
-from m6rec.task_model import ItemBlocks, TaskModel, TaskModelConfig
-from m6rec.tasks import writing
+from m6rec.tasks.examples import TaskExamples, task_drafts, task_examples
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import pack, pad, size
-from m6rec.text_model import TextModel, TextModelConfig
-from m6rec.train import RETRIEVAL_TOKENS, TRAINING_TOKENS, TrainConfig, fit, fit_numbers
+from m6rec.training import TrainConfig, fit
 
 ALL, EACH, FRESH = "one set for all", "one set for each", "fresh"
 UNSEEN, MOVED = "unseen", "tuned on the other two"
 TITLES = {
     "like": "likes, AUC",
-    "retrieve": "retrieval among all items, by what is read alone, NDCG@10",
     "query": "queries, log-probability of a token in nats",
     UNSEEN: "likes of a domain that no tuning has seen, AUC",
 }
@@ -79,7 +78,7 @@ class Budget:
 FULL = Budget(batches=24, epochs=2, training=200, tests=60)
 QUICK = Budget(batches=12, epochs=1, training=40, tests=12)
 ROWS = 20
-"""So many times ``Budget.tests`` are the rows of likes and retrieval that are judged, at most."""
+"""So many times ``Budget.tests`` are the rows of likes that are judged, at most."""
 
 
 @dataclass(eq=False)
@@ -98,7 +97,7 @@ class Setting:
 
     task: str
     domain: str
-    reads: TaskModel | TextModel
+    reads: ScoreModel | GenerateModel
     batches: Sequence[Any]
     loss: Callable[[Any], Tensor]
     validate: Callable[[], float]
@@ -218,10 +217,9 @@ def _fresh(foundation: Foundation, settings: Sequence[Setting], seed: int) -> Ta
     model = foundation.model
     config = TaskAdapterConfig(
         method="option-adapter",
-        first_layer=model.config.num_layers - task_model.UPPER_LAYERS,
-        embed_width=task_model.EMBED_WIDTH,
+        first_layer=model.config.num_layers - ScoreModel.UPPER_LAYERS,
         num_features=len(FEATURES),
-        gate_columns=tuple(map(FEATURES.index, task_model.GATED_BY)),
+        gate_columns=tuple(map(FEATURES.index, GATED_BY)),
         num_event_features=len(EVENT_FEATURES),
     )
     tuning = create_adapter(config, model, seed=seed)
@@ -243,13 +241,11 @@ def _splits(setup: Setup) -> dict[str, Split]:
 
 def _settings(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, seed: int) -> list[Setting]:
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    cache = task_model.create(config, foundation, assets.home() / "states").cache
+    cache = ScoreModel.create(config, foundation, assets.home() / "states").cache
     found = []
     for name, split in splits.items():
         domain = domains.named(name)
-        found.append(_rows("like", name, split, domain, foundation, cache, budget, seed))
-        if name != "clothes":
-            found.append(_rows("retrieve", name, split, domain, foundation, cache, budget, seed))
+        found.append(_likes(name, split, domain, foundation, cache, budget, seed))
         found.append(_texts(name, split, domain, foundation, cache, budget, seed))
     return found
 
@@ -259,52 +255,42 @@ def _drawn(values: Sequence[DrawnT], count: int, part: int, seed: int = 0) -> li
     return [values[number] for number in np.random.default_rng((part, seed)).permutation(len(values))[:count]]
 
 
-def _rows(
-    task: str,
-    name: str,
-    split: Split,
-    domain: Domain,
-    foundation: Foundation,
-    cache: StateCache,
-    budget: Budget,
-    seed: int,
+def _likes(
+    name: str, split: Split, domain: Domain, foundation: Foundation, cache: StateCache, budget: Budget, seed: int
 ) -> Setting:
-    """Likes or retrieval."""
-    config = TaskModelConfig(task=task, domain=name, foundation=DEFAULT)
-    reads = task_model.create(config, foundation, cache=cache)
-    questions, items = task_examples(named(task), split, domain), list(split.log.items.values())
-    drawn = questions.rows[TRAIN]
-    test = _drawn(questions.rows[TEST], ROWS * budget.tests, TEST)
-    catalogue = ItemBlocks.of(reads.task, domain, items) if reads.task.readout == "embed" else None
+    """Likes."""
+    config = TaskModelConfig(task="like", domain=name, foundation=DEFAULT)
+    reads = ScoreModel.create(config, foundation, cache=cache)
+    questions = task_examples(named("like"), split, domain)
+    drawn = questions[TRAIN]
+    test = _drawn(questions[TEST], ROWS * budget.tests, TEST)
     length = cache.config.keep  # each text keeps so many tokens
-    groups = pack([size(row, lambda _: length) for row in drawn], RETRIEVAL_TOKENS if catalogue else TRAINING_TOKENS)
+    groups = pack([size(row, lambda _: length) for row in drawn], TRAINING_TOKENS)
     chosen = [[drawn[number] for number in group] for group in _drawn(groups, budget.batches, TRAIN, seed)]
     learned = [row for group in chosen for row in group]
-    questions = TaskExamples({TRAIN: learned, TEST: test}, questions.interactions)
-    states = cache.fetch([*texts(learned), *texts(test), *(catalogue.texts() if catalogue else ())])
-    if catalogue:
-        catalogue.bind(states)
+    questions = TaskExamples({TRAIN: learned, TEST: test})
+    states = cache.fetch([*texts(learned), *texts(test)])
     labels = questions.labels(TEST)
-
-    def validate() -> float:
-        if not catalogue:
-            return auc(labels, reads.scores(test))
-        return ndcg(ranks(reads.vectors(test) @ reads.item_vectors(items).T, labels), 10)
-
-    batches = [pad(group, states.places) for group in chosen]
-    known = questions if task == "like" else None
-    return Setting(task, name, reads, batches, lambda batch: reads.loss(batch, states, catalogue), validate, known)
+    return Setting(
+        "like",
+        name,
+        reads,
+        [pad(group, states.places) for group in chosen],
+        lambda batch: reads.loss(batch, states),
+        lambda: auc(labels, reads.scores(test)),
+        questions,
+    )
 
 
 def _texts(
     name: str, split: Split, domain: Domain, foundation: Foundation, cache: StateCache, budget: Budget, seed: int
 ) -> Setting:
-    """Queries, written with the layer that is tuned alone, as likes and retrieval are read."""
-    config = TextModelConfig(
+    """Queries, written with the layer that is tuned alone, as likes are read."""
+    config = TaskModelConfig(
         task="query", domain=name, foundation=DEFAULT, method="option-adapter", depth=cache.config.depth
     )
-    reads = text_model.create(config, foundation, cache=cache)
-    drafts = task_drafts(writing.named("query"), split, domain)
+    reads = GenerateModel.create(config, foundation, cache=cache)
+    drafts = task_drafts(named("query"), split, domain)
     drawn, test = _drawn(drafts[TRAIN], budget.training, TRAIN, seed), _drawn(drafts[TEST], budget.tests, TEST)
     groups = _drawn(reads.batches(drawn, TRAINING_TOKENS), budget.batches, TRAIN, seed)
     batches = [[drawn[number] for number in group] for group in groups]

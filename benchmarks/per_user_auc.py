@@ -23,13 +23,13 @@ from benchmarks.tunings import tunings
 from m6rec.data.split import TEST, VALID, Split
 from m6rec.demo import OURS
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import task_examples
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, uauc
 from m6rec.quickstart import RANKING
+from m6rec.readouts import TaskModelConfig
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModelConfig
+from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import Task, ask, named
 from m6rec.text.batch import Example
 

@@ -29,23 +29,23 @@ from benchmarks import sets
 from benchmarks.forgetting import nats
 from benchmarks.samples import Cells
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, task_model
+from m6rec import assets
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModel, TaskModelConfig
+from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.like import event_text
 from m6rec.tasks.task import named
 from m6rec.text.batch import Example
-from m6rec.train import TrainConfig, fit, tune
+from m6rec.training import TrainConfig, fit
 from m6rec.zero_shot import WAYS, likes_auc
 
 HERE = Path("runs/bench/evidence/pretraining")
@@ -106,13 +106,13 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     }
     shipped = load(DEFAULT)
     _judge(cells, SHIPPED, 0, shipped, made.split, made.domain, budget)
-    cache = task_model.create(_config("like", DEFAULT), shipped, assets.home() / "states").cache
+    cache = ScoreModel.create(_config("like", DEFAULT), shipped, assets.home() / "states").cache
     _tune(cells, SHIPPED, seeds, cache, DEFAULT, questions, budget)
     for seed in seeds:
         source = str(at / f"{seed}" / "foundation")
         read_on = load(source)
         _judge(cells, READ_ON, seed, read_on, made.split, made.domain, budget)
-        cache = task_model.create(_config("like", source), read_on, at / f"{seed}" / "states").cache
+        cache = ScoreModel.create(_config("like", source), read_on, at / f"{seed}" / "states").cache
         _tune(cells, READ_ON, [seed], cache, source, questions, budget)
     columns = (WORDS, FEATURES, *ASKED.values(), BEHAVIOUR, FILLED, OTHER)
     rows = tuple(
@@ -265,15 +265,15 @@ def _tune(
     """Likes after tuning."""
     for seed in seeds:
         for column, asked in questions.items():
-            one = task_model.create(_config(TASKS[column], source), cache.foundation, cache=cache, seed=seed)
+            one = ScoreModel.create(_config(TASKS[column], source), cache.foundation, cache=cache, seed=seed)
             training = replace(budget.training, seed=seed)
             cells.measure(arm, column, seed, partial(_tuned, one, asked, training, f"{arm}: {column}, {seed}"))
 
 
-def _tuned(one: TaskModel, asked: TaskExamples, training: TrainConfig, what: str) -> float:
+def _tuned(one: ScoreModel, asked: TaskExamples, training: TrainConfig, what: str) -> float:
     """AUC on the test part."""
     with bar(what) as update:
-        tune(one, asked.rows[TRAIN], asked.rows[VALID], [], training, progress=update)
+        one.tune(asked.rows[TRAIN], asked.rows[VALID], training, progress=update)
     return auc(asked.labels(TEST), one.scores(asked.rows[TEST]))
 
 
@@ -296,4 +296,4 @@ def _config(task: str, source: str) -> TaskModelConfig:
 def _some(questions: TaskExamples, budget: Budget) -> TaskExamples:
     """The questions, or so many rows of each part."""
     some: dict[int, list[Example]] = {part: list(rows)[: budget.rows or None] for part, rows in questions.rows.items()}
-    return TaskExamples(some, questions.interactions)
+    return TaskExamples(some)

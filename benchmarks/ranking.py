@@ -17,18 +17,19 @@ from benchmarks import logs, parts, sets
 from benchmarks.data import impressions
 from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
-from m6rec.ablation import BASE, MEAN_STATE, TEXT, ablations, reading_tables
 from m6rec.data.split import TEST, Split
 from m6rec.demo import OURS
 from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import ranking_table
+from m6rec.evaluation.ablation import BASE_ALONE, MEAN_STATE, TEXT, reading_tables
+from m6rec.evaluation.ranking import ranking_table
 from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import bootstrap_difference
 from m6rec.quickstart import RANKING, plan
+from m6rec.readouts import TaskModelConfig
+from m6rec.readouts.score import ablations
 from m6rec.report import Table
-from m6rec.task_model import TaskModelConfig
-from m6rec.train import TrainConfig
+from m6rec.training import TrainConfig
 
 NOWHERE = Path("runs/bench/ranking")
 
@@ -49,7 +50,7 @@ def _measured(
     users = np.unique(split.log.table.codes("user")[events], return_inverse=True)[1]
     lost = {
         part: asdict(bootstrap_difference(labels, np.mean(found[OURS], 0), np.mean(found[part], 0), users))
-        for part in (BASE, TEXT, MEAN_STATE)
+        for part in (BASE_ALONE, TEXT, MEAN_STATE)
     }
     return [replace(table, title=f"{name}: {table.title}") for table in tables], lost
 
@@ -82,7 +83,7 @@ def ranking(setup: Setup) -> tuple[dict[str, Any], Claims]:
             found["ml1m_collm"] = _measured("ml1m_collm", config, other.split, other.domain, RANKING, setup)
     random, claims = impressions(setup)
     ours = found["movielens"][0][0].rows[0]
-    adds = sum(lost[BASE]["value"] > 0 and lost[BASE]["p"] < 0.05 for _, lost in found.values())
+    adds = sum(lost[BASE_ALONE]["value"] > 0 and lost[BASE_ALONE]["p"] < 0.05 for _, lost in found.values())
     claims += [
         ("movielens: AUC", ours.mean("AUC"), ">=", 0.805),
         ("sets where reading adds to the base, p < .05", adds, ">=", 1),

@@ -58,7 +58,7 @@ def _measured(made: Sequences, seed: int) -> tuple[dict[str, dict[str, float]], 
     asked = Questions([earlier[n] for n in drawn], np.array([made.sequences[n][-2] for n in drawn]))
     chosen, history = fit(made.ids, made.states_ID, earlier, config, validation=asked)
     weighed = weigh(_sources(made, earlier, chosen, made.states_ID), _held_out(made, asked, chosen, made.states_ID))
-    again = replace(config, epochs=history.epochs, decays=(chosen.decay,))
+    again = replace(config, epochs=history.best_epoch, decays=(chosen.decay,))
     final, _ = fit(made.ids, made.states_ID, latest, again)
     tested = Questions(latest, np.array([row[-1] for row in made.sequences]))
     held_out = _held_out(made, tested, final, made.states_ID)

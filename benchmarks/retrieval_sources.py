@@ -11,7 +11,6 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,11 @@ from benchmarks import sets
 from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, hooks
-from m6rec.data.split import VALID
-from m6rec.evaluate import fit_blend, retrieval_ranks, retriever_of, task_examples
+from m6rec.data.split import TRAIN, VALID
+from m6rec.evaluation.retrieval import retrieval_ranks
 from m6rec.foundation import checkpoint
 from m6rec.metrics import hit_rate, ndcg
-from m6rec.retrieval import model
+from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.retrieval.sources import IALS, Likes
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named
@@ -38,10 +37,8 @@ SIZES = (20_000, 50_000, 200_000)
 def refits(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     made = sets.movielens_100k()
-    items = list(made.split.log.items.values())
-    questions = task_examples(named("retrieve"), made.split, made.domain)
-    likes, asked = model.likes_of(made.split, made.domain), model.questions_of(made.split, made.domain)
-    config = model.RetrievalConfig(domain="movielens", foundation=checkpoint.DEFAULT)
+    examples = EmbedModel.examples(named("retrieve"), made.split, made.domain)
+    config = TaskModelConfig(task="retrieve", domain="movielens", foundation=checkpoint.DEFAULT)
     foundation = checkpoint.load(checkpoint.DEFAULT)
     found = []
     for seed in setup.seeds:
@@ -49,16 +46,13 @@ def refits(setup: Setup) -> tuple[dict[str, Any], Claims]:
             tell(f"MovieLens-100k, seed {seed}, {threads} threads")
             hooks.SOURCES.registered["ials"] = IALS(seed=seed)
             torch.set_num_threads(threads)
-            training = EmbeddingConfig(seed=seed)
             with threadpool_limits(threads):
-                one = model.create(config, foundation, items, assets.home() / "states", training=training)
-                one, _ = model.train(one, items, likes, asked, training)
-                valid = retriever_of(one, made.split, questions, made.domain, VALID)
-                weighed = fit_blend(made.split, questions, made.domain, valid.users_QE, valid.items_IE)
-                test = retriever_of(replace(one, blend=weighed), made.split, questions, made.domain)
-                ranks = retrieval_ranks(made.split, questions, made.domain, test)
+                one = EmbedModel.create(config, foundation, assets.home() / "states")
+                one.tune(examples[TRAIN], examples[VALID], EmbeddingConfig(seed=seed))
+                ranks = retrieval_ranks(examples, one.retriever(examples))
+            assert one.blend is not None
             figures = {"seed": seed, "threads": threads, "NDCG@10": ndcg(ranks, 10), "HitRate@10": hit_rate(ranks, 10)}
-            found.append(figures | dict(weighed.weights))
+            found.append(figures | dict(one.blend.weights))
     del hooks.SOURCES.registered["ials"]
     values = np.array([one["NDCG@10"] for one in found])
     return {"refits": found}, [

@@ -30,7 +30,7 @@ from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.metrics import words
 from m6rec.tasks import writing
-from m6rec.tasks.writing import TextTask
+from m6rec.tasks.task import Task
 from m6rec.text.opinions import Statement, agree, mine
 from m6rec.types import Draft, Event, Item
 
@@ -56,7 +56,7 @@ class Reviews:
 
     name: str
     split: Split
-    task: TextTask
+    task: Task
     prompt: Callable[[Event, Item, Domain, str], str]
     num_tests: int
 

@@ -28,18 +28,20 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks import sets
 from benchmarks.setup import Claims, Setup, research
-from m6rec import assets, baselines, task_model
+from m6rec import assets, baselines
 from m6rec.data.split import TEST, TRAIN
 from m6rec.demo import OURS
-from m6rec.evaluate import TaskExamples, task_examples
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.metrics import auc
 from m6rec.quickstart import RANKING
+from m6rec.readouts import ScoreModel, TaskModelConfig
+from m6rec.readouts.score import TRAINING_TOKENS
+from m6rec.readouts.scoring import fit_numbers
 from m6rec.report import Row, Table
-from m6rec.task_model import TaskModel, TaskModelConfig
+from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Example, pack, pad, size
-from m6rec.train import TRAINING_TOKENS, fit, fit_numbers
+from m6rec.training import fit
 
 SIZES = (0, 16, 64, 80, 256, 400, 1_000, 10_000)
 DRAWS = 8
@@ -86,7 +88,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     made = sets.movielens_100k()
     questions = task_examples(named("like"), made.split, made.domain)
     config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    first = task_model.create(config, load(DEFAULT), assets.home() / "states")
+    first = ScoreModel.create(config, load(DEFAULT), assets.home() / "states")
     starts = [HERE / kind / ANOTHER / f"{seed}" for seed in setup.seeds]
     starts = [start for start in starts if start.is_dir()]
     cells = Cells(HERE / kind / "samples.json")
@@ -123,7 +125,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"seed": list(setup.seeds), "tables": (table,)}, claims
 
 
-def _known(questions: TaskExamples, first: TaskModel, starts: Sequence[Path]) -> dict[str, list[tuple[Floats, Floats]]]:
+def _known(
+    questions: TaskExamples, first: ScoreModel, starts: Sequence[Path]
+) -> dict[str, list[tuple[Floats, Floats]]]:
     """Of what was moved, by method and start: logits of the training and of the test questions, without an example."""
     there = sets.ml1m_collm(research(ANOTHER))
     asked = task_examples(named("like"), there.split, there.domain)
@@ -177,7 +181,7 @@ def _cheap(
 
 
 def _tuned(
-    cells: Cells, questions: TaskExamples, first: TaskModel, starts: Sequence[Path], count: int, seed: int
+    cells: Cells, questions: TaskExamples, first: ScoreModel, starts: Sequence[Path], count: int, seed: int
 ) -> None:
     """Ours with all its parameters tuned, fresh and moved."""
 
@@ -227,14 +231,14 @@ def drawn(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
     return [row.only(part) for row, part in zip(rows, parts, strict=True) if part.any()]
 
 
-def _started(start: Path | None, first: TaskModel, seed: int) -> TaskModel:
+def _started(start: Path | None, first: ScoreModel, seed: int) -> ScoreModel:
     """Ours, fresh or as it was tuned elsewhere."""
     if start is None:
-        return task_model.create(first.config, first.foundation, cache=first.cache, seed=seed)
-    return TaskModel(first.config, first.foundation, task_model.load(start, first.foundation).adapter, first.cache)
+        return ScoreModel.create(first.config, first.foundation, cache=first.cache, seed=seed)
+    return ScoreModel(first.config, first.foundation, ScoreModel.load(start, first.foundation).adapter, first.cache)
 
 
-def _tune(one: TaskModel, rows: Sequence[Example], states: Any, seed: int, *, fresh: bool) -> None:
+def _tune(one: ScoreModel, rows: Sequence[Example], states: Any, seed: int, *, fresh: bool) -> None:
     """Trains on all the rows; what was tuned elsewhere keeps its base and takes smaller steps."""
     if fresh:
         fit_numbers(one.adapter, rows, rows)

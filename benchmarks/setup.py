@@ -12,9 +12,9 @@ from typing import Any
 from m6rec.cli import tuned_runs
 from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import Fingerprint
+from m6rec.readouts import ScoreModel
 from m6rec.serving.memory import keep_freed_memory
 from m6rec.serving.recommender import Recommender
-from m6rec.task_model import TaskModel
 from tests import running, shared
 from tests.shop import command
 
@@ -54,7 +54,7 @@ class Setup:
         made = Fingerprint.load(self.run)
         return {name: part for name, part in asdict(made).items() if part} if made else {}
 
-    def recommender(self, device: str = "cpu") -> tuple[Recommender, TaskModel, Any, InteractionStore]:
+    def recommender(self, device: str = "cpu") -> tuple[Recommender, ScoreModel, Any, InteractionStore]:
         """(the service's own recommender, its ranking task, the prepared log, what was observed in it)."""
         keep_freed_memory()  # as ``m6rec serve`` does
         made, retrieve, like = tuned_runs(self.data, self.retrieve, self.run, device)

@@ -3,7 +3,7 @@
 A user of 50 behaviours and the beginning of an explanation. Ours is a tuned writer, option-adapter, whose tuning is
 fresh, as speed doesn't depend on what was learned; the states of the user's segments are cached, as the history of a
 user who has been served before is. ``first token`` has the upper layers read them with the request, as
-``TextModel.write`` does; with ``history known`` their keys and values are at hand too. transformers reads the whole
+``GenerateModel.write`` does; with ``history known`` their keys and values are at hand too. transformers reads the whole
 history as text with each request, as it has no states. Both take the likeliest token, on the same weights and cores.
 
 Then many texts in one engine at once, one more joining with a long prompt: how evenly they get on, by the time between
@@ -36,8 +36,8 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation, locate
 from m6rec.foundation.generate import Engine, Prompt, Sampling
+from m6rec.readouts import GenerateModel, TaskModelConfig
 from m6rec.tasks import explanations, writing
-from m6rec.text_model import TextModel, TextModelConfig, create
 from m6rec.types import Draft
 
 NUM_TOKENS = 64
@@ -49,10 +49,10 @@ NUM_LATE_TOKENS = 1_500
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     made, foundation, times = prepared.load(setup.data), checkpoint.load(), 3 if setup.quick else 20
-    config = TextModelConfig(
+    config = TaskModelConfig(
         task="explain", domain=made.domain_name, foundation=foundation.source, method="option-adapter"
     )
-    writer = create(config, foundation, assets.home() / "states")
+    writer = GenerateModel.create(config, foundation, assets.home() / "states")
     drafts = _drafts(writer, made.split.log)
     engine = writer.engine()
     encode = foundation.tokenizer.encode
@@ -110,7 +110,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     }, claims
 
 
-def _drafts(writer: TextModel, log: Log) -> list[Draft]:
+def _drafts(writer: GenerateModel, log: Log) -> list[Draft]:
     """An explanation for each of so many users, each of another item."""
     interactions = InteractionStore(log.items, writer.domain.feedback).update_all(log.events)
     people = [log.users[user] for user in log.users if len(interactions.history(user)) >= NUM_EVENTS][:NUM_STREAMS]

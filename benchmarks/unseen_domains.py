@@ -23,14 +23,15 @@ from benchmarks.parts import tell
 from benchmarks.peers.retrievers import minilm_states
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
-from m6rec.data.split import TEST, leave_one_out
+from m6rec.data.split import TEST, TRAIN, leave_one_out
 from m6rec.domains import domain as domains
 from m6rec.foundation import checkpoint
-from m6rec.foundation.states import StateCache
 from m6rec.metrics import hit_rate, ndcg
+from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, Whitening, unit
-from m6rec.retrieval.model import likes_of, questions_of, states_config, states_of
+from m6rec.retrieval.examples import build_examples
 from m6rec.retrieval.training import EmbeddingConfig, Questions
+from m6rec.tasks.task import named
 from m6rec.types import Item
 
 RAW, WHITENED, MINILM, MINILM_WHITENED = "raw states", "whitened", "MiniLM", "MiniLM, whitened"
@@ -98,8 +99,10 @@ def _of_log(name: str, setup: Setup) -> _Domain:
     items = list(split.log.items.values())
     tell(f"states of {len(items)} items of {name}")
     foundation = checkpoint.load()
-    cache = StateCache(foundation, states_config(foundation.model), assets.home() / "states")
-    return _Domain(items, states_of(cache, items), likes_of(split, domain), questions_of(split, domain, TEST))
+    config = TaskModelConfig(task="retrieve", domain=name, foundation=checkpoint.DEFAULT)
+    states_ID = EmbedModel.create(config, foundation, assets.home() / "states").item_states(items)
+    examples = build_examples(named("retrieve"), split, domain)
+    return _Domain(items, states_ID, examples[TRAIN].likes, examples[TEST].validation())
 
 
 def _vectors(states_ID: Floats, width: int) -> Floats:

@@ -1,4 +1,4 @@
-"""How a training's quality rises and what it holds in memory, seen from outside of ``m6rec.train.fit``."""
+"""How a training's quality rises and what it holds in memory, seen from outside of ``m6rec.training.fit``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.memory import Held
-from m6rec.train import TrainConfig
+from m6rec.training import TrainConfig
 
 POINTS = 10
 """Judgements of a training, at equal distances."""

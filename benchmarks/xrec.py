@@ -2,7 +2,7 @@
 
 from m6rec.domains.domain import Domain
 from m6rec.tasks import like
-from m6rec.tasks.writing import TextTask
+from m6rec.tasks.task import Task
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item
 
@@ -20,4 +20,4 @@ def texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ..
     return ((prompt(event, item, domain), f" {event.text.strip()}"),)
 
 
-TASK = TextTask(name="xrec", profile=like.profile, event_text=like.event_text, texts=texts)
+TASK = Task(name="xrec", readout="generate", profile=like.profile, event_text=like.event_text, texts=texts)

@@ -13,13 +13,12 @@ _HOMES = {
     "Recommender": "m6rec.serving.recommender",
     "StateCache": "m6rec.foundation.states",
     "Task": "m6rec.tasks.task",
-    "TextTask": "m6rec.tasks.writing",
-    "TrainConfig": "m6rec.train",
-    "TaskModel": "m6rec.task_model",
-    "TaskModelConfig": "m6rec.task_model",
+    "TrainConfig": "m6rec.training",
+    "TaskModelConfig": "m6rec.readouts",
+    "ScoreModel": "m6rec.readouts",
+    "EmbedModel": "m6rec.readouts",
+    "GenerateModel": "m6rec.readouts",
     "User": "m6rec.types",
-    "TextModel": "m6rec.text_model",
-    "TextModelConfig": "m6rec.text_model",
 }
 # Loaded on first use, so that reading a log does not load torch.
 __all__ = sorted(_HOMES)

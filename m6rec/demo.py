@@ -22,15 +22,15 @@ from m6rec.domains import prepared
 from m6rec.foundation.checkpoint import DEFAULT, load
 from m6rec.project import Project
 from m6rec.quickstart import RETRIEVAL, Plan, tune_all
+from m6rec.readouts import ScoreModel
 from m6rec.report import Claim, Curve, Report, Table
-from m6rec.task_model import TaskModel
-from m6rec.train import TrainingHistory
+from m6rec.training import TrainingHistory
 
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
 QUESTIONS, SHOTS = 1_000, (80,)
 """Test questions and examples of the untuned model, which reads a diary anew for each."""
-OURS = "m6rec, option-adapter"
+OURS, ITEM_VECTORS = "m6rec, option-adapter", "m6rec, item vectors"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -80,7 +80,9 @@ def demo(
 
     chosen = Plan(ranking_seeds=SEEDS[:seeds])
     made = tune_all(project, log, dataset, model, chosen, stage)
-    assert made.ranking, "MovieLens can be ranked on"
+    assert not made.impossible, "MovieLens can be ranked on"
+    like = made.runs["like"][0][0]
+    assert isinstance(like, ScoreModel)
     with seconds.stage("zero-shot and few-shot"):
         shots = zero_shot.zero_shot_table(
             model, log.split, log.domain, seeds=(0,), shots=SHOTS, questions=QUESTIONS, progress=_tell
@@ -90,10 +92,10 @@ def demo(
         title="m6rec on MovieLens-100k, time split",
         tables=(*made.tables, shots),
         claims=_claims(
-            made.ranking[0],
-            made.retrieving,
+            made.measured["like"][0],
+            made.measured[RETRIEVAL],
             shots,
-            made.ranked[0][0],
+            like,
             max(tuning_seconds),
             sum(seconds.stages.values()),
         ),
@@ -103,14 +105,15 @@ def demo(
                 x="step",
                 y="loss, mean of 20 steps",
                 series={
-                    f"seed {seed}": _smooth(history) for seed, (_, history) in zip(SEEDS, made.ranked, strict=False)
+                    f"seed {seed}": _smooth(history)
+                    for seed, (_, history) in zip(SEEDS, made.runs["like"], strict=False)
                 },
             ),
         ),
         facts={
             **report.facts(),
             "seeds": ", ".join(map(str, SEEDS[:seeds])),
-            "trained parameters of like": made.ranked[0][0].adapter.num_trainable(),
+            "trained parameters of like": like.adapter.num_trainable(),
             **{f"seconds of {name}": round(spent, 1) for name, spent in seconds.stages.items()},
         },
     )
@@ -144,7 +147,7 @@ def _claims(
     ranking: Table,
     retrieving: Sequence[Table],
     shots: Table,
-    like: TaskModel,
+    like: ScoreModel,
     tuning_seconds: float,
     all_seconds: float,
 ) -> tuple[Claim, ...]:
@@ -154,8 +157,8 @@ def _claims(
     def claim(name: str, value: float, relation: str, target: float) -> Claim:
         return Claim(name=name, value=value, relation=relation, target=target, command=COMMAND)
 
-    best_hit = max(row.mean("HitRate@10") for row in unseen.rows if row.method != RETRIEVAL)
-    lead_hit = _mean(unseen, RETRIEVAL, "HitRate@10") - best_hit
+    best_hit = max(row.mean("HitRate@10") for row in unseen.rows if row.method != ITEM_VECTORS)
+    lead_hit = _mean(unseen, ITEM_VECTORS, "HitRate@10") - best_hit
     return (
         claim("like-ranking: mean test AUC", _mean(ranking, OURS, "AUC"), ">=", 0.770),
         claim("like-ranking: lead over the best baseline", _lead(ranking), ">=", 0.005),

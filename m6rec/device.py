@@ -192,7 +192,7 @@ class Device:
         return [Ranked(candidates[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
 
     def scores(self, row: Example) -> NDArray[np.float64]:
-        """Probability of the last class ("yes") for every query of an example, as ``TaskModel.scores``."""
+        """Probability of the last class ("yes") for every query of an example, as ``ScoreModel.scores``."""
         states_TD, places = self._read(list(dict.fromkeys(tasks.texts([row]))))
         parts = []
         for moment in row.by_timestamp():

@@ -16,13 +16,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from m6rec import files
 from m6rec.errors import AssetError, ConfigError
 from m6rec.fingerprint import Fingerprint
 from m6rec.tasks import task as tasks
-from m6rec.tasks import writing
+from m6rec.tasks.task import Readout
 
 FILE = "project.json"
 CONFIG = "config.json"
@@ -31,11 +31,10 @@ ENVIRONMENT = "M6REC_PROJECT"
 """Names the project of commands that are given none."""
 
 ConfigT = TypeVar("ConfigT")
-Readout = Literal["score", "embed", "text"]
 _KINDS: Mapping[Readout, tuple[str, str]] = {
     "score": ("ranking", "like"),
     "embed": ("retrieval", "retrieve"),
-    "text": ("text", "explain"),
+    "generate": ("text", "explain"),
 }
 """What a run is called, and a task of the kind."""
 
@@ -57,7 +56,7 @@ class Run:
     @property
     def readout(self) -> Readout:
         """Whether its task scores, embeds or writes. Raises ConfigError where the task can't be imported."""
-        return "text" if writing.writes(self.task) else tasks.named(self.task).readout
+        return tasks.named(self.task).readout
 
     @classmethod
     def at(cls, folder: Path) -> Run | None:
@@ -77,11 +76,6 @@ def config_at(folder: Path, kind: Callable[..., ConfigT]) -> ConfigT:
         raise AssetError(
             f"{folder} holds no tuned task ({error}); make one with `m6rec tune --run {folder}`"
         ) from error
-
-
-def task_and_foundation(folder: Path) -> tuple[str, str]:
-    """(task, foundation) of a saved run, whatever its kind. Raises AssetError where the folder is not one."""
-    return config_at(folder, lambda **values: (str(values["task"]), str(values["foundation"])))
 
 
 def save_config(config: Any, fingerprint: Fingerprint, folder: Path) -> None:
@@ -112,7 +106,7 @@ def runs_in(folder: Path) -> list[Run]:
 
 def writers_in(folder: Path) -> dict[str, Path]:
     """The newest finished run of each task of texts, by the name of the task."""
-    writing_runs = [run for run in reversed(runs_in(folder)) if run.readout == "text"]
+    writing_runs = [run for run in reversed(runs_in(folder)) if run.readout == "generate"]
     return {run.task: run.folder for run in writing_runs}
 
 

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +36,11 @@ class Row:
 
     method: str
     metrics: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def of(cls, method: str, by_seed: Sequence[Mapping[str, float]]) -> "Row":
+        """The metrics of each seed, whose names are the same."""
+        return cls(method=method, metrics={name: tuple(metrics[name] for metrics in by_seed) for name in by_seed[0]})
 
     def mean(self, metric: str) -> float:
         """Average over the seeds."""

@@ -20,15 +20,16 @@ from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.foundation import likelihood
+from m6rec.foundation.attention import Dense
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import AdapterHook, Dense
+from m6rec.foundation.model import AdapterHook
 from m6rec.metrics import auc
+from m6rec.readouts import ScoreModel
 from m6rec.report import Row, Table
-from m6rec.task_model import UPPER_LAYERS
 from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import ANSWERS, QUESTIONS, Diary, write
 from m6rec.text.batch import Example
-from m6rec.train import TrainConfig, fit
+from m6rec.training import TrainConfig, fit
 
 BATCH_TOKENS = 2048
 NUM_SHOWN = 4000
@@ -203,7 +204,7 @@ def _parts(split: Split) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _adapters(foundation: Foundation, seed: int) -> TaskAdapter:
     layers = foundation.model.config.num_layers
-    config = TaskAdapterConfig(method="adapter", first_layer=layers - UPPER_LAYERS, num_classes=0)
+    config = TaskAdapterConfig(method="adapter", first_layer=layers - ScoreModel.UPPER_LAYERS, num_classes=0)
     return create(config, foundation.model, seed=seed)
 
 
@@ -231,7 +232,7 @@ def _draw(sizes: Sequence[int], shots: int, seed: int) -> Iterator[tuple[int, in
 def _logits(foundation: Foundation, batch: PromptBatch, hook: AdapterHook | None) -> Tensor:
     """fp32 logits of the two answers at each blank, logits_QC."""
     model = foundation.model
-    depth = model.config.num_layers - UPPER_LAYERS
+    depth = model.config.num_layers - ScoreModel.UPPER_LAYERS
     positions_BL = torch.arange(batch.hidden_BLD.shape[1], device=model.device).expand(batch.hidden_BLD.shape[:2])
     hidden_BLD = model.run(batch.hidden_BLD, positions_BL, Dense(positions_BL), first=depth, hook=hook)
     normed_QD = model.finish(hidden_BLD[batch.row_Q, batch.place_Q])
@@ -247,7 +248,7 @@ def _logits(foundation: Foundation, batch: PromptBatch, hook: AdapterHook | None
 def read(foundation: Foundation, diaries: Sequence[Diary]) -> list[PromptBatch]:
     """Runs the lower layers over diaries, padded to batches of rows alike in length."""
     model, tokenizer, device = foundation.model, foundation.tokenizer, foundation.model.device
-    depth = model.config.num_layers - UPPER_LAYERS
+    depth = model.config.num_layers - ScoreModel.UPPER_LAYERS
     answers = tokenizer.encode(ANSWERS)
     rows = []
     for diary in diaries:

@@ -14,7 +14,7 @@ from m6rec.device import MANIFEST
 from m6rec.domains import domain as domains
 from m6rec.edge import export as module
 from m6rec.features.interactions import InteractionStore
-from m6rec.task_model import TaskModel, TaskModelConfig, create
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Example
 from m6rec.types import Event, Item, User
@@ -29,10 +29,10 @@ LOG = [Event(f"u{n % 4}", f"i{(n * n + n % 3) % 8}", 50 * n, float(1 + n * 7 % 5
 _folders = TemporaryDirectory(prefix="m6rec-pocket-")
 
 
-def tuned(*, seed: int = 0, **options: object) -> TaskModel:
+def tuned(*, seed: int = 0, **options: object) -> ScoreModel:
     """A ranking task as if it had been trained; two of four layers are the upper ones unless told otherwise."""
     config = TaskModelConfig(**{"task": "like", "domain": "movielens", "foundation": "tiny", "depth": 2, **options})
-    made = create(config, tiny.foundation(seed=seed), seed=seed)
+    made = ScoreModel.create(config, tiny.foundation(seed=seed), seed=seed)
     tiny.as_if_trained(made.adapter.parameters(), seed=seed)
     return made
 
@@ -48,7 +48,7 @@ def interactions() -> InteractionStore:
 
 
 @cache
-def exported(dtype: str = "float32", **options: object) -> tuple[TaskModel, Path]:
+def exported(dtype: str = "float32", **options: object) -> tuple[ScoreModel, Path]:
     """(the task, its device folder without items), which nobody may change."""
     made = tuned(**options)
     folder = Path(_folders.name, str(len(list(Path(_folders.name).iterdir()))))
@@ -56,7 +56,7 @@ def exported(dtype: str = "float32", **options: object) -> tuple[TaskModel, Path
     return made, folder
 
 
-def copied(folder: Path) -> tuple[TaskModel, Path]:
+def copied(folder: Path) -> tuple[ScoreModel, Path]:
     """(the task, a copy of the device folder), which may be changed."""
     made, original = exported()
     return made, Path(shutil.copytree(original, folder))

@@ -158,7 +158,7 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
     told = json.loads(m6rec(tmp_path, "evaluate", tmp_path / "explain", *where, "--texts", "2", "--json"))
     assert [table["title"] for table in told["tables"]] == ["Texts, validation", "Texts, test"]
     for table in told["tables"]:
-        assert table["rows"][0]["method"] == "m6rec lora"
+        assert table["rows"][0]["method"] == "m6rec, lora"
         assert table["rows"][0]["metrics"]["perplexity"][0] > 1
     loaded = []
     inner = cli.recommending.text_writers

@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from m6rec import train, zero_shot
+from m6rec import zero_shot
 from m6rec.foundation import likelihood
 from m6rec.foundation.generate import Sampling
 from m6rec.foundation.states import StateCache, StatesConfig
+from m6rec.readouts import GenerateModel, ScoreModel, score
 from m6rec.serving.kv_cache_pool import KVCachePool
-from m6rec.task_model import load
 from m6rec.tasks.diary import Diary
-from m6rec.text_model import create as create_writer
-from m6rec.text_model import load as load_writer
-from m6rec.train import CHECKPOINT
-from tests import test_task_model, test_text_model, test_train, tiny
+from m6rec.training import CHECKPOINT
+from tests import test_training, tiny
 from tests.foundation.test_likelihood import ROWS as PROMPTS
+from tests.readouts import test_generate, test_score
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
 
@@ -61,8 +60,8 @@ def close(actual, expected):
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_are_those_of_the_cpu(method, split):
     method = "full" if method == "upper" and not split["depth"] else method
-    here, there = both(test_task_model.make, method=method, **split)
-    rows = test_task_model.ROWS["like"]
+    here, there = both(test_score.make, method=method, **split)
+    rows = test_score.ROWS["like"]
     close(there.scores(rows), here.scores(rows))
     asked = [(str(number), row.by_timestamp()[-1]) for number, row in enumerate(rows)]
     turns = [KVCachePool(tuned) for tuned in (here, there)]
@@ -72,11 +71,9 @@ def test_scores_are_those_of_the_cpu(method, split):
 
 
 def test_vectors_are_those_of_the_cpu():
-    here, there = both(test_task_model.make, task="retrieve")
-    rows, items = test_task_model.ROWS["retrieve"], list(test_task_model.ITEMS.values())
-    close(there.vectors(rows), here.vectors(rows))
+    items = list(test_score.ITEMS.values())
+    here, there = (tiny.retrieval(on(device, tiny.foundation()), items, "books") for device in (CPU, CUDA))
     close(there.item_vectors(items), here.item_vectors(items))
-    assert there.digest() == here.digest()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -99,17 +96,16 @@ def stop(step, total, loss):
 
 
 def tune(monkeypatch, task, folder=None, progress=lambda *_: None, *, there=True):
-    monkeypatch.setattr(test_train.tiny, "foundation", lambda: on(CUDA if there else CPU, FOUNDATION()))
-    return test_train.tune_board(task, "upper", folder=folder, progress=progress, epochs=2, checkpoint_steps=3)
+    monkeypatch.setattr(test_training.tiny, "foundation", lambda: on(CUDA if there else CPU, FOUNDATION()))
+    return test_training.tune_board(task, "upper", folder=folder, progress=progress, epochs=2, checkpoint_steps=3)
 
 
 FOUNDATION = tiny.foundation
 
 
-@pytest.mark.parametrize("task", ["tests.test_train:SIGNED", "like", "retrieve"])
+@pytest.mark.parametrize("task", ["tests.test_training:SIGNED", "like"])
 def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypatch, tmp_path, task):
-    for tokens in ("TRAINING_TOKENS", "RETRIEVAL_TOKENS"):
-        monkeypatch.setattr(train, tokens, 60)
+    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
 
     with pytest.raises(InterruptedError):
         tune(monkeypatch, task, tmp_path, stop)
@@ -120,15 +116,14 @@ def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypat
     assert steps[0] == 7
     assert history.losses == pytest.approx(expected.losses, rel=1e-3)
     assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
-    again = load(tmp_path, on(CPU, FOUNDATION()))
-    rows = [row.only(row.labels >= 0) for row in test_train.board(task, 1, 20)]
-    answers = "vectors" if task == "retrieve" else "scores"
-    close(getattr(again, answers)(rows), getattr(resumed, answers)(rows))
-    np.testing.assert_allclose(getattr(whole, answers)(rows), getattr(resumed, answers)(rows), rtol=0.02, atol=0.01)
+    again = ScoreModel.load(tmp_path, on(CPU, FOUNDATION()))
+    rows = [row.only(row.labels >= 0) for row in test_training.board(task, 1, 20)]
+    close(again.scores(rows), resumed.scores(rows))
+    np.testing.assert_allclose(whole.scores(rows), resumed.scores(rows), rtol=0.02, atol=0.01)
 
 
 def test_a_run_that_began_on_the_cpu_goes_on(monkeypatch, tmp_path):
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
 
     with pytest.raises(InterruptedError):
         tune(monkeypatch, "like", tmp_path, stop, there=False)
@@ -140,13 +135,11 @@ def test_a_run_that_began_on_the_cpu_goes_on(monkeypatch, tmp_path):
 
 
 def writer_on(device, method, folder=None, **split):
-    base = on(device, test_text_model.foundation())
+    base = on(device, test_generate.foundation())
     if folder is not None:
-        return load_writer(folder, base)
-    config = test_text_model.TextModelConfig(
-        task="explain", domain="generic", foundation="tiny", method=method, **split
-    )
-    return create_writer(config, base)
+        return GenerateModel.load(folder, base)
+    config = test_generate.TaskModelConfig(task="explain", domain="generic", foundation="tiny", method=method, **split)
+    return GenerateModel.create(config, base)
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
@@ -158,7 +151,7 @@ def test_texts_are_those_of_the_cpu(tmp_path, method, split):
         for parameter in there.adapter.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).to(CUDA))
     there.save(tmp_path)
-    here, drafts = writer_on(CPU, method, tmp_path), test_text_model.DRAFTS
+    here, drafts = writer_on(CPU, method, tmp_path), test_generate.DRAFTS
     (nats, counts), (expected, numbers) = there.nats(drafts), here.nats(drafts)
     close(nats, expected)
     assert counts.tolist() == numbers.tolist()
@@ -171,12 +164,12 @@ def test_texts_are_those_of_the_cpu(tmp_path, method, split):
 
 
 def test_texts_are_learned(monkeypatch, tmp_path):
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
-    monkeypatch.setattr(test_train.tiny, "foundation", lambda: on(CUDA, FOUNDATION()))
-    writer, history = test_train.tune_diaries(folder=tmp_path, epochs=2)
+    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
+    monkeypatch.setattr(test_training.tiny, "foundation", lambda: on(CUDA, FOUNDATION()))
+    writer, history = test_training.tune_diaries(folder=tmp_path, epochs=2)
     assert np.mean(history.losses[-5:]) < 0.5 * np.mean(history.losses[:3])
-    again = load_writer(tmp_path, test_train.can_end(on(CPU, FOUNDATION())))
-    drafts = test_train.diaries(1, 12)
+    again = GenerateModel.load(tmp_path, test_training.can_end(on(CPU, FOUNDATION())))
+    drafts = test_training.diaries(1, 12)
     close(again.nats(drafts)[0], writer.nats(drafts)[0])
 
 

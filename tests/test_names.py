@@ -15,10 +15,7 @@ IDIOMS = {
     "load": "the counterpart of save",
     "parse": "text to the value that the module is about",
     "read": "a source to the value that the module is about",
-    "read_config": "the configuration of a saved run, of the kind that the module loads",
     "save": "the counterpart of load",
-    "states_config": "how a model's states are made",
-    "tune": "the verb of the field, for a grid of baselines as for a task",
 }
 """Function names that may recur, as a module is part of how they are called (``task.named``), and why."""
 

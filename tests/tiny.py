@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Model, ModelConfig, RopeConfig
-from m6rec.retrieval.model import RetrievalConfig, RetrievalModel, create
+from m6rec.foundation.config import ModelConfig, RopeConfig
+from m6rec.foundation.model import Model
+from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Item
 
@@ -145,6 +146,7 @@ def ids(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(len(SPECIAL), VOCAB, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def retrieval(foundation: Foundation, items: Sequence[Item], domain: str, **options: Any) -> RetrievalModel:
+def retrieval(foundation: Foundation, items: Sequence[Item], domain: str, **options: Any) -> EmbedModel:
     """A model of retrieval that nothing was learned for."""
-    return create(RetrievalConfig(domain=domain, foundation="tiny"), foundation, items, **options)
+    config = TaskModelConfig(task="retrieve", domain=domain, foundation="tiny")
+    return EmbedModel.create(config, foundation, **options).whiten(items)

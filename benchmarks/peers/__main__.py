@@ -21,7 +21,7 @@ from benchmarks.peers.search import RESULTS, told
 from benchmarks.setup import Claims, Setup, research
 from m6rec.data.split import Split
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import task_examples
+from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import named
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from m6rec.task_model import pair_loss
+from m6rec.readouts.scoring import pair_loss
 
 Ints = NDArray[np.int64]
 Network = Callable[..., Tensor]
@@ -172,7 +172,7 @@ def learn(
     """Trains a network on labels of 0 and 1 and yields after each pass, without end.
 
     Given the users, a batch is as many whole users as make ``batch`` questions in the mean, and ``pairwise`` is the
-    share of the loss of their pairs, as in ours (``m6rec.task_model.pair_loss``).
+    share of the loss of their pairs, as in ours (``m6rec.readouts.scoring.pair_loss``).
     """
     optimiser = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
     generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
 """Peers that tell whether a user will like an item: what was counted, what was factorised, trees and networks.
 
 All are fitted on the likes of the training part and chosen by AUC on validation. What a question may know is what came
-before it, test events included, as in ``m6rec.evaluate``; a peer of numbers alone (user, item) knows less.
+before it, test events included, as in ``m6rec.evaluation``; a peer of numbers alone (user, item) knows less.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from m6rec import baselines
 from m6rec.data import leakage
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
-from m6rec.evaluate import TaskExamples, check_leaks
 from m6rec.features.interactions import FEATURES
 from m6rec.metrics import auc, uauc
 from m6rec.report import Row, Table
+from m6rec.tasks.examples import TaskExamples, check_leaks
 from m6rec.text.batch import Example
 from m6rec.types import Event, Item
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from m6rec.adapters.module import AdapterModule
-from m6rec.foundation.model import AdapterHook, Attention, Block, Layer, Model
+from m6rec.foundation.attention import Attention
+from m6rec.foundation.model import AdapterHook, Block, Layer, Model
 
 
 class Blocks(AdapterModule):

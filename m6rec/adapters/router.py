@@ -10,7 +10,8 @@ from torch import Tensor
 
 from m6rec.adapters.task_adapter import TaskAdapter
 from m6rec.errors import ConfigError
-from m6rec.foundation.model import AdapterHook, Attention, Block, Layer
+from m6rec.foundation.attention import Attention
+from m6rec.foundation.model import AdapterHook, Block, Layer
 
 
 class AdapterRouter:

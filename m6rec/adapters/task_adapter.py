@@ -10,10 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
@@ -40,11 +38,10 @@ class TaskAdapterConfig:
         method: One of ``METHODS``.
         first_layer: Layers from here on are tuned. 0 tunes all, as the paper does; the depth of the split tunes the
             upper layers only, so that all tasks share one cache of lower states.
-        num_classes: Answers that ``score`` tells apart; 0 for tasks that only embed or generate.
+        num_classes: Answers that ``score`` tells apart; 0 for tasks that generate.
         num_prompts: Prompts of the methods that have them.
         lora_rank: Rank of LoRA's updates.
         lora_alpha: LoRA scales its updates by alpha / rank.
-        embed_width: Width of the vectors of ``embed``, 128 in the paper; 0 for tasks that don't retrieve.
         num_features: Numbers of a question, from which its ``base`` is made; 0 for tasks without.
         gate_columns: Which of these numbers gate what is read (``Base``).
         num_event_features: Numbers a behaviour that ``encode_events`` takes; 0 for tasks without.
@@ -56,7 +53,6 @@ class TaskAdapterConfig:
     num_prompts: int = 8
     lora_rank: int = 8
     lora_alpha: float = 16.0
-    embed_width: int = 0
     num_features: int = 0
     gate_columns: tuple[int, ...] = ()
     num_event_features: int = 0
@@ -158,11 +154,6 @@ class TaskAdapter(nn.Module):
         self.event_encoder = (
             FeatureEncoder(config.num_event_features, width, generator) if config.num_event_features else None
         )
-        self.projections = nn.ModuleDict(
-            {side: _linear(width, config.embed_width, generator) for side in ("user", "item")}
-            if config.embed_width
-            else {}
-        )
         self.to(model.device)
 
     @property
@@ -177,7 +168,7 @@ class TaskAdapter(nn.Module):
             ConfigError: The tuning was made with ``num_event_features=0``.
         """
         if self.event_encoder is None:
-            raise ConfigError("this tuning takes no traces; make one with num_traces")
+            raise ConfigError("this tuning takes no event features; make one with num_event_features")
         added_BND: Tensor = self.event_encoder(event_features_BNG)
         return added_BND
 
@@ -218,16 +209,6 @@ class TaskAdapter(nn.Module):
             return torch.zeros_like(text_BC), text_BC
         assert features_BF is not None, "the base of a score takes numbers"
         return self.base(features_BF), self.base.gate(features_BF) * text_BC
-
-    def embed(self, normed_BD: Tensor, side: Literal["user", "item"]) -> Tensor:
-        """Retrieval vectors of unit length, vectors_BE in fp32.
-
-        Raises:
-            ConfigError: The tuning was made with ``embed_width=0``.
-        """
-        if not self.projections:
-            raise ConfigError("this tuning has no retrieval vectors; make one with embed_width, such as 128")
-        return F.normalize(self.projections[side](normed_BD.float()), dim=-1)
 
     def num_trainable(self) -> int:
         """How many parameters are trained."""

@@ -37,10 +37,8 @@ def shrink(
     from m6rec.domains import prepared
     from m6rec.edge.recipe import Recipe
     from m6rec.edge.shrink import shrink as make
-    from m6rec.evaluate import check_leaks, task_examples
     from m6rec.foundation.checkpoint import load
-    from m6rec.task_model import load as load_tuned
-    from m6rec.task_model import read_config
+    from m6rec.readouts import ScoreModel, read_config
 
     chosen = Recipe.read(_switches(recipe, change or []))
     run, data = run_of(project, run), data_of(project, data)
@@ -48,9 +46,8 @@ def shrink(
     require_dataset(run, dataset, former=former_of(project, dataset))
     made = prepared.load(data)
     foundation = load(read_config(run).foundation, dtype=dtype)
-    tuned = load_tuned(run, foundation, store=assets.home() / "states")
-    questions = task_examples(tuned.task, made.split, made.domain)
-    check_leaks(made.split, questions)
+    tuned = ScoreModel.load(run, foundation, store=assets.home() / "states")
+    questions = tuned.examples(tuned.task, made.split, made.domain)
     lessons = assets.home() / "lessons"
     with bar("shrinking") as update:
 
@@ -106,15 +103,14 @@ def export(
     from m6rec.edge.shrink import at_exit
     from m6rec.features.interactions import InteractionStore
     from m6rec.foundation.checkpoint import load
-    from m6rec.task_model import load as load_tuned
-    from m6rec.task_model import read_config
+    from m6rec.readouts import ScoreModel, read_config
 
     run, data = run_of(project, run), data_of(project, data)
     dataset = prepared.fingerprint(data)
     require_dataset(run, dataset, former=former_of(project, dataset))
     log = prepared.load(data).split.log
     foundation = load(read_config(run).foundation, dtype="float32")
-    tuned = load_tuned(run, foundation, store=assets.home() / "states")
+    tuned = ScoreModel.load(run, foundation, store=assets.home() / "states")
     if layers is not None:
         tuned = at_exit(tuned, layers)
     interactions = InteractionStore(log.items, tuned.domain.feedback).update_all(log.events)

@@ -169,15 +169,15 @@ def former_of(project: Path | None, dataset: Fingerprint) -> tuple[str, ...]:
 
 def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
     """Text models whose runs are siblings of the ranking run and share its foundation and domain."""
-    from m6rec.tasks import writing
-    from m6rec.text_model import load as load_writer
+    from m6rec.readouts import GenerateModel
+    from m6rec.tasks.task import names
 
     found = {}
     for task, run in writers_in(rank.parent).items():
         made = Fingerprint.load(run) or Fingerprint()
         same = (made.foundation, made.domain) == (ranking.foundation.model.id, ranking.config.domain)
-        if same and task in writing.names():
-            found[task] = load_writer(run, ranking.foundation, ranking.cache, state_store(states))
+        if same and task in names("generate"):
+            found[task] = GenerateModel.load(run, ranking.foundation, ranking.cache, state_store(states))
     return found
 
 
@@ -211,9 +211,7 @@ def tuned_runs(
     """
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
-    from m6rec.retrieval.model import load as load_retrieval
-    from m6rec.task_model import load as load_tuned
-    from m6rec.task_model import read_config
+    from m6rec.readouts import EmbedModel, ScoreModel, read_config
 
     require_readout(rank, "score", "--rank")
     require_readout(retrieve, "embed", "--retrieve")
@@ -222,5 +220,5 @@ def tuned_runs(
         require_dataset(run, dataset, former=former)
     made = prepared.load(data)
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    ranking = load_tuned(rank, foundation, store=state_store(states), exit_after=exit_after)
-    return made, load_retrieval(retrieve, foundation, store=state_store(states)), ranking
+    ranking = ScoreModel.load(rank, foundation, store=state_store(states), exit_after=exit_after)
+    return made, EmbedModel.load(retrieve, foundation, store=state_store(states)), ranking

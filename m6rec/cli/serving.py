@@ -72,14 +72,13 @@ def serve(
     from m6rec.data.erasure import without
     from m6rec.domains import prepared
     from m6rec.features.interactions import InteractionStore
-    from m6rec.retrieval.model import load as load_retrieval
+    from m6rec.readouts import EmbedModel, ScoreModel
     from m6rec.serving.binding import bind_store
     from m6rec.serving.catalogue import Catalogue
     from m6rec.serving.journal import open_journal
     from m6rec.serving.memory import keep_freed_memory
     from m6rec.serving.recommender import Recommender
     from m6rec.serving.settings import Settings
-    from m6rec.task_model import load as load_tuned
 
     settings = Settings(
         host=host,
@@ -125,9 +124,9 @@ def serve(
         now = served(project, data, retrieve, rank)  # the newest runs of a project
         for run in (now.rank, now.retrieve):
             require_dataset(run, dataset, former=former)
-        fresh = load_tuned(now.rank, ranking.foundation, ranking.cache, state_store(states), exit_after=exit_after)
+        fresh = ScoreModel.load(now.rank, ranking.foundation, ranking.cache, state_store(states), exit_after=exit_after)
         recommender.swap(
-            load_retrieval(now.retrieve, ranking.foundation, retrieval.cache, state_store(states)),
+            EmbedModel.load(now.retrieve, ranking.foundation, retrieval.cache, state_store(states)),
             fresh,
             text_writers(now.rank, fresh, states),
         )

@@ -6,10 +6,14 @@ of them updates the features, and so are all events of an impression, which were
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
+from m6rec.data.split import TEST, TRAIN, VALID
+from m6rec.errors import DataError
 from m6rec.types import Event
+
+SAY_WHAT = "say what is positive (m6rec prepare … --positive 'value>=4', or --implicit)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +72,19 @@ def num_known(events: Sequence[Event]) -> list[int]:
     return known
 
 
-def repeats(events: Sequence[Event], judged: Callable[[Event], bool]) -> set[int]:
-    """Positions of events whose user had given feedback on the item before.
+def require_parts(task: str, by_part: Mapping[int, Sized]) -> None:
+    """Raises DataError where a part of a split has no example of a task.
 
     Args:
-        events: In order of time.
-        judged: Whether an event is positive or negative, more than a view.
+        task: Its name.
+        by_part: The examples of TRAIN, VALID and TEST.
+
+    Raises:
+        DataError: A part has none, so nothing could be tuned or measured on it.
     """
-    events = list(events)
-    found: set[int] = set()
-    met: set[tuple[str, str]] = set()
-    for group in time_groups(events):
-        found.update(position for position in group.queries if (events[position].user, events[position].item) in met)
-        met.update((event.user, event.item) for event in (events[at] for at in group.events) if judged(event))
-    return found
+    for part, name in ((TRAIN, "training"), (VALID, "validation"), (TEST, "test")):
+        if not by_part[part]:
+            raise DataError(
+                f"the {name} part has no event that {task!r} asks about; give a larger part or another split, or "
+                f"{SAY_WHAT}"
+            )

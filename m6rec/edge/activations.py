@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from m6rec.foundation.model import Block, Layer
-from m6rec.task_model import TaskModel
+from m6rec.readouts import ScoreModel
 from m6rec.text import prefixes
 from m6rec.text.prefixes import Tree
 
@@ -65,7 +65,7 @@ class ActivationRecorder:
 
 
 def record_activations(
-    teacher: TaskModel, texts: Sequence[str], store: Path | None, progress: Progress
+    teacher: ScoreModel, texts: Sequence[str], store: Path | None, progress: Progress
 ) -> TeacherActivations:
     """Runs the teacher over the texts, or reads what was kept of it."""
     model, depth = teacher.foundation.model, teacher.cache.config.depth

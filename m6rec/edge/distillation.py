@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from m6rec.edge.activations import BATCH_TOKENS, ActivationRecorder, Progress, TeacherActivations, groups, padded
 from m6rec.edge.pruning import pruning
 from m6rec.edge.recipe import Recipe
+from m6rec.foundation.attention import Attention, Dense
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Attention, Dense, Model
-from m6rec.task_model import TaskModel
+from m6rec.foundation.model import Model
+from m6rec.readouts import ScoreModel
 from m6rec.text.prefixes import Tree
-from m6rec.train import TrainConfig, fit
+from m6rec.training import TrainConfig, fit
 
 
 def distil(
     student: Foundation,
     kept: Sequence[int],
-    teacher: TaskModel,
+    teacher: ScoreModel,
     said: TeacherActivations,
     recipe: Recipe,
     folder: Path,

@@ -26,8 +26,8 @@ from m6rec.device import ADAPTERS, BUNDLE, CHECKSUM, FORMAT, LOWER, MANIFEST, TO
 from m6rec.errors import ConfigError, ExtraError
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES, InteractionStore
 from m6rec.files import new_folder
-from m6rec.foundation.model import Dense
-from m6rec.task_model import TaskModel
+from m6rec.foundation.attention import Dense
+from m6rec.readouts import ScoreModel
 from m6rec.tasks.words import words
 from m6rec.text.records import record_of
 from m6rec.types import SLOTS, Event, Item, User
@@ -51,7 +51,7 @@ Progress = Callable[[int, int], None]
 
 
 def export(
-    tuned: TaskModel,
+    tuned: ScoreModel,
     folder: Path,
     *,
     dtype: str = "int8",
@@ -78,13 +78,11 @@ def export(
         progress: Called with (done, total) of its steps.
 
     Raises:
-        ConfigError: The folder exists, or the task or the type can't be exported.
+        ConfigError: The folder exists, or the type can't be exported.
         ExtraError: onnx is not installed.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} can't be exported; choose one of {', '.join(DTYPES)}")
-    if tuned.task.readout != "score":
-        raise ConfigError(f"task {tuned.task.name!r} is not a ranking task; only those can be exported")
     model = tuned.foundation.model
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ConfigError(f"the foundation is in {model.dtype} on {model.device}; load it with float32 on cpu")
@@ -137,7 +135,7 @@ def export(
 
 
 def send(
-    tuned: TaskModel,
+    tuned: ScoreModel,
     items: Sequence[Item],
     interactions: InteractionStore,
     file: Path,
@@ -189,7 +187,7 @@ def send(
 class _Lower(nn.Module):
     """Token ids of one text → its kept states. A text is read alone, so its states never depend on another's."""
 
-    def __init__(self, tuned: TaskModel) -> None:
+    def __init__(self, tuned: ScoreModel) -> None:
         super().__init__()
         self.model, self.depth, self.keep = tuned.foundation.model, tuned.cache.config.depth, tuned.cache.config.keep
 
@@ -210,7 +208,7 @@ class _Upper(nn.Module):
     computed. A token sees what stands before it of the context and of its own candidate.
     """
 
-    def __init__(self, tuned: TaskModel) -> None:
+    def __init__(self, tuned: ScoreModel) -> None:
         super().__init__()
         self.model, self.adapter = tuned.foundation.model, tuned.adapter
         self.depth, self.end, self.bidirectional = tuned.cache.config.depth, tuned.end, tuned.config.bidirectional

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from m6rec.edge.recipe import Recipe
 from m6rec.metrics import auc
-from m6rec.task_model import TaskModel
+from m6rec.readouts import ScoreModel
 from m6rec.text.batch import Example
 
 
 def model_card(
-    small: TaskModel,
-    teacher: TaskModel,
+    small: ScoreModel,
+    teacher: ScoreModel,
     learned: Sequence[str],
     held_out: Sequence[str],
     asked: Sequence[Example],
@@ -71,7 +71,7 @@ def model_card(
     }
 
 
-def fidelity(small: TaskModel, teacher: TaskModel, texts: Sequence[str]) -> dict[str, float]:
+def fidelity(small: ScoreModel, teacher: ScoreModel, texts: Sequence[str]) -> dict[str, float]:
     """How near a small model's states are to the teacher's: cosine around the teacher's mean, and relative error.
 
     Both are means over texts; the error is squared, and 1 for a student that always says the teacher's mean.

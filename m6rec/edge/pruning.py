@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from m6rec.edge.recipe import Recipe
-from m6rec.foundation.model import Block, Model, ModelConfig
-from m6rec.task_model import TaskModel
+from m6rec.foundation.config import ModelConfig
+from m6rec.foundation.model import Block, Model
+from m6rec.readouts import ScoreModel
 from m6rec.text.batch import Example
 
 SAMPLE = 40
@@ -26,7 +27,7 @@ Kept = list[Tensor]
 """Of each upper layer what is kept, in order."""
 
 
-def upper_parts(teacher: TaskModel, recipe: Recipe, rows: Sequence[Example]) -> tuple[ModelConfig, Kept, Kept]:
+def upper_parts(teacher: ScoreModel, recipe: Recipe, rows: Sequence[Example]) -> tuple[ModelConfig, Kept, Kept]:
     """(the upper layers' configuration, their neurons, their groups of heads): those that add most.
 
     A part adds its mean magnitude times the length of the weights that it goes out by.

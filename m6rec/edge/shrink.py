@@ -37,16 +37,19 @@ from m6rec.errors import ConfigError
 from m6rec.features.interactions import without_neighbours
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.model import Block, Model, ModelConfig, RopeConfig
+from m6rec.foundation.config import ModelConfig, RopeConfig
+from m6rec.foundation.model import Block, Model
 from m6rec.foundation.states import StateCache, States
 from m6rec.metrics import auc
-from m6rec.task_model import TaskModel, create
+from m6rec.readouts import ScoreModel
+from m6rec.readouts.score import TRAINING_TOKENS
+from m6rec.readouts.scoring import fit_numbers
 from m6rec.tasks.task import Task
 from m6rec.tasks.task import texts as texts_in
 from m6rec.text import prefixes
 from m6rec.text.batch import Batch, Example, pack, pad, size
 from m6rec.text.vocabulary import trim
-from m6rec.train import TRAINING_TOKENS, TrainConfig, fit, fit_numbers
+from m6rec.training import TrainConfig, fit
 
 CARD, RECIPE = "card.json", "recipe.json"
 FOUNDATION, RUN = "foundation", "run"
@@ -55,7 +58,7 @@ MOST_ITEMS, MOST_WORDINGS = 20_000, 12
 
 
 def shrink(
-    teacher: TaskModel,
+    teacher: ScoreModel,
     log: Log,
     rows: Mapping[int, Sequence[Example]],
     recipe: Recipe,
@@ -97,7 +100,7 @@ def shrink(
     return card
 
 
-def at_exit(tuned: TaskModel, num_layers: int) -> TaskModel:
+def at_exit(tuned: ScoreModel, num_layers: int) -> ScoreModel:
     """A small model that leaves its student after so many of its layers; the weights are shared.
 
     Raises:
@@ -124,7 +127,7 @@ def at_exit(tuned: TaskModel, num_layers: int) -> TaskModel:
     model.id = f"{foundation.model.id}@{num_layers}"
     left = Foundation(model, foundation.tokenizer, foundation.source)
     cache = StateCache(left, tuned.cache.config)
-    return TaskModel(tuned.config, left, tuned.adapter, cache, tuned.blend, tuned.exit_after, tuned.seed)
+    return ScoreModel(tuned.config, left, tuned.adapter, cache, tuned.exit_after, tuned.seed)
 
 
 def texts_of(task: Task, domain: Domain, log: Log, recipe: Recipe) -> tuple[list[str], list[str]]:
@@ -158,9 +161,7 @@ def _asked(rows: Sequence[Example], recipe: Recipe) -> list[Example]:
     return [alone(row) if recipe.alone else row for row in rows]
 
 
-def _require(teacher: TaskModel, folder: Path, recipe: Recipe) -> None:
-    if teacher.task.readout != "score":
-        raise ConfigError(f"task {teacher.task.name!r} is not a ranking task; only those can be distilled")
+def _require(teacher: ScoreModel, folder: Path, recipe: Recipe) -> None:
     config = teacher.foundation.model.config
     both = config.num_heads * config.head_width, config.num_kv_heads * config.head_width
     if recipe.relation and any(width % recipe.num_heads for width in both):
@@ -170,10 +171,8 @@ def _require(teacher: TaskModel, folder: Path, recipe: Recipe) -> None:
         )
     if config.narrow or teacher.adapter.config.first_layer != teacher.cache.config.depth:
         raise ConfigError("only a task can be shrunk that tunes the upper layers, of a foundation that was not shrunk")
-    if teacher.config.method in ("upper", "full", "lora"):
-        raise ConfigError(
-            f"method {teacher.config.method!r} tunes weights that shrinking changes; tune by option-adapter"
-        )
+    if teacher.method in ("upper", "full", "lora"):
+        raise ConfigError(f"method {teacher.method!r} tunes weights that shrinking changes; tune by option-adapter")
     if not recipe.distils and teacher.cache.config.keep != 1:
         raise ConfigError("a student that learns by the task alone keeps one token of a text; tune with keep=1")
     if teacher.cache.config.depth in (0, config.num_layers):
@@ -190,7 +189,7 @@ def _require(teacher: TaskModel, folder: Path, recipe: Recipe) -> None:
 
 
 def _student(
-    teacher: TaskModel, texts: Sequence[str], recipe: Recipe, rows: Sequence[Example]
+    teacher: ScoreModel, texts: Sequence[str], recipe: Recipe, rows: Sequence[Example]
 ) -> tuple[Foundation, Sequence[int]]:
     """(a student above which the upper layers are pruned, the ids that the teacher has for its tokens).
 
@@ -250,15 +249,15 @@ def _reader(vocab_size: int, recipe: Recipe) -> ModelConfig:
 
 def _tune(
     student: Foundation,
-    teacher: TaskModel,
+    teacher: ScoreModel,
     rows: Mapping[int, Sequence[Example]],
     recipe: Recipe,
     folder: Path,
     progress: Progress,
-) -> TaskModel:
+) -> ScoreModel:
     """The teacher's tuning on the student, and trained on."""
     config = replace(teacher.config, foundation="student", depth=0)
-    small = create(config, student, seed=recipe.seed)
+    small = ScoreModel.create(config, student, seed=recipe.seed)
     small.adapter.load_state_dict(teacher.adapter.state_dict())
     if not recipe.tuning_epochs:
         return small
@@ -310,7 +309,7 @@ def _tune(
     return small
 
 
-def _read(tuned: TaskModel, texts: Sequence[str]) -> States:
+def _read(tuned: ScoreModel, texts: Sequence[str]) -> States:
     """States of texts as a function of the weights, for training through them; the last token of each."""
     model = tuned.foundation.model
     trees = prefixes.grow(tuned.foundation.tokenizer.encode(texts))
@@ -322,7 +321,7 @@ def _read(tuned: TaskModel, texts: Sequence[str]) -> States:
 
 
 def _answer_loss(
-    small: TaskModel, batch: Batch, states: States, told: Sequence[NDArray[np.float64]], recipe: Recipe
+    small: ScoreModel, batch: Batch, states: States, told: Sequence[NDArray[np.float64]], recipe: Recipe
 ) -> Tensor:
     """Cross-entropy with the answers, and with the teacher's probability of the last class."""
     valid_BC = torch.from_numpy(batch.valid_BC)
@@ -342,7 +341,7 @@ def _answer_loss(
     return total
 
 
-def _write(small: TaskModel, folder: Path, card: dict[str, Any]) -> None:
+def _write(small: ScoreModel, folder: Path, card: dict[str, Any]) -> None:
     """Writes the foundation, the run on it, and at last the card."""
     model, tokenizer = small.foundation.model, folder / "tokenizer.json"
     small.foundation.tokenizer.save(tokenizer)
@@ -350,7 +349,7 @@ def _write(small: TaskModel, folder: Path, card: dict[str, Any]) -> None:
         checkpoint.save(model, model.config.to_hf(), tokenizer, folder / FOUNDATION)
     tokenizer.unlink()
     written = checkpoint.load(str(folder / FOUNDATION), dtype="float32")
-    run = create(replace(small.config, foundation=str(folder / FOUNDATION)), written)
+    run = ScoreModel.create(replace(small.config, foundation=str(folder / FOUNDATION)), written)
     run.adapter.load_state_dict(small.adapter.state_dict())
     run.save(folder / RUN)
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")

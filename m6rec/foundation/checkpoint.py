@@ -20,7 +20,8 @@ from m6rec import assets, files
 from m6rec.errors import AssetError, ConfigError
 from m6rec.files import new_folder
 from m6rec.fingerprint import changed, digest, of_file
-from m6rec.foundation.model import Model, ModelConfig
+from m6rec.foundation.config import ModelConfig
+from m6rec.foundation.model import Model
 from m6rec.text.tokenizer import Tokenizer
 
 DEFAULT = "smollm2-135m"

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from m6rec.errors import ConfigError
+from m6rec.foundation.attention import CachedQuery, KVCache
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.likelihood import Prompted
-from m6rec.foundation.model import CachedQuery, KVCache
 from m6rec.text.constraints import Constraint
 from m6rec.text.tokenizer import TextStream
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from m6rec.metrics import ndcg, ranks
 from m6rec.retrieval.embeddings import Embeddings, Floats, Head, Ints, Whitening, user_vectors
+from m6rec.training import TrainingHistory
 
 CUT = 10
 """Validation is by NDCG at so many."""
@@ -176,21 +177,6 @@ class EmbeddingConfig:
         return self.decays[len(self.decays) // 2]
 
 
-@dataclass(kw_only=True)
-class History:
-    """How a training went.
-
-    Attributes:
-        losses: Mean loss of each epoch.
-        validation: NDCG@10 before the first epoch and after each.
-        epochs: After how many it is best.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
-    epochs: int = 0
-
-
 def fit(
     ids: Sequence[str],
     states_ID: Floats,
@@ -199,7 +185,7 @@ def fit(
     *,
     validation: Questions | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
-) -> tuple[Embeddings, History]:
+) -> tuple[Embeddings, TrainingHistory]:
     """Trains vectors and keeps the epoch that is best on validation.
 
     Args:
@@ -210,6 +196,10 @@ def fit(
         validation: Of likes that are not among those given; None trains for all epochs.
         progress: Called with (steps done, steps at most, loss).
 
+    Returns:
+        The vectors, and the mean loss of each epoch, NDCG@10 before the first epoch and after each, and after how many
+        it is best.
+
     Where no user liked two items, nothing can be learned, and vectors are whitened states.
 
     Raises:
@@ -217,7 +207,7 @@ def fit(
     """
     chosen = [row[-config.likes :] for row in likes if len(row) > 1]
     if not chosen:
-        return Embeddings.untrained(states_ID, config.width, config.decay), History()
+        return Embeddings.untrained(states_ID, config.width, config.decay), TrainingHistory()
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
     whitening = Whitening.fit(states_ID)
@@ -228,7 +218,7 @@ def fit(
     optimisers: list[torch.optim.Optimizer] = [torch.optim.Adam(net.head_parameters(), config.learning_rate)]
     if net.residuals is not None:
         optimisers.append(torch.optim.SparseAdam([*net.residuals.parameters()], config.residual_rate))
-    history = History()
+    history = TrainingHistory()
 
     def embeddings(decay: float) -> Embeddings:
         return net.embeddings(ids, whitening, decay)
@@ -239,7 +229,7 @@ def fit(
 
     best = net.copy()
     if validation is not None:
-        history.validation.append(validate(config.decay))
+        history.validation_scores.append(validate(config.decay))
     total = config.epochs * batches.per_epoch
     for epoch in range(1, config.epochs + 1):
         net.train()
@@ -258,12 +248,12 @@ def fit(
             progress((epoch - 1) * batches.per_epoch + len(losses), total, losses[-1])
         history.losses.append(float(np.mean(losses)))
         if validation is None:
-            history.epochs, best = epoch, net.copy()
+            history.best_epoch, best = epoch, net.copy()
             continue
-        history.validation.append(validate(config.decay))
-        if history.validation[-1] > max(history.validation[:-1]):
-            history.epochs, best = epoch, net.copy()
-        if epoch - history.epochs >= config.patience:
+        history.validation_scores.append(validate(config.decay))
+        if history.validation_scores[-1] > max(history.validation_scores[:-1]):
+            history.best_epoch, best = epoch, net.copy()
+        if epoch - history.best_epoch >= config.patience:
             break
     net.load_state_dict(best)
     decay = config.decay if validation is None else max(config.decays, key=validate)

@@ -13,9 +13,7 @@ from contextlib import contextmanager
 
 from m6rec.domains.domain import Domain, titled
 from m6rec.errors import DataError
-from m6rec.tasks import writing
-from m6rec.tasks.task import Task, event_text
-from m6rec.tasks.writing import TextTask
+from m6rec.tasks.task import Task, event_text, named, names
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, Segment, User
@@ -34,7 +32,7 @@ class Admission:
 
     def __init__(self, domain: Domain, tasks: Sequence[Task]) -> None:
         self._domain, self._tasks = domain, tasks
-        self._text_tasks: list[TextTask] = [writing.named(name) for name in writing.names()]
+        self._text_tasks = [named(name) for name in names("generate")]
 
     def event(self, event: Event, item: Item | None) -> None:
         """Raises DataError where the event can't have happened, or can't be worded.
@@ -65,7 +63,7 @@ class Admission:
             if not 0 <= said.strength <= 1:
                 raise ValueError(f"its strength is {said.strength}, not 0 to 1")
             items = {} if item is None else {item.id: item}
-            _check_segments(event_text(task, self._domain, event, items) for task in self._tasks)
+            _check_segments(event_text(task, self._domain, event, items) for task in self._tasks if task.reads_history)
             if item is not None:
                 _check_segments(task.event_text(event, item, self._domain) for task in self._text_tasks)
                 for task in self._text_tasks:

@@ -15,11 +15,12 @@ from m6rec.domains.domain import titled
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
+from m6rec.readouts import ScoreModel
 from m6rec.serving.backend import GenerationRequest, GenerationResult, Writing
 from m6rec.serving.explaining import choose_words, reasons_for, unfaithful
 from m6rec.serving.text_model_pool import TextModelPool
-from m6rec.task_model import TaskModel
 from m6rec.tasks import design, headline, query, writing
+from m6rec.tasks.task import named
 from m6rec.text.constraints import Constraint, Series, TitleTrie, Unquoted
 from m6rec.text.safety import Blocklist, safety_violation
 from m6rec.types import Draft, Event, Item, User
@@ -62,7 +63,7 @@ class Creator:
         blocked: What no text may hold.
     """
 
-    def __init__(self, rank: TaskModel, writers: TextModelPool, blocked: Blocklist) -> None:
+    def __init__(self, rank: ScoreModel, writers: TextModelPool, blocked: Blocklist) -> None:
         self._rank, self._writers, self._blocked = rank, writers, blocked
 
     def create(
@@ -190,7 +191,7 @@ class Creator:
 
     def _write(self, asked: GenerationContext, prompt: str, constraint: Constraint[Any]) -> Writing[list[Generated]]:
         """Different texts for the user, the likeliest by the token first."""
-        task, domain = writing.named(asked.request.kind), self._rank.domain
+        task, domain = named(asked.request.kind), self._rank.domain
         draft = writing.draft(task, asked.history, asked.user, domain, asked.items, prompt)
         count = asked.request.count + NUM_SPARE
         drawn = yield from self._writers.write(asked.request.kind, [draft] * count, DRAWING, [constraint] * count)

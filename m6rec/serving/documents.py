@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from m6rec.domains.domain import Domain, titled
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.retrieval.model import RetrievalModel
+from m6rec.readouts import EmbedModel, ScoreModel
 from m6rec.serving.turn_taking import slices
-from m6rec.task_model import TaskModel
 from m6rec.tasks import task as tasks
-from m6rec.tasks.retrieve import describe
 from m6rec.text.batch import Example
 from m6rec.text.verbalise import quote
 from m6rec.types import Item, Segment, Situation, User
@@ -33,9 +31,10 @@ class Documents:
         memory_bytes: What the states of such texts may take in memory.
     """
 
-    def __init__(self, retrieve: RetrievalModel, rank: TaskModel, memory_bytes: int) -> None:
+    def __init__(self, retrieve: EmbedModel, rank: ScoreModel, memory_bytes: int) -> None:
         self.width = retrieve.width
-        self._retrieve = replace(retrieve, cache=retrieve.cache.apart(memory_bytes // 2))
+        self._retrieve = copy(retrieve)
+        self._retrieve.cache = retrieve.cache.apart(memory_bytes // 2)
         self._rank = _apart(rank, memory_bytes // 2)
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -47,7 +46,9 @@ class Documents:
         retrieve = self._retrieve
 
         def read(some: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-            return self.vectors(some), _num_tokens(retrieve.foundation, [describe(Item("", text)) for text in some])
+            return self.vectors(some), _num_tokens(
+                retrieve.foundation, [retrieve.text(Item("", text)) for text in some]
+            )
 
         return slices(texts, read)
 
@@ -76,7 +77,7 @@ class Documents:
         yield from slices(documents, score)
 
 
-def _apart(tuned: TaskModel, memory_bytes: int) -> TaskModel:
+def _apart(tuned: ScoreModel, memory_bytes: int) -> ScoreModel:
     """The same task in all but its cache, where texts of strangers would fill memory and disk."""
     apart = copy(tuned)
     apart.cache = tuned.cache.apart(memory_bytes)

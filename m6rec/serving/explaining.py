@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
+from m6rec.readouts import GenerateModel, ScoreModel
 from m6rec.serving.backend import Explanation, Reason, Writing
 from m6rec.serving.text_model_pool import TextModelPool
-from m6rec.task_model import TaskModel
 from m6rec.tasks import explain as reasons
 from m6rec.tasks import explanations, writing
 from m6rec.tasks import task as tasks
@@ -19,7 +19,6 @@ from m6rec.tasks.faithfulness import unsupported_claim
 from m6rec.text import opinions as mining
 from m6rec.text.constraints import TitleTrie
 from m6rec.text.verbalise import quote
-from m6rec.text_model import TextModel
 from m6rec.types import Draft, Item, Segment, User
 
 NUM_REVIEWS = 50
@@ -45,7 +44,7 @@ class ExplanationPlan:
 
 
 def plan_explanation(
-    rank: TaskModel,
+    rank: ScoreModel,
     writers: TextModelPool,
     interactions: InteractionStore,
     user: User,
@@ -107,7 +106,7 @@ def wording(temperature: float, top_p: float, seed: int) -> Sampling:
 
 
 def reasons_for(
-    rank: TaskModel,
+    rank: ScoreModel,
     interactions: InteractionStore,
     user: User,
     item: Item,
@@ -126,7 +125,7 @@ def reasons_for(
 
 
 def _drafts(
-    writer: TextModel,
+    writer: GenerateModel,
     chosen: Sequence[Rationale],
     interactions: InteractionStore,
     user: User,

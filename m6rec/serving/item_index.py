@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 
 from m6rec.errors import StoreError
 from m6rec.predicate import NO_ATTRIBUTES, Predicate, attributes
+from m6rec.readouts import EmbedModel
 from m6rec.retrieval.index import DEFAULT, Index, IndexConfig
-from m6rec.retrieval.model import RetrievalModel
 from m6rec.types import Item
 
 FILE = "items.safetensors"
@@ -34,7 +34,7 @@ class ItemIndex:
     """Item vectors of one retrieval model, searched together with what the sources of its blend add.
 
     A snapshot is one file, so that it is whole or not there. Its header is a card of its format, of what its vectors
-    were made with (``RetrievalModel.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read
+    were made with (``EmbedModel.digest``), and a checksum; a snapshot that doesn't fit costs only the time to read
     items anew.
 
     Args:
@@ -42,7 +42,7 @@ class ItemIndex:
         config: How the vectors are searched.
     """
 
-    def __init__(self, retrieve: RetrievalModel, config: IndexConfig = DEFAULT) -> None:
+    def __init__(self, retrieve: EmbedModel, config: IndexConfig = DEFAULT) -> None:
         self._retrieve, self._config = retrieve, config
         self._index = Index(retrieve.width, config)
         self._changed = True

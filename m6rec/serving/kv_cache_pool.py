@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.foundation.model import KVCache
+from m6rec.foundation.attention import KVCache
 from m6rec.foundation.stores import LRUCache
-from m6rec.task_model import TaskModel
+from m6rec.readouts import ScoreModel
 from m6rec.text.batch import Example
 
 MEMORY_BYTES = 256 << 20
@@ -25,20 +25,19 @@ class KVCachePool:
         memory_bytes: Budget of the pool; least recently used caches are evicted.
     """
 
-    def __init__(self, tuned: TaskModel, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, tuned: ScoreModel, memory_bytes: int = MEMORY_BYTES) -> None:
         self._tuned = tuned
         self._memory = LRUCache[str, tuple[Example, KVCache]](memory_bytes)
 
-    def predict(self, asked: Sequence[tuple[str, Example]]) -> list[NDArray[np.floating]]:
-        """For each (user, example), in one pass: probabilities of the candidates, or the user vector [1, E].
+    def predict(self, asked: Sequence[tuple[str, Example]]) -> list[NDArray[np.float64]]:
+        """For each (user, example), in one pass: scores of the candidates.
 
         All queries of an example have one timestamp.
         """
         if not asked:
             return []
         if self._tuned.config.bidirectional:
-            answer = self._tuned.scores if self._tuned.task.readout == "score" else self._tuned.vectors
-            return [answer([row]) for _, row in asked]
+            return [self._tuned.scores([row]) for _, row in asked]
         turns = [(known, _rest(row, num_read)) for user, row in asked for known, num_read in [self._known(user, row)]]
         answers, kept = self._tuned.predict_cached(turns)
         for (user, row), known in zip(asked, kept, strict=True):

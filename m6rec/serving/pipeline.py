@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.predicate import Predicate
+from m6rec.readouts import EmbedModel, ScoreModel
 from m6rec.retrieval.blend import reciprocal_rank_fusion
-from m6rec.retrieval.model import NUM_MOST_LIKED, RetrievalModel
+from m6rec.retrieval.examples import NUM_MOST_LIKED
 from m6rec.serving import chatting
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import NUM_RETRIEVED, Answer, RankRequest, Request
@@ -25,7 +26,6 @@ from m6rec.serving.documents import Documents
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.serving.text_model_pool import TextModelPool
-from m6rec.task_model import TaskModel
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session
 from m6rec.text.batch import Example
@@ -44,8 +44,8 @@ MAX_POPULAR = 2_000
 class Models:
     """The models that answer, and what is made of them; others are put in place as a whole."""
 
-    retrieve: RetrievalModel
-    rank: TaskModel
+    retrieve: EmbedModel
+    rank: ScoreModel
     index: ItemIndex
     ranking: KVCachePool
     documents: Documents
@@ -95,7 +95,7 @@ class ServingState:
                 self.models.admission.event(told[-1], self.items.get(event.item))
         return self.interactions.overlay(user, told)
 
-    def asked(self, task: TaskModel, user: str, items: Sequence[Item]) -> Example:
+    def asked(self, task: ScoreModel, user: str, items: Sequence[Item]) -> Example:
         """What the task is asked of the user and the items now."""
         return tasks.ask(
             task.task, self.interactions, self.user(user), items, task.domain, self.items, latest=self.latest

@@ -22,7 +22,7 @@ from m6rec.errors import ConfigError, DataError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.states import CacheStatistics
 from m6rec.predicate import NO_CATEGORY
-from m6rec.retrieval.model import RetrievalModel
+from m6rec.readouts import EmbedModel, GenerateModel, ScoreModel
 from m6rec.serving import chatting, explaining, pipeline
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
@@ -52,18 +52,15 @@ from m6rec.serving.pipeline import Models, ServingState
 from m6rec.serving.settings import MAX_CREATED
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.serving.turn_taking import FairLock, slices
-from m6rec.task_model import TaskModel
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session, read
 from m6rec.tasks.design import OTHER
 from m6rec.tasks.explain import NUM_STATEMENTS
-from m6rec.tasks.retrieve import describe
 from m6rec.text.lexicon import Lexicon
 from m6rec.text.safety import Blocklist
-from m6rec.text_model import TextModel
 from m6rec.types import Event, Item, Ranked, User
 
-NO_WRITERS: Mapping[str, TextModel] = MappingProxyType({})
+NO_WRITERS: Mapping[str, GenerateModel] = MappingProxyType({})
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,15 +128,15 @@ class Recommender(LocalBackend):
 
     def __init__(
         self,
-        retrieve: RetrievalModel,
-        rank: TaskModel,
+        retrieve: EmbedModel,
+        rank: ScoreModel,
         log: Log,
         interactions: InteractionStore,
         *,
         journal: Journal | None = None,
         catalogue: Catalogue | None = None,
         vectors: Path | None = None,
-        writers: Mapping[str, TextModel] = NO_WRITERS,
+        writers: Mapping[str, GenerateModel] = NO_WRITERS,
         blocked: Blocklist | None = None,
         limits: ServingLimits = LIMITS,
     ) -> None:
@@ -194,9 +191,9 @@ class Recommender(LocalBackend):
 
     def swap(
         self,
-        retrieve: RetrievalModel,
-        rank: TaskModel,
-        writers: Mapping[str, TextModel] = NO_WRITERS,
+        retrieve: EmbedModel,
+        rank: ScoreModel,
+        writers: Mapping[str, GenerateModel] = NO_WRITERS,
     ) -> None:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
         state, index = self._state, ItemIndex(retrieve)
@@ -222,13 +219,13 @@ class Recommender(LocalBackend):
                     admission=Admission(rank.domain, (retrieve.task, rank.task)),
                 )
 
-    def _read_into(self, index: ItemIndex, retrieve: RetrievalModel, items: Sequence[Item]) -> None:
+    def _read_into(self, index: ItemIndex, retrieve: EmbedModel, items: Sequence[Item]) -> None:
         """Puts items into an index that nobody searches yet; others are answered in between."""
         for some, vectors in self._encoded(items, retrieve):
             index.put(some, vectors)
 
     def _encoded(
-        self, items: Sequence[Item], retrieve: RetrievalModel, *others: TaskModel
+        self, items: Sequence[Item], retrieve: EmbedModel, *others: ScoreModel
     ) -> Iterator[tuple[Sequence[Item], NDArray[np.float32]]]:
         """The items' vectors, a few at a time, whose texts the other tasks know from then on.
 
@@ -236,7 +233,7 @@ class Recommender(LocalBackend):
         """
 
         def read(some: Sequence[Item]) -> tuple[Sequence[Item], NDArray[np.float32]]:
-            retrieve.cache.fetch(map(describe, some), between=self._lock.give_way)
+            retrieve.cache.fetch(map(retrieve.text, some), between=self._lock.give_way)
             for one in others:
                 read_of = (segment.text for item in some for segment in one.task.candidate(item, one.domain))
                 one.cache.fetch(read_of, between=self._lock.give_way)

@@ -7,12 +7,10 @@ from typing import Any
 
 from m6rec.errors import ConfigError
 from m6rec.foundation.generate import Engine, Generated, Sampling
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving.backend import Writing
-from m6rec.task_model import TaskModel
 from m6rec.text.constraints import Constraint
 from m6rec.text.tokenizer import Tokenizer
-from m6rec.text_model import TextModel, TextModelConfig
-from m6rec.text_model import create as create_writer
 from m6rec.types import Draft
 
 
@@ -27,14 +25,14 @@ class TextModelPool:
         ConfigError: A task is not that of its name.
     """
 
-    def __init__(self, rank: TaskModel, tuned: Mapping[str, TextModel]) -> None:
+    def __init__(self, rank: ScoreModel, tuned: Mapping[str, GenerateModel]) -> None:
         for name, writer in tuned.items():
             if writer.task.name != name:
                 raise ConfigError(
                     f"{name!r} can't be written by task {writer.task.name!r}; give a run of `m6rec tune {name}`"
                 )
         self._rank, self._tuned = rank, dict(tuned)
-        self._untuned: TextModel | None = None
+        self._untuned: GenerateModel | None = None
         self._engines: dict[int, Engine] = {}
 
     @property
@@ -47,7 +45,7 @@ class TextModelPool:
         """Of the foundation."""
         return self._rank.foundation.tokenizer
 
-    def tuned(self, task: str) -> TextModel | None:
+    def tuned(self, task: str) -> GenerateModel | None:
         """The tuned writer of a task, if there is one."""
         return self._tuned.get(task)
 
@@ -73,11 +71,11 @@ class TextModelPool:
         for engine in self._engines.values():
             engine.step()
 
-    def _foundation(self) -> TextModel:
+    def _foundation(self) -> GenerateModel:
         """The foundation as it is, by a tuning which, fresh, changes nothing; made when it is first needed."""
         if self._untuned is None:
             config, states = self._rank.config, self._rank.cache.config
-            fresh = TextModelConfig(
+            fresh = TaskModelConfig(
                 task="explain",
                 domain=config.domain,
                 rule=config.rule,
@@ -86,5 +84,5 @@ class TextModelPool:
                 depth=states.depth,
                 keep=states.keep,
             )
-            self._untuned = create_writer(fresh, self._rank.foundation, cache=self._rank.cache)
+            self._untuned = GenerateModel.create(fresh, self._rank.foundation, cache=self._rank.cache)
         return self._untuned

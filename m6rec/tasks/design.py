@@ -2,13 +2,13 @@
 
     The user now likes another movie of category "Comedy" named "…"
 
-The paper fills both blanks of such a sentence. Targets are the items that users liked next, once for each of their
-categories, so that a category which is given may be any of them.
+The paper fills both blanks. Targets are the items that users liked next, once for each of their categories.
 """
 
+from dataclasses import replace
+
 from m6rec.domains.domain import Domain, titled
-from m6rec.tasks import like, taste
-from m6rec.tasks.writing import TextTask
+from m6rec.tasks import query
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item
 
@@ -56,4 +56,4 @@ def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], .
     return tuple((prompt(domain), target(name, item.title)) for name in categories(item))
 
 
-TASK = TextTask(name="design", profile=like.profile, event_text=like.event_text, texts=_texts, lead=taste.lead)
+TASK = replace(query.TASK, name="design", texts=_texts)

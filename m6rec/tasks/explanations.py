@@ -9,7 +9,7 @@ known of a person.
 
 from m6rec.domains.domain import Domain
 from m6rec.tasks import like
-from m6rec.tasks.writing import TextTask
+from m6rec.tasks.task import Task
 from m6rec.text.opinions import mine
 from m6rec.text.verbalise import quote, sentence
 from m6rec.types import Event, Item, Segment
@@ -38,4 +38,4 @@ def texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ..
     return tuple((prompt(item, domain, domain.action(event), aspect), f" {said}") for said, aspect in praised.items())
 
 
-TASK = TextTask(name="explain", profile=like.profile, event_text=event_text, texts=texts)
+TASK = Task(name="explain", readout="generate", profile=like.profile, event_text=event_text, texts=texts)

@@ -14,7 +14,6 @@ from m6rec.domains.domain import Domain
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES, InteractionStore
 from m6rec.fingerprint import digest
 from m6rec.tasks.task import Task, event_text
-from m6rec.tasks.writing import TextTask
 from m6rec.types import Event, Feedback, Item, Situation, User, Value
 
 _DETAILS: dict[str, Value] = {
@@ -48,23 +47,18 @@ _SEARCH = Event("u", "", 86_400, text="boots", kind="search")
 _BY_ID = {item.id: item for item in _ITEMS}
 
 
-def wording(task: Task | TextTask, domain: Domain) -> str:
+def wording(task: Task, domain: Domain) -> str:
     """The digest of a task's words and labels for the made-up log in a domain."""
-    words: list[Any] = [_said(task.profile, user, domain) for user in _USERS]
+    words: list[Any] = [task.readout, task.num_classes, task.options, task.grades, task.negatives]
+    words += [_said(task.profile, user, domain) for user in _USERS]
     words += [_said(task.event_text, event, _BY_ID[event.item], domain) for event in _EVENTS]
-    if isinstance(task, TextTask):
-        words += [_said(task.texts, event, _BY_ID[event.item], domain) for event in _EVENTS]
-        words += [_said(task.lead, _EVENTS[:count], _BY_ID, domain) for count in (0, 9) if task.lead]
-    else:
-        words += [task.readout, task.num_classes, task.options, task.grades, task.negatives]
-        words += [_said(event_text, task, domain, _SEARCH, _BY_ID)]
-        words += [_said(task.candidate, item, domain) for item in _ITEMS]
-        interactions = InteractionStore(_BY_ID, domain.feedback)
-        words += [
-            _said(task.cross, interactions, _USERS[0], item, Situation(86_400), domain) for item in _ITEMS if task.cross
-        ]
-        words += [_said(task.label, event, domain) for event in _EVENTS]
-        words += [_said(task.ask, time) for time in (0, _EVENTS[-1].time) if task.ask]
+    words += [_said(event_text, task, domain, _SEARCH, _BY_ID)]
+    words += [_said(task.candidate, item, domain) for item in _ITEMS]
+    words += [_said(task.label, event, domain) for event in _EVENTS]
+    words += [_said(task.texts, event, _BY_ID[event.item], domain) for event in _EVENTS]
+    words += [_said(task.lead, _EVENTS[:count], _BY_ID, domain) for count in (0, 9)]
+    interactions = InteractionStore(_BY_ID, domain.feedback)
+    words += [_said(task.cross, interactions, _USERS[0], item, Situation(86_400), domain) for item in _ITEMS]
     return digest(words)
 
 

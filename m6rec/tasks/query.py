@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from m6rec.domains.domain import Domain, titled
 from m6rec.tasks import like, taste
-from m6rec.tasks.writing import TextTask
+from m6rec.tasks.task import Task
 from m6rec.types import Event, Item
 
 LONGEST = 60
@@ -45,4 +45,6 @@ def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], .
     return ((prompt(), f'{said}"'),) if said else ()
 
 
-TASK = TextTask(name="query", profile=like.profile, event_text=like.event_text, texts=_texts, lead=taste.lead)
+TASK = Task(
+    name="query", readout="generate", profile=like.profile, event_text=like.event_text, texts=_texts, lead=taste.lead
+)

@@ -4,9 +4,8 @@ An item is read alone; a user is the decayed sum of the vectors of what they lik
 """
 
 from m6rec.domains.domain import Domain
-from m6rec.tasks import like
 from m6rec.tasks.task import Task
-from m6rec.text.verbalise import month_and_year, plain
+from m6rec.text.verbalise import plain
 from m6rec.types import Event, Item, Segment
 
 MAX_CHARS = 2_000
@@ -42,18 +41,4 @@ def label(event: Event, domain: Domain) -> int | None:
     return 1 if domain.positive(event) else None
 
 
-def ask(time: int) -> tuple[Segment, ...]:
-    """Names the month, as what is new changes with it."""
-    when = f"It is {month_and_year(time)}. " if time else ""
-    return (Segment(f"{when}The user would next like:", "ask"),)
-
-
-TASK = Task(
-    name="retrieve",
-    readout="embed",
-    profile=like.profile,
-    event_text=like.event_text,
-    candidate=candidate,
-    label=label,
-    ask=ask,
-)
+TASK = Task(name="retrieve", readout="embed", candidate=candidate, label=label)

@@ -1,4 +1,4 @@
-"""Tasks that score or embed: plain functions composed into one value.
+"""Tasks: plain functions composed into one value.
 
 A new task is one file with ``TASK = Task(...)``, used by its path (``shop.tasks:TASK``).
 """
@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,28 @@ from m6rec.types import Event, Item, Segment, Situation, User
 
 DRAWN = Negatives()
 """Default negative sampling."""
+Readout = Literal["score", "embed", "generate"]
+"""What is read of the foundation (``m6rec.readouts``): classes, vectors that are compared, or texts."""
+
+
+def _no_profile(user: User, domain: Domain) -> tuple[Segment, ...]:
+    return ()
+
+
+def _no_event(event: Event, item: Item, domain: Domain) -> Segment:
+    return Segment("", "history")
+
+
+def _no_candidate(item: Item, domain: Domain) -> tuple[Segment, ...]:
+    return ()
+
+
+def _no_label(event: Event, domain: Domain) -> int | None:
+    return None
+
+
+def _no_texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +55,18 @@ class Task:
 
     Attributes:
         name: Its name in ``named``.
-        readout: "score" for classes, "embed" for vectors that are compared.
-        profile: The text of a user, before the events.
+        readout: "score" for classes, "embed" for vectors that are compared, "generate" for texts.
+        profile: The text of a user, before the events; by default none.
         event_text: The text of an event of the history. It must not depend on the time of the query, so that its
             state can be cached.
-        candidate: The text of an item in region 2; for "embed", that of the item side.
-        ask: What stands in place of a candidate when vectors are compared, by the time of the latest event of anyone
-            in seconds since 1970 (0 before the first, and in logs without); None for scores.
+        candidate: What is asked: the text of an item in region 2; for "embed", all that is read of it.
+        label: The class of an event, for "embed" any for a target; None if the event is not queried.
+        texts: For "generate", (prompt, target) of each text that an event asks for, none where it asks for nothing. A
+            prompt may tell of the event what is given at that moment too, such as the item, and never what is to be
+            written. A target follows its prompt to the letter, spaces included.
+        lead: For "generate", what the latest behaviours come to, in words before each prompt; None for nothing.
         cross: What is known of user and item together, as segments before the candidate; None for nothing.
-        label: The class of an event; None if the event is not queried.
-        num_classes: Number of classes of ``label``; 0 for "embed".
+        num_classes: Number of classes of ``label``; 0 where the task doesn't score.
         options: A word for each class, whose embeddings initialise the option rows.
         grades: What each class is worth, ascending, where classes are degrees of one thing; the expected grade is then
             the score. () for classes without order; two classes are worth 0 and 1.
@@ -52,12 +76,13 @@ class Task:
     """
 
     name: str
-    readout: Literal["score", "embed"]
-    profile: Callable[[User, Domain], tuple[Segment, ...]]
-    event_text: Callable[[Event, Item, Domain], Segment]
-    candidate: Callable[[Item, Domain], tuple[Segment, ...]]
-    label: Callable[[Event, Domain], int | None]
-    ask: Callable[[int], tuple[Segment, ...]] | None = None
+    readout: Readout
+    profile: Callable[[User, Domain], tuple[Segment, ...]] = _no_profile
+    event_text: Callable[[Event, Item, Domain], Segment] = _no_event
+    candidate: Callable[[Item, Domain], tuple[Segment, ...]] = _no_candidate
+    label: Callable[[Event, Domain], int | None] = _no_label
+    texts: Callable[[Event, Item, Domain], tuple[tuple[str, str], ...]] = _no_texts
+    lead: Callable[[Sequence[Event], Mapping[str, Item], Domain], str] | None = None
     cross: Callable[[InteractionStore, User, Item, Situation, Domain], tuple[Segment, ...]] | None = None
     num_classes: int = 0
     options: tuple[str, ...] = ()
@@ -66,6 +91,12 @@ class Task:
     uses_features: bool = False
 
     def __post_init__(self) -> None:
+        if self.readout not in _NEEDS:
+            raise ConfigError(f"task {self.name!r} has readout {self.readout!r}; choose one of {', '.join(_NEEDS)}")
+        if absent := [name for name, absent in _NEEDS[self.readout].items() if getattr(self, name) is absent]:
+            raise ConfigError(f"task {self.name!r} has readout {self.readout!r} and no {absent[0]}; give Task one")
+        if self.readout == "score" and self.num_classes < 2:
+            raise ConfigError(f"task {self.name!r} has {self.num_classes} classes; give num_classes, 2 or more")
         for name, given in (("options", self.options), ("grades", self.grades)):
             if given and len(given) != self.num_classes:
                 raise ConfigError(f"task {self.name!r} has {self.num_classes} classes and {len(given)} {name}")
@@ -73,23 +104,42 @@ class Task:
             raise ConfigError(f"task {self.name!r} has grades {self.grades}; give them in ascending order")
 
     @property
+    def reads_history(self) -> bool:
+        """Whether the user's events are read."""
+        return self.event_text is not _no_event
+
+    @property
     def worth(self) -> tuple[float, ...]:
         """The grade of each class: ``grades``, else 0 and 1 for two classes, else ()."""
         return self.grades or ((0.0, 1.0) if self.num_classes == 2 else ())
 
 
-_TASKS = {
-    "like": "m6rec.tasks.like:TASK",
-    "rating": "m6rec.tasks.rating:TASK",
-    "click": "m6rec.tasks.click:TASK",
-    "ctr": "m6rec.tasks.ctr:TASK",
-    "retrieve": "m6rec.tasks.retrieve:TASK",
+_NEEDS: Mapping[str, Mapping[str, object]] = {
+    "score": {"event_text": _no_event, "candidate": _no_candidate, "label": _no_label},
+    "embed": {"candidate": _no_candidate, "label": _no_label},
+    "generate": {"event_text": _no_event, "texts": _no_texts},
 }
+"""What a task of each readout can't do without."""
+_TASKS: Mapping[Readout, Mapping[str, str]] = {
+    "score": {
+        "like": "m6rec.tasks.like:TASK",
+        "rating": "m6rec.tasks.rating:TASK",
+        "click": "m6rec.tasks.click:TASK",
+        "ctr": "m6rec.tasks.ctr:TASK",
+    },
+    "embed": {"retrieve": "m6rec.tasks.retrieve:TASK"},
+    "generate": {
+        "explain": "m6rec.tasks.explanations:TASK",
+        "design": "m6rec.tasks.design:TASK",
+        "query": "m6rec.tasks.query:TASK",
+    },
+}
+_PATHS = {name: path for of_readout in _TASKS.values() for name, path in of_readout.items()}
 
 
-def names() -> tuple[str, ...]:
-    """The tasks that come with m6rec."""
-    return tuple(_TASKS)
+def names(*readouts: Readout) -> tuple[str, ...]:
+    """The tasks that come with m6rec, by default those of every readout."""
+    return tuple(name for readout in readouts or get_args(Readout) for name in _TASKS[readout])
 
 
 def named(name: str) -> Task:
@@ -98,26 +148,15 @@ def named(name: str) -> Task:
     Raises:
         ConfigError: There is no such task.
     """
-    task = value_at(_TASKS.get(name, name))
-    if not isinstance(task, Task):
-        known = ", ".join(_TASKS)
-        raise ConfigError(
-            f"there is no task {name!r} that scores or embeds; tasks: {known}, or your own as package.module:NAME"
-        )
-    return task
-
-
-def value_at(path: str) -> object:
-    """What ``package.module:NAME`` names; None where the path names nothing in a module.
-
-    Raises:
-        ConfigError: It can't be imported.
-    """
-    module, _, attribute = path.partition(":")
+    module, _, attribute = _PATHS.get(name, name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute) if attribute else None
+        task = getattr(importlib.import_module(module), attribute) if attribute else None
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"task {path!r} can't be imported ({error}); give package.module:NAME") from error
+        raise ConfigError(f"task {name!r} can't be imported ({error}); give package.module:NAME") from error
+    if not isinstance(task, Task):
+        known = ", ".join(names())
+        raise ConfigError(f"there is no task {name!r}; tasks: {known}, or your own as package.module:NAME")
+    return task
 
 
 def context(
@@ -159,25 +198,21 @@ def ask(
 ) -> Example:
     """Asks about several items at one moment. ``interactions`` ends before it, so the future is out of reach.
 
-    Tasks with ``ask`` put that one question, whatever the candidates, at the time of the latest event of anyone; other
-    questions are asked in ``situation``, by default at that time too. Where ``latest`` is given, no more behaviours
-    than those are read (``window``).
+    They are asked in ``situation``, by default at the time of the latest event of anyone. Where ``latest`` is given, no
+    more behaviours than those are read (``window``).
     """
     now = situation or Situation(interactions.time)
     first = 0 if latest is None else window(len(interactions.timeline(user.id)), latest)
     words = context(task, interactions, user, domain, items, first)
-    if task.ask:
-        blocks: tuple[tuple[Segment, ...], ...] = (task.ask(interactions.time),)
-    else:
-        blocks = tuple(
-            _cross(task, interactions, user, item, now, domain) + _candidate(task, domain, item) for item in candidates
-        )
+    blocks = tuple(
+        _cross(task, interactions, user, item, now, domain) + _candidate(task, domain, item) for item in candidates
+    )
     nothing = np.full(len(blocks), -1)
     return Example(
         words,
         np.full(len(blocks), len(words)),
         blocks,
-        interactions.features(user.id, [item.id for item in candidates]) if _has_features(task) else _none(len(blocks)),
+        interactions.features(user.id, [item.id for item in candidates]) if task.uses_features else _none(len(blocks)),
         nothing,
         nothing,
         interactions.event_features(user.id)[first:] if task.uses_features else _none(0),
@@ -222,7 +257,7 @@ def build_examples(
         task: The task.
         events: The log in order of time.
         users: By id.
-        items: By id; for "embed" an answer is the position of its item here.
+        items: By id.
         domain: The domain.
         wanted: bool [len(events)], the events to ask of (a part of the split).
         negatives: How negatives are drawn beside positive events; None for a log that has its own.
@@ -242,7 +277,7 @@ def build_examples(
     numbers = {item: number for number, item in enumerate(items)}
     questions: list[Query] = []
     found = [np.zeros((0, len(FEATURES)), np.float32)]
-    num_questions = time = 0
+    num_questions = 0
     for group in time_groups(events):
         asked: dict[str, list[tuple[int, str, int]]] = {}
         for position in group.queries:
@@ -250,23 +285,20 @@ def build_examples(
             if answer is None:
                 continue
             of_user = asked.setdefault(event.user, [])
-            of_user.append((position, event.item, numbers[event.item] if task.readout == "embed" else answer))
+            of_user.append((position, event.item, answer))
             if sampler is not None and answer == 1:
                 of_user += [(position, item, 0) for item in sampler.draw(position)]
         for user, of_user in asked.items():
             draft = _draft(drafts, task, users[user], domain)
             for position, item, answer in of_user:
                 draft.visible.append(len(draft.context))
-                draft.candidates.append(
-                    task.ask(time)
-                    if task.ask
-                    else _cross(task, interactions, users[user], items[item], situation_of(events[position]), domain)
-                    + task.candidate(items[item], domain)
-                )
+                situation = situation_of(events[position])
+                cross = _cross(task, interactions, users[user], items[item], situation, domain)
+                draft.candidates.append(cross + task.candidate(items[item], domain))
                 draft.labels.append(answer)
                 draft.events.append(position)
                 draft.items.append(numbers[item])
-                if _has_features(task):
+                if task.uses_features:
                     draft.questions.append(num_questions)
                     num_questions += 1
                     questions.append((0 if task.cross else group.events[0], user, item))
@@ -274,7 +306,6 @@ def build_examples(
             event = events[position]
             draft = _draft(drafts, task, users[event.user], domain)
             draft.context.append(event_text(task, domain, event, items))
-            time = max(time, event.time)
         if task.cross:  # which is worded from the past as it is at each moment
             found.append(interactions.replay([events[position] for position in group.events], questions))
             questions.clear()
@@ -341,8 +372,3 @@ class _Draft:
 
 def _none(count: int) -> NDArray[np.float32]:
     return np.zeros((count, 0), np.float32)
-
-
-def _has_features(task: Task) -> bool:
-    """Whether questions of the task come with ``FEATURES``; what is asked once of the whole user has none."""
-    return task.uses_features and not task.ask

@@ -26,7 +26,7 @@ class Example:
         visible: int64 [C], segments of the context that each question sees.
         candidates: C blocks of segments.
         features: float32 [C, len(FEATURES)], or [C, 0] for tasks without.
-        labels: int64 [C], classes; for "embed" the number of the item in the catalogue.
+        labels: int64 [C], classes.
         events: int64 [C], positions in the log; of a drawn negative that of the event it was drawn beside.
         items: int64 [C], the candidates' positions in the catalogue; [0] where no one asks for them.
         event_features: float32 [H, len(EVENT_FEATURES)] of the last H segments of the context, the events; [0, 0] for
@@ -85,7 +85,7 @@ class Batch:
         visible_BC: Context tokens that each candidate sees.
         last_BC: Where the last valid token of each block is, which readouts read.
         features_BCF: Numbers of user and candidate; 0 in rows without, F is 0 where no row has any.
-        labels_BC: Classes or item numbers; -1 where there is no candidate, or no answer.
+        labels_BC: Classes; -1 where there is no candidate, or no answer.
         valid_BC: False where there is no candidate.
         event_features_BNG: Features of an event at the last token of its segment, else 0; G is 0 where no row has any.
         has_event_features_BN: Whether there are such numbers.
@@ -188,18 +188,3 @@ def pack(sizes: Sequence[tuple[int, int]], most: int) -> list[list[int]]:
         else:
             groups.append([number])
     return groups
-
-
-def regroup(
-    groups: Sequence[Sequence[int]], sizes: Sequence[tuple[int, int]], *, seed: Sequence[int]
-) -> list[list[int]]:
-    """Other groups of the same lengths, in which a row meets others about as long; see ``pack``.
-
-    A group may have somewhat more padded tokens than before.
-    """
-    jitter = np.random.default_rng(seed).uniform(0.8, 1.2, len(sizes))
-    order = sorted(
-        (number for group in groups for number in group), key=lambda number: sizes[number][0] * jitter[number]
-    )
-    ends = np.cumsum([len(group) for group in groups])
-    return [order[end - len(group) : end] for group, end in zip(groups, ends.tolist(), strict=True)]

@@ -118,15 +118,6 @@ def moment(time: float) -> str:
     return f"{_WEEKDAYS[when.weekday()]} {_PARTS_OF_DAY[when.hour // 6]} in {month(time)}"
 
 
-def month_and_year(time: float) -> str:
-    """The month with its year (UTC).
-
-    >>> month_and_year(1_702_000_000)
-    'December 2023'
-    """
-    return f"{month(time)} {datetime.datetime.fromtimestamp(time, datetime.UTC).year}"
-
-
 def age(years: float) -> str:
     """An age as a phrase that follows a person.
 

@@ -39,31 +39,19 @@ def test_first_layer_beyond_the_model(model):
 
 
 def test_the_seed_fixes_everything(model):
-    config = TaskAdapterConfig(method="option-adapter", first_layer=2, embed_width=8)
+    config = TaskAdapterConfig(method="option-adapter", first_layer=2, num_event_features=3)
     state = torch.random.get_rng_state()
     first, same, other = (adapters.create(config, model, seed=seed).digest() for seed in (1, 1, 2))
     assert first == same != other
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_retrieval_vectors_have_unit_length_and_a_map_a_side(model):
-    t = adapters.create(
-        TaskAdapterConfig(method="adapter", first_layer=2, num_classes=0, embed_width=128), model, seed=0
-    )
-    normed_BD = torch.randn(3, 32, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16)
-    user_BE, item_BE = t.embed(normed_BD, "user"), t.embed(normed_BD, "item")
-    assert user_BE.shape == (3, 128)
-    torch.testing.assert_close(user_BE.norm(dim=-1), torch.ones(3))
-    torch.testing.assert_close(item_BE.norm(dim=-1), torch.ones(3))
-    assert (user_BE * item_BE).sum(-1).abs().max() < 0.9
-
-
 def test_what_a_tuning_was_not_made_for(model):
     t = adapters.create(TaskAdapterConfig(method="option", first_layer=2, num_classes=0), model, seed=0)
     with pytest.raises(ConfigError, match="num_classes=0"):
         t.score(torch.zeros(1, 32))
-    with pytest.raises(ConfigError, match="embed_width, such as 128"):
-        t.embed(torch.zeros(1, 32), "user")
+    with pytest.raises(ConfigError, match="num_event_features"):
+        t.encode_events(torch.zeros(1, 1, 3))
 
 
 def test_card(model, tmp_path):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.memory import COPIES, Held, of_state
-from m6rec.train import TrainConfig, fit
+from m6rec.training import TrainConfig, fit
 
 FLOAT = 4
 WIDE, NARROW = 6, 2

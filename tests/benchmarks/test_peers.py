@@ -16,8 +16,8 @@ from m6rec.data.read import read
 from m6rec.data.schema import Columns
 from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out
 from m6rec.errors import DataError
-from m6rec.evaluate import task_examples
 from m6rec.metrics import auc
+from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import named
 from m6rec.types import Feedback
 

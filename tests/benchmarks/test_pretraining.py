@@ -9,7 +9,7 @@ from benchmarks.pretraining import ANSWER, BEHAVIOURS, BLANK
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.movielens import DOMAIN
-from m6rec.train import TrainConfig, fit
+from m6rec.training import TrainConfig, fit
 from tests import tiny
 
 

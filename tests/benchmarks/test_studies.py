@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.evidence import OURS
 from benchmarks.latency import flop, upper_products
 from benchmarks.samples import Cells, corrected, correction
-from m6rec.ablation import by_count
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
-from m6rec.foundation.model import CachedQuery
+from m6rec.evaluation.ablation import by_count
+from m6rec.foundation.attention import CachedQuery
 from m6rec.metrics import auc, hit_rate
 from tests import tiny
 

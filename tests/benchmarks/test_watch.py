@@ -6,7 +6,7 @@ from torch import nn
 from benchmarks.memory import Held
 from benchmarks.methods import steps
 from benchmarks.watch import POINTS, Watch
-from m6rec.train import TrainConfig, fit
+from m6rec.training import TrainConfig, fit
 
 BATCHES = [torch.full((2, 3), float(number)) for number in range(15)]
 

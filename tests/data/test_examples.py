@@ -3,7 +3,7 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m6rec.data.examples import num_known, repeats, time_groups
+from m6rec.data.examples import num_known, time_groups
 from m6rec.types import Event
 
 LOGS = st.lists(
@@ -55,13 +55,9 @@ def test_what_is_known_is_what_was_observed(log):
     for position, event in enumerate(log):
         if not any(other.impression for other in log) and event.time:
             assert known[position] == sum(o.user == event.user and o.time < event.time for o in log)
-    met = repeats([event for event in log if event.time], lambda event: True)
-    assert met <= set(range(len(log)))
 
 
 def test_a_log_without_time_is_asked_event_by_event():
     log = [Event("u", "a", 0), Event("u", "b", 0), Event("u", "a", 0)]
     assert [(m.queries, m.events) for m in time_groups(log)] == [([0], [0]), ([1], [1]), ([2], [2])]
     assert num_known(log) == [0, 1, 2]
-    assert repeats(log, lambda event: True) == {2}
-    assert repeats(log, lambda event: event.value is not None) == set()

@@ -35,9 +35,7 @@ def test_a_domain_can_be_named_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_unknown_name_lists_names_and_the_closest() -> None:
-    message = (
-        "there is no domain 'movie-lens'. Did you mean 'movielens'? Known are movielens, books"
-    )
+    message = "there is no domain 'movie-lens'. Did you mean 'movielens'? Known are movielens, books"
     with pytest.raises(ConfigError, match=re.escape(message)):
         named("movie-lens")
 

@@ -10,7 +10,7 @@ from m6rec import device
 from m6rec.device import Device
 from m6rec.edge import export as module
 from m6rec.errors import AssetError, ConfigError, DataError, ExtraError
-from m6rec.task_model import TaskModel
+from m6rec.readouts import ScoreModel
 from m6rec.types import Item
 from tests import pocket
 
@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_read_ranks_by_what_it_is_sent(tmp_path):
 
 def test_a_run_that_is_left_early_is_left_as_early_on_a_device(tmp_path):
     whole = pocket.tuned(depth=1)
-    early = TaskModel(whole.config, whole.foundation, whole.adapter, whole.cache, exit_after=1)
+    early = ScoreModel(whole.config, whole.foundation, whole.adapter, whole.cache, exit_after=1)
     module.export(early, tmp_path / "phone")
     difference, _ = differences(early, tmp_path / "phone")
     assert difference < 1e-5

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from m6rec import device, task_model
+from m6rec import device
 from m6rec.data.log import Log
 from m6rec.data.split import TRAIN, VALID
 from m6rec.device import Device
@@ -21,6 +21,7 @@ from m6rec.edge.recipe import Recipe
 from m6rec.errors import ConfigError
 from m6rec.foundation import checkpoint
 from m6rec.foundation.states import StateCache
+from m6rec.readouts import ScoreModel, read_config
 from tests import pocket
 
 LOG = Log(tuple(pocket.LOG), pocket.ITEMS, pocket.USERS)
@@ -48,7 +49,7 @@ def shrunk(folder, recipe=SMALL, **options):
 
 def load(folder):
     run = folder / shrink.RUN
-    return task_model.load(run, checkpoint.load(task_model.read_config(run).foundation, dtype="float32"))
+    return ScoreModel.load(run, checkpoint.load(read_config(run).foundation, dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +88,7 @@ def test_cached_equals_uncached_and_one_equals_many(made):
     small, _, _ = made
     row = pocket.rows()[1]
     together = small.scores(pocket.rows())
-    fresh = task_model.TaskModel(
-        small.config, small.foundation, small.adapter, StateCache(small.foundation, small.cache.config)
-    )
+    fresh = ScoreModel(small.config, small.foundation, small.adapter, StateCache(small.foundation, small.cache.config))
     start = len(pocket.rows()[0].labels)
     np.testing.assert_allclose(fresh.scores([row]), together[start : start + len(row.labels)], atol=1e-5)
 
@@ -162,7 +161,7 @@ def test_an_exit_after_each_layer(made, tmp_path):
 
 def test_a_shorter_student_leaves_the_upper_half_as_early(made):
     small, _, _ = made
-    early = task_model.TaskModel(small.config, small.foundation, small.adapter, small.cache, exit_after=1)
+    early = ScoreModel(small.config, small.foundation, small.adapter, small.cache, exit_after=1)
     left = shrink.at_exit(early, 1)
     assert left.end == early.end < small.end
     assert np.abs(left.scores(pocket.rows()) - shrink.at_exit(small, 1).scores(pocket.rows())).max() > 0

@@ -11,8 +11,8 @@ import transformers
 from m6rec.adapters import TaskAdapterConfig, create
 from m6rec.errors import ConfigError
 from m6rec.foundation import generate
+from m6rec.foundation.attention import CachedQuery
 from m6rec.foundation.generate import Engine, Prompt, Sampling
-from m6rec.foundation.model import CachedQuery
 from m6rec.text.constraints import TitleTrie
 from tests import tiny
 

@@ -6,7 +6,9 @@ import torch
 
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation import checkpoint
-from m6rec.foundation.model import CachedQuery, Dense, Model, ModelConfig, SharedContext
+from m6rec.foundation.attention import CachedQuery, Dense, SharedContext
+from m6rec.foundation.config import ModelConfig
+from m6rec.foundation.model import Model
 from tests import reference, tiny
 
 LENGTH = 13

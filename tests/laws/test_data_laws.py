@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from m6rec.baselines import fit_mlp
+from m6rec.data.log import Log
+from m6rec.data.split import TEST, Split
 from m6rec.domains import domain as domains
 from m6rec.features.interactions import InteractionStore
 from m6rec.metrics import auc
+from m6rec.retrieval.examples import queries
 from m6rec.tasks import diary, writing
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import ask, build_examples, situation_of, texts
@@ -82,6 +85,15 @@ class Shop:
             for number in range(len(row.candidates))
         }
 
+    def queries(self, events):
+        """What retrieval knows before every like, by the position of the event."""
+        log = Log(events=tuple(events), items=self.items, users=self.users)
+        liked = [n for n, event in enumerate(events) if self.domain.positive(event)]
+        split = Split(log, np.full(len(events), TEST, np.uint8))
+        known = queries(split, self.domain, np.array(liked, np.int64))
+        told = zip(known.likes, known.seen, known.most_liked, strict=True)
+        return {n: [rows.tolist() for rows in of] for n, of in zip(liked, told, strict=True)}
+
     def drafts(self, task, events):
         """The drafts of every event that asks for a text, by its position."""
         found = {}
@@ -102,7 +114,7 @@ def shop(request):
     return Shop(request.param)
 
 
-@pytest.fixture(params=tasks.names())
+@pytest.fixture(params=tasks.names("score"))
 def task(request):
     return tasks.named(request.param)
 
@@ -130,6 +142,15 @@ def test_the_future_changes_no_earlier_question(task, shop, future, now):
     assert earlier == {position: question for position, question in after.items() if position < now}
     if future == "turned" and now == 11:
         assert before != after  # the change is one that a question could tell
+
+
+@pytest.mark.parametrize("future", FUTURES)
+@pytest.mark.parametrize("now", [1, 11, 20])
+def test_the_future_changes_no_earlier_retrieval_query(shop, future, now):
+    before, after = shop.queries(shop.log), shop.queries(FUTURES[future](shop, now))
+    assert {n: known for n, known in before.items() if n < now} == {n: known for n, known in after.items() if n < now}
+    if future == "turned" and now == 11:
+        assert before != after
 
 
 def test_an_events_own_value_changes_only_its_answer(task, shop):
@@ -201,9 +222,9 @@ def test_no_title_can_close_a_region(task, shop):
         assert any("<|im_end|>" in text for text in words)
 
 
-@pytest.fixture(params=writing.names())
+@pytest.fixture(params=tasks.names("generate"))
 def text_task(request):
-    return writing.named(request.param)
+    return tasks.named(request.param)
 
 
 @pytest.mark.parametrize("future", FUTURES)
@@ -286,8 +307,8 @@ def test_no_question_of_an_impression_knows_the_label_of_another(task, shop):
 
 def test_texts_of_one_moment_do_not_know_each_other(shop):
     log = together(shop, 5)
-    for name in writing.names():
-        drafts = shop.drafts(writing.named(name), log)
+    for name in tasks.names("generate"):
+        drafts = shop.drafts(tasks.named(name), log)
         known = {}
         for at in sorted(drafts):
             event = log[at]

@@ -17,13 +17,11 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import FILE, Fingerprint
 from m6rec.foundation import checkpoint
 from m6rec.foundation.states import StateCache, StatesConfig
-from m6rec.task_model import TaskModelConfig, create, load
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.tasks import like, probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import build_examples
-from m6rec.text_model import TextModelConfig
-from m6rec.text_model import create as create_writer
-from m6rec.train import TrainConfig, tune, tune_texts
+from m6rec.training import TrainConfig
 from m6rec.types import Draft, Event, Item, Segment, User
 from tests import tiny
 
@@ -42,7 +40,7 @@ class StoppedError(Exception):
 
 def train(folder, *, config=CONFIG, training=TRAINING, seed=0, model=0, events=EVENTS, items=ITEMS, stop=0):
     """Tunes a little task on a tiny foundation; stops after so many steps, if any. Returns the steps taken."""
-    tuned = create(config, tiny.foundation(seed=model), seed=seed)
+    tuned = ScoreModel.create(config, tiny.foundation(seed=model), seed=seed)
     rows, _ = build_examples(tuned.task, events, USERS, items, tuned.domain, np.ones(len(events), bool))
     steps = []
 
@@ -51,7 +49,7 @@ def train(folder, *, config=CONFIG, training=TRAINING, seed=0, model=0, events=E
         if step == stop:
             raise StoppedError
 
-    tune(tuned, rows, rows, list(items.values()), training, folder=folder, progress=progress)
+    tuned.tune(rows, rows, training, folder=folder, progress=progress)
     return steps
 
 
@@ -133,7 +131,7 @@ def test_what_was_begun_goes_on_and_what_is_finished_is_left_alone(tmp_path, sto
 
 
 def test_the_fingerprint_is_there_before_any_result(tmp_path, monkeypatch):
-    monkeypatch.setattr("m6rec.train._Run.save", lambda run: 1 / 0)
+    monkeypatch.setattr("m6rec.training._Run.save", lambda run: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(tmp_path)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [FILE]
@@ -142,13 +140,13 @@ def test_the_fingerprint_is_there_before_any_result(tmp_path, monkeypatch):
 
 
 def test_texts_resume_only_what_they_began(tmp_path):
-    config = TextModelConfig(task="explain", domain="movielens", foundation="tiny", depth=2, data="d0")
+    config = TaskModelConfig(task="explain", domain="movielens", foundation="tiny", depth=2, data="d0")
     drafts = [Draft((Segment("He came", "history"),), "About it:", " good", n) for n in range(4)]
 
     def write(config=config, model=0, drafts=drafts):
         foundation = tiny.foundation(seed=model)
         foundation.model.config = replace(foundation.model.config, end_ids=(0,))
-        tune_texts(create_writer(config, foundation), drafts, drafts, TRAINING, folder=tmp_path)
+        GenerateModel.create(config, foundation).tune(drafts, drafts, TRAINING, folder=tmp_path)
 
     write()
     for part, given in {
@@ -163,20 +161,20 @@ def test_texts_resume_only_what_they_began(tmp_path):
 
 
 def save(folder, **changes):
-    made = create(replace(CONFIG, **changes), tiny.foundation())
+    made = ScoreModel.create(replace(CONFIG, **changes), tiny.foundation())
     made.save(folder)
     return made
 
 
 def test_a_run_is_used_with_the_words_it_was_tuned_with(tmp_path, monkeypatch):
     save(tmp_path)
-    load(tmp_path, tiny.foundation())
+    ScoreModel.load(tmp_path, tiny.foundation())
     for other in (REWORDED, RELABELLED):
         monkeypatch.setattr(like, "TASK", other)
         with pytest.raises(ConfigError, match=r"another wording .* or tune it again: m6rec tune like"):
-            load(tmp_path, tiny.foundation())
+            ScoreModel.load(tmp_path, tiny.foundation())
     monkeypatch.undo()
-    load(tmp_path, tiny.foundation())
+    ScoreModel.load(tmp_path, tiny.foundation())
 
 
 @pytest.mark.parametrize("redefined", ["RECENT_MEMORY", "USER_PRIOR", "NEIGHBOUR_PRIOR", "names", "numbers"])
@@ -192,9 +190,9 @@ def test_a_run_is_used_with_the_features_it_was_tuned_with(tmp_path, monkeypatch
     probe.features.cache_clear()
     try:
         with pytest.raises(ConfigError, match="another features"):
-            load(tmp_path, tiny.foundation())
-        save(tmp_path / "retrieve", task="retrieve")
-        load(tmp_path / "retrieve", tiny.foundation())  # which has no features
+            ScoreModel.load(tmp_path, tiny.foundation())
+        save(tmp_path / "ctr", task="ctr")
+        ScoreModel.load(tmp_path / "ctr", tiny.foundation())  # which has no features
     finally:
         monkeypatch.undo()
         probe.features.cache_clear()
@@ -204,7 +202,7 @@ def test_a_run_without_a_fingerprint_is_refused(tmp_path):
     save(tmp_path)
     (tmp_path / FILE).unlink()
     with pytest.raises(ConfigError, match="an earlier m6rec, which kept no fingerprint; tune it in a new folder"):
-        load(tmp_path, tiny.foundation())
+        ScoreModel.load(tmp_path, tiny.foundation())
 
 
 def test_the_probe_reads_every_feature():

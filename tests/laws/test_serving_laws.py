@@ -17,12 +17,12 @@ from m6rec.domains import domain as domains
 from m6rec.errors import DataError, UnknownError
 from m6rec.features.interactions import FEATURES, InteractionStore
 from m6rec.features.store import FeatureStore
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving.admission import MAX_AHEAD_S
 from m6rec.serving.backend import Chat, Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender, ServingLimits
-from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item, User
 from tests import tiny
@@ -44,7 +44,7 @@ class Shop:
         values = VALUES.get(name, (0, 1))
         events = tuple(Event(f"u{n % 3}", f"i{n % 5}", 10 * n, float(values[n % len(values)])) for n in range(20))
         self.log = Log(events=events, items=self.items, users=users)
-        rank = create(TaskModelConfig(task="like", domain=name, foundation="tiny"), FOUNDATION)
+        rank = ScoreModel.create(TaskModelConfig(task="like", domain=name, foundation="tiny"), FOUNDATION)
         self.tunings = tiny.retrieval(FOUNDATION, list(self.items.values()), name), rank
 
     def open(self, folder=None, log=None, **options):

@@ -41,7 +41,7 @@ def vectors(made):
 def test_training_lowers_the_loss_and_finds_more(loss, columns):
     made, history = fit(IDS, STATES_ID, EARLIER, replace(CONFIG, loss=loss, columns=columns), validation=ASKED)
     assert history.losses[-1] < history.losses[0]
-    assert history.validation[history.epochs] == max(history.validation)
+    assert history.validation_scores[history.best_epoch] == max(history.validation_scores)
     untrained = Embeddings.untrained(STATES_ID, 16, made.decay)
     before, after = (ndcg(ASKED.ranks(vectors(one), made.decay), 10) for one in (untrained, made))
     assert after > before + 0.02
@@ -63,7 +63,7 @@ def test_training_stops_where_validation_falls():
     nonsense = Questions(EARLIER, np.random.default_rng(1).integers(0, NUM_ITEMS, len(EARLIER)))
     _, history = fit(IDS, STATES_ID, EARLIER, replace(CONFIG, epochs=50, patience=2), validation=nonsense)
     assert len(history.losses) < 50
-    assert history.epochs == int(np.argmax(history.validation))
+    assert history.best_epoch == int(np.argmax(history.validation_scores))
 
 
 def test_only_items_of_the_log_have_residuals():

@@ -7,11 +7,11 @@ from m6rec.data.feedback import Rule
 from m6rec.data.log import Log
 from m6rec.domains import domain as domains
 from m6rec.features.interactions import InteractionStore
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving import chatting
 from m6rec.serving.backend import Chat, RankRequest, Reply
 from m6rec.serving.batching import Batcher, Kind
 from m6rec.serving.recommender import Recommender
-from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks import chat as words
 from m6rec.tasks.chat import Message, Session
 from m6rec.text.lexicon import Lexicon
@@ -38,7 +38,7 @@ LOG = Log(events=EVENTS, items=ITEMS, users={f"u{n}": User(f"u{n}") for n in ran
 @pytest.fixture(scope="module")
 def recommender():
     foundation = tiny.foundation()
-    rank = create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
+    rank = ScoreModel.create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
     retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "generic")
     return Recommender(retrieve, rank, LOG, InteractionStore(ITEMS, rank.domain.feedback).update_all(EVENTS))
 

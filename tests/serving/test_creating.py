@@ -7,16 +7,13 @@ from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving import creating
 from m6rec.serving.backend import GenerationRequest
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.text_model_pool import TextModelPool
-from m6rec.task_model import TaskModelConfig
-from m6rec.task_model import create as create_tuned
 from m6rec.tasks import design
 from m6rec.text.safety import Blocklist
-from m6rec.text_model import TextModel, TextModelConfig
-from m6rec.text_model import create as create_writer
 from m6rec.types import Draft, Event, Item, User
 from tests import tiny
 
@@ -34,7 +31,7 @@ def tunings():
     foundation = tiny.foundation()
     foundation.model.embed_tokens.weight.mul_(0.2)  # so that it isn't sure of anything
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
-    rank = create_tuned(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
+    rank = ScoreModel.create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
     return tiny.retrieval(foundation, list(ITEMS.values()), "generic"), rank
 
 
@@ -180,12 +177,12 @@ def test_an_operator_blocks_words_even_of_the_catalogue(make):
 
 def test_a_tuned_writer_is_used_where_there_is_one(make, tunings, monkeypatch):
     rank = tunings[1]
-    config = TextModelConfig(task="query", domain="generic", foundation="tiny", depth=2)
-    tuned = create_writer(config, rank.foundation)
+    config = TaskModelConfig(task="query", domain="generic", foundation="tiny", depth=2)
+    tuned = GenerateModel.create(config, rank.foundation)
     used = []
 
-    inner = TextModel.prompts
-    monkeypatch.setattr(TextModel, "prompts", lambda self, *given: used.append(self) or inner(self, *given))
+    inner = GenerateModel.prompts
+    monkeypatch.setattr(GenerateModel, "prompts", lambda self, *given: used.append(self) or inner(self, *given))
     recommender = make(writers={"query": tuned})
     recommender.create("u0", "query")
     recommender.create("u0", "design")
@@ -238,7 +235,7 @@ def test_unknown_ids_are_told(recommender):
 
 
 def test_what_has_no_title_is_not_designed(tunings):
-    rank = create_tuned(TaskModelConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
+    rank = ScoreModel.create(TaskModelConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
     creator = creating.Creator(rank, TextModelPool(rank, {}), Blocklist())
     request = GenerationRequest(user="u0", kind="design")
     asked = creating.GenerationContext(

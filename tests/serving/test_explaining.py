@@ -8,13 +8,11 @@ from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Engine, Generated
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving import explaining
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.text_model_pool import TextModelPool
-from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks import explain as reasons
-from m6rec.text_model import TextModelConfig
-from m6rec.text_model import create as create_writer
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -30,7 +28,7 @@ LOG = Log(events=EVENTS, items=ITEMS, users={f"u{n}": User(f"u{n}") for n in ran
 @pytest.fixture(scope="module")
 def recommender():
     foundation = tiny.foundation()
-    rank = create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
+    rank = ScoreModel.create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
     retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "generic")
     interactions = InteractionStore(ITEMS, rank.domain.feedback).update_all(EVENTS)
     return Recommender(retrieve, rank, LOG, interactions)
@@ -41,7 +39,8 @@ def worded(recommender):
     """The same, with a tuned task that does the wording."""
     foundation = recommender._state.models.rank.foundation
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
-    writer = create_writer(TextModelConfig(task="explain", domain="generic", foundation="tiny", depth=2), foundation)
+    config = TaskModelConfig(task="explain", domain="generic", foundation="tiny", depth=2)
+    writer = GenerateModel.create(config, foundation)
     interactions = InteractionStore(ITEMS, recommender._state.models.rank.domain.feedback).update_all(EVENTS)
     return Recommender(
         recommender._state.models.retrieve,
@@ -62,7 +61,7 @@ def writes(monkeypatch, words, reason="stop"):
         return [Generated(words, (), -math.log(2), reason) for _ in given]
 
     monkeypatch.setattr(TextModelPool, "write", write)
-    monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(explaining.ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return drafts
 
 
@@ -97,8 +96,8 @@ def test_what_reviews_do_not_bear_out_is_not_said(worded, monkeypatch, words, re
 
 
 def test_another_task_of_texts_can_not_word_explanations(worded, recommender):
-    other = create_writer(
-        TextModelConfig(task="tests.tasks.test_writing:SAYS", domain="generic", foundation="tiny", depth=2),
+    other = GenerateModel.create(
+        TaskModelConfig(task="tests.tasks.test_writing:SAYS", domain="generic", foundation="tiny", depth=2),
         recommender._state.models.rank.foundation,
     )
     with pytest.raises(ConfigError, match="'explain' can't be written by task 'says'; give a run of"):
@@ -114,7 +113,7 @@ def says(monkeypatch, *words, reason="stop"):
         return Said(Generated(words[(len(prompts) - 1) % len(words)], (), -math.log(2), reason))
 
     monkeypatch.setattr(Engine, "add", add)
-    monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(explaining.ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return prompts
 
 
@@ -136,7 +135,7 @@ def test_a_model_chooses_between_what_holds(recommender, monkeypatch):
         for text in (one.text, *one.wordings):
             assert explaining.unfaithful(text, one, ITEMS["i2"]) is None, text
     monkeypatch.setattr(explaining.reasons, "statements", lambda *given: found)
-    monkeypatch.setattr(explaining.TaskModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(explaining.ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     told = recommender.explain("u0", "i2")
     assert told.text == " ".join(one.text for one in told.reasons)
     assert {one.source for one in told.reasons} == {"model"}

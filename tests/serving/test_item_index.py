@@ -1,7 +1,7 @@
 import json
 import logging
 import os
-from dataclasses import replace
+from copy import copy
 
 import numpy as np
 import pytest
@@ -22,7 +22,8 @@ ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", ("Drama", "Wär 😀")[: n % 3]) fo
 def retrieve():
     """Of the twelve items, three are liked."""
     plain = tiny.retrieval(tiny.foundation(num_layers=4), list(ITEMS.values()), "movielens")
-    return replace(plain, blend=fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6)))
+    plain.blend = fit((f"u{n % 2}", f"i{n % 3}", True) for n in range(6))
+    return plain
 
 
 def built(retrieve, items=ITEMS):
@@ -57,7 +58,9 @@ def test_warm_and_new_items_are_found_by_one_score(retrieve):
     assert [item for item, _ in found] == sorted(ITEMS, key=lambda item: -score[item])
     assert dict(found) == pytest.approx(score, abs=1e-5)
     assert max(added.values()) > 0
-    plain = built(replace(retrieve, blend=None))
+    text_alone = copy(retrieve)
+    text_alone.blend = None
+    plain = built(text_alone)
     by_text = dict(plain.search(query, 12, ALL, (), ["i1"]))
     assert {item: blend.text * product for item, product in by_text.items() if item not in added} == pytest.approx(
         {item: score[item] for item in ITEMS if item not in added}, abs=1e-5

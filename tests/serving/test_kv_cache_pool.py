@@ -3,8 +3,8 @@ import pytest
 
 from m6rec.domains.domain import named
 from m6rec.features.interactions import InteractionStore
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving.kv_cache_pool import KVCachePool
-from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks.task import ask
 from m6rec.types import Event, Item, User
 from tests import tiny
@@ -18,7 +18,8 @@ EVENTS = [Event("uv"[n % 3 == 0], f"i{n % 7}", n, float(1 + n % 5)) for n in ran
 def tuned_with(**options):
 
     foundation = tiny.foundation(num_layers=4, **options.pop("model", {}))
-    tuned = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny", **options), foundation)
+    config = TaskModelConfig(task="like", domain="movielens", foundation="tiny", **options)
+    tuned = ScoreModel.create(config, foundation)
     tiny.as_if_trained(tuned.adapter.parameters())
     return tuned
 
@@ -47,17 +48,6 @@ def test_turns_score_as_whole_rows_do(options):
     for _ in range(2):  # nothing new in between
         np.testing.assert_allclose(turns.predict([("u", again)])[0], tuned.scores([again]), rtol=1e-5)
     assert turns.predict([]) == []
-
-
-def test_vectors_of_users_are_those_of_whole_rows():
-    foundation = tiny.foundation(num_layers=4)
-    config = TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny")
-    tuned = create(config, foundation)
-    turns, interactions = KVCachePool(tuned), InteractionStore(ITEMS, MOVIES.feedback)
-    for event in EVENTS:
-        interactions.update(event)
-        row = ask(tuned.task, interactions, USERS["u"], [], MOVIES, ITEMS)
-        np.testing.assert_allclose(turns.predict([("u", row)])[0], tuned.vectors([row]), atol=1e-6)
 
 
 def test_a_context_that_is_not_the_old_one_is_read_anew():

@@ -1,5 +1,6 @@
 import threading
 import time
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,13 @@ from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.errors import ConfigError, StoreError, UnknownError
 from m6rec.features.interactions import InteractionStore
+from m6rec.readouts import EmbedModel, ScoreModel, TaskModelConfig
 from m6rec.retrieval.blend import fit
-from m6rec.retrieval.model import RetrievalModel
 from m6rec.serving.backend import Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.turn_taking import FairLock
-from m6rec.task_model import TaskModelConfig, create
 from m6rec.tasks.task import ask
 from m6rec.types import Event, Item, User
 from tests import tiny
@@ -32,7 +32,7 @@ LOG = Log(events=EVENTS, items=ITEMS, users=USERS)
 @pytest.fixture(scope="module")
 def tunings():
     foundation = tiny.foundation(num_layers=4)
-    rank = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
+    rank = ScoreModel.create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
     return tiny.retrieval(foundation, list(ITEMS.values()), "movielens"), rank
 
 
@@ -147,7 +147,9 @@ def test_a_new_item_is_found_and_ranked_within_a_second(recommender):
 def test_one_score_retrieves_warm_and_new_items(tunings):
     retrieve, rank = tunings
     blend = fit((event.user, event.item, event.value >= 4) for event in EVENTS)
-    recommender = Recommender(replace(retrieve, blend=blend), rank, LOG, observed())
+    retrieve = copy(retrieve)
+    retrieve.blend = blend
+    recommender = Recommender(retrieve, rank, LOG, observed())
     recommender.upsert([Item(f"k{n}", f"k{n}") for n in range(20)])
     found = recommender.retrieve("u0", filters=Filters(seen=True))
     assert len(found) == len(ITEMS) + 20
@@ -191,13 +193,13 @@ def test_what_was_acknowledged_is_there_after_a_restart(tunings, tmp_path):
 
 def test_a_restart_reads_only_items_that_changed(tunings, tmp_path, monkeypatch):
     read = []
-    item_vectors = RetrievalModel.item_vectors
+    item_vectors = EmbedModel.item_vectors
 
     def counted(self, items):
         read.extend(item.id for item in items)
         return item_vectors(self, items)
 
-    monkeypatch.setattr(RetrievalModel, "item_vectors", counted)
+    monkeypatch.setattr(EmbedModel, "item_vectors", counted)
 
     def start():
         read.clear()
@@ -272,22 +274,22 @@ def test_embeddings_are_those_of_items(recommender, tunings):
 
 def test_swapped_tunings_answer_anew(recommender, tunings):
     foundation = tunings[1].foundation
-    other = create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation, seed=7)
+    other = ScoreModel.create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation, seed=7)
     before = [one.score for one in recommender.rank("u0", ["i9"]).items]
     recommender.swap(tunings[0], other)
     assert [one.score for one in recommender.rank("u0", ["i9"]).items] != before
 
 
 def test_what_changes_while_tunings_are_swapped_is_kept(recommender, tunings, monkeypatch):
-    read = RetrievalModel.item_vectors
+    read = EmbedModel.item_vectors
 
     def slow(self, items):
-        monkeypatch.setattr(RetrievalModel, "item_vectors", read)
+        monkeypatch.setattr(EmbedModel, "item_vectors", read)
         recommender.upsert([Item("fresh", "Storm", ("Western",)), Item("i1", "Another", ("Western",))])
         recommender.delete(["i2"])
         return read(self, items)
 
-    monkeypatch.setattr(RetrievalModel, "item_vectors", slow)
+    monkeypatch.setattr(EmbedModel, "item_vectors", slow)
     recommender.swap(*tunings)
     found = {one.item.id: one for one in recommender.retrieve("u0", filters=Filters(seen=True))}
     assert "i2" not in found

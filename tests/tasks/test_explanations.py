@@ -1,6 +1,6 @@
 from m6rec.domains import domain as domains
 from m6rec.tasks.explanations import LONGEST_REVIEW, LONGEST_TARGET, event_text, texts
-from m6rec.tasks.writing import named
+from m6rec.tasks.task import named
 from m6rec.types import Event, Item, User
 
 CLOTHES, INSTRUMENTS = domains.named("clothes"), domains.named("instruments")

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from m6rec.domains import domain as domains
 from m6rec.errors import ConfigError
 from m6rec.features.interactions import FEATURES, InteractionStore
 from m6rec.tasks import task as tasks
-from m6rec.tasks.task import ask, build_examples, named, names, texts
+from m6rec.tasks.task import Task, ask, build_examples, named, names, texts
 from m6rec.types import Event, Item, Question, Segment, User
 
 GENERIC = domains.named("generic")
@@ -30,7 +31,8 @@ def lay(task, wanted=EVERY):
 @pytest.mark.parametrize("name", names())
 def test_each_task_is_one_short_file(name):
     assert named(name).name == name
-    path = tasks.__file__.replace("task.py", f"{name}.py")
+    assert name in names(named(name).readout)
+    path = tasks.__file__.replace("task.py", f"{'explanations' if name == 'explain' else name}.py")
     with open(path, encoding="utf-8") as file:
         assert len(file.readlines()) < 60
 
@@ -66,20 +68,6 @@ def test_click_words_clicks():
     assert rows[0].labels.tolist() == [1, 0, 1]
 
 
-def test_retrieval_asks_one_question_whatever_the_candidates():
-    rows, _ = lay("retrieve")
-    first = Segment("The user would next like:", "ask")
-    later = Segment("It is January 1970. The user would next like:", "ask")
-    assert rows[0].candidates == ((first,), (later,))  # what was skipped is no target
-    assert rows[0].labels.tolist() == [0, 2]  # places in the catalogue
-    assert rows[0].visible.tolist() == [0, 2]
-    assert rows[0].features.shape == (2, 0)
-    interactions = InteractionStore(ITEMS, GENERIC.feedback).update_all(LOG)
-    row = ask(named("retrieve"), interactions, USERS["u2"], list(ITEMS.values()), GENERIC, ITEMS)
-    assert row.candidates == ((later,),)
-    assert row.visible.tolist() == [2]
-
-
 def test_several_candidates_share_their_moment():
     interactions = InteractionStore(ITEMS, GENERIC.feedback).update_all(LOG[:3])
     row = ask(named("like"), interactions, USERS["u1"], [ITEMS["i3"], ITEMS["i2"]], GENERIC, ITEMS)
@@ -109,7 +97,7 @@ def test_a_task_can_be_named_by_its_path(monkeypatch, tmp_path):
     for path, message in (
         (
             "my_tasks:OTHER",
-            "there is no task 'my_tasks:OTHER' that scores or embeds; tasks: like, rating, click, ctr, retr",
+            "there is no task 'my_tasks:OTHER'; tasks: like, rating, click, ctr, retrieve, explain, design, query",
         ),
         ("my_tasks:NONE", "give package.module:NAME"),
         ("no_tasks:X", "No module named 'no_tasks'"),
@@ -117,3 +105,19 @@ def test_a_task_can_be_named_by_its_path(monkeypatch, tmp_path):
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):
             named(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"readout": "rank"}, "has readout 'rank'; choose one of score, embed, generate"),
+        ({"readout": "generate"}, "has readout 'generate' and no texts; give Task one"),
+        ({"label": Task.label}, "has readout 'score' and no label"),
+        ({"num_classes": 0, "options": ()}, "has 0 classes; give num_classes, 2 or more"),
+        ({"options": (" no",)}, "has 2 classes and 1 options"),
+        ({"grades": (1.0, 0.0)}, "give them in ascending order"),
+    ],
+)
+def test_a_task_that_lacks_what_its_readout_needs_is_refused(given, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(named("like"), **given)

@@ -1,31 +1,23 @@
-import re
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from m6rec.domains import domain as domains
-from m6rec.errors import ConfigError
-from m6rec.tasks import writing
-from m6rec.tasks.writing import LATEST, TextTask, build_drafts, draft, named, names, writes
+from m6rec.tasks.task import Task
+from m6rec.tasks.writing import LATEST, build_drafts, draft
 from m6rec.types import Draft, Event, Item, Segment, User
 
 GENERIC = domains.named("generic")
 ITEMS = {name: Item(name, title) for name, title in (("i1", "Boots"), ("i2", "Hat"))}
 USERS = {name: User(name) for name in ("u1", "u2")}
 LOG = [Event("u1", "i1", 1, text="warm"), Event("u2", "i2", 2), Event("u1", "i2", 3, text="big, blue")]
-SAYS = TextTask(
+SAYS = Task(
     name="says",
+    readout="generate",
     profile=lambda user, domain: (Segment("A person.", "user"),),
     event_text=lambda event, item, domain: Segment(f"{item.title}: {event.text}.", "history"),
     texts=lambda event, item, domain: tuple((f"{item.title}:", f" {word}") for word in event.text.split(", ") if word),
 )
-
-
-@pytest.mark.parametrize("name", names())
-def test_each_task_comes_by_its_name(name):
-    assert named(name).name == name
-    assert writes(name)
 
 
 def test_an_event_may_ask_for_several_texts_or_none():
@@ -50,23 +42,6 @@ def test_the_oldest_behaviours_give_way():
     assert [segment.text for segment in last.context[:2]] == ["A person.", "Boots: 2."]
     assert last.context[-1].text == f"Boots: {LATEST + 1}."
     assert last.context == draft(SAYS, log[:-1], USERS["u1"], GENERIC, ITEMS, "x").context
-
-
-def test_a_task_can_be_named_by_its_path():
-    assert named("tests.tasks.test_writing:SAYS").name == "says"
-    assert writes("tests.tasks.test_writing:SAYS")
-    assert not writes("like")
-    assert not writes("m6rec.tasks.like:TASK")
-    for path, message in (
-        ("like", "there is no task of texts 'like'; tasks: explain"),
-        ("m6rec.tasks.like:TASK", "there is no task of texts"),
-        ("no_tasks:X", "No module named 'no_tasks'"),
-    ):
-        with pytest.raises(ConfigError, match=re.escape(message)):
-            named(path)
-    with pytest.raises(ConfigError, match="No module named 'no_tasks'"):
-        writes("no_tasks:X")
-    assert writing.value_at("like") is None
 
 
 def test_a_lead_tells_of_the_past_alone():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m6rec.text.batch import Example, pack, pad, regroup
+from m6rec.text.batch import Example, pack, pad
 from m6rec.types import SLOTS, Question, Segment
 
 FACTS, LIKED, HATED = Segment("facts", "user"), Segment("liked", "history"), Segment("hated", "history")
@@ -115,23 +115,3 @@ def test_pack_covers_every_row_once_within_its_limit(most):
 
 def test_pack_groups_like_with_like():
     assert pack([(50, 5), (1, 1), (51, 5), (2, 1)], 112) == [[1, 3], [0, 2]]
-
-
-def test_rows_meet_others_about_as_long_in_each_epoch():
-    rng = np.random.default_rng(0)
-    sizes = [(int(n), int(c)) for n, c in zip(rng.integers(1, 60, 80), rng.integers(1, 9, 80), strict=True)]
-    groups = pack(sizes, 400)
-    epochs = [regroup(groups, sizes, seed=[0, epoch]) for epoch in (1, 2)]
-    assert epochs[0] == regroup(groups, sizes, seed=[0, 1])
-
-    def company(of):
-        return {(one, other) for group in of for one in group for other in group if one < other}
-
-    assert company(groups) != company(epochs[0]) != company(epochs[1])
-    for epoch in epochs:
-        assert [len(group) for group in epoch] == [len(group) for group in groups]
-        assert sorted(number for group in epoch for number in group) == list(range(80))
-        for group in epoch:
-            lengths = [sizes[number][0] for number in group]
-            every = sorted(size for size, _ in sizes if min(lengths) <= size <= max(lengths))
-            assert max(lengths) <= 1.5 * min(lengths) + 1 or len(every) < 3 * len(group)

@@ -5,30 +5,18 @@ import pytest
 import torch
 
 from m6rec.data.log import Log
-from m6rec.data.split import TEST, VALID, split_by_time
+from m6rec.data.split import TEST, TRAIN, VALID, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError
-from m6rec.evaluate import (
-    Retriever,
-    check_future,
-    check_leaks,
-    fit_blend,
-    fit_sources,
-    ranking_metrics,
-    ranking_table,
-    retrieval_ranks,
-    retrieval_tables,
-    retriever_of,
-    task_drafts,
-    task_examples,
-    text_tables,
-)
-from m6rec.features.interactions import InteractionStore
-from m6rec.retrieval.blend import TEXT, default_weights
-from m6rec.retrieval.model import NUM_MOST_LIKED
-from m6rec.tasks import writing
+from m6rec.evaluation.future import check_future, told_to, told_to_retrieval
+from m6rec.evaluation.ranking import ranking_metrics, ranking_table
+from m6rec.evaluation.retrieval import Retriever, retrieval_ranks, retrieval_tables
+from m6rec.readouts import EmbedModel, GenerateModel, TaskModelConfig
+from m6rec.readouts.embed import fit_sources
+from m6rec.retrieval.blend import TEXT, default_weights, weigh
+from m6rec.retrieval.examples import likes_of
+from m6rec.tasks.examples import check_leaks, task_drafts, task_examples
 from m6rec.tasks.task import named
-from m6rec.text_model import TextModelConfig, create
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -45,30 +33,28 @@ LOG = Log(
     users=USERS,
 )
 SPLIT = split_by_time(LOG)
+EXAMPLES = EmbedModel.examples(named("retrieve"), SPLIT, BOOKS)
 
 
 def test_warm_and_new_items_are_ranked_by_one_score():
-    blend = fit_sources(SPLIT, BOOKS)
+    blend = fit_sources(EXAMPLES[TRAIN])
     assert len(set(ITEMS) - set(blend.numbers)) == 3
-    questions = task_examples(named("retrieve"), SPLIT, BOOKS)
-    check_leaks(SPLIT, questions)
-    users, items = np.zeros((len(questions.labels(TEST)), 4), np.float32), np.zeros((len(ITEMS), 4), np.float32)
-    late = retrieval_ranks(SPLIT, questions, BOOKS, Retriever(users, items, blend))
+    users, items = np.zeros((len(EXAMPLES[TEST].targets), 4), np.float32), np.zeros((len(ITEMS), 4), np.float32)
+    late = retrieval_ranks(EXAMPLES, Retriever(users, items, blend))
     assert late.min() > 3  # all that is liked is new, and nothing is read of it
     users[:, 0] = items[27:, 0] = 1
     text_first = replace(blend, weights={**dict.fromkeys(blend.weights, 0), "text": 1})
-    every, unseen = retrieval_tables(SPLIT, questions, BOOKS, {"ours": [Retriever(users, items, text_first)]})
+    every, unseen = retrieval_tables(SPLIT, EXAMPLES, BOOKS, {"ours": [Retriever(users, items, text_first)]})
     assert [row.method for row in every.rows] == ["ours", "popularity", "item-kNN", "EASE", "matrix factorisation"]
     assert every.rows[0].mean("HitRate@10") == unseen.rows[0].mean("HitRate@100") == 1  # the three, ahead of all
     assert "30 items" in every.note
 
 
 def test_ranks_are_those_of_the_score_that_is_served():
-    questions = task_examples(named("retrieve"), SPLIT, BOOKS)
-    positions, targets = questions.events(TEST), questions.labels(TEST)
+    positions, targets = EXAMPLES[TEST].events, EXAMPLES[TEST].targets
     users, items = RNG.standard_normal((len(targets), 4), np.float32), RNG.standard_normal((30, 4), np.float32)
-    blend = fit_sources(SPLIT, BOOKS)
-    found = retrieval_ranks(SPLIT, questions, BOOKS, Retriever(users, items, blend))
+    blend = fit_sources(EXAMPLES[TRAIN])
+    found = retrieval_ranks(EXAMPLES, Retriever(users, items, blend))
     for place in (0, 3, len(targets) - 1):
         before = [e for e in LOG.events[: positions[place]] if e.user == LOG.events[positions[place]].user]
         added = blend.strongest([event.item for event in before if BOOKS.positive(event)], 30)
@@ -80,34 +66,19 @@ def test_ranks_are_those_of_the_score_that_is_served():
         assert found[place] == 1 + sum(score[item] > score[list(ITEMS)[targets[place]]] for item in score)
 
 
-def test_who_liked_nothing_yet_is_taken_for_one_who_likes_what_most_do():
-    """By the same rule as the service, so that it is measured as it is served."""
-    late = tuple(Event(f"new{n}", "i1", 600 + n, 9.0) for n in range(60))
-    split = split_by_time(replace(LOG, events=(*LOG.events, *late), users=USERS | {e.user: User(e.user) for e in late}))
-    questions = task_examples(named("retrieve"), split, BOOKS)
-    model = tiny.retrieval(tiny.foundation(), list(ITEMS.values()), "books")
-    found = retriever_of(model, split, questions, BOOKS)
-    place = questions.events(TEST).tolist().index(len(split.log.events) - 1)
-    interactions = InteractionStore(ITEMS, BOOKS.feedback).update_all(split.log.events[:-1])
-    numbers = [list(ITEMS).index(item) for item in interactions.most_liked()[:NUM_MOST_LIKED]][::-1]
-    assert found.users_QE[place] == pytest.approx(model.user_vector(found.items_IE[numbers]), abs=1e-5)
-
-
 def test_weights_are_learned_from_validation():
-    questions = task_examples(named("retrieve"), SPLIT, BOOKS)
-    targets = questions.labels(VALID)
-    known = fit_blend(SPLIT, questions, BOOKS, np.eye(30, dtype=np.float32)[targets], np.eye(30, dtype=np.float32))
-    assert (
-        known.text > default_weights()[TEXT] + 0.03
-    )  # the vectors tell what will be liked; few questions move it little
-    unknown = fit_blend(
-        SPLIT, questions, BOOKS, np.eye(30, dtype=np.float32)[targets - 1], np.eye(30, dtype=np.float32)
-    )
+    asked, ids = EXAMPLES[VALID], list(ITEMS)
+    targets, unit = asked.targets, np.eye(30, dtype=np.float32)
+    sources = fit_sources(EXAMPLES[TRAIN], unit)
+    known = weigh(sources, asked.held_out(ids, unit[targets], unit))
+    # The vectors tell what will be liked; few questions move it little.
+    assert known.text > default_weights()[TEXT] + 0.03
+    unknown = weigh(sources, asked.held_out(ids, unit[targets - 1], unit))
     assert unknown.text < default_weights()[TEXT] - 0.03
 
 
 def test_sources_of_the_training_part_score_what_is_liked():
-    blend = fit_sources(SPLIT, BOOKS)
+    blend = fit_sources(EXAMPLES[TRAIN])
     scores = blend.scores(["i3", "i11"])
     liked = np.array([int(item[1:]) % 2 == 1 for item in blend.numbers])  # by those who like any odd one
     assert scores[liked].min() > 10 * scores[~liked].max()
@@ -144,17 +115,20 @@ def test_leaks_are_found():
         check_leaks(twice, questions)
 
 
-@pytest.mark.parametrize("name", ["like", "retrieve"])
-def test_no_question_changes_with_its_future(name):
-    check_future(named(name), SPLIT, BOOKS, {"u1", "u2"}, fit=fit_sources)
+SOURCES = lambda split, domain: fit_sources(likes_of(split, domain))  # noqa: E731
+
+
+@pytest.mark.parametrize("told", [told_to(named("like")), told_to_retrieval(SOURCES)])
+def test_no_question_changes_with_its_future(told):
+    check_future(told, SPLIT, BOOKS, {"u1", "u2"})
     with pytest.raises(DataError, match="none of the 1 users has an event in validation or test"):
-        check_future(named(name), SPLIT, BOOKS, {"nobody"})
+        check_future(told, SPLIT, BOOKS, {"nobody"})
 
 
 def test_sources_of_the_whole_log_are_found():
-    whole = lambda split, domain: fit_sources(replace(split, part=np.zeros_like(split.part)), domain)  # noqa: E731
+    whole = lambda split, domain: SOURCES(replace(split, part=np.zeros_like(split.part)), domain)  # noqa: E731
     with pytest.raises(DataError, match="questions that know the future"):
-        check_future(named("retrieve"), SPLIT, BOOKS, set(USERS), fit=whole)
+        check_future(told_to_retrieval(whole), SPLIT, BOOKS, set(USERS))
 
 
 def test_a_task_that_remembers_what_it_has_worded_is_found():
@@ -170,7 +144,7 @@ def test_a_task_that_remembers_what_it_has_worded_is_found():
         return (replace(segment, text=f"{segment.text} {peeking.get(item.id, 'new')}"),)
 
     with pytest.raises(DataError, match="questions that know the future"):
-        check_future(replace(like, event_text=behaviour, candidate=candidate), SPLIT, BOOKS, {"u1"})
+        check_future(told_to(replace(like, event_text=behaviour, candidate=candidate)), SPLIT, BOOKS, {"u1"})
 
 
 def test_within_user_measures_need_a_user_with_both_labels():
@@ -186,14 +160,14 @@ SAID = replace(LOG, events=tuple(replace(e, text="Great story! Fine." if e.value
 def test_texts_stand_beside_the_untuned_model():
     foundation = tiny.foundation()
     foundation.model.config = replace(foundation.model.config, end_ids=(0,))
-    drafts = task_drafts(writing.named("explain"), split_by_time(SAID), BOOKS)
+    drafts = task_drafts(named("explain"), split_by_time(SAID), BOOKS)
     few = {part: of_part[:6] for part, of_part in drafts.items()}
-    config = TextModelConfig(task="explain", domain="books", foundation="tiny", method="adapter", depth=2)
-    writer = create(config, foundation)
-    valid, test = text_tables([writer], few, num_written=3)
+    config = TaskModelConfig(task="explain", domain="books", foundation="tiny", method="adapter", depth=2)
+    writer = GenerateModel.create(config, foundation)
+    valid, test = GenerateModel.tables([writer], SPLIT, few, num_written=3)
     for table, part in ((valid, VALID), (test, TEST)):
         nats, counts = writer.nats(few[part])
-        assert [row.method for row in table.rows] == ["m6rec adapter", "untuned"]
+        assert [row.method for row in table.rows] == ["m6rec, adapter", "untuned"]
         assert table.rows[0].mean("perplexity") == pytest.approx(np.exp(-nats.sum() / counts.sum()))
         assert table.rows[0].metrics == table.rows[1].metrics  # fresh, it is the untuned model
         assert table.lead == 0
@@ -202,23 +176,22 @@ def test_texts_stand_beside_the_untuned_model():
     assert "3 of them were written" in test.note
     with torch.no_grad():
         writer.adapter.slots_SD.add_(1)
-    changed = text_tables([writer], few, num_written=0)[1]
+    changed = GenerateModel.tables([writer], SPLIT, few, num_written=0)[1]
     assert changed.rows[1].metrics == {name: test.rows[1].metrics[name] for name in changed.columns}
     assert changed.lead != 0
 
 
 def test_drafts_need_what_was_written_in_every_part():
     with pytest.raises(DataError, match="the training part has no event that 'explain' asks about"):
-        task_drafts(writing.named("explain"), SPLIT, BOOKS)
+        task_drafts(named("explain"), SPLIT, BOOKS)
     twice = split_by_time(replace(SAID, events=(*SAID.events[:-1], SAID.events[0])))
     with pytest.raises(DataError, match="1 repeated events"):
-        task_drafts(writing.named("explain"), twice, BOOKS)
+        task_drafts(named("explain"), twice, BOOKS)
 
 
-@pytest.mark.parametrize("task", ["like", "retrieve"])
-def test_a_training_part_without_a_like_is_told(task):
+def test_a_training_part_without_a_like_is_told():
     """Of which a library would say something about the shape of an array."""
     unloved = tuple(replace(event, value=2.0) for event in LOG.events)
     split = replace(SPLIT, log=replace(LOG, events=unloved))
     with pytest.raises(DataError, match=r"has no event that .* say what is positive .*--positive .*--implicit"):
-        task_examples(named(task), split, BOOKS)
+        task_examples(named("like"), split, BOOKS)

@@ -15,41 +15,12 @@ from numpy.typing import NDArray
 from m6rec.data.split import Split
 from m6rec.metrics import auc, bootstrap_difference
 from m6rec.report import Row, Table
-from m6rec.task_model import Progress, TaskModel
-from m6rec.text.batch import Example
 
 COUNTS = (0, 3, 10)
 """Where the numbers of earlier events are cut."""
-BASE, TEXT, MEAN_STATE = "base alone", "text alone", "text replaced by the mean state"
+BASE_ALONE, TEXT, MEAN_STATE = "base alone", "text alone", "text replaced by the mean state"
 
 Floats = NDArray[np.floating]
-
-
-def ablations(
-    name: str, runs: Sequence[TaskModel], rows: Sequence[Example], progress: Progress = lambda done, total: None
-) -> dict[str, list[Floats]]:
-    """Probabilities [Q, C] of what the runs know, whole and in parts, one array a run.
-
-    Args:
-        name: Of the whole.
-        runs: A ranking task, one run a seed.
-        rows: The questions.
-        progress: Told of the questions read.
-
-    Returns:
-        By ``name``, ``BASE``, ``TEXT`` (the logits that reading adds to the base, by themselves) and ``MEAN_STATE``; of
-        a task without a base only the first and the last.
-    """
-    found: dict[str, list[Floats]] = {}
-    for run in runs:
-        base_QC, text_QC = run.logits(rows, progress)
-        _, untold_QC = run.logits(rows, progress, mean_state=True)
-        parts = {name: base_QC + text_QC, BASE: base_QC, TEXT: text_QC, MEAN_STATE: base_QC + untold_QC}
-        if run.adapter.base is None:
-            del parts[BASE], parts[TEXT]
-        for part, logits_QC in parts.items():
-            found.setdefault(part, []).append(logits_QC.softmax(-1).double().cpu().numpy())
-    return found
 
 
 def by_count(
@@ -125,7 +96,7 @@ def reading_tables(
     """
     users = np.unique(split.log.table.codes("user")[events], return_inverse=True)[1]
     whole, *rest = found
-    base = BASE if BASE in rest else MEAN_STATE
+    base = BASE_ALONE if BASE_ALONE in rest else MEAN_STATE
     ours, without = (np.mean(found[name], 0) for name in (whole, base))
 
     def validate(scores: Floats, asked: NDArray[np.bool_]) -> float | None:

@@ -1,17 +1,16 @@
-"""One tuned task of texts on one foundation: drafts → log-probabilities of their targets, or texts.
+"""The readout of tasks of texts: drafts → log-probabilities of their targets, or texts.
 
-The sibling of ``TaskModel`` for what is written. Region 1 comes from a cache of states; region 2 runs through the lower
-layers on its own, and through the upper ones, which are tuned, after the user. ``loss`` and ``nats`` read all tokens of
-a text in one pass, ``write`` one after another (``foundation.generate``); both see the same.
+Region 1 comes from a cache of states; region 2 runs through the lower layers on its own, and through the upper ones,
+which are tuned, after the user. ``loss`` and ``nats`` read all tokens of a text in one pass, ``write`` one after
+another (``foundation.generate``); both see the same.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,118 +20,173 @@ from torch.nn.utils.rnn import pad_sequence
 
 from m6rec.adapters import TaskAdapter, TaskAdapterConfig
 from m6rec.adapters import create as create_adapter
-from m6rec.adapters import load as load_adapter
-from m6rec.domains import domain as domains
+from m6rec.data.split import TEST, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
-from m6rec.fingerprint import Fingerprint
+from m6rec.foundation.attention import KVCache
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.foundation.likelihood import log_probabilities
-from m6rec.foundation.model import KVCache
 from m6rec.foundation.states import StateCache, States
 from m6rec.foundation.stores import Store
-from m6rec.project import config_at, require_saved, save_config
-from m6rec.task_model import Progress, cache_of, fingerprint_of, first_layer, states_config
-from m6rec.tasks import writing
-from m6rec.tasks.writing import TextTask
+from m6rec.metrics import perplexity, words
+from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress, first_layer
+from m6rec.report import Row, Table
+from m6rec.tasks.examples import task_drafts
+from m6rec.tasks.task import Task
 from m6rec.text.batch import flat, pack
 from m6rec.text.constraints import Constraint
+from m6rec.training import TrainConfig, TrainingHistory, fit
 from m6rec.types import SLOTS, Draft, Segment
 
-UPPER_LAYERS = 12
-"""Layers that see the user, and are tuned, by default (design/006-texts-with-evidence.md)."""
 INFERENCE_TOKENS = 2048
 """Padded tokens of one pass of ``nats``, context and text."""
+TRAINING_TOKENS = 1_024
+"""… of one training batch."""
 TOGETHER = 32
 """Texts that are written at once."""
 KEPT_BYTES = 2 << 30
 """Lower states of texts that are kept from one epoch to the next; texts beyond are computed anew."""
 CANDIDATE = SLOTS.index("candidate")
+COMPARED = Sampling(max_tokens=64, stops=("\n",))
+"""Sampling of the texts that are compared."""
+
+Drafts = Sequence[Draft]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextModelConfig:
-    """What is tuned to write, and how; saved with the run.
+class GenerateModel(AdapterModel[Drafts, Drafts]):
+    """A task of texts. LoRA of twelve layers learns review sentences best (design/006-texts-with-evidence.md)."""
 
-    Attributes:
-        task: A name of ``tasks.writing.named``.
-        domain: A name of ``domains.domain.named``.
-        rule: What the log counts as positive, likewise.
-        foundation: What ``foundation.checkpoint.load`` was given.
-        data: Digest of the prepared dataset (``fingerprint.of_dataset``); "" where drafts are made in memory.
-        split: How the dataset is split; likewise.
-        method: A tuning method. The one that learns review sentences best (design/006).
-        depth: Layers that run ahead of time; None for all but the last ``UPPER_LAYERS``.
-        keep: Kept tokens of a segment of the context; 0 keeps all.
-        all_layers: Whether tuning reaches the lower layers too, as in the paper; needs depth 0.
-    """
-
-    task: str
-    domain: str
-    foundation: str
-    data: str = ""
-    split: str = ""
-    method: str = "lora"
-    depth: int | None = None
-    keep: int = 1
-    all_layers: bool = False
-    rule: Mapping[str, Any] | None = None
-
-
-class TextModel:
-    """A task's tuning together with everything needed to write with it.
-
-    Attributes:
-        config: What it was made from.
-        task: The task.
-        domain: The domain.
-        adapter: The trained parameters.
-        cache: Where states of contexts come from.
-        seed: That of the initial values; None where they were loaded.
-    """
+    readout = "generate"
+    METHOD = "lora"
+    UPPER_LAYERS = 12
 
     def __init__(
         self,
-        config: TextModelConfig,
+        config: TaskModelConfig,
         foundation: Foundation,
         adapter: TaskAdapter,
         cache: StateCache,
         seed: int | None = None,
     ) -> None:
-        self.config, self.foundation, self.adapter, self.cache = config, foundation, adapter, cache
-        self.seed = seed
-        self.task: TextTask = writing.named(config.task)
-        self.domain: Domain = domains.named(config.domain, config.rule)
+        super().__init__(config, foundation, adapter, cache, seed)
         self._kept: dict[tuple[str, str], Tensor] = {}
         self._kept_bytes = 0
 
-    def digest(self) -> str:
-        """A short digest of what makes its texts: foundation, split and tuning."""
-        model = self.foundation.model
-        whole = f"{model.id}|{model.dtype}|{self.cache.config}|{self.adapter.digest()}"
-        return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
+    @classmethod
+    def create(
+        cls,
+        config: TaskModelConfig,
+        foundation: Foundation,
+        store: Path | Store | None = None,
+        *,
+        cache: StateCache | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """See ``TaskModel``; it writes as the foundation does."""
+        if config.bidirectional:
+            raise ConfigError(f"bidirectional does not apply to text task {config.task!r}; leave it False")
+        first = first_layer(cls.states_config(config, foundation.model).depth, config.all_layers)
+        adapter = create_adapter(
+            TaskAdapterConfig(method=config.method or cls.METHOD, first_layer=first, num_classes=0),
+            foundation.model,
+            seed=seed,
+        )
+        return cls(config, foundation, adapter, cls.cache_of(config, foundation, cache, store), seed)
 
-    def fingerprint(self) -> Fingerprint:
-        """What it is made from, but for the training."""
-        return fingerprint_of(self.config, self.task, self.domain, self.foundation, self.seed)
+    def untuned(self) -> Self:
+        """The foundation as a writer of the same task over the same split: what a tuning is measured against."""
+        config = replace(self.config, method="adapter")  # which, fresh, changes nothing and has no prompts
+        return self.create(config, self.foundation, cache=self.cache)
 
-    def save(self, folder: Path) -> None:
-        """Writes the tuning, what it is made from, and at last its configuration."""
-        self.adapter.save(folder)
-        save_config(self.config, self.fingerprint(), folder)
+    @staticmethod
+    def examples(task: Task, split: Split, domain: Domain) -> Mapping[int, Drafts]:
+        """See ``TaskModel``."""
+        return task_drafts(task, split, domain)
 
-    def loss(self, drafts: Sequence[Draft]) -> Tensor:
+    def texts(self, examples: Mapping[int, Drafts]) -> Iterator[str]:
+        """See ``TaskModel``."""
+        return (segment.text for drafts in examples.values() for draft in drafts for segment in draft.context)
+
+    def _train(
+        self, training: Drafts, validation: Drafts, config: TrainConfig, folder: Path | None, progress: TrainingProgress
+    ) -> TrainingHistory:
+        """The epoch of the least perplexity is kept."""
+        if config.pairwise:
+            raise ConfigError(f"pairwise is {config.pairwise}, but task {self.task.name!r} has no scores; leave it 0")
+        groups = self.batches(training, config.batch_tokens or TRAINING_TOKENS)
+        return fit(
+            self.adapter,
+            [[training[number] for number in group] for group in groups],
+            self.loss,
+            config,
+            validate=lambda: -perplexity(*self.nats(validation)),
+            folder=folder,
+            progress=progress,
+        )
+
+    @classmethod
+    def tables(
+        cls,
+        models: Sequence[Self],
+        split: Split,
+        examples: Mapping[int, Drafts],
+        *,
+        num_written: int = 0,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[Table, ...]:
+        """A table of validation and one of test, beside the untuned foundation; see ``TaskModel``.
+
+        Of the test part ``num_written`` texts, spread over it, are written and compared with what users wrote. "nats a
+        token" decides: the mean log-probability, of which perplexity is exp(−it).
+        """
+        methods = {models[0].title: list(models), "untuned": [models[0].untuned()]}
+        tables = []
+        for part, title in ((VALID, "validation"), (TEST, "test")):
+            chosen = examples[part]
+            count = min(num_written, len(chosen)) if part == TEST else 0
+            written = [chosen[place] for place in np.linspace(0, len(chosen) - 1, count).astype(int)]
+            rows = [
+                Row.of(method, [model.metrics(chosen, written, progress) for model in by_seed])
+                for method, by_seed in methods.items()
+            ]
+            note = f"{len(chosen)} texts, each after its user's past."
+            if written:
+                note += f" {len(written)} of them were written, the likeliest token each time."
+            tables.append(
+                Table(title=f"Texts, {title}", metric="nats a token", rows=tuple(rows), ours=models[0].title, note=note)
+            )
+        return tuple(tables)
+
+    def metrics(
+        self, drafts: Drafts, written: Drafts, progress: Progress = lambda done, total: None
+    ) -> dict[str, float]:
+        """Likelihood of all these texts, and likeness of some to what is written in their place."""
+        nats, counts = self.nats(drafts, progress)
+        metrics = {"nats a token": float(nats.sum() / counts.sum()), "perplexity": perplexity(nats, counts)}
+        if not written:
+            return metrics
+        texts = [one.text.strip() for one in self.write(written, COMPARED)]
+        targets = [draft.target.strip() for draft in written]
+        return metrics | {
+            "BLEU-1": words.bleu(texts, targets, 1),
+            "BLEU-4": words.bleu(texts, targets, 4),
+            "ROUGE-1": words.rouge(texts, targets, "1"),
+            "ROUGE-2": words.rouge(texts, targets, "2"),
+            "USR": words.unique_sentence_ratio(texts),
+        }
+
+    def loss(self, drafts: Drafts) -> Tensor:
         """Mean surprise, in nats, of the tokens of the targets and of their ends; differentiable.
 
         Raises:
             ConfigError: A draft has no prompt, or the foundation no token that ends a text.
         """
-        return -torch.cat(self._read(drafts)).mean()
+        return -torch.cat(self._target_nats(drafts)).mean()
 
     @torch.no_grad()
     def nats(
-        self, drafts: Sequence[Draft], progress: Progress = lambda done, total: None
+        self, drafts: Drafts, progress: Progress = lambda done, total: None
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """(log-probability of each target with its end, in nats; its number of tokens, the end included).
 
@@ -142,13 +196,13 @@ class TextModel:
         nats, counts = np.zeros(len(drafts)), np.zeros(len(drafts), np.int64)
         done = 0
         for group in self.batches(drafts, INFERENCE_TOKENS):
-            for number, nats_T in zip(group, self._read([drafts[number] for number in group]), strict=True):
+            for number, nats_T in zip(group, self._target_nats([drafts[number] for number in group]), strict=True):
                 nats[number], counts[number] = nats_T.sum().item(), len(nats_T)
             done += len(group)
             progress(done, len(drafts))
         return nats, counts
 
-    def batches(self, drafts: Sequence[Draft], most: int) -> list[list[int]]:
+    def batches(self, drafts: Drafts, most: int) -> list[list[int]]:
         """Numbers of the drafts of each pass: alike in length, and ``most`` padded tokens at most or a single draft."""
         states, texts = self._fetch(drafts), self._encode(drafts)
         sizes = [
@@ -157,9 +211,7 @@ class TextModel:
         ]
         return pack(sizes, most)
 
-    def write(
-        self, drafts: Sequence[Draft], sampling: Sampling, constraints: Sequence[Constraint[Any]] = ()
-    ) -> list[Generated]:
+    def write(self, drafts: Drafts, sampling: Sampling, constraints: Sequence[Constraint[Any]] = ()) -> list[Generated]:
         """Writes what follows each prompt, with a constraint each or none at all; targets are not looked at.
 
         Raises:
@@ -177,7 +229,7 @@ class TextModel:
         return Engine(self.foundation, self.cache.config.depth, adapter=self.adapter, slot_D=slot_D)
 
     @torch.no_grad()
-    def prompts(self, engine: Engine, drafts: Sequence[Draft]) -> list[Prompt]:
+    def prompts(self, engine: Engine, drafts: Drafts) -> list[Prompt]:
         """What an engine of this writer goes on from; equal contexts are read once.
 
         Raises:
@@ -191,7 +243,7 @@ class TextModel:
             found.append(Prompt(ids[:first], read[draft.context]))
         return found
 
-    def _fetch(self, drafts: Sequence[Draft]) -> States:
+    def _fetch(self, drafts: Drafts) -> States:
         return self.cache.fetch(segment.text for draft in drafts for segment in draft.context)
 
     def _context(self, draft: Draft, states: States) -> Tensor:
@@ -200,7 +252,7 @@ class TextModel:
         tokens, slots, _ = (torch.from_numpy(array).to(device) for array in flat(draft.context, states.places))
         return states.tokens_TD[tokens] + self.adapter.slots_SD[slots].to(self.foundation.model.dtype)
 
-    def _encode(self, drafts: Sequence[Draft]) -> list[tuple[list[int], int]]:
+    def _encode(self, drafts: Drafts) -> list[tuple[list[int], int]]:
         """(tokens of prompt and target, how many are the prompt's); the two are read apart, as in generation."""
         encode = self.foundation.tokenizer.encode
         prompts, targets = encode([draft.prompt for draft in drafts]), encode([draft.target for draft in drafts])
@@ -208,7 +260,7 @@ class TextModel:
             raise ConfigError("a prompt without a token can't be gone on from; give it a text")
         return [(prompt + target, len(prompt)) for prompt, target in zip(prompts, targets, strict=True)]
 
-    def _read(self, drafts: Sequence[Draft]) -> list[Tensor]:
+    def _target_nats(self, drafts: Drafts) -> list[Tensor]:
         """nats_T of each draft's target and end."""
         model, depth = self.foundation.model, self.cache.config.depth
         states, texts = self._fetch(drafts), self._encode(drafts)
@@ -239,7 +291,7 @@ class TextModel:
     def _prompts(self) -> Tensor:
         return self.adapter.prompts_PD.to(self.foundation.model.dtype)
 
-    def _lower(self, drafts: Sequence[Draft], ids: Sequence[list[int]]) -> list[Tensor]:
+    def _lower(self, drafts: Drafts, ids: Sequence[list[int]]) -> list[Tensor]:
         """States of region 2 at the split. Nothing that is tuned has a part in them, so they may be kept."""
         model, depth = self.foundation.model, self.cache.config.depth
         keys = [(draft.prompt, draft.target) for draft in drafts]
@@ -258,65 +310,3 @@ class TextModel:
         if self.cache.config.depth and self._kept_bytes + hidden_LD.nbytes <= KEPT_BYTES:
             self._kept[key] = hidden_LD.clone()  # not a view of the whole batch
             self._kept_bytes += hidden_LD.nbytes
-
-
-def create(
-    config: TextModelConfig,
-    foundation: Foundation,
-    store: Path | Store | None = None,
-    *,
-    cache: StateCache | None = None,
-    seed: int = 0,
-) -> TextModel:
-    """A fresh tuning of a task of texts.
-
-    Args:
-        config: The task and how to tune it.
-        foundation: The model to tune.
-        store: Where the states are kept, a folder or a store; None keeps them in memory.
-        cache: A cache to share where it is of the same split, instead of one at ``store``.
-        seed: Fixes the initial values.
-
-    Raises:
-        ConfigError: The configuration is contradictory or doesn't fit the foundation.
-    """
-    states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
-    first = first_layer(states.depth, config.all_layers)
-    adapter = create_adapter(
-        TaskAdapterConfig(method=config.method, first_layer=first, num_classes=0), foundation.model, seed=seed
-    )
-    return TextModel(config, foundation, adapter, cache_of(states, foundation, cache, store), seed)
-
-
-def untuned(writer: TextModel) -> TextModel:
-    """The foundation as a writer of the same task over the same split: what a tuning is measured against."""
-    config = replace(writer.config, method="adapter")  # which, fresh, changes nothing and has no prompts
-    return create(config, writer.foundation, cache=writer.cache)
-
-
-def load(
-    folder: Path, foundation: Foundation, cache: StateCache | None = None, store: Path | Store | None = None
-) -> TextModel:
-    """Reads what ``TextModel.save`` wrote.
-
-    Args:
-        folder: The run.
-        foundation: The model that it was tuned on.
-        cache: A cache to share where it is of the same split; else one is opened at ``store``.
-        store: See ``cache``.
-
-    Raises:
-        AssetError: The folder is not a run.
-        ConfigError: It was tuned on another foundation, or with other words.
-    """
-    config = read_config(folder)
-    adapter = load_adapter(folder, foundation.model)
-    states = states_config(config.depth, config.keep, UPPER_LAYERS, foundation.model)
-    writer = TextModel(config, foundation, adapter, cache_of(states, foundation, cache, store))
-    require_saved(folder, writer.fingerprint())
-    return writer
-
-
-def read_config(folder: Path) -> TextModelConfig:
-    """The configuration of a saved run. Raises AssetError where the folder is not one."""
-    return config_at(folder, TextModelConfig)

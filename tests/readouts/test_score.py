@@ -5,23 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from m6rec import task_model as module
 from m6rec.adapters import METHODS
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
-from m6rec.foundation.model import Dense
-from m6rec.retrieval.blend import fit
-from m6rec.task_model import (
-    INFERENCE_TOKENS,
-    TEMPERATURE,
-    UPPER_LAYERS,
-    ItemBlocks,
-    TaskModel,
-    TaskModelConfig,
-    create,
-    load,
-    pair_loss,
-)
+from m6rec.foundation.attention import Dense
+from m6rec.readouts import ScoreModel, TaskModelConfig, score
+from m6rec.readouts.scoring import pair_loss
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import build_examples, texts
 from m6rec.text.batch import pad
@@ -46,20 +35,16 @@ def rows_of(task):
     return rows
 
 
-ROWS = {task: rows_of(task) for task in tasks.names()}
+ROWS = {task: rows_of(task) for task in tasks.names("score")}
 
 
 def make(task="like", *, foundation=FOUNDATION, used=True, seed=0, cache=None, **options):
     """A tuned task, fresh or as if it had been trained."""
     config = TaskModelConfig(task=task, domain="books", foundation="tiny", **{"depth": 2, **options})
-    made = create(config, foundation, cache=cache, seed=seed)
+    made = ScoreModel.create(config, foundation, cache=cache, seed=seed)
     if used:
         tiny.as_if_trained(made.adapter.parameters(), seed=seed)
     return made
-
-
-def answers(tuned, rows):
-    return tuned.scores(rows) if tuned.task.readout == "score" else tuned.vectors(rows)
 
 
 def one_by_one(rows):
@@ -75,28 +60,28 @@ SPLITS = [{"depth": 2, "keep": 1}, {"depth": 3, "keep": 2}, {"depth": 0, "keep":
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
-@pytest.mark.parametrize("task", tasks.names())
+@pytest.mark.parametrize("task", tasks.names("score"))
 def test_one_pass_over_a_life_equals_each_question_alone(task, split):
     tuned = make(task, **split)
-    whole = answers(tuned, ROWS[task])
-    close(whole, np.concatenate([answers(tuned, [row]) for row in one_by_one(ROWS[task])]))
+    whole = tuned.scores(ROWS[task])
+    close(whole, np.concatenate([tuned.scores([row]) for row in one_by_one(ROWS[task])]))
     # They differ, so that equality says something; those of ctr, which has no numbers, by less.
     assert np.ptp(whole, axis=0).max() > (1e-3 if task == "ctr" else 0.01)
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
-@pytest.mark.parametrize("task", tasks.names())
+@pytest.mark.parametrize("task", tasks.names("score"))
 def test_single_equals_batch_in_any_order(task, split):
     tuned, rows = make(task, **split), ROWS[task]
-    alone = [answers(tuned, [row]) for row in rows]
-    close(answers(tuned, rows), np.concatenate(alone))
-    close(answers(tuned, rows[::-1]), np.concatenate(alone[::-1]))
+    alone = [tuned.scores([row]) for row in rows]
+    close(tuned.scores(rows), np.concatenate(alone))
+    close(tuned.scores(rows[::-1]), np.concatenate(alone[::-1]))
 
 
 def test_batches_of_one_row_equal_one_batch(monkeypatch):
     tuned, seen = make(), []
     whole = tuned.scores(ROWS["like"])
-    monkeypatch.setattr(module, "INFERENCE_TOKENS", 1)
+    monkeypatch.setattr(score, "INFERENCE_TOKENS", 1)
     close(tuned.scores(ROWS["like"], lambda done, total: seen.append((done, total))), whole)
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
@@ -145,7 +130,7 @@ def test_every_method_answers_trains_and_comes_back(method, tmp_path):
     tuned.loss(pad(rows, states.places), states).backward()
     assert any(parameter.grad.any() for parameter in tuned.adapter.parameters() if parameter.requires_grad)
     tuned.save(tmp_path)
-    again = load(tmp_path, FOUNDATION)
+    again = ScoreModel.load(tmp_path, FOUNDATION)
     assert again.config == tuned.config
     np.testing.assert_array_equal(again.scores(rows), tuned.scores(rows))
 
@@ -159,10 +144,10 @@ def test_a_fresh_tuning_answers_as_the_foundation_does():
     )
     assert torch.equal(tuned.adapter.score(hidden_D[None])[0], torch.stack([no, yes]) @ hidden_D)
     assert tuned.cache.config.depth == 2
-    assert make(depth=None).cache.config.depth == FOUNDATION.model.config.num_layers - UPPER_LAYERS
+    assert make(depth=None).cache.config.depth == FOUNDATION.model.config.num_layers - ScoreModel.UPPER_LAYERS
 
 
-@pytest.mark.parametrize("others", [("click",), ("retrieve",), ("click", "retrieve")], ids=str)
+@pytest.mark.parametrize("others", [("click",), ("rating",), ("click", "rating")], ids=str)
 def test_tasks_mixed_in_one_batch_equal_each_alone(others):
     first = make("like", seed=1)
     rest = [make(task, seed=2 + n, cache=first.cache) for n, task in enumerate(others)]
@@ -222,62 +207,14 @@ def test_a_share_of_the_ranking_loss_is_of_pairs():
     assert found.item() == pytest.approx(0.6 * surprise + 0.4 * pairs, rel=1e-5)
 
 
-@pytest.mark.parametrize("log_q", [False, True])
-def test_retrieval_loss_is_infonce(log_q):
-    tuned, rows, items = make("retrieve"), ROWS["retrieve"], list(ITEMS.values())
-    share = [0.3, 0.02, 0.1, 0.25, 0.08, 0.25]
-    catalogue = ItemBlocks.of(tuned.task, BOOKS, items, np.log(share).astype(np.float32) if log_q else None)
-    states = tuned.cache.fetch([*texts(rows), *catalogue.texts()])
-    catalogue.bind(states)
-    users, vectors = tuned.vectors(rows), tuned.item_vectors(items)
-    targets = [int(n) for row in rows for n in row.labels]
-    own = [{int(n) for n in row.labels} for row in rows for _ in row.labels]
-    present = sorted(set(targets))  # negatives are the targets of the other users of the batch, each once
-    assert len(present) < len(targets) < len(LOG)
-    total = 0.0
-    for user, target, liked in zip(users, targets, own, strict=True):
-        shown = [n for n in present if n == target or n not in liked]
-        logit = {n: float(user @ vectors[n]) / TEMPERATURE - (log(share[n]) if log_q else 0) for n in shown}
-        total -= log(exp(logit[target]) / sum(exp(value) for value in logit.values()))
-    loss = tuned.loss(pad(rows, states.places), states, catalogue)
-    assert loss.item() == pytest.approx(total / len(targets), rel=1e-4)
-
-
-def test_vectors_are_unit_and_those_of_items_know_no_other_item(monkeypatch):
-    tuned, items = make("retrieve"), list(ITEMS.values())
-    vectors = tuned.item_vectors(items)
-    close(np.linalg.norm(vectors, axis=1), 1)
-    close(np.linalg.norm(tuned.vectors(ROWS["retrieve"]), axis=1), 1)
-    close(vectors, np.concatenate([tuned.item_vectors([item]) for item in items]))
-    assert len(items) < INFERENCE_TOKENS
-    monkeypatch.setattr(module, "INFERENCE_TOKENS", 4)
-    close(tuned.item_vectors(items), vectors)
-    assert vectors.shape == (6, 128)
-
-
-def test_a_blend_changes_no_vector_and_is_saved(tmp_path):
-    blend = fit((event.user, event.item, BOOKS.positive(event)) for event in LOG if event.item != "4")
-    plain = make("retrieve")
-    both = TaskModel(plain.config, plain.foundation, plain.adapter, plain.cache, blend)
-    users, items = both.vectors(ROWS["retrieve"]), both.item_vectors(list(ITEMS.values()))
-    assert users.shape[1] == items.shape[1] == both.width == 128
-    close(users, plain.vectors(ROWS["retrieve"]))
-    close(items, plain.item_vectors(list(ITEMS.values())))
-    both.save(tmp_path)
-    again = load(tmp_path, FOUNDATION, both.cache)
-    np.testing.assert_array_equal(again.vectors(ROWS["retrieve"]), users)
-    assert again.digest() == both.digest()
-    assert again.blend.numbers == blend.numbers
-
-
-def test_a_digest_tells_what_makes_vectors_of_items():
+def test_a_digest_tells_what_makes_predictions():
     half = tiny.foundation(dtype=torch.bfloat16)
     half.model.id = FOUNDATION.model.id
-    plain = make("retrieve")
+    plain = make()
     others = [
-        make("retrieve", keep=2),
-        make("retrieve", depth=1),
-        TaskModel(plain.config, half, plain.adapter, plain.cache),
+        make(keep=2),
+        make(depth=1),
+        ScoreModel(plain.config, half, plain.adapter, plain.cache),
     ]
     assert len({one.digest() for one in (plain, *others)}) == 4
 
@@ -286,17 +223,18 @@ def test_errors(tmp_path):
     with pytest.raises(ConfigError, match="all_layers with depth 2: training can't read cached states"):
         make(all_layers=True)
     assert make(all_layers=True, depth=0).adapter.config.first_layer == 0
-    with pytest.raises(ConfigError, match="task 'retrieve' compares vectors; use vectors and item_vectors"):
-        make("retrieve").scores(ROWS["retrieve"])
+    for other in ("retrieve", "design"):
+        with pytest.raises(ConfigError, match=f"'{other}' has readout .* but 'score' is wanted; such tasks are like,"):
+            make(other)
     with pytest.raises(AssetError, match=r"holds no tuned task .*make one with `m6rec tune --run"):
-        load(tmp_path, FOUNDATION)
+        ScoreModel.load(tmp_path, FOUNDATION)
     tuned = make()
     tuned.save(tmp_path)
     with pytest.raises(ConfigError, match="belongs to foundation tiny-4-0, but the model given is tiny-4-1"):
-        load(tmp_path, tiny.foundation(seed=1))
-    shared = load(tmp_path, FOUNDATION, tuned.cache)
+        ScoreModel.load(tmp_path, tiny.foundation(seed=1))
+    shared = ScoreModel.load(tmp_path, FOUNDATION, tuned.cache)
     assert shared.cache is tuned.cache
-    assert load(tmp_path, FOUNDATION, make(keep=2).cache).cache.config == replace(tuned.cache.config, keep=1)
+    assert ScoreModel.load(tmp_path, FOUNDATION, make(keep=2).cache).cache.config == replace(tuned.cache.config, keep=1)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -304,10 +242,10 @@ def test_an_exit_is_a_shorter_model(layers):
     made, rows = make(depth=1), ROWS["like"]
     features_QF = torch.from_numpy(np.concatenate([row.features for row in rows]))
     made.adapter.base.network.fit(features_QF)  # else they drown the rest
-    left = TaskModel(made.config, made.foundation, made.adapter, made.cache, exit_after=layers)
+    left = ScoreModel(made.config, made.foundation, made.adapter, made.cache, exit_after=layers)
     short = tiny.foundation()
     short.model.config = replace(short.model.config, num_layers=1 + layers)
-    whole = TaskModel(made.config, short, made.adapter, made.cache)
+    whole = ScoreModel(made.config, short, made.adapter, made.cache)
     np.testing.assert_array_equal(left.scores(rows), whole.scores(rows))
     assert np.abs(left.scores(rows) - made.scores(rows)).max() > 0.003  # the gate lets half of it through
     (moment,) = one_by_one(rows)[-1:]
@@ -320,4 +258,4 @@ def test_an_exit_is_a_shorter_model(layers):
 def test_an_exit_is_within_the_upper_layers(layers):
     made = make(depth=1)
     with pytest.raises(ConfigError, match=rf"can't exit after {layers} upper layers: the run has 3; give 1 to 3"):
-        TaskModel(made.config, made.foundation, made.adapter, made.cache, exit_after=layers)
+        ScoreModel(made.config, made.foundation, made.adapter, made.cache, exit_after=layers)

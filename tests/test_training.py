@@ -11,24 +11,20 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from scipy.sparse import csr_matrix
 from torch import nn
 
-from m6rec import train
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
 from m6rec.metrics import auc, base_rates, cross_entropy, perplexity
-from m6rec.task_model import TaskModelConfig, create, load
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig, generate, score
+from m6rec.readouts.scoring import class_metric, fit_numbers
 from m6rec.tasks import task as tasks
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task, build_examples
-from m6rec.tasks.writing import TextTask
-from m6rec.text_model import TextModelConfig
-from m6rec.text_model import create as create_writer
-from m6rec.text_model import load as load_writer
-from m6rec.train import CHECKPOINT, TrainConfig, class_metric, fit, fit_numbers, tune, tune_texts
+from m6rec.training import CHECKPOINT, TrainConfig, fit
 from m6rec.types import Event, Item, Segment, User
-from tests import test_task_model, tiny
+from tests import tiny
+from tests.readouts import test_score
 
 ROOT = Path(__file__).parents[1]
 GENERIC = domains.named("generic")
@@ -88,13 +84,11 @@ def board(task, seed, num_users):
 def tune_board(task, method, *, folder=None, progress=lambda step, total, loss: None, num_users=60, **options):
     """(the tuned task, its history)."""
     config = TaskModelConfig(task=task, domain="generic", foundation="tiny", method=method)
-    tuned = create(config, tiny.foundation())
+    tuned = ScoreModel.create(config, tiny.foundation())
     options = {"epochs": 4, "learning_rate": 5e-3, "average": 0.9, **options}
-    history = tune(
-        tuned,
+    history = tuned.tune(
         board(task, 0, num_users),
         board(task, 1, 20),
-        list(ITEMS.values()),
         TrainConfig(**options),
         folder=folder,
         progress=progress,
@@ -104,10 +98,10 @@ def tune_board(task, method, *, folder=None, progress=lambda step, total, loss: 
 
 @pytest.mark.parametrize(
     ("task", "method"),
-    [("tests.test_train:SIGNED", "upper"), ("tests.test_train:SIGNED", "lora")],
+    [("tests.test_training:SIGNED", "upper"), ("tests.test_training:SIGNED", "lora")],
 )
 def test_a_checkerboard_is_learned(monkeypatch, task, method):
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
     _, history = tune_board(task, method)
     assert max(history.validation_scores) > 0.97  # the AUC of users that training never saw
     assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
@@ -115,9 +109,9 @@ def test_a_checkerboard_is_learned(monkeypatch, task, method):
 
 @pytest.mark.parametrize("name", ["TWO", "THREE", "FIVE", "THREE_GRADES"])
 def test_a_task_of_any_number_of_classes_is_learned(monkeypatch, name):
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
-    tuned, history = tune_board(f"tests.test_train:{name}", "option-adapter", epochs=3)
-    rows = board(f"tests.test_train:{name}", 2, 20)
+    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
+    tuned, history = tune_board(f"tests.test_training:{name}", "option-adapter", epochs=3)
+    rows = board(f"tests.test_training:{name}", 2, 20)
     labels = np.concatenate([row.labels for row in rows])
     probabilities = tuned.probabilities(rows)
     assert probabilities.shape == (len(labels), tuned.task.num_classes)
@@ -134,23 +128,20 @@ def test_a_task_of_any_number_of_classes_is_learned(monkeypatch, name):
 
 
 def test_numbers_are_fitted_first_and_stay_as_they_are_while_text_is_read():
-    rows, names = test_task_model.ROWS["like"], ("gate_weight_G", "gate_bias")
-    alone, tuned = test_task_model.make(used=False), test_task_model.make(used=False)
+    rows, names = test_score.ROWS["like"], ("gate_weight_G", "gate_bias")
+    alone, tuned = test_score.make(used=False), test_score.make(used=False)
     history = fit_numbers(alone.adapter, rows, rows, TrainConfig(epochs=60, learning_rate=0.01))
     assert history.losses[-1] < 0.5 * history.losses[0]
-    alone = test_task_model.make(used=False)
+    alone = test_score.make(used=False)
     fit_numbers(alone.adapter, rows, rows)
-    tune(tuned, rows, rows, [], TrainConfig(epochs=2))
+    tuned.tune(rows, rows, TrainConfig(epochs=2))
     expected, found = alone.adapter.base.state_dict(), tuned.adapter.base.state_dict()
     assert {name for name in expected if not torch.equal(expected[name], found[name])} <= set(names)
     assert found["gate_bias"] != expected["gate_bias"]
 
 
 def test_where_there_are_no_numbers_nothing_is_fitted():
-    assert (
-        fit_numbers(test_task_model.make("ctr").adapter, test_task_model.ROWS["ctr"], test_task_model.ROWS["ctr"])
-        is None
-    )
+    assert fit_numbers(test_score.make("ctr").adapter, test_score.ROWS["ctr"], test_score.ROWS["ctr"]) is None
 
 
 def test_a_validation_of_one_class_is_judged_by_its_loss():
@@ -173,67 +164,30 @@ def test_a_small_log_is_trained_for_as_many_steps_as_are_asked_for():
     assert len(short.losses) < 20 <= len(long.losses) < 20 + len(short.losses)
 
 
-@pytest.mark.parametrize("task", ["like", "retrieve"])
-def test_batches_hold_as_many_tokens_as_are_asked_for(task):
-    steps = [len(tune_board(task, "head", epochs=1, batch_tokens=most)[1].losses) for most in (60, 240, 10_000)]
+def test_batches_hold_as_many_tokens_as_are_asked_for():
+    steps = [len(tune_board("like", "head", epochs=1, batch_tokens=most)[1].losses) for most in (60, 240, 10_000)]
     assert steps[0] > 3 * steps[1] > 3 * steps[2] == 3
 
 
 def test_a_checkerboard_is_learned_from_pairs_alone(monkeypatch):
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
-    tuned, history = tune_board("tests.test_train:SIGNED", "upper", pairwise=1.0)
-    rows = [row for row in board("tests.test_train:SIGNED", 1, 20) if len(set(row.labels.tolist())) == 2]
+    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
+    tuned, history = tune_board("tests.test_training:SIGNED", "upper", pairwise=1.0)
+    rows = [row for row in board("tests.test_training:SIGNED", 1, 20) if len(set(row.labels.tolist())) == 2]
     within = [auc(row.labels, tuned.scores([row])) for row in rows]
     assert max(history.validation_scores) == pytest.approx(np.mean(within))
     assert np.mean(within) > 0.97
 
 
 def test_pairs_are_of_scores():
-    with pytest.raises(ConfigError, match=r"pairwise is 0.5, but task 'retrieve' doesn't tell two classes apart"):
-        tune_board("retrieve", "upper", pairwise=0.5)
+    with pytest.raises(ConfigError, match=r"pairwise is 0.5, but task 'rating' doesn't tell two classes apart"):
+        tune_board("rating", "upper", pairwise=0.5)
     with pytest.raises(ConfigError, match=r"pairwise is 0.5, but task 'habit' has no scores; leave it 0"):
         tune_diaries(pairwise=0.5)
 
 
-def test_retrieval_learns_which_colour_follows(monkeypatch):
-    monkeypatch.setattr(train, "RETRIEVAL_TOKENS", 60)
-    tuned, history = tune_board("retrieve", "upper", epochs=3)
-    assert np.mean(history.losses[-5:]) < np.mean(history.losses[:5])
-    assert history.validation_scores[-1] == max(history.validation_scores)
-    assert tuned.item_vectors(list(ITEMS.values())).shape == (8, 128)
-
-
-def test_retrieval_is_validated_without_what_its_users_have_met():
-    """As it is tested and served: the epoch that is kept must be the best at that."""
-    rows, items = board("retrieve", 1, 20), list(ITEMS.values())
-    labels = np.concatenate([row.labels for row in rows])
-    all_but_the_right_one = csr_matrix(1 - np.eye(len(items))[labels])
-    judged = []
-    for seen in (None, all_but_the_right_one):
-        config = TaskModelConfig(task="retrieve", domain="generic", foundation="tiny", method="head")
-        tuned = create(config, tiny.foundation())
-        judged += tune(tuned, board("retrieve", 0, 20), rows, items, TrainConfig(epochs=1), seen=seen).validation_scores
-    assert judged[0] < judged[1] == 1
-
-
-@pytest.mark.parametrize(("task", "mixed"), [("retrieve", True), ("like", False)])
-def test_users_whose_likes_are_each_others_negatives_change_company(monkeypatch, task, mixed):
-    made = []
-    inner = train.pad
-    monkeypatch.setattr(
-        train, "pad", lambda rows, places: made.append({id(row) for row in rows}) or inner(rows, places)
-    )
-    tune_board(task, "head", epochs=3, batch_tokens=240)
-    per_epoch = len(made) // 3
-    assert per_epoch > 2
-    epochs = [made[place : place + per_epoch] for place in (0, per_epoch, 2 * per_epoch)]
-    assert len({frozenset(set.union(*groups)) for groups in epochs}) == 1
-    companies = {frozenset(map(frozenset, groups)) for groups in epochs}
-    assert len(companies) == (3 if mixed else 1)
-
-
-HABIT = TextTask(
+HABIT = Task(
     name="habit",
+    readout="generate",
     profile=lambda user, domain: (),
     event_text=lambda event, item, domain: Segment(event.text, "history"),
     texts=lambda event, item, domain: ((":", event.text),),
@@ -254,10 +208,11 @@ def diaries(seed, num_users):
 
 def tune_diaries(*, folder=None, progress=lambda step, total, loss: None, method="upper", epochs=4, **options):
     """(the writer, its history)."""
-    config = TextModelConfig(task="tests.test_train:HABIT", domain="generic", foundation="tiny", method=method, depth=2)
-    writer = create_writer(config, can_end(tiny.foundation()))
+    task = "tests.test_training:HABIT"
+    config = TaskModelConfig(task=task, domain="generic", foundation="tiny", method=method, depth=2)
+    writer = GenerateModel.create(config, can_end(tiny.foundation()))
     options = TrainConfig(epochs=epochs, learning_rate=5e-3, average=0.9, checkpoint_steps=3, **options)
-    return writer, tune_texts(writer, diaries(0, 60), diaries(1, 12), options, folder=folder, progress=progress)
+    return writer, writer.tune(diaries(0, 60), diaries(1, 12), options, folder=folder, progress=progress)
 
 
 def can_end(foundation):
@@ -267,7 +222,7 @@ def can_end(foundation):
 
 @pytest.mark.parametrize("method", ["upper", "lora"])
 def test_what_a_user_always_writes_is_learned_from_the_past(monkeypatch, method):
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    monkeypatch.setattr(generate, "TRAINING_TOKENS", 60)
     writer, history = tune_diaries(method=method)
     drafts = diaries(1, 12)
     other = {draft.target: draft.context for draft in drafts}
@@ -279,7 +234,7 @@ def test_what_a_user_always_writes_is_learned_from_the_past(monkeypatch, method)
 
 
 def test_an_interrupted_tuning_of_texts_goes_on_exactly(monkeypatch, tmp_path):
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    monkeypatch.setattr(generate, "TRAINING_TOKENS", 60)
 
     def interrupt(step, total, loss):
         if step == 8:
@@ -292,7 +247,7 @@ def test_an_interrupted_tuning_of_texts_goes_on_exactly(monkeypatch, tmp_path):
     assert steps[0] == 7
     whole, expected = tune_diaries(epochs=1)
     assert history.losses == pytest.approx(expected.losses, rel=1e-4)  # lower states come from batches of other shapes
-    again = load_writer(tmp_path, can_end(tiny.foundation()))
+    again = GenerateModel.load(tmp_path, can_end(tiny.foundation()))
     drafts = diaries(1, 12)
     np.testing.assert_array_equal(again.nats(drafts)[0], resumed.nats(drafts)[0])
     np.testing.assert_allclose(again.nats(drafts)[0], whole.nats(drafts)[0], rtol=1e-3)
@@ -477,14 +432,14 @@ def die(step, total, loss):
 def test_killed_and_run_again_it_loses_nothing(tmp_path, monkeypatch):
     """SIGKILL in the middle of a tuning; the run that goes on has the losses of one that was never killed."""
     code = (
-        "import sys; from pathlib import Path; from m6rec import train; from tests import test_train as t; "
-        "train.TRAINING_TOKENS = 60; t.tune_board(**t.KILLED, folder=Path(sys.argv[1]), progress=t.die)"
+        "import sys; from pathlib import Path; from m6rec.readouts import score; from tests import test_training as t; "
+        "score.TRAINING_TOKENS = 60; t.tune_board(**t.KILLED, folder=Path(sys.argv[1]), progress=t.die)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / CHECKPOINT).is_file()
-    monkeypatch.setattr(train, "TRAINING_TOKENS", 60)
+    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
     steps = []
     resumed, history = tune_board(**KILLED, folder=tmp_path, progress=lambda step, *_: steps.append(step))
     assert steps[0] == 7
@@ -492,7 +447,7 @@ def test_killed_and_run_again_it_loses_nothing(tmp_path, monkeypatch):
     assert history == expected
     rows = board("like", 1, 20)
     np.testing.assert_array_equal(resumed.scores(rows), whole.scores(rows))
-    np.testing.assert_array_equal(load(tmp_path, tiny.foundation()).scores(rows), whole.scores(rows))
+    np.testing.assert_array_equal(ScoreModel.load(tmp_path, tiny.foundation()).scores(rows), whole.scores(rows))
 
 
 def test_a_checkpoint_from_before_a_setting_had_its_default(tmp_path):

@@ -6,45 +6,20 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
-from m6rec.adapters import TaskAdapter
 from m6rec.errors import AssetError, ConfigError
-from m6rec.fingerprint import begin, changed, digest
-from m6rec.metrics import auc, base_rates, cross_entropy, ndcg, perplexity, ranks, uauc
-from m6rec.project import CONFIG
-from m6rec.task_model import ItemBlocks, TaskModel
-from m6rec.tasks.task import texts
-from m6rec.text.batch import Batch, Example, pack, pad, regroup, size
-from m6rec.text_model import TextModel
-from m6rec.types import Draft, Item
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT = "checkpoint.safetensors"
-TRAINING_TOKENS = 1_024
-"""Padded tokens of one training batch, kept ones of rows: small, for many steps an epoch; a longer life is a batch."""
-RETRIEVAL_TOKENS = 1_200
-"""… of one of retrieval, whose users are each other's negatives."""
-MAX_SCORES = 1 << 24
-"""Scores of questions and items that are held at once."""
-BASE_QUESTIONS = 512
-"""Questions of a batch of the base."""
-BASE = "base"
-"""Where a run keeps the training of its base."""
 AVERAGE, BEST, FIRST, SECOND = "average/", "best/", "first/", "second/"
 
 
@@ -65,9 +40,9 @@ class TrainConfig:
         patience: Epochs without a better validation before it stops; 0 never stops early.
         checkpoint_steps: Steps between two checkpoints.
         seed: Fixes the order of batches.
-        pairwise: Weight of the pairwise loss over a user's own items (``task_model.pair_loss``), as in JRC (Sheng et
-            al., 2023); the rest is cross-entropy. The validation metric mixes AUC and UAUC with the same weights. The
-            higher it is, the less calibrated scores are, and the less comparable between users.
+        pairwise: Weight of the pairwise loss over a user's own items (``readouts.scoring.pair_loss``), as in JRC
+            (Sheng et al., 2023); the rest is cross-entropy. The validation metric mixes AUC and UAUC with the same
+            weights. The higher it is, the less calibrated scores are, and the less comparable between users.
     """
 
     epochs: int = 3
@@ -99,18 +74,14 @@ class TrainConfig:
             raise ConfigError(f"pairwise is {self.pairwise}; it is a share of the loss, from 0 to 1")
 
 
-BASE_TRAINING = TrainConfig(epochs=12, learning_rate=1e-3, patience=3)
-"""How the base of a score is fitted."""
-
-
 @dataclass
 class TrainingHistory:
     """How a training went.
 
     Attributes:
-        losses: One a step.
-        validation_scores: What ``validate`` said, one an epoch; empty without it.
-        best_epoch: The epoch, from 0, whose weights were kept.
+        losses: One a step, or one an epoch.
+        validation_scores: The validation metric, one an epoch; empty without it.
+        best_epoch: The number, from 0, of the score whose weights were kept.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -150,6 +121,8 @@ def fit(
         ConfigError: The folder holds a checkpoint of another configuration, or the loss is no longer finite.
         AssetError: The checkpoint can't be read.
     """
+    from torch.utils.tensorboard import SummaryWriter  # here, as whoever only reads a model would wait for it
+
     of_epoch = batches if callable(batches) else lambda epoch: batches
     now = of_epoch(0)
     run = _Run(module, config, len(now), folder)
@@ -337,226 +310,3 @@ class _Swapped:
 
     def __exit__(self, *error: object) -> None:
         self._copy(self._own)
-
-
-def tune(
-    tuned: TaskModel,
-    training: Sequence[Example],
-    validation: Sequence[Example],
-    items: Sequence[Item],
-    config: TrainConfig,
-    *,
-    folder: Path | None = None,
-    seen: csr_matrix | None = None,
-    log_q: bool = False,
-    progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
-) -> TrainingHistory:
-    """Trains a task on the rows of the training part and keeps the epoch that is best on validation.
-
-    A row holds a user's whole life, so one forward pass trains on all of its questions.
-
-    Args:
-        tuned: The task; its tuning is trained in place.
-        training: Rows of the training part.
-        validation: Rows of the validation part.
-        items: The catalogue, in the order of the log's items.
-        config: How to train.
-        folder: See ``fit``; the tuning is saved there at the end. It takes no other run, see ``fingerprint.begin``.
-        seen: What each validation question's user has met, [questions, items], which retrieval is validated without.
-        log_q: Whether InfoNCE is corrected by the logarithm of an item's share of the targets. It is not by default:
-            what is popular is left to the item-item models.
-        progress: See ``fit``.
-
-    Raises:
-        ConfigError: Pairs of scores are asked of a task without scores; and see ``fit``.
-    """
-    if config.pairwise and tuned.task.num_classes != 2:
-        raise ConfigError(
-            f"pairwise is {config.pairwise}, but task {tuned.task.name!r} doesn't tell two classes apart; leave it 0"
-        )
-    _begin(tuned, config, [training, validation, items, log_q], folder)
-    states = tuned.cache.fetch([*texts(training), *texts(validation)])
-    catalogue = None
-    if tuned.task.readout == "embed":
-        answers = np.concatenate([row.labels for row in training])
-        share = (np.bincount(answers, minlength=len(items)) + 1.0) / (len(answers) + len(items))
-        catalogue = ItemBlocks.of(tuned.task, tuned.domain, items, np.log(share).astype(np.float32) if log_q else None)
-        states = tuned.cache.fetch([*texts(training), *catalogue.texts()])
-        catalogue.bind(states)
-    fit_numbers(tuned.adapter, training, validation, folder=folder / BASE if folder else None)
-    training = tuned.rows(training)
-    most = config.batch_tokens or (TRAINING_TOKENS if catalogue is None else RETRIEVAL_TOKENS)
-    sizes = [size(row, states.length) for row in training]
-    groups = pack(sizes, most)
-
-    def batches(epoch: int) -> list[Batch]:
-        # Users of a batch are each other's negatives in retrieval, so they are mixed anew for each epoch.
-        of_epoch = groups if catalogue is None or not epoch else regroup(groups, sizes, seed=[config.seed, epoch])
-        return [pad([training[number] for number in group], states.places) for group in of_epoch]
-
-    labels = np.concatenate([row.labels for row in validation])
-    if catalogue is None:
-        users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
-        base_C = base_rates(np.concatenate([row.labels for row in training]), tuned.task.num_classes)
-
-    def validate() -> float:
-        if catalogue is None:
-            return class_metric(labels, tuned.probabilities(validation), users, base_C, config.pairwise)
-        users_QE, items_IE = tuned.vectors(validation), tuned.item_vectors(items)  # sources take no part
-        step = max(1, MAX_SCORES // len(items))
-        chunks = [slice(first, first + step) for first in range(0, len(labels), step)]
-        return ndcg(
-            np.concatenate(
-                [
-                    ranks(users_QE[of] @ items_IE.T, labels[of], None if seen is None else seen[of].toarray() != 0)
-                    for of in chunks
-                ]
-            ),
-            10,
-        )
-
-    history = fit(
-        tuned.adapter,
-        batches,
-        lambda batch: tuned.loss(batch, states, catalogue, pairwise=config.pairwise),
-        config,
-        validate=validate,
-        folder=folder,
-        progress=progress,
-    )
-    _end(tuned, folder)
-    return history
-
-
-def fit_numbers(
-    adapter: TaskAdapter,
-    training: Sequence[Example],
-    validation: Sequence[Example],
-    config: TrainConfig = BASE_TRAINING,
-    *,
-    folder: Path | None = None,
-) -> TrainingHistory | None:
-    """Fits what a tuning makes of numbers alone, before it reads: the base of its scores, and how traces are normed.
-
-    Args:
-        adapter: Fitted in place, if it takes numbers; the base is fixed from then on.
-        training: Rows of the training part.
-        validation: Rows that choose the epoch of the base.
-        config: How the base is trained; it takes seconds.
-        folder: See ``fit``.
-
-    Returns:
-        The history of the base; None where there is none.
-    """
-    if adapter.event_encoder is not None:
-        adapter.event_encoder.fit(torch.from_numpy(np.concatenate([row.event_features for row in training])))
-    base = adapter.base
-    if base is None:
-        return None
-    network, device = base.network, adapter.slots_SD.device
-
-    def of(rows: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        features_QF = torch.from_numpy(np.concatenate([row.features for row in rows]))
-        return features_QF.to(device), torch.from_numpy(np.concatenate([row.labels for row in rows])).to(device)
-
-    (features_QF, labels_Q), (signals_VF, answers_V) = of(training), of(validation)
-    network.fit(features_QF)
-    labels = answers_V.cpu().numpy()
-    users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
-    rates_C = base_rates(labels_Q.cpu().numpy(), adapter.config.num_classes)
-
-    def batches(epoch: int) -> Sequence[Tensor]:
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(labels_Q))
-        return torch.split(torch.from_numpy(order).to(device), BASE_QUESTIONS)
-
-    def validate() -> float:
-        with torch.no_grad():
-            probabilities_VC = base(signals_VF).softmax(-1).double().cpu().numpy()
-        return class_metric(labels, probabilities_VC, users, rates_C)
-
-    network.requires_grad_(True)
-    history = fit(
-        network,
-        batches,
-        lambda chosen: F.cross_entropy(base(features_QF[chosen]), labels_Q[chosen]),
-        config,
-        validate=validate,
-        folder=folder,
-    )
-    network.requires_grad_(False)
-    return history
-
-
-def class_metric(
-    labels: NDArray[np.int64],
-    probabilities_QC: NDArray[np.float64],
-    users: NDArray[np.int64],
-    base_C: NDArray[np.float64],
-    pairwise: float = 0.0,
-) -> float:
-    """The validation metric of a task with classes; greater is better.
-
-    Of two classes AUC, in the share ``pairwise`` UAUC; minus what the log loss is above that of the base rates, so that
-    an epoch that is worse than knowing nothing isn't kept for its order. Of more, and where validation has one class
-    only, minus the log loss.
-    """
-    loss = cross_entropy(labels, probabilities_QC)
-    if probabilities_QC.shape[1] > 2 or len(np.unique(labels)) < 2:
-        return -loss
-    scores = probabilities_QC[:, 1]
-    within = uauc(labels, scores, users) if pairwise else 0.0
-    worse = max(0.0, loss - cross_entropy(labels, np.broadcast_to(base_C, probabilities_QC.shape)))
-    return (1 - pairwise) * auc(labels, scores) + pairwise * within - (0.0 if pairwise else worse)
-
-
-def _begin(task: TaskModel | TextModel, config: TrainConfig, examples: object, folder: Path | None) -> None:
-    """Binds a run's folder to what is about to be trained. Raises ConfigError where it holds another run."""
-    if folder is not None:
-        made = replace(task.fingerprint(), training=changed(config), examples=digest(examples))
-        begin(folder, made, results=(CHECKPOINT, CONFIG))
-
-
-def _end(task: TaskModel | TextModel, folder: Path | None) -> None:
-    """Saves what was trained, unless an earlier call did."""
-    if folder is not None and not (folder / CONFIG).exists():
-        task.save(folder)
-
-
-def tune_texts(
-    writer: TextModel,
-    training: Sequence[Draft],
-    validation: Sequence[Draft],
-    config: TrainConfig,
-    *,
-    folder: Path | None = None,
-    progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
-) -> TrainingHistory:
-    """Trains a task of texts on the drafts of the training part and keeps the epoch of the least perplexity.
-
-    Args:
-        writer: The task; its tuning is trained in place.
-        training: Drafts of the training part.
-        validation: Drafts of the validation part; a judgement is minus their perplexity.
-        config: How to train.
-        folder: See ``tune``.
-        progress: See ``fit``.
-
-    Raises:
-        ConfigError: Pairs of scores are asked of a task without scores; and see ``fit``.
-    """
-    if config.pairwise:
-        raise ConfigError(f"pairwise is {config.pairwise}, but task {writer.task.name!r} has no scores; leave it 0")
-    _begin(writer, config, [training, validation], folder)
-    groups = writer.batches(training, config.batch_tokens or TRAINING_TOKENS)
-    batches = [[training[number] for number in group] for group in groups]
-    history = fit(
-        writer.adapter,
-        batches,
-        writer.loss,
-        config,
-        validate=lambda: -perplexity(*writer.nats(validation)),
-        folder=folder,
-        progress=progress,
-    )
-    _end(writer, folder)
-    return history

@@ -2,20 +2,21 @@ import numpy as np
 import polars as pl
 import torch
 
-from m6rec.ablation import BASE, MEAN_STATE, TEXT, ablations, reading_tables
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
-from tests.test_task_model import ROWS, close, make
+from m6rec.evaluation.ablation import BASE_ALONE, MEAN_STATE, TEXT, reading_tables
+from m6rec.readouts.score import ablations
+from tests.readouts.test_score import ROWS, close, make
 
 
 def test_the_parts_of_what_is_known_and_the_whole():
     runs = [make(seed=0), make(seed=1)]
     found = ablations("ours", runs, ROWS["like"])
-    assert list(found) == ["ours", BASE, TEXT, MEAN_STATE]
+    assert list(found) == ["ours", BASE_ALONE, TEXT, MEAN_STATE]
     for seed, run in enumerate(runs):
         base_QC, text_QC = run.logits(ROWS["like"])
         close(found["ours"][seed], run.probabilities(ROWS["like"]))
-        close(found[BASE][seed], base_QC.softmax(-1))
+        close(found[BASE_ALONE][seed], base_QC.softmax(-1))
         close(found[TEXT][seed], text_QC.softmax(-1))
         assert np.abs(found[MEAN_STATE][seed] - found["ours"][seed]).max() > 1e-3
 
@@ -47,7 +48,7 @@ def test_what_reading_adds_is_told_for_each_number_of_earlier_events():
     split = Split(log, np.where(np.arange(400) < 100, TRAIN, TEST).astype(np.uint8))
     events, labels = np.arange(100, 400), rng.integers(0, 2, 300)
     base = rng.random(300)
-    found = {"ours": [base + labels], BASE: [base], MEAN_STATE: [base]}
+    found = {"ours": [base + labels], BASE_ALONE: [base], MEAN_STATE: [base]}
     of_user, of_item = reading_tables(split, labels, events, found)
     assert "user's earlier events" in of_user.title
     assert "item's earlier events" in of_item.title
@@ -56,4 +57,4 @@ def test_what_reading_adds_is_told_for_each_number_of_earlier_events():
         for word in table.columns:
             assert table.rows[0].metrics[word] == (1.0,)
             assert f"{word}: +0." in table.note
-            assert f"over {BASE}" in table.note
+            assert f"over {BASE_ALONE}" in table.note

@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 
 from m6rec.data.log import Log
-from m6rec.data.split import TRAIN, VALID, Split
+from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.errors import ConfigError
-from m6rec.foundation.states import StateCache
+from m6rec.features.interactions import InteractionStore
 from m6rec.metrics import ndcg
-from m6rec.retrieval import blend
+from m6rec.readouts import EmbedModel, TaskModelConfig
+from m6rec.readouts.embed import fit_sources
 from m6rec.retrieval.embeddings import user_vectors
-from m6rec.retrieval.model import likes_of, load, questions_of, states_config, train
+from m6rec.retrieval.examples import NUM_MOST_LIKED, build_examples
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.retrieve import describe
+from m6rec.tasks.task import named
 from m6rec.types import Event, Item, User
 from tests import tiny
 
@@ -34,67 +36,89 @@ def log(num_users=40):
     events.sort(key=lambda event: event.time)
     users = {f"u{n}": User(f"u{n}") for n in range(num_users)}
     part = np.array([VALID if event.time > 50 else TRAIN for event in events], np.uint8)
+    part[-5:] = TEST
     return Split(Log(events=tuple(events), items=ITEMS, users=users), part)
 
 
 SPLIT = log()
 
 
-def trained(**options):
-    training = EmbeddingConfig(hidden=32, users=16, epochs=4, **options)
-    likes, asked = likes_of(SPLIT, DOMAIN), questions_of(SPLIT, DOMAIN)
-    return train(MODEL, list(ITEMS.values()), likes, asked, training)
+EXAMPLES = build_examples(named("retrieve"), SPLIT, DOMAIN)
+CONFIG = TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny")
+TRAINING = EmbeddingConfig(hidden=32, users=16, epochs=4)
 
 
-def test_likes_are_those_of_training_in_their_order_each_once():
-    likes = likes_of(SPLIT, DOMAIN)
-    assert len(likes) == 40
-    first = [event for event in SPLIT.log.events if event.user == "u0" and event.time <= 50 and event.value == 5]
-    assert [f"i{row}" for row in likes[0]] == [event.item for event in first]
-
-
-def test_the_future_changes_no_question():
-    """Likes at or after a question's own second are unknown to it."""
-    asked = questions_of(SPLIT, DOMAIN)
-    assert len(asked.targets) == 40
-    more = [Event(f"u{n}", f"i{(n + 2) % 3}", 51, 5.0) for n in range(40)]
-    events = (*SPLIT.log.events, *more)
-    part = np.concatenate([SPLIT.part, np.full(40, TRAIN, np.uint8)])
-    again = questions_of(Split(replace(SPLIT.log, events=events), part), DOMAIN)
-    for one in (asked, again):
-        assert all(
-            len(liked) == 5 and target not in liked for liked, target in zip(one.likes, one.targets, strict=True)
-        )
-    np.testing.assert_array_equal(again.targets, asked.targets)
-    for before, after in zip(asked.likes, again.likes, strict=True):
-        np.testing.assert_array_equal(before, after)
+def trained(folder=None, training=TRAINING):
+    model = EmbedModel.create(CONFIG, FOUNDATION, cache=MODEL.cache)
+    return model, model.tune(EXAMPLES[TRAIN], EXAMPLES[VALID], training, folder=folder)
 
 
 def test_training_finds_more_of_what_is_liked_next():
     made, history = trained()
-    asked = questions_of(SPLIT, DOMAIN)
+    asked = EXAMPLES[VALID].validation()
 
     def found(model):
         return ndcg(asked.ranks(model.item_vectors(list(ITEMS.values())), model.embeddings.decay), 10)
 
-    assert history.epochs > 0
+    assert history.best_epoch > 0
     assert found(made) > found(MODEL)
+    assert made.blend.numbers.keys() <= ITEMS.keys()
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path):
-    made = replace(trained()[0], blend=blend.fit((e.user, e.item, e.value == 5) for e in SPLIT.log.events))
-    made.save(tmp_path)
-    again, items = load(tmp_path, FOUNDATION, made.cache), [*ITEMS.values(), Item("new", "Rain", ("War",))]
+    made, _ = trained(tmp_path)
+    again, items = EmbedModel.load(tmp_path, FOUNDATION, made.cache), [*ITEMS.values(), Item("new", "Rain", ("War",))]
     np.testing.assert_array_equal(again.item_vectors(items), made.item_vectors(items))
     assert again.digest() == made.digest() != MODEL.digest()
     assert again.blend.weights == made.blend.weights
     assert again.config == made.config
 
 
+def test_a_finished_run_is_read_and_another_refused(tmp_path):
+    made, _ = trained(tmp_path)
+    again, history = trained(tmp_path)
+    assert again.digest() == made.digest()
+    assert not history.losses
+    with pytest.raises(ConfigError, match="another training "):
+        trained(tmp_path, EmbeddingConfig(hidden=32, users=16, epochs=4, seed=1))
+
+
+def test_settings_of_an_adapter_do_not_apply():
+    with pytest.raises(ConfigError, match="method, keep do not apply to retrieval task 'retrieve'"):
+        EmbedModel.create(
+            TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny", method="lora", keep=0), FOUNDATION
+        )
+    with pytest.raises(ConfigError, match="pairwise do not apply"):
+        EmbedModel.settings({"pairwise": 0.5, "epochs": 2}, seed=0)
+    with pytest.raises(ConfigError, match="--exit-after does not apply to task 'retrieve'"):
+        EmbedModel._read(None, CONFIG, FOUNDATION, MODEL.cache, 1)
+    with pytest.raises(ConfigError, match="no vectors yet"):
+        EmbedModel.create(CONFIG, FOUNDATION).item_vectors([Item("a", "A")])
+
+
+def test_who_liked_nothing_yet_is_taken_for_one_who_likes_what_most_do():
+    """By the same rule as the service, so that it is measured as it is served."""
+    late = [Event(f"new{n}", "i1", 600 + n, 5.0) for n in range(4)]
+    events = (*SPLIT.log.events, *late)
+    users = dict(SPLIT.log.users) | {event.user: User(event.user) for event in late}
+    part = np.concatenate([SPLIT.part, np.full(4, TEST, np.uint8)])
+    split = Split(Log(events=events, items=ITEMS, users=users), part)
+    examples = build_examples(named("retrieve"), split, DOMAIN)
+    found = MODEL.retriever(examples)
+    assert examples[TEST].events[-1] == len(events) - 1
+    interactions = InteractionStore(ITEMS, DOMAIN.feedback).update_all(events[:-1])
+    rows = [list(ITEMS).index(item) for item in interactions.most_liked()[:NUM_MOST_LIKED]][::-1]
+    assert found.users_QE[-1] == pytest.approx(MODEL.user_vector(found.items_IE[rows]), abs=1e-5)
+
+
+def test_sources_know_no_item_that_nobody_liked():
+    assert len(fit_sources(EXAMPLES[TRAIN]).numbers) == len(np.unique(np.concatenate(EXAMPLES[TRAIN].likes)))
+
+
 def test_a_run_of_another_foundation_is_refused(tmp_path):
     MODEL.save(tmp_path)
     with pytest.raises(ConfigError, match="another foundation"):
-        load(tmp_path, tiny.foundation(seed=1))
+        EmbedModel.load(tmp_path, tiny.foundation(seed=1))
 
 
 def test_the_vector_of_a_new_item_depends_on_no_other():
@@ -116,8 +140,7 @@ def test_all_of_a_text_is_read():
 
 
 def test_what_is_kept_of_a_text_does_not_grow_with_it():
-    cache = StateCache(FOUNDATION, states_config(FOUNDATION.model))
-    states = cache.fetch([describe(Item("a", "A " * length)) for length in (1, 50)])
+    states = MODEL.cache.fetch([describe(Item("a", "A " * length)) for length in (1, 50)])
     assert len(states.tokens_TD) == 2
 
 

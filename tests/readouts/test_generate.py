@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from m6rec import text_model as module
 from m6rec.adapters import METHODS
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.generate import Sampling
+from m6rec.readouts import GenerateModel, TaskModelConfig
+from m6rec.readouts import generate as module
 from m6rec.text.constraints import TitleTrie
-from m6rec.text_model import UPPER_LAYERS, TextModelConfig, create, load
 from m6rec.types import SLOTS, Draft, Segment
 from tests import tiny
 
@@ -41,8 +41,8 @@ FOUNDATION = foundation()
 
 def make(*, used=True, seed=0, cache=None, base=FOUNDATION, **options):
     """A writer, fresh or as if it had been trained."""
-    config = TextModelConfig(task="explain", domain="generic", foundation="tiny", **{"depth": 2, **options})
-    made = create(config, base, cache=cache, seed=seed)
+    config = TaskModelConfig(task="explain", domain="generic", foundation="tiny", **{"depth": 2, **options})
+    made = GenerateModel.create(config, base, cache=cache, seed=seed)
     if used:
         tiny.as_if_trained(made.adapter.parameters(), seed=seed)
     return made
@@ -207,7 +207,7 @@ def test_every_method_trains_and_comes_back(method, tmp_path):
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in trained)
     assert all(parameter.grad is None for parameter in FOUNDATION.model.parameters())
     writer.save(tmp_path)
-    again = load(tmp_path, FOUNDATION)
+    again = GenerateModel.load(tmp_path, FOUNDATION)
     assert again.config == writer.config
     assert again.digest() == writer.digest()
     np.testing.assert_array_equal(again.nats(DRAFTS)[0], writer.nats(DRAFTS)[0])
@@ -221,7 +221,7 @@ def test_a_cache_is_shared_where_the_split_is_the_same():
     writer = make()
     assert make(cache=writer.cache, seed=1).cache is writer.cache
     assert make(cache=writer.cache, depth=1).cache.config.depth == 1
-    deep = foundation(num_layers=UPPER_LAYERS + 2)
+    deep = foundation(num_layers=GenerateModel.UPPER_LAYERS + 2)
     assert make(base=deep, depth=None).cache.config.depth == 2
 
 
@@ -235,7 +235,7 @@ def test_errors(tmp_path):
         with pytest.raises(ConfigError, match="a prompt without a token can't be gone on from"):
             run([DRAFTS[0], Draft(PAST, "", " no")])
     with pytest.raises(AssetError, match=r"holds no tuned task .*make one with `m6rec tune --run"):
-        load(tmp_path, FOUNDATION)
+        GenerateModel.load(tmp_path, FOUNDATION)
     make().save(tmp_path)
     with pytest.raises(ConfigError, match="belongs to foundation tiny-4-0, but the model given is tiny-4-1"):
-        load(tmp_path, foundation(seed=1))
+        GenerateModel.load(tmp_path, foundation(seed=1))

@@ -1,0 +1,413 @@
+"""The readout of tasks with classes: examples → cached states → upper layers → loss, or a score for each candidate.
+
+Training, evaluation and serving share it and its state cache, so there is one path from an example to its prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m6rec.adapters import METHODS, AdapterRouter, TaskAdapter, TaskAdapterConfig
+from m6rec.adapters import create as create_adapter
+from m6rec.adapters import load as load_adapter
+from m6rec.data.split import TEST, Split
+from m6rec.domains.domain import Domain
+from m6rec.errors import ConfigError
+from m6rec.evaluation.ablation import BASE_ALONE, MEAN_STATE, TEXT, reading_tables
+from m6rec.features.interactions import EVENT_FEATURES, FEATURES
+from m6rec.foundation.attention import CachedQuery, KVCache
+from m6rec.foundation.checkpoint import Foundation
+from m6rec.foundation.states import StateCache, States
+from m6rec.foundation.stores import Store
+from m6rec.metrics import base_rates
+from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress, first_layer
+from m6rec.readouts.scoring import BASE, class_metric, fit_numbers, pair_loss
+from m6rec.report import Table
+from m6rec.tasks import task as tasks
+from m6rec.tasks.examples import TaskExamples, task_examples
+from m6rec.tasks.task import Task
+from m6rec.text.batch import Batch, Example, pack, pad, size
+from m6rec.training import TrainConfig, TrainingHistory, fit
+
+GATED_BY = ("item_count", "user_count")
+"""Features that gate the contribution of the text to a score."""
+INFERENCE_TOKENS = 2048
+"""Padded tokens of an inference batch on a CPU."""
+TRAINING_TOKENS = 1_024
+"""Padded tokens of one training batch, kept ones of rows: small, for many steps an epoch; a longer life is a batch."""
+Floats = NDArray[np.floating]
+Rows = Sequence[Example]
+
+
+class ScoreModel(AdapterModel[Rows, Rows]):
+    """A task with classes.
+
+    A second upper layer gains .0012 AUC and doubles latency (design/002-one-cache.md).
+
+    Attributes:
+        end: The layer before which it is left.
+
+    Args:
+        exit_after: Upper layers that run; those above are left out and the readout takes what is there.
+        seed: That of the initial values; None where they were loaded.
+
+    Raises:
+        ConfigError: There are not so many upper layers, or the task has no classes.
+    """
+
+    readout = "score"
+    METHOD = "option-adapter"
+    UPPER_LAYERS = 1
+
+    def __init__(
+        self,
+        config: TaskModelConfig,
+        foundation: Foundation,
+        adapter: TaskAdapter,
+        cache: StateCache,
+        exit_after: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(config, foundation, adapter, cache, seed)
+        self.exit_after = exit_after
+        upper = foundation.model.config.num_layers - cache.config.depth
+        if exit_after is not None and not 1 <= exit_after <= upper:
+            raise ConfigError(f"can't exit after {exit_after} upper layers: the run has {upper}; give 1 to {upper}")
+        self.end = cache.config.depth + (upper if exit_after is None else exit_after)
+
+    @classmethod
+    def create(
+        cls,
+        config: TaskModelConfig,
+        foundation: Foundation,
+        store: Path | Store | None = None,
+        *,
+        cache: StateCache | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """See ``TaskModel``; hidden states are those of the foundation."""
+        task, model, method = cls._task(config), foundation.model, config.method or cls.METHOD
+        adapter = create_adapter(
+            TaskAdapterConfig(
+                method=method,
+                first_layer=first_layer(cls.states_config(config, model).depth, config.all_layers),
+                num_classes=task.num_classes,
+                num_features=len(FEATURES) if task.uses_features else 0,
+                gate_columns=tuple(map(FEATURES.index, GATED_BY)) if task.uses_features else (),
+                num_event_features=len(EVENT_FEATURES) if task.uses_features else 0,
+            ),
+            model,
+            seed=seed,
+            options_CD=_options(task, method, foundation),
+        )
+        return cls(config, foundation, adapter, cls.cache_of(config, foundation, cache, store), seed=seed)
+
+    @classmethod
+    def _read(
+        cls, folder: Path, config: TaskModelConfig, foundation: Foundation, cache: StateCache, exit_after: int | None
+    ) -> Self:
+        return cls(config, foundation, load_adapter(folder, foundation.model), cache, exit_after)
+
+    def _digest(self) -> str:
+        return f"{self.end}|{self.adapter.digest()}"
+
+    @staticmethod
+    def examples(task: Task, split: Split, domain: Domain) -> TaskExamples:
+        """See ``TaskModel``."""
+        return task_examples(task, split, domain)
+
+    def texts(self, examples: TaskExamples) -> Iterator[str]:
+        """See ``TaskModel``."""
+        return (text for rows in examples.rows.values() for text in tasks.texts(rows))
+
+    def rows(self, rows: Rows) -> Rows:
+        """Examples as ``read`` takes them: one per timestamp if region 1 is bidirectional."""
+        return [moment for row in rows for moment in row.by_timestamp()] if self.config.bidirectional else rows
+
+    def read(
+        self, batch: Batch, states: States, others: Sequence[ScoreModel] = (), task_B: Tensor | None = None
+    ) -> Tensor:
+        """Runs the upper layers.
+
+        Args:
+            batch: Padded rows.
+            states: A table that holds all their texts.
+            others: Further tasks, where the rows of a batch belong to several.
+            task_B: For each row the number of its task: 0 is this one, 1 the first of ``others``, …
+
+        Returns:
+            normed_BCD at the last token of each candidate's block.
+        """
+        model = self.foundation.model
+        device = model.device
+        if task_B is None:
+            task_B = torch.zeros(len(batch.length_B), dtype=torch.long, device=device)
+        mixture = AdapterRouter([self.adapter, *(other.adapter for other in others)], task_B)
+        prompts_BPD = mixture.prompts_BPD
+        states_BND, blocks_BCMD = self._states(batch, states, mixture, len(task_B))
+        context_BND = torch.cat([prompts_BPD, states_BND], 1)
+        num_prompts = prompts_BPD.shape[1]
+        length_B = None
+        if self.config.bidirectional:
+            past = batch.visible_BC == batch.length_B[:, None]
+            assert past[batch.valid_BC].all(), "a question would see behind its moment; give Example.by_timestamp()"
+            length_B = _tensor(batch.length_B, device) + num_prompts
+        normed_BCMD = model.upper(
+            context_BND,
+            blocks_BCMD,
+            _tensor(batch.visible_BC, device) + num_prompts,
+            self.cache.config.depth,
+            end=self.end,
+            length_B=length_B,
+            hook=mixture,
+        )
+        return _at(normed_BCMD, _tensor(batch.last_BC, device))
+
+    def _states(self, batch: Batch, states: States, mixture: AdapterRouter, num_rows: int) -> tuple[Tensor, Tensor]:
+        """(states_BND of contexts, blocks_BCMD of candidates), fp32, with segment embeddings and event features added.
+
+        A sum in bf16 would turn the last bit of a product, which depends on the batch, into one of 256.
+        """
+        device = self.foundation.model.device
+        slots_BSD = mixture.slots_BSD
+        row_B = torch.arange(num_rows, device=device)
+
+        def states_of(tokens: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
+            owner = row_B.view(-1, *[1] * (tokens.ndim - 1))
+            return states.tokens_TD[_tensor(tokens, device)] + slots_BSD[owner, _tensor(slots, device)]
+
+        states_BND = states_of(batch.context_BN, batch.context_slot_BN)
+        if batch.event_features_BNG.size:
+            added_BND = mixture.encode_events(_tensor(batch.event_features_BNG, device))
+            states_BND = states_BND + added_BND * _tensor(batch.has_event_features_BN, device)[..., None]
+        return states_BND, states_of(batch.block_BCM, batch.block_slot_BCM)
+
+    def predict_cached(
+        self, asked: Sequence[tuple[KVCache, Example]]
+    ) -> tuple[list[NDArray[np.float64]], list[KVCache]]:
+        """``scores`` with a KV cache of each user's context (``Model.forward_cached``).
+
+        Args:
+            asked: Of each user the KV cache, () at first, and an example whose context holds what is not cached.
+
+        Returns:
+            (predictions of each example, new KV caches).
+
+        Raises:
+            ConfigError: Region 1 sees all of itself, so that what comes changes it.
+        """
+        if self.config.bidirectional:
+            raise ConfigError("a bidirectional context changes as it grows and can't be read in turns")
+        model = self.foundation.model
+        states = self.cache.fetch(tasks.texts([row for _, row in asked]))
+        mixture = AdapterRouter([self.adapter], torch.zeros(1, dtype=torch.long, device=model.device))
+        turns, last = [], []
+        with torch.no_grad():
+            for known, row in asked:
+                batch = pad([row], states.places)
+                states_1ND, blocks_1CMD = self._states(batch, states, mixture, 1)
+                new_ND = states_1ND[0]
+                if not known:
+                    new_ND = torch.cat([mixture.prompts_BPD[0], new_ND])
+                turns.append(CachedQuery(known, new_ND, blocks_1CMD[0]))
+                last.append(_tensor(batch.last_BC[0], model.device))
+            read, kept = model.forward_cached(turns, self.cache.config.depth, end=self.end, hook=mixture)
+            pairs = zip(read, last, strict=True)
+            normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
+        answers = self._predictions(normed_QD, [row for _, row in asked])
+        return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
+
+    def loss(self, batch: Batch, states: States, *, pairwise: float = 0.0) -> Tensor:
+        """Mean cross-entropy of the labelled queries.
+
+        Args:
+            batch: Padded rows with answers.
+            states: A table that holds all their texts.
+            pairwise: Share of ``pair_loss`` in the loss.
+        """
+        valid_BC = _tensor(batch.valid_BC & (batch.labels_BC >= 0), self.foundation.model.device)
+        labels_Q = _tensor(batch.labels_BC, self.foundation.model.device)[valid_BC]
+        normed_QD = self.read(batch, states)[valid_BC]
+        features_QF = _tensor(batch.features_BCF, self.foundation.model.device)[valid_BC]
+        logits_QC = self.adapter.score(normed_QD, features_QF)
+        loss = F.cross_entropy(logits_QC, labels_Q)
+        if not pairwise:
+            return loss
+        score_Q = logits_QC[:, 1] - logits_QC[:, 0]
+        return loss.lerp(pair_loss(score_Q, labels_Q == 1, valid_BC.nonzero()[:, 0]), pairwise)
+
+    def scores(self, rows: Rows, progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
+        """The expected grade of every query: for two classes, the probability of the second ("yes").
+
+        Raises:
+            ConfigError: Its classes have no order.
+        """
+        return self.probabilities(rows, progress) @ self._grades()
+
+    def probabilities(self, rows: Rows, progress: Progress = lambda done, total: None) -> NDArray[np.float64]:
+        """Class probabilities, float64 [Q, C]."""
+        base_QC, text_QC = self.logits(rows, progress)
+        return _softmax(base_QC + text_QC)
+
+    @torch.no_grad()
+    def logits(
+        self, rows: Rows, progress: Progress = lambda done, total: None, *, mean_state: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(logits_QC of the base, logits_QC of the text) of every query, row after row (``TaskAdapter.parts``).
+
+        Args:
+            rows: The questions.
+            progress: Told of the questions read.
+            mean_state: Whether every text's states are replaced by the mean of them all, so that nothing is read. The
+                numbers stay as they are.
+        """
+        hidden_QD = self._hidden(rows, progress, mean_state=mean_state)
+        return self.adapter.parts(hidden_QD, self._features(rows))
+
+    def _grades(self) -> NDArray[np.float64]:
+        """The grade of each class, float64 [C]. Raises ConfigError if classes have no order."""
+        if not self.task.worth:
+            raise ConfigError(
+                f"task {self.task.name!r} has {self.task.num_classes} classes without an order, so it scores no item; "
+                "use probabilities, or give the task grades"
+            )
+        return np.array(self.task.worth)
+
+    def _train(
+        self, training: Rows, validation: Rows, config: TrainConfig, folder: Path | None, progress: TrainingProgress
+    ) -> TrainingHistory:
+        """A row holds a user's whole life, so one forward pass trains on all of its questions."""
+        if config.pairwise and self.task.num_classes != 2:
+            raise ConfigError(
+                f"pairwise is {config.pairwise}, but task {self.task.name!r} doesn't tell two classes apart; leave it 0"
+            )
+        states = self.cache.fetch([*tasks.texts(training), *tasks.texts(validation)])
+        fit_numbers(self.adapter, training, validation, folder=folder / BASE if folder else None)
+        training = self.rows(training)
+        groups = pack([size(row, states.length) for row in training], config.batch_tokens or TRAINING_TOKENS)
+        batches = [pad([training[number] for number in group], states.places) for group in groups]
+        labels = np.concatenate([row.labels for row in validation])
+        users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
+        base_C = base_rates(np.concatenate([row.labels for row in training]), self.task.num_classes)
+        return fit(
+            self.adapter,
+            batches,
+            lambda batch: self.loss(batch, states, pairwise=config.pairwise),
+            config,
+            validate=lambda: class_metric(labels, self.probabilities(validation), users, base_C, config.pairwise),
+            folder=folder,
+            progress=progress,
+        )
+
+    @classmethod
+    def tables(
+        cls,
+        models: Sequence[Self],
+        split: Split,
+        examples: TaskExamples,
+        *,
+        num_written: int = 0,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[Table, ...]:
+        """Beside the peers, whatever the number of classes, and of two what reading adds; see ``TaskModel``."""
+        from m6rec.evaluation.ranking import class_table, ranking_table
+
+        first, labels = models[0], examples.labels(TEST)
+        found = ablations(first.title, models, examples.rows[TEST], progress)
+        if first.task.num_classes > 2 or len(set(labels.tolist())) < 2:
+            return (class_table(examples, first.task, found),)
+        scores = {part: [of_seed[:, 1] for of_seed in by_seed] for part, by_seed in found.items()}
+        return (
+            ranking_table(split, examples, first.domain, scores),
+            *reading_tables(split, labels, examples.events(TEST), scores),
+        )
+
+    @torch.no_grad()
+    def _predictions(self, hidden_QD: Tensor, rows: Rows) -> NDArray[np.float64]:
+        """Scores [Q] from hidden states."""
+        return _softmax(self.adapter.score(hidden_QD, self._features(rows))) @ self._grades()
+
+    def _features(self, rows: Rows) -> Tensor:
+        """features_QF of all queries."""
+        return _tensor(np.concatenate([row.features for row in rows]), self.foundation.model.device)
+
+    def _hidden(self, rows: Rows, progress: Progress, *, mean_state: bool = False) -> Tensor:
+        """normed_QD of all queries; see ``logits``."""
+        rows = self.rows(rows)
+        states = self.cache.fetch(tasks.texts(rows))
+        if mean_state:
+            mean_1D = states.tokens_TD.float().mean(0, keepdim=True).to(states.tokens_TD.dtype)
+            states = replace(states, tokens_TD=mean_1D.expand_as(states.tokens_TD))
+        parts: dict[int, Tensor] = {}
+        groups = pack([size(row, states.length) for row in rows], INFERENCE_TOKENS * self.foundation.model.at_once)
+        with torch.no_grad():
+            for group in groups:
+                batch = pad([rows[number] for number in group], states.places)
+                normed_BCD = self.read(batch, states)
+                for place, number in enumerate(group):
+                    parts[number] = normed_BCD[place, : len(rows[number].candidates)]
+                progress(len(parts), len(rows))
+        return torch.cat([parts[number] for number in range(len(rows))])
+
+
+def ablations(
+    name: str, runs: Sequence[ScoreModel], rows: Rows, progress: Progress = lambda done, total: None
+) -> dict[str, list[Floats]]:
+    """Probabilities [Q, C] of what the runs know, whole and in parts, one array a run.
+
+    Args:
+        name: Of the whole.
+        runs: A ranking task, one run a seed.
+        rows: The questions.
+        progress: Told of the questions read.
+
+    Returns:
+        By ``name``, ``BASE_ALONE``, ``TEXT`` (the logits that reading adds to the base, by themselves) and
+        ``MEAN_STATE``; of a task without a base only the first and the last.
+    """
+    found: dict[str, list[Floats]] = {}
+    for run in runs:
+        base_QC, text_QC = run.logits(rows, progress)
+        _, untold_QC = run.logits(rows, progress, mean_state=True)
+        parts = {name: base_QC + text_QC, BASE_ALONE: base_QC, TEXT: text_QC, MEAN_STATE: base_QC + untold_QC}
+        if run.adapter.base is None:
+            del parts[BASE_ALONE], parts[TEXT]
+        for part, logits_QC in parts.items():
+            found.setdefault(part, []).append(logits_QC.softmax(-1).double().cpu().numpy())
+    return found
+
+
+def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
+    """Embeddings of the option words, if the method has option rows and the foundation an embedding table."""
+    if not METHODS[method].options or not task.options or foundation.model.config.narrow:
+        return None
+    ids = foundation.tokenizer.encode(task.options)
+    table = foundation.model.embed_tokens.weight.float()
+    return torch.stack([table[row].mean(0) for row in ids])
+
+
+def _softmax(logits_QC: Tensor) -> NDArray[np.float64]:
+    """Probabilities, float64 [Q, C]."""
+    probabilities_QC: NDArray[np.float64] = logits_QC.softmax(-1).double().cpu().numpy()
+    return probabilities_QC
+
+
+def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:
+    """The state at one position of each block; C may be several dimensions."""
+    if hidden_CMD.shape[-2] == 1:  # most blocks, and a fortieth of a request to gather
+        return hidden_CMD.squeeze(-2)
+    index_C1D = place_C[..., None, None].expand(*place_C.shape, 1, hidden_CMD.shape[-1])
+    return hidden_CMD.gather(-2, index_C1D).squeeze(-2)
+
+
+def _tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)
