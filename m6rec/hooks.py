@@ -46,25 +46,25 @@ class Hook:
         Raises:
             ConfigError: There is none; the message lists the names and the closest one.
         """
-        if name in self.registered:
-            return self.registered[name]
-        if name not in self._imported:
-            path = self._built_in.get(name) or (name if ":" in name else self._installed().get(name))
-            if path is None:
-                close = difflib.get_close_matches(name, self.names(), n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                known = ", ".join(self.names())
-                raise ConfigError(
-                    f"there is no {self._what} {name!r}.{hint} Known are {known}; your own is package.module:NAME."
-                )
-            module, _, attribute = path.partition(":")
-            try:
-                self._imported[name] = getattr(importlib.import_module(module), attribute)
-            except (ImportError, AttributeError) as error:
-                raise ConfigError(
-                    f"{self._what} {name!r} can't be imported ({error}); give package.module:NAME"
-                ) from error
-        return self._imported[name]
+        for known in (self.registered, self._imported):
+            if name in known:
+                return known[name]
+        path = self._built_in.get(name) or (name if ":" in name else self._installed().get(name))
+        if path is None:
+            close = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            names = ", ".join(self.names())
+            raise ConfigError(
+                f"there is no {self._what} {name!r}.{hint} Known are {names}; your own is package.module:NAME."
+            )
+        module, _, attribute = path.partition(":")
+        try:
+            value = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{self._what} {name!r} can't be imported ({error}); give package.module:NAME") from error
+        if name != path:
+            self._imported[name] = value  # a request must not look through what is installed
+        return value
 
     def all(self) -> dict[str, Any]:
         """Every value that has a name. Raises ConfigError where one can't be imported."""
@@ -78,6 +78,22 @@ _DOMAINS = "movielens books clothes instruments amazon steam yelp mind peter xre
 DOMAINS = Hook("m6rec.domains", "domain", {name: f"m6rec.domains.{name}:DOMAIN" for name in _DOMAINS})
 """``domains.domain.Domain``: how a log is read and worded."""
 
+_TASKS = "like rating click ctr retrieve explain design query".split()
+TASKS = Hook(
+    "m6rec.tasks",
+    "task",
+    {name: f"m6rec.tasks.{name}:TASK" for name in _TASKS} | {"explain": "m6rec.tasks.explanations:TASK"},
+)
+"""``tasks.task.Task``: how a question is worded and labelled, and what is read of the model."""
+
+_METHODS = "prompt option adapter option-adapter lora head upper full".split()
+METHODS = Hook(
+    "m6rec.methods",
+    "tuning method",
+    {name: f"m6rec.adapters.methods:{name.upper().replace('-', '_')}" for name in _METHODS},
+)
+"""``adapters.methods.Method``: which small parameters a tuning trains, and where they act."""
+
 SOURCES = Hook(
     "m6rec.sources",
     "candidate source",
@@ -89,16 +105,10 @@ SOURCES = Hook(
 )
 """``retrieval.sources.Source``: an item-item model of the blend; every one is fitted and weighed."""
 
-STATE_STORES = Hook(
-    "m6rec.state_stores",
-    "state store",
-    dict.fromkeys(("redis", "rediss", "unix"), "m6rec.foundation.stores:RedisStore"),
-)
+REDIS = ("redis", "rediss", "unix")
+"""Schemes of the URLs of a Redis or Valkey server."""
+STATE_STORES = Hook("m6rec.state_stores", "state store", dict.fromkeys(REDIS, "m6rec.foundation.stores:RedisStore"))
 """Scheme of a URL → from the URL to a ``foundation.stores.Store`` of cached states."""
 
-JOURNALS = Hook(
-    "m6rec.journals",
-    "journal",
-    dict.fromkeys(("redis", "rediss", "unix"), "m6rec.serving.redis_journal:RedisJournal"),
-)
-"""Scheme of a URL → from the URL to a ``serving.journal.Journal`` of acknowledged events."""
+JOURNALS = Hook("m6rec.journals", "journal", dict.fromkeys(REDIS, "m6rec.serving.redis_journal:RedisJournal"))
+"""Scheme of a URL → from the URL to a ``serving.journal.Journal`` of events; one of a package notes whose it is."""

@@ -32,7 +32,6 @@ from typer.testing import CliRunner
 
 from benchmarks import logs
 from m6rec import cli, hooks
-from m6rec.adapters import METHODS
 from m6rec.serving.api import server
 from m6rec.serving.api.app import create_app
 from tests.running import ROOT, free_port
@@ -250,7 +249,7 @@ def command(words: list[str]) -> tuple[Any, list[str]]:
 def reading(folder: Path, project: Path) -> Iterator[Reader]:
     """A reader of a page, whose folder is the current one; what the page enters anywhere is gone afterwards."""
     reader, modules = Reader(folder, project), set(sys.modules)
-    registries = [(registry, dict(registry)) for registry in (METHODS, hooks.SOURCES.registered)]
+    registries = [(registry, dict(registry)) for registry in (hooks.METHODS.registered, hooks.SOURCES.registered)]
     try:
         yield reader
     finally:

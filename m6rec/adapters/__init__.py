@@ -1,6 +1,6 @@
 """What a task adds to the frozen foundation (M6-Rec, section 3.4): prompts, options, adapters, LoRA, heads, blocks.
 
-Every method is the same composition, so a new one is a line of ``METHODS`` or one more ``AdapterModule``:
+Every method is the same composition, so a new one is one more ``Method`` (``adapters.methods``) or ``AdapterModule``:
 
     prompts      vectors put before the context, or none
     change       what layers from ``first_layer`` on do differently: Adapters | LoRA | Blocks | nothing
@@ -12,6 +12,6 @@ E width of a retrieval vector, and C is the number of classes in ``logits_BC`` a
 """
 
 from m6rec.adapters.router import AdapterRouter
-from m6rec.adapters.task_adapter import METHODS, TaskAdapter, TaskAdapterConfig, create, load
+from m6rec.adapters.task_adapter import TaskAdapter, TaskAdapterConfig, create, load
 
-__all__ = ["METHODS", "AdapterRouter", "TaskAdapter", "TaskAdapterConfig", "create", "load"]
+__all__ = ["AdapterRouter", "TaskAdapter", "TaskAdapterConfig", "create", "load"]

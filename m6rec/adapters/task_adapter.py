@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
-from m6rec.adapters.adapter import Adapters
+from m6rec.adapters import methods
 from m6rec.adapters.base import Base
-from m6rec.adapters.blocks import Blocks
 from m6rec.adapters.features import FeatureEncoder
-from m6rec.adapters.lora import LoRA
-from m6rec.adapters.module import AdapterModule
 from m6rec.adapters.prompt import Prompts
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.model import Block, Layer, Model
@@ -35,7 +31,7 @@ class TaskAdapterConfig:
     """How a task tunes the foundation.
 
     Attributes:
-        method: One of ``METHODS``.
+        method: A name of ``hooks.METHODS``.
         first_layer: Layers from here on are tuned. 0 tunes all, as the paper does; the depth of the split tunes the
             upper layers only, so that all tasks share one cache of lower states.
         num_classes: Answers that ``score`` tells apart; 0 for tasks that generate.
@@ -59,14 +55,13 @@ class TaskAdapterConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gate_columns", tuple(self.gate_columns))  # JSON knows lists only
-        if self.method not in METHODS:
-            raise ConfigError(f"tuning method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+        options = methods.named(self.method).options
         for name, least in (("first_layer", 0), ("num_classes", 0), ("num_prompts", 1), ("lora_rank", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.num_classes == 1:
             raise ConfigError("num_classes is 1; give 2 or more, or 0 for a task without classes")
-        if METHODS[self.method].options and self.num_classes > self.num_prompts:
+        if options and self.num_classes > self.num_prompts:
             raise ConfigError(
                 f"method {self.method!r} uses the last {self.num_classes} prompts (num_classes) as options, "
                 f"but num_prompts is {self.num_prompts}; give at least {self.num_classes}"
@@ -75,49 +70,6 @@ class TaskAdapterConfig:
             raise ConfigError(f"method 'full' tunes every layer, but first_layer is {self.first_layer}; choose 'upper'")
         if self.method == "upper" and not self.first_layer:
             raise ConfigError("method 'upper' needs the first layer to tune, but first_layer is 0; choose 'full'")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """What a method is composed of.
-
-    Attributes:
-        module: Makes what it does to the layers; by default it leaves them alone.
-        prompts: Whether it has prompts.
-        options: Whether the last prompts are the rows of the softmax; else a linear head is.
-        slots: Whether it trains the segment embeddings.
-    """
-
-    module: Callable[[TaskAdapterConfig, Model, Generator], AdapterModule] = lambda config, model, generator: (
-        AdapterModule()
-    )
-    prompts: bool = False
-    options: bool = False
-    slots: bool = True
-
-
-def _adapters(c: TaskAdapterConfig, model: Model, generator: Generator) -> AdapterModule:
-    return Adapters(model, c.first_layer, generator)
-
-
-def _lora(c: TaskAdapterConfig, model: Model, generator: Generator) -> AdapterModule:
-    return LoRA(model, c.first_layer, c.lora_rank, c.lora_alpha, generator)
-
-
-def _blocks(c: TaskAdapterConfig, model: Model, generator: Generator) -> AdapterModule:
-    return Blocks(model, c.first_layer)
-
-
-METHODS = {
-    "prompt": Method(prompts=True),
-    "option": Method(prompts=True, options=True),
-    "adapter": Method(module=_adapters),
-    "option-adapter": Method(module=_adapters, prompts=True, options=True),
-    "lora": Method(module=_lora),
-    "head": Method(slots=False),
-    "upper": Method(module=_blocks),
-    "full": Method(module=_blocks),
-}
 
 
 class TaskAdapter(nn.Module):
@@ -136,7 +88,7 @@ class TaskAdapter(nn.Module):
         self, config: TaskAdapterConfig, model: Model, generator: Generator, options_CD: Tensor | None = None
     ) -> None:
         super().__init__()
-        method, width = METHODS[config.method], model.config.width
+        method, width = methods.named(config.method), model.config.width
         if config.first_layer >= model.config.num_layers:
             raise ConfigError(
                 f"first_layer is {config.first_layer}, but the foundation has {model.config.num_layers} layers, from 0"

@@ -72,6 +72,7 @@ def serve(
     from m6rec.data.erasure import without
     from m6rec.domains import prepared
     from m6rec.features.interactions import InteractionStore
+    from m6rec.hooks import REDIS
     from m6rec.readouts import EmbedModel, ScoreModel
     from m6rec.serving.binding import bind_store
     from m6rec.serving.catalogue import Catalogue
@@ -101,8 +102,10 @@ def serve(
     dataset = prepared.fingerprint(chosen.data)
     tuned_on = [made.data for run in (chosen.rank, chosen.retrieve) if (made := Fingerprint.load(run))]
     former = bind_store(store, dataset, adopt=adopt, runs=tuned_on).former
-    if journal:
-        bind_store(journal if "://" in journal else Path(journal), dataset, adopt=adopt)
+    if journal and "://" not in journal:
+        bind_store(Path(journal), dataset, adopt=adopt)
+    elif journal.partition("://")[0] in REDIS:  # a journal of another package says by itself whose it is
+        bind_store(journal, dataset, adopt=adopt)
     made, retrieval, ranking = tuned_runs(
         chosen.data, chosen.retrieve, chosen.rank, device, dtype, states, exit_after, former
     )

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m6rec.adapters import METHODS, AdapterRouter, TaskAdapter, TaskAdapterConfig
+from m6rec.adapters import AdapterRouter, TaskAdapter, TaskAdapterConfig, methods
 from m6rec.adapters import create as create_adapter
 from m6rec.adapters import load as load_adapter
 from m6rec.data.split import TEST, Split
@@ -388,7 +388,7 @@ def ablations(
 
 def _options(task: Task, method: str, foundation: Foundation) -> Tensor | None:
     """Embeddings of the option words, if the method has option rows and the foundation an embedding table."""
-    if not METHODS[method].options or not task.options or foundation.model.config.narrow:
+    if not methods.named(method).options or not task.options or foundation.model.config.narrow:
         return None
     ids = foundation.tokenizer.encode(task.options)
     table = foundation.model.embed_tokens.weight.float()

@@ -5,15 +5,15 @@ A new task is one file with ``TASK = Task(...)``, used by its path (``shop.tasks
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec import hooks
 from m6rec.data.examples import time_groups
 from m6rec.data.negatives import Negatives, Sampler
 from m6rec.domains.domain import Domain
@@ -120,26 +120,13 @@ _NEEDS: Mapping[str, Mapping[str, object]] = {
     "generate": {"event_text": _no_event, "texts": _no_texts},
 }
 """What a task of each readout can't do without."""
-_TASKS: Mapping[Readout, Mapping[str, str]] = {
-    "score": {
-        "like": "m6rec.tasks.like:TASK",
-        "rating": "m6rec.tasks.rating:TASK",
-        "click": "m6rec.tasks.click:TASK",
-        "ctr": "m6rec.tasks.ctr:TASK",
-    },
-    "embed": {"retrieve": "m6rec.tasks.retrieve:TASK"},
-    "generate": {
-        "explain": "m6rec.tasks.explanations:TASK",
-        "design": "m6rec.tasks.design:TASK",
-        "query": "m6rec.tasks.query:TASK",
-    },
-}
-_PATHS = {name: path for of_readout in _TASKS.values() for name, path in of_readout.items()}
 
 
 def names(*readouts: Readout) -> tuple[str, ...]:
-    """The tasks that come with m6rec, by default those of every readout."""
-    return tuple(name for readout in readouts or get_args(Readout) for name in _TASKS[readout])
+    """The tasks that come with m6rec or with installed packages, by default those of every readout."""
+    if not readouts:
+        return tuple(hooks.TASKS.names())
+    return tuple(name for name in hooks.TASKS.names() if named(name).readout in readouts)
 
 
 def named(name: str) -> Task:
@@ -148,14 +135,9 @@ def named(name: str) -> Task:
     Raises:
         ConfigError: There is no such task.
     """
-    module, _, attribute = _PATHS.get(name, name).partition(":")
-    try:
-        task = getattr(importlib.import_module(module), attribute) if attribute else None
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"task {name!r} can't be imported ({error}); give package.module:NAME") from error
+    task = hooks.TASKS.find(name)
     if not isinstance(task, Task):
-        known = ", ".join(names())
-        raise ConfigError(f"there is no task {name!r}; tasks: {known}, or your own as package.module:NAME")
+        raise ConfigError(f"{name!r} is a {type(task).__name__}, not a task (tasks.task.Task)")
     return task
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from m6rec import adapters
-from m6rec.adapters import METHODS, AdapterRouter, TaskAdapter, TaskAdapterConfig
+from m6rec import adapters, hooks
+from m6rec.adapters import AdapterRouter, TaskAdapter, TaskAdapterConfig, methods
 from m6rec.errors import ConfigError
 from m6rec.foundation.config import ModelConfig
 from m6rec.foundation.model import Model
@@ -48,7 +48,7 @@ def model(request):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_a_fresh_tuning_changes_nothing(method, dtype):
     model = tiny.model(dtype=dtype)
     made = create(method, model)
@@ -57,7 +57,7 @@ def test_a_fresh_tuning_changes_nothing(method, dtype):
     assert not made.slots_SD.any()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_merged_equals_unmerged(model, method):
     made = create(method, model, used=True)
     if method not in MERGEABLE:
@@ -71,7 +71,7 @@ def test_merged_equals_unmerged(model, method):
     assert merged.id != model.id
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_only_its_own_parameters_train(model, method):
     made = create(method, model, used=True)
     frozen = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -87,7 +87,7 @@ def test_only_its_own_parameters_train(model, method):
     assert moved == trained
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_saved_equals_loaded(model, method, tmp_path):
     made = create(method, model, used=True, num_features=3, gate_columns=(0, 2))
     made.save(tmp_path)
@@ -122,7 +122,7 @@ def count(method, c: ModelConfig, first_layer, *, classes=2, prompts=8, rank=8):
     }[method]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_count_equals_the_hand_formula(model, method):
     made = create(method, model)
     assert made.num_trainable() == count(method, model.config, made.config.first_layer)
@@ -149,7 +149,7 @@ def test_option_adapters_of_smollm2_are_within_one_percent():
     assert count("option-adapter", c, 0) / num_parameters < 0.017  # all layers, as in the paper
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_single_equals_batch(model, method):
     made = create(method, model, used=True)
     batch = alone(model, made)
@@ -157,9 +157,9 @@ def test_single_equals_batch(model, method):
         torch.testing.assert_close(alone(model, made, slice(b, b + 1)), batch[b : b + 1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_a_mixed_batch_equals_each_alone(model, method):
-    neighbour = "option-adapter" if METHODS[method].prompts else "lora"
+    neighbour = "option-adapter" if methods.named(method).prompts else "lora"
     tunings: list[TaskAdapter] = [
         create(method, model, seed=1, used=True),
         create(neighbour, model, seed=2, used=True),
@@ -172,7 +172,7 @@ def test_a_mixed_batch_equals_each_alone(model, method):
         torch.testing.assert_close(mixed[b], alone(model, tunings[task])[b], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_states_below_first_layer_are_those_of_the_foundation(model, method):
     ids_BL = tiny.ids(2, 7)
     tuned_BLD = model.lower(ids_BL, DEPTH, hook=create(method, model, used=True))

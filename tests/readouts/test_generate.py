@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from m6rec.adapters import METHODS
+from m6rec import hooks
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.generate import Sampling
 from m6rec.readouts import GenerateModel, TaskModelConfig
@@ -138,7 +138,7 @@ def module_dense(positions):
     return Dense(positions)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_a_fresh_tuning_changes_nothing(method):
     """But for prompts, which stand before the context from the start."""
     depth = 0 if method == "full" else 2
@@ -198,7 +198,7 @@ def test_kept_states_change_nothing_and_have_their_budget(monkeypatch):
     assert ran
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_every_method_trains_and_comes_back(method, tmp_path):
     writer = make(method=method, depth=0 if method == "full" else 2)
     trained = [parameter for parameter in writer.adapter.parameters() if parameter.requires_grad]

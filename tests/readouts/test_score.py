@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from m6rec.adapters import METHODS
+from m6rec import hooks
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.attention import Dense
@@ -123,7 +123,7 @@ def test_a_bidirectional_life_is_cut_into_its_moments():
         tuned.read(pad(rows, states.places), states)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", hooks.METHODS.names())
 def test_every_method_answers_trains_and_comes_back(method, tmp_path):
     tuned, rows = make(method=method, depth=0 if method == "full" else 2), ROWS["like"]
     states = tuned.cache.fetch(texts(rows))
