@@ -27,9 +27,10 @@ from benchmarks.joint import QUESTIONS, windows
 from benchmarks.latency import NUM_EVENTS
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.features.interactions import InteractionStore
-from m6rec.foundation.checkpoint import DEFAULT, load
+from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import StateCache
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
@@ -54,9 +55,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     torch.set_num_threads(1)  # time of the processor is then time of a core
     made = sets.movielens_100k()
-    foundation, log = load(DEFAULT), made.split.log
+    foundation, log = load(DEFAULT_FOUNDATION), made.split.log
     questions = task_examples(named("like"), made.split, made.domain)
-    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT_FOUNDATION)
     one = ScoreModel.create(config, foundation, assets.home() / "states")
     every = list(dict.fromkeys(texts([row for part in (TRAIN, VALID, TEST) for row in questions.rows[part]])))
     encode = foundation.tokenizer.encode

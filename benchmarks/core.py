@@ -26,13 +26,14 @@ from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
 from benchmarks.tunings import retrievals, tunings
 from m6rec import zero_shot
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.log import Log
 from m6rec.data.split import TEST, Split, leave_one_out, split_by_item
 from m6rec.demo import OURS
 from m6rec.domains import domain as domains
 from m6rec.evaluation.ranking import ranking_table
 from m6rec.evaluation.retrieval import retrieval_tables
-from m6rec.foundation.checkpoint import DEFAULT, load
+from m6rec.foundation.checkpoint import load
 from m6rec.quickstart import RANKING
 from m6rec.readouts import TaskModelConfig
 from m6rec.report import Table
@@ -56,7 +57,9 @@ def _folder(config: TaskModelConfig | TaskModelConfig, setup: Setup) -> Path:
     return Path("runs/bench/core") / name
 
 
-def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], foundation: str = DEFAULT) -> Table:
+def _ranking(
+    name: str, split: Split, setup: Setup, seeds: Sequence[int], foundation: str = DEFAULT_FOUNDATION
+) -> Table:
     domain = domains.named(name)
     config = TaskModelConfig(task="like", domain=name, foundation=foundation)
     questions, runs = tunings(config, split, domain, _sized(RANKING, setup), seeds, _folder(config, setup))
@@ -68,7 +71,7 @@ def _ranking(name: str, split: Split, setup: Setup, seeds: Sequence[int], founda
 def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """The demo's retrieval."""
     made = sets.movielens_100k()
-    config = TaskModelConfig(domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="retrieve", domain="movielens", foundation=DEFAULT_FOUNDATION)
     training = EmbeddingConfig(epochs=1) if setup.quick else EmbeddingConfig()
     questions, by_seed = retrievals(config, made, training, setup.seeds, _folder(config, setup))
     tables = retrieval_tables(made.split, questions, made.domain, {OURS: by_seed}, progress=parts.tell)
@@ -82,7 +85,7 @@ def retrieval(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def shots(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """Likes of MovieLens by likelihood alone, and after few examples."""
-    made, foundation = sets.movielens_100k(), load(DEFAULT)
+    made, foundation = sets.movielens_100k(), load(DEFAULT_FOUNDATION)
     tables = [
         zero_shot.zero_shot_table(foundation, made.split, made.domain, way=way, seeds=seeds, progress=parts.tell)
         for way, seeds in (("diary", setup.seeds), ("also-clicks", (0,)))

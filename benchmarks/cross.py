@@ -24,10 +24,11 @@ from benchmarks import parts, sets
 from benchmarks.joint import QUESTIONS, windows
 from benchmarks.setup import SEEDS, Claims, Setup
 from m6rec import assets
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import OURS
-from m6rec.foundation.checkpoint import DEFAULT, load
+from m6rec.foundation.checkpoint import load
 from m6rec.metrics import auc, bootstrap_difference
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.report import Row, Table
@@ -38,7 +39,7 @@ from m6rec.training import TrainConfig
 
 CROSS, WHOLE = "cross-encoder, same foundation", "cross-encoder, the whole fine-tuned"
 HERE = Path("runs/bench/evidence")
-LATE = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
+LATE = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT_FOUNDATION)
 JOINT = replace(LATE, depth=0, keep=0, all_layers=True)
 CONFIGS = {OURS: LATE, CROSS: JOINT, WHOLE: replace(JOINT, method="full")}
 FOLDERS = {OURS: "late", CROSS: "cross", WHOLE: "whole"}
@@ -103,7 +104,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     study = GPU if on_gpu else CORES
     if setup.quick:
         study = replace(study, users=(3, 2, 2), rates=(), seeds=study.seeds[:1])
-    made, foundation = sets.movielens_100k(), load(DEFAULT, device=study.device)
+    made, foundation = sets.movielens_100k(), load(DEFAULT_FOUNDATION, device=study.device)
     likes = task_examples(named("like"), made.split, made.domain)
     training, validation, test = (
         _latest(likes.rows[part], users, each)

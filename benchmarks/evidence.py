@@ -35,6 +35,7 @@ from benchmarks.per_user_auc import moments
 from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import retrievals, tunings
 from m6rec import baselines
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.demo import OURS
 from m6rec.domains.domain import Domain
@@ -42,7 +43,6 @@ from m6rec.domains.prepared import Prepared
 from m6rec.evaluation.ablation import by_count
 from m6rec.evaluation.retrieval import Retriever, retrieval_ranks
 from m6rec.features.interactions import FEATURES
-from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
@@ -76,7 +76,7 @@ def ranked(
     name: str, task_domain: str, split: Split, domain: Domain, setup: Setup, warm: NDArray[np.bool_] | None = None
 ) -> tuple[dict[str, Any], Claims]:
     """Like-ranking of one set: ours and the peers, the same by how much was known, and all of a user asked at once."""
-    config = TaskModelConfig(task="like", domain=task_domain, foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain=task_domain, foundation=DEFAULT_FOUNDATION)
     questions, runs = _tuned(name, config, split, domain, RANKING, setup)
     found: dict[str, list[Floats]] = {OURS: [one.scores(questions.rows[TEST]) for one in runs]}
     peers = rankers.ranking(split, domain, questions, _budget(setup), folder(name, _budget(setup)), tell=parts.tell)
@@ -148,7 +148,7 @@ def retrieved(
     name: str, task_domain: str, made: Prepared | sets.Set, setup: Setup, *, refit: bool
 ) -> tuple[dict[str, Any], Claims]:
     """Full ranking of the catalogue: ours and the peers; with ``refit`` sources and peers know validation too."""
-    config = TaskModelConfig(task="retrieve", domain=task_domain, foundation=DEFAULT)
+    config = TaskModelConfig(task="retrieve", domain=task_domain, foundation=DEFAULT_FOUNDATION)
     split, domain = made.split, made.domain
     training = EmbeddingConfig(epochs=1) if setup.quick else EmbeddingConfig()
     at = NOWHERE / ("quick" if setup.quick else "full") / name

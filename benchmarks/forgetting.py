@@ -19,10 +19,11 @@ from torch import nn
 from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import domain as domains
-from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
+from m6rec.foundation.checkpoint import Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.model import Model
 from m6rec.metrics import auc
@@ -40,11 +41,11 @@ FIRST, SECOND = "after likes", "after likes, then ratings"
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     made = sets.movielens_100k()
-    foundation = load(DEFAULT)
+    foundation = load(DEFAULT_FOUNDATION)
     asked = {task: task_examples(named(task), made.split, made.domain) for task in ("like", "rating")}
     reviews = [event.text for event in domains.load(domains.named("clothes")).events[:NUM_TEXTS]]
     before = nats(foundation, foundation.model, reviews)
-    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT_FOUNDATION)
     cache = ScoreModel.create(config, foundation, assets.home() / "states").cache
     epochs = 1 if setup.quick else 2
 

@@ -63,7 +63,7 @@ def load(name: str) -> Sequences:
     words = (line.split()[1:] for line in research(f"{name}/sequences.txt").read_text().splitlines())
     tell(f"states of {len(items)} items of {name}")
     foundation = checkpoint.load()
-    config = TaskModelConfig(task="retrieve", domain="generic", foundation=checkpoint.DEFAULT)
+    config = TaskModelConfig(task="retrieve", domain="generic", foundation=assets.DEFAULT_FOUNDATION)
     states_ID = EmbedModel.create(config, foundation, assets.home() / "states").item_states(items)
     return Sequences(name, items, [np.array(row, np.int64) for row in words], states_ID)
 

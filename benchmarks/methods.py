@@ -20,9 +20,10 @@ from benchmarks.explanation import clothes
 from benchmarks.setup import Claims, Setup
 from benchmarks.watch import POINTS, Watch
 from m6rec import assets
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.foundation.checkpoint import DEFAULT, load
+from m6rec.foundation.checkpoint import load
 from m6rec.metrics import auc, perplexity
 from m6rec.quickstart import RANKING
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
@@ -48,9 +49,9 @@ Run = Callable[[str, int, Any], Outcome]
 
 def likes(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By AUC, served with statistics."""
-    epochs, made, foundation = 1 if setup.quick else EPOCHS, sets.movielens_100k(), load(DEFAULT)
+    epochs, made, foundation = 1 if setup.quick else EPOCHS, sets.movielens_100k(), load(DEFAULT_FOUNDATION)
     questions = task_examples(named("like"), made.split, made.domain)
-    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT_FOUNDATION)
     cache = ScoreModel.create(config, foundation, assets.home() / "states").cache
 
     def quality(one: ScoreModel, part: int) -> float:
@@ -68,8 +69,8 @@ def likes(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def explanations(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """By the likelihood of review sentences of clothes."""
-    reviews, foundation = clothes(TESTS), load(DEFAULT)
-    config = TaskModelConfig(task="explain", domain=reviews.name, foundation=DEFAULT)
+    reviews, foundation = clothes(TESTS), load(DEFAULT_FOUNDATION)
+    config = TaskModelConfig(task="explain", domain=reviews.name, foundation=DEFAULT_FOUNDATION)
     cache = GenerateModel.create(config, foundation).cache
     count = 24 if setup.quick else DRAFTS
     validation = reviews.drafts(VALID, count // 2, 0)

@@ -29,12 +29,13 @@ from benchmarks.setup import Claims, Setup
 from m6rec import assets, baselines
 from m6rec.adapters import TaskAdapter, TaskAdapterConfig
 from m6rec.adapters import create as create_adapter
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, Split, leave_one_out, split_by_item
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES
-from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
+from m6rec.foundation.checkpoint import Foundation, load
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
@@ -111,7 +112,7 @@ class Setting:
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
-    budget, foundation = QUICK if setup.quick else FULL, load(DEFAULT)
+    budget, foundation = QUICK if setup.quick else FULL, load(DEFAULT_FOUNDATION)
     splits = _splits(setup)
     at = Path("runs/bench/evidence") / ("quick" if setup.quick else "full") / "together"
     by_seed = [
@@ -240,7 +241,7 @@ def _splits(setup: Setup) -> dict[str, Split]:
 
 
 def _settings(foundation: Foundation, splits: Mapping[str, Split], budget: Budget, seed: int) -> list[Setting]:
-    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT_FOUNDATION)
     cache = ScoreModel.create(config, foundation, assets.home() / "states").cache
     found = []
     for name, split in splits.items():
@@ -259,7 +260,7 @@ def _likes(
     name: str, split: Split, domain: Domain, foundation: Foundation, cache: StateCache, budget: Budget, seed: int
 ) -> Setting:
     """Likes."""
-    config = TaskModelConfig(task="like", domain=name, foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain=name, foundation=DEFAULT_FOUNDATION)
     reads = ScoreModel.create(config, foundation, cache=cache)
     questions = task_examples(named("like"), split, domain)
     drawn = questions[TRAIN]
@@ -287,7 +288,7 @@ def _texts(
 ) -> Setting:
     """Queries, written with the layer that is tuned alone, as likes are read."""
     config = TaskModelConfig(
-        task="query", domain=name, foundation=DEFAULT, method="option-adapter", depth=cache.config.depth
+        task="query", domain=name, foundation=DEFAULT_FOUNDATION, method="option-adapter", depth=cache.config.depth
     )
     reads = GenerateModel.create(config, foundation, cache=cache)
     drafts = task_drafts(named("query"), split, domain)

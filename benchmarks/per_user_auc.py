@@ -20,11 +20,11 @@ from benchmarks.peers import FULL, QUICK, Budget, folder, rankers
 from benchmarks.peers.search import Floats
 from benchmarks.setup import Claims, Setup, research
 from benchmarks.tunings import tunings
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, VALID, Split
 from m6rec.demo import OURS
 from m6rec.domains.domain import Domain
 from m6rec.features.interactions import InteractionStore
-from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import auc, uauc
 from m6rec.quickstart import RANKING
 from m6rec.readouts import TaskModelConfig
@@ -66,7 +66,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     budget: Budget = QUICK if setup.quick else FULL
     found: dict[str, list[Floats]] = {}
     for name, share in ((PAIRS, SHARE), (OURS, 0.0)):
-        config = TaskModelConfig(task=task.name, domain="benchmarks.sets:LIKES", foundation=DEFAULT)
+        config = TaskModelConfig(task=task.name, domain="benchmarks.sets:LIKES", foundation=DEFAULT_FOUNDATION)
         training = replace(RANKING, pairwise=share, **({"epochs": 1} if setup.quick else {}))
         at = FOLDER / ("quick" if setup.quick else "full") / "within" / f"pairs-{share:g}"
         _, runs = tunings(config, split, domain, training, setup.seeds, at, at_once=at_once)

@@ -30,12 +30,13 @@ from benchmarks.forgetting import nats
 from benchmarks.samples import Cells
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.foundation import checkpoint
-from m6rec.foundation.checkpoint import DEFAULT, Foundation, load
+from m6rec.foundation.checkpoint import Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
@@ -104,10 +105,10 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     questions = {
         column: _some(task_examples(named(task), made.split, made.domain), budget) for column, task in TASKS.items()
     }
-    shipped = load(DEFAULT)
+    shipped = load(DEFAULT_FOUNDATION)
     _judge(cells, SHIPPED, 0, shipped, made.split, made.domain, budget)
-    cache = ScoreModel.create(_config("like", DEFAULT), shipped, assets.home() / "states").cache
-    _tune(cells, SHIPPED, seeds, cache, DEFAULT, questions, budget)
+    cache = ScoreModel.create(_config("like", DEFAULT_FOUNDATION), shipped, assets.home() / "states").cache
+    _tune(cells, SHIPPED, seeds, cache, DEFAULT_FOUNDATION, questions, budget)
     for seed in seeds:
         source = str(at / f"{seed}" / "foundation")
         read_on = load(source)
@@ -187,7 +188,7 @@ def _read_on(split: Split, domain: Domain, budget: Budget, at: Path, seed: int) 
     """Trains the foundation and keeps it in a folder; returns what that took."""
     note = at / "reading.json"
     if not (at / "foundation").is_dir():
-        foundation = load(DEFAULT, dtype="float32")
+        foundation = load(DEFAULT_FOUNDATION, dtype="float32")
         encoded = encode(foundation, _drawn(split, domain, TRAIN, budget.texts, blanks=0.5, seed=seed))
         batches = [encoded[first : first + BATCH] for first in range(0, len(encoded), BATCH)]
         began = time.process_time()

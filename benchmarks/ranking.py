@@ -17,13 +17,13 @@ from benchmarks import logs, parts, sets
 from benchmarks.data import impressions
 from benchmarks.setup import AbsentError, Claims, Setup, research
 from benchmarks.tunings import tunings
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, Split
 from m6rec.demo import OURS
 from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluation.ablation import BASE_ALONE, MEAN_STATE, TEXT, reading_tables
 from m6rec.evaluation.ranking import ranking_table
-from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.metrics import bootstrap_difference
 from m6rec.quickstart import RANKING, plan
 from m6rec.readouts import TaskModelConfig
@@ -61,14 +61,16 @@ def _small(setup: Setup) -> tuple[list[Table], dict[str, Any]]:
         made = prepared.make("generic", None, *logs.small(Path(folder), num_events=12_000))
     chosen = plan(made)
     assert made.domain.rule is not None
-    config = TaskModelConfig(task=chosen.ranking, domain="generic", rule=made.domain.rule.to_json(), foundation=DEFAULT)
+    config = TaskModelConfig(
+        task=chosen.ranking, domain="generic", rule=made.domain.rule.to_json(), foundation=DEFAULT_FOUNDATION
+    )
     return _measured("small", config, made.split, made.domain, chosen.ranking_training, setup)
 
 
 def ranking(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """All sets; that of CoLLM where it is at hand."""
     made = sets.movielens_100k()
-    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT_FOUNDATION)
     found = {
         "movielens": _measured("movielens", config, made.split, made.domain, RANKING, setup),
         "small": _small(setup),

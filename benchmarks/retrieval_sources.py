@@ -38,8 +38,8 @@ def refits(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     made = sets.movielens_100k()
     examples = EmbedModel.examples(named("retrieve"), made.split, made.domain)
-    config = TaskModelConfig(task="retrieve", domain="movielens", foundation=checkpoint.DEFAULT)
-    foundation = checkpoint.load(checkpoint.DEFAULT)
+    config = TaskModelConfig(task="retrieve", domain="movielens", foundation=assets.DEFAULT_FOUNDATION)
+    foundation = checkpoint.load(assets.DEFAULT_FOUNDATION)
     found = []
     for seed in setup.seeds:
         for threads in (1, 2):

@@ -29,9 +29,10 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks import sets
 from benchmarks.setup import Claims, Setup, research
 from m6rec import assets, baselines
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, TRAIN
 from m6rec.demo import OURS
-from m6rec.foundation.checkpoint import DEFAULT, load
+from m6rec.foundation.checkpoint import load
 from m6rec.metrics import auc
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
@@ -87,8 +88,8 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     kind = "quick" if setup.quick else "full"
     made = sets.movielens_100k()
     questions = task_examples(named("like"), made.split, made.domain)
-    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT)
-    first = ScoreModel.create(config, load(DEFAULT), assets.home() / "states")
+    config = TaskModelConfig(task="like", domain="movielens", foundation=DEFAULT_FOUNDATION)
+    first = ScoreModel.create(config, load(DEFAULT_FOUNDATION), assets.home() / "states")
     starts = [HERE / kind / ANOTHER / f"{seed}" for seed in setup.seeds]
     starts = [start for start in starts if start.is_dir()]
     cells = Cells(HERE / kind / "samples.json")

@@ -99,7 +99,7 @@ def _of_log(name: str, setup: Setup) -> _Domain:
     items = list(split.log.items.values())
     tell(f"states of {len(items)} items of {name}")
     foundation = checkpoint.load()
-    config = TaskModelConfig(task="retrieve", domain=name, foundation=checkpoint.DEFAULT)
+    config = TaskModelConfig(task="retrieve", domain=name, foundation=assets.DEFAULT_FOUNDATION)
     states_ID = EmbedModel.create(config, foundation, assets.home() / "states").item_states(items)
     examples = build_examples(named("retrieve"), split, domain)
     return _Domain(items, states_ID, examples[TRAIN].likes, examples[TEST].validation())

@@ -27,7 +27,12 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'm6rec' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from m6rec.errors import missing
+
+        raise missing(error, f"m6rec.{name}") or error from error
 
 
 def __dir__() -> list[str]:

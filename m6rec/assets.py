@@ -67,6 +67,8 @@ class Asset:
     opt_in: bool = False
 
 
+DEFAULT_FOUNDATION = "smollm2-135m"
+"""The model that is tuned where none is named."""
 _ASSETS = (
     Asset(
         name="smollm2-135m",

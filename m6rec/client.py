@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.errors import ConfigError, ExtraError, M6RecError, UnknownError
+from m6rec.errors import ConfigError, M6RecError, UnknownError
 from m6rec.serving.backend import (
     NO_FILTERS,
     Answer,
@@ -35,11 +36,6 @@ from m6rec.serving.backend import (
     Request,
 )
 from m6rec.types import Event, Item, Ranked, User
-
-try:
-    import httpx
-except ImportError as error:
-    raise ExtraError("the client", "serving") from error
 
 RETRIED = (429, 503)  # with these the service can't answer now
 LOST = (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)  # the answer may have been on its way

@@ -17,9 +17,10 @@ from typing import Annotated, Any
 import typer
 
 from m6rec import report, zero_shot
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar, err, guard
 from m6rec.domains import prepared
-from m6rec.foundation.checkpoint import DEFAULT, load
+from m6rec.foundation.checkpoint import load
 from m6rec.project import Project
 from m6rec.quickstart import RETRIEVAL, Plan, tune_all
 from m6rec.readouts import ScoreModel
@@ -60,7 +61,9 @@ class Seconds:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything; give it again to resume.")] = Path("runs/demo"),
-    foundation: Annotated[str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")] = DEFAULT,
+    foundation: Annotated[
+        str, typer.Option(help="Name of an asset, folder, .gguf file or hub id.")
+    ] = DEFAULT_FOUNDATION,
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = len(SEEDS),
 ) -> None:
     """Runs the main job in a project folder and writes report.json and report.html."""

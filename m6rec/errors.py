@@ -40,5 +40,24 @@ class ExtraError(M6RecError):
         super().__init__(f"{feature} needs an optional dependency. Install it: pip install 'm6rec[{extra}]'")
 
 
+_EXTRAS = {
+    **dict.fromkeys(
+        (
+            "accelerate", "faiss", "gguf", "implicit", "lmdb", "matplotlib", "pyroaring", "scipy", "sentencepiece",
+            "tensorboard", "threadpoolctl", "torch", "transformers",
+        ),
+        "tune",
+    ),
+    **dict.fromkeys(("fastapi", "prometheus_client", "redis", "uvicorn"), "serve"),
+}  # fmt: skip
+"""Extra that brings a package which rooms import as a matter of course; the base install has none of them."""
+
+
+def missing(error: ModuleNotFoundError, feature: str) -> ExtraError | None:
+    """What to say where an import failed because of an extra that is not installed; None where it is another module."""
+    extra = _EXTRAS.get((error.name or "").partition(".")[0])
+    return ExtraError(feature, extra) if extra else None
+
+
 class StoreError(M6RecError):
     """A store can't be opened, read or written: the disk is full or damaged, or a server doesn't answer."""

@@ -189,7 +189,7 @@ _LIBRARIES = tuple(
 def facts() -> dict[str, Fact]:
     """What is known of code, machine and libraries; what isn't known is left out."""
     known: dict[str, Fact] = {}
-    if commit := _commit():
+    if commit := commit_of_code():
         known["commit"] = commit
     known["system"] = platform.platform()
     known["processor"] = _processor()
@@ -501,7 +501,7 @@ def _points(pairs: list[list[float]]) -> tuple[tuple[float, float], ...]:
     return tuple((x, y) for x, y in pairs)
 
 
-def _commit() -> str:
+def commit_of_code() -> str:
     """The commit that this file is kept in, with "-dirty" where files differ from it; empty if none."""
     folder = Path(__file__).parent
     git = ["git", "-C", str(folder)]

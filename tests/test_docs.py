@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from benchmarks import logs
+from m6rec import assets
 from m6rec.foundation import checkpoint
 from scripts import figures
 from tests import pages, tiny
@@ -32,7 +33,7 @@ def project(tmp_path_factory):
         real = checkpoint.locate
 
         def locate(source, **options):
-            return folder / "foundation" if source == checkpoint.DEFAULT else real(source, **options)
+            return folder / "foundation" if source == assets.DEFAULT_FOUNDATION else real(source, **options)
 
         patched.setattr(checkpoint, "locate", locate)
         m6rec(folder, "init", *logs.stars(folder, num_events=500), "--project", folder / "shop", "--dtype", "float32")

@@ -29,7 +29,6 @@ def run(tmp_path, foundation, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("M6REC_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("M6REC_PROJECT", raising=False)
-    monkeypatch.setattr("m6rec.foundation.checkpoint.DEFAULT", str(foundation))
 
     def command(*words, code=0):
         tuned = words[0] in ("init", "tune") and "--foundation" not in words

@@ -6,15 +6,15 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from m6rec.errors import M6RecError
+from m6rec.errors import M6RecError, missing
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 assets_app = typer.Typer(no_args_is_help=True, help="Named models and datasets.")
 app.add_typer(assets_app, name="assets")
 device_app = typer.Typer(no_args_is_help=True, help="Use a folder of `m6rec export` as a device would.")
@@ -31,18 +31,45 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or auto for the faster one on this processor.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from m6rec.report import commit_of_code
+
+        commit = commit_of_code()
+        typer.echo(f"m6rec {version('m6rec')}" + (f" ({commit})" if commit else ""))
+        raise typer.Exit
+
+
+@app.callback()
+def m6rec(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """One pretrained language model as the foundation of a whole recommender."""
+
+
 def main() -> None:
     """The command ``m6rec``."""
     guard(app)
 
 
 def guard(app: typer.Typer) -> None:
-    """Runs a command; an ``M6RecError`` is printed as one line, with exit code 2."""
+    """Runs a command; an ``M6RecError``, or that an extra is not installed, is one line, with exit code 2."""
     try:
         app()
     except M6RecError as error:
-        err.print(f"m6rec: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _give_up(error)
+    except ModuleNotFoundError as error:
+        told = missing(error, "this command")
+        if told is None:
+            raise
+        _give_up(told)
+
+
+def _give_up(error: M6RecError) -> NoReturn:
+    err.print(f"m6rec: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli.app import Device, Dtype, Foundation, Json, app, bar, err, say
 from m6rec.cli.data import Columns, Files, Implicit, OnError, Positive, Repeats, Source, SplitName, TimeFormat, read_log
-from m6rec.foundation.checkpoint import DEFAULT
 
 
 @app.command()
@@ -31,7 +31,7 @@ def init(
     on_error: OnError = None,
     time_format: TimeFormat = None,
     seeds: Annotated[int, typer.Option(help="Number of ranking runs, to report a standard deviation.", min=1)] = 1,
-    foundation: Foundation = DEFAULT,
+    foundation: Foundation = DEFAULT_FOUNDATION,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,

@@ -66,7 +66,7 @@ def serve(
     try:
         from m6rec.serving.api import server
     except ImportError as error:
-        raise ExtraError("m6rec serve", "serving") from error
+        raise ExtraError("m6rec serve", "serve") from error
     import torch
 
     from m6rec.data.erasure import without

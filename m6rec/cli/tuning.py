@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 
 from m6rec import assets
+from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli.app import Device, Dtype, ExitAfter, Foundation, Json, app, bar, err, say
 from m6rec.cli.runs import Data, ProjectFolder, data_of, require_dataset, run_of
 from m6rec.errors import ConfigError
-from m6rec.foundation.checkpoint import DEFAULT
 from m6rec.project import Project, Run
 
 
@@ -27,7 +27,7 @@ def tune(
     run: Annotated[
         Path | None, typer.Option(help="Output folder, by default TASK-SEED in the project; give it again to resume.")
     ] = None,
-    foundation: Foundation = DEFAULT,
+    foundation: Foundation = DEFAULT_FOUNDATION,
     method: Annotated[
         str | None, typer.Option(help="Tuning method; default option-adapter, for text tasks lora.")
     ] = None,
@@ -147,7 +147,7 @@ def zero_shot(
     *,
     project: ProjectFolder = None,
     data: Data = None,
-    foundation: Foundation = DEFAULT,
+    foundation: Foundation = DEFAULT_FOUNDATION,
     way: Annotated[str, typer.Option(help="Prompting strategy: diary, or also-clicks as in the paper.")] = "diary",
     seeds: Annotated[int, typer.Option(help="Number of seeds of the few-shot rows.", min=1)] = 1,
     questions: Annotated[int | None, typer.Option(help="Maximum number of test events; all by default.", min=1)] = None,

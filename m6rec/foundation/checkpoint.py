@@ -24,7 +24,6 @@ from m6rec.foundation.config import ModelConfig
 from m6rec.foundation.model import Model
 from m6rec.text.tokenizer import Tokenizer
 
-DEFAULT = "smollm2-135m"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 AUTO = "auto"
 """The faster of ``DTYPES`` on the device, see ``fastest``."""
@@ -39,7 +38,13 @@ class Foundation:
     source: str
 
 
-def load(source: str = DEFAULT, *, dtype: str = AUTO, device: str = "cpu", accept_licence: bool = False) -> Foundation:
+def load(
+    source: str = assets.DEFAULT_FOUNDATION,
+    *,
+    dtype: str = AUTO,
+    device: str = "cpu",
+    accept_licence: bool = False,
+) -> Foundation:
     """Loads a foundation.
 
     Args:

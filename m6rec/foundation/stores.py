@@ -156,7 +156,7 @@ def connect(url: str, *, timeout_s: float) -> Any:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
     except ImportError as error:
-        raise ExtraError("A shared store", "serving") from error
+        raise ExtraError("A shared store", "serve") from error
     try:
         return redis.Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)

@@ -61,7 +61,7 @@ def test_every_module_has_a_layer():
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     layers = config["tool"]["importlinter"]["contracts"][0]["layers"]
     named = {name.strip() for layer in layers for name in layer.split("|")}
-    assert named == {f"m6rec.{module.name}" for module in pkgutil.iter_modules(m6rec.__path__)}
+    assert named == {f"m6rec.{module.name}" for module in pkgutil.iter_modules(m6rec.__path__)} - {"m6rec.__main__"}
 
 
 def test_data_and_tasks_come_without_torch():
@@ -76,6 +76,66 @@ def test_data_and_tasks_come_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+BASE = """
+import importlib.metadata, sys
+from packaging.requirements import Requirement
+
+def names(extra):
+    chosen = [Requirement(text) for text in importlib.metadata.requires("m6rec")]
+    return {one.name for one in chosen if one.marker is None or (extra and one.marker.evaluate({"extra": extra}))}
+
+absent = (names("tune") | names("serve") | names("edge")) - names("") - {"m6rec"}
+of = importlib.metadata.packages_distributions()
+gone = {module for module, dists in of.items() if absent & {dist.lower() for dist in dists}} - {"google"}
+assert {"torch", "faiss", "fastapi", "onnx", "scipy"} <= gone
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in gone:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+"""Makes a process as if the base alone were installed, without any extra."""
+
+
+def base(code, *words):
+    """What Python code does where the base alone is installed."""
+    line = [sys.executable, "-c", f"{BASE}\n{code}", *words]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_base_has_client_metrics_data_and_the_features_of_a_device():
+    names = "m6rec.client m6rec.metrics m6rec.device m6rec.data.read m6rec.features.interactions m6rec.hooks m6rec.cli"
+    done = base(f"import importlib; [importlib.import_module(name) for name in {names.split()}]")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("tune like --data data --foundation nowhere", "tune"),
+        ("recommend --project nowhere --user u", None),
+        ("serve --data data", "serve"),
+        ("device rank nowhere", "edge"),
+        ("export nowhere --out there", "edge"),
+    ],
+)
+def test_what_needs_an_extra_says_how_to_install_it(command, extra):
+    done = base("from m6rec.cli import main; main()", *command.split())
+    assert done.returncode == 2, done.stderr
+    if extra:
+        assert f"pip install 'm6rec[{extra}]'" in done.stderr.replace("\n", " ")
+
+
+def test_a_name_of_the_package_that_needs_an_extra_says_how_to_install_it():
+    done = base("import m6rec; m6rec.ScoreModel")
+    assert (
+        "ExtraError: m6rec.ScoreModel needs an optional dependency. Install it: pip install 'm6rec[tune]'"
+        in done.stderr
+    )
 
 
 def test_importing_the_package_loads_nothing_else():

@@ -1,0 +1,5 @@
+"""``python -m m6rec`` is the command ``m6rec``."""
+
+from m6rec.cli import main
+
+main()
