@@ -127,7 +127,7 @@ def at_exit(tuned: ScoreModel, num_layers: int) -> ScoreModel:
     model.id = f"{foundation.model.id}@{num_layers}"
     left = Foundation(model, foundation.tokenizer, foundation.source)
     cache = StateCache(left, tuned.cache.config)
-    return ScoreModel(tuned.config, left, tuned.adapter, cache, tuned.exit_after, tuned.seed)
+    return ScoreModel(tuned.config, left, tuned.adapter, cache, tuned.seed, exit_after=tuned.exit_after)
 
 
 def texts_of(task: Task, domain: Domain, log: Log, recipe: Recipe) -> tuple[list[str], list[str]]:

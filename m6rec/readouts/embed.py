@@ -54,11 +54,7 @@ class EmbedModel(TaskModel[LikeSequences, RetrievalQueries, EmbeddingConfig]):
         cache: StateCache,
         blend: Blend | None = None,
     ) -> None:
-        if given := config.given():
-            raise ConfigError(
-                f"{', '.join(given)} do not apply to retrieval task {config.task!r}; omit them, or tune a task that "
-                "scores, such as like"
-            )
+        _require_none(config.given())
         super().__init__(config, foundation, cache)
         self._embeddings, self.blend = embeddings, blend
 
@@ -93,11 +89,7 @@ class EmbedModel(TaskModel[LikeSequences, RetrievalQueries, EmbeddingConfig]):
     @classmethod
     def settings(cls, given: Mapping[str, Any], seed: int) -> EmbeddingConfig:
         """See ``TaskModel``."""
-        if others := [name for name in given if name not in EmbeddingConfig.__dataclass_fields__]:
-            raise ConfigError(
-                f"{', '.join(others)} do not apply to a retrieval task; omit them, or tune a task that scores, such as "
-                "like"
-            )
+        _require_none([name for name in given if name not in EmbeddingConfig.__dataclass_fields__])
         return EmbeddingConfig(**given, seed=seed)
 
     @staticmethod
@@ -225,6 +217,14 @@ def fit_sources(likes: LikeSequences, items_IE: Floats | None = None, progress: 
     ids = likes.ids
     events = ((str(user), ids[row], True) for user, rows in enumerate(likes.likes) for row in rows.tolist())
     return blending.fit(events, None if items_IE is None else dict(zip(ids, items_IE, strict=True)), progress)
+
+
+def _require_none(settings: Sequence[str]) -> None:
+    if settings:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
+        raise ConfigError(
+            f"{names} do not apply to a retrieval task; omit them, or tune a task that scores, such as like"
+        )
 
 
 def _blend_at(folder: Path) -> Blend | None:

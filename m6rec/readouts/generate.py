@@ -28,9 +28,8 @@ from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.states import StateCache, States
-from m6rec.foundation.stores import Store
 from m6rec.metrics import perplexity, words
-from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress, first_layer
+from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress
 from m6rec.report import Row, Table
 from m6rec.tasks.examples import task_drafts
 from m6rec.tasks.task import Task
@@ -74,25 +73,15 @@ class GenerateModel(AdapterModel[Drafts, Drafts]):
         self._kept_bytes = 0
 
     @classmethod
-    def create(
-        cls,
-        config: TaskModelConfig,
-        foundation: Foundation,
-        store: Path | Store | None = None,
-        *,
-        cache: StateCache | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """See ``TaskModel``; it writes as the foundation does."""
+    def _adapter(cls, config: TaskModelConfig, foundation: Foundation, seed: int) -> TaskAdapter:
         if config.bidirectional:
             raise ConfigError(f"bidirectional does not apply to text task {config.task!r}; leave it False")
-        first = first_layer(cls.states_config(config, foundation.model).depth, config.all_layers)
-        adapter = create_adapter(
-            TaskAdapterConfig(method=config.method or cls.METHOD, first_layer=first, num_classes=0),
-            foundation.model,
-            seed=seed,
+        made = TaskAdapterConfig(
+            method=config.method or cls.METHOD,
+            first_layer=cls._first_layer(config, foundation.model),
+            num_classes=0,
         )
-        return cls(config, foundation, adapter, cls.cache_of(config, foundation, cache, store), seed)
+        return create_adapter(made, foundation.model, seed=seed)
 
     def untuned(self) -> Self:
         """The foundation as a writer of the same task over the same split: what a tuning is measured against."""

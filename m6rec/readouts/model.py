@@ -69,7 +69,7 @@ class TaskModelConfig:
     rule: Mapping[str, Any] | None = None
 
     def given(self) -> list[str]:
-        """Names of the settings that differ from their defaults."""
+        """Names of the settings of an adapter that differ from their defaults."""
         settings = (field for field in fields(self) if field.name not in _IDENTITY)
         return [field.name for field in settings if getattr(self, field.name) != field.default]
 
@@ -340,6 +340,36 @@ class AdapterModel(TaskModel[TrainingT, ValidationT, TrainConfig]):
         super().__init__(config, foundation, cache, seed)
         self.adapter = adapter
 
+    @classmethod
+    def create(
+        cls,
+        config: TaskModelConfig,
+        foundation: Foundation,
+        store: Path | Store | None = None,
+        *,
+        cache: StateCache | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """See ``TaskModel``; hidden states are those of the foundation."""
+        adapter = cls._adapter(config, foundation, seed)
+        return cls(config, foundation, adapter, cls.cache_of(config, foundation, cache, store), seed)
+
+    @classmethod
+    @abstractmethod
+    def _adapter(cls, config: TaskModelConfig, foundation: Foundation, seed: int) -> TaskAdapter:
+        """A fresh adapter."""
+
+    @classmethod
+    def _first_layer(cls, config: TaskModelConfig, model: Model) -> int:
+        """The first tuned layer. Raises ConfigError if tuning would reach below the split."""
+        depth = cls.states_config(config, model).depth
+        if config.all_layers and depth:
+            raise ConfigError(
+                f"all_layers with depth {depth}: training can't read cached states that it changes. Train with depth "
+                "0, or tune the upper layers only"
+            )
+        return depth
+
     @property
     def method(self) -> str:
         """The tuning method."""
@@ -386,16 +416,6 @@ class AdapterModel(TaskModel[TrainingT, ValidationT, TrainConfig]):
 def read_config(folder: Path) -> TaskModelConfig:
     """The configuration of a saved run. Raises AssetError if the folder is not a run."""
     return config_at(folder, TaskModelConfig)
-
-
-def first_layer(depth: int, all_layers: bool) -> int:
-    """The first tuned layer. Raises ConfigError if tuning would reach below the split."""
-    if all_layers and depth:
-        raise ConfigError(
-            f"all_layers with depth {depth}: training can't read cached states that it changes. Train with depth 0, "
-            "or tune the upper layers only"
-        )
-    return depth
 
 
 def require_no_exit(task: str, exit_after: int | None) -> None:

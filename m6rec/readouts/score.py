@@ -27,9 +27,8 @@ from m6rec.features.interactions import EVENT_FEATURES, FEATURES
 from m6rec.foundation.attention import CachedQuery, KVCache
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.states import StateCache, States
-from m6rec.foundation.stores import Store
 from m6rec.metrics import base_rates
-from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress, first_layer
+from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress
 from m6rec.readouts.scoring import BASE, class_metric, fit_numbers, pair_loss
 from m6rec.report import Table
 from m6rec.tasks import task as tasks
@@ -74,8 +73,9 @@ class ScoreModel(AdapterModel[Rows, Rows]):
         foundation: Foundation,
         adapter: TaskAdapter,
         cache: StateCache,
-        exit_after: int | None = None,
         seed: int | None = None,
+        *,
+        exit_after: int | None = None,
     ) -> None:
         super().__init__(config, foundation, adapter, cache, seed)
         self.exit_after = exit_after
@@ -85,21 +85,12 @@ class ScoreModel(AdapterModel[Rows, Rows]):
         self.end = cache.config.depth + (upper if exit_after is None else exit_after)
 
     @classmethod
-    def create(
-        cls,
-        config: TaskModelConfig,
-        foundation: Foundation,
-        store: Path | Store | None = None,
-        *,
-        cache: StateCache | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """See ``TaskModel``; hidden states are those of the foundation."""
+    def _adapter(cls, config: TaskModelConfig, foundation: Foundation, seed: int) -> TaskAdapter:
         task, model, method = cls._task(config), foundation.model, config.method or cls.METHOD
-        adapter = create_adapter(
+        return create_adapter(
             TaskAdapterConfig(
                 method=method,
-                first_layer=first_layer(cls.states_config(config, model).depth, config.all_layers),
+                first_layer=cls._first_layer(config, model),
                 num_classes=task.num_classes,
                 num_features=len(FEATURES) if task.uses_features else 0,
                 gate_columns=tuple(map(FEATURES.index, GATED_BY)) if task.uses_features else (),
@@ -109,13 +100,12 @@ class ScoreModel(AdapterModel[Rows, Rows]):
             seed=seed,
             options_CD=_options(task, method, foundation),
         )
-        return cls(config, foundation, adapter, cls.cache_of(config, foundation, cache, store), seed=seed)
 
     @classmethod
     def _read(
         cls, folder: Path, config: TaskModelConfig, foundation: Foundation, cache: StateCache, exit_after: int | None
     ) -> Self:
-        return cls(config, foundation, load_adapter(folder, foundation.model), cache, exit_after)
+        return cls(config, foundation, load_adapter(folder, foundation.model), cache, exit_after=exit_after)
 
     def _digest(self) -> str:
         return f"{self.end}|{self.adapter.digest()}"

@@ -126,7 +126,6 @@ def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path):
 
 REFUSED = {
     "bfloat16": ({}, {"dtype": "bfloat16"}, "choose one of float32, float16, int8, int4"),
-    "retrieval": ({"task": "retrieve"}, {}, "is not a ranking task"),
     "neither reads nor is told": ({}, {"lower": False, "states": False}, "can't read texts"),
 }
 

@@ -176,7 +176,6 @@ def test_texts_of_items_held_out_are_not_learned():
 
 
 TEACHERS = {
-    "retrieval": ({"task": "retrieve"}, {}, "is not a ranking task"),
     "everything": ({"depth": 0}, {}, "leaves nothing to shrink"),
     "lora": ({"method": "lora"}, {}, "tunes weights that shrinking changes"),
     "tokens": ({"keep": 2}, {"hidden": 0.0, "relation": 0.0}, "keep=1"),

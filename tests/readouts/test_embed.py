@@ -84,11 +84,11 @@ def test_a_finished_run_is_read_and_another_refused(tmp_path):
 
 
 def test_settings_of_an_adapter_do_not_apply():
-    with pytest.raises(ConfigError, match="method, keep do not apply to retrieval task 'retrieve'"):
+    with pytest.raises(ConfigError, match="--method, --keep do not apply to a retrieval task"):
         EmbedModel.create(
             TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny", method="lora", keep=0), FOUNDATION
         )
-    with pytest.raises(ConfigError, match="pairwise do not apply"):
+    with pytest.raises(ConfigError, match="--pairwise do not apply"):
         EmbedModel.settings({"pairwise": 0.5, "epochs": 2}, seed=0)
     with pytest.raises(ConfigError, match="--exit-after does not apply to task 'retrieve'"):
         EmbedModel._read(None, CONFIG, FOUNDATION, MODEL.cache, 1)
