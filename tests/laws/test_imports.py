@@ -119,8 +119,8 @@ def test_the_base_has_client_metrics_data_and_the_features_of_a_device():
         ("tune like --data data --foundation nowhere", "tune"),
         ("recommend --project nowhere --user u", None),
         ("serve --data data", "serve"),
-        ("device rank nowhere", "edge"),
-        ("export nowhere --out there", "edge"),
+        ("device rank nowhere", None),
+        ("export nowhere --out there", "tune"),
     ],
 )
 def test_what_needs_an_extra_says_how_to_install_it(command, extra):
