@@ -23,7 +23,7 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, about: un
         const timer = setTimeout(() => {
             ask(leaving.signal).then(
                 (value) => leaving.signal.aborted || setState({ value, answers: subject }),
-                (error) => leaving.signal.aborted || setState({ error, answers: subject }),
+                (error) => leaving.signal.aborted || setState(({ value }) => ({ ...(value === undefined ? {} : { value }), error, answers: subject })),
             );
         }, wait_ms);
         return () => {
