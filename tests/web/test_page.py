@@ -138,6 +138,10 @@ def test_a_user_is_found_by_keyboard_and_a_copy_of_the_history_can_be_edited(pag
     page.get_by_text("User u0", exact=True).wait_for()
     of_user = changed(page, nobody)
     assert of_user == [one.item.title for one in backend.recommend("u0", 12).items]
+    for name in ("diversity", "calibration"):
+        page.get_by_role("slider", name=name.title()).fill("1")
+        of_user = changed(page, of_user)
+        assert of_user == [one.item.title for one in backend.recommend("u0", 12, **{name: 1.0}).items]
     stored = backend.get_user("u0")[1]
     assert page.get_by_text(f"{len(stored)} events", exact=True).count() == 1
     assert "rated" in page.locator(".timeline li").nth(0).inner_text()

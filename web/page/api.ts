@@ -35,6 +35,10 @@ export interface Asked {
     history: HistoryEvent[];
     filters: { exclude: string[] };
 }
+export interface Spread {
+    diversity: number;
+    calibration: number;
+}
 export interface Recommended {
     items: Ranked[];
     timings_ms?: Record<string, number>;
@@ -108,8 +112,8 @@ const where = (parameters: Record<string, string | number>): string =>
         .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
         .join("&");
 
-export const recommend = (asked: Asked, count: number, diversity: number, signal: AbortSignal): Promise<Recommended> =>
-    send("POST", "v1/recommend", { ...asked, count, diversity, timings: true }, signal);
+export const recommend = (asked: Asked, count: number, spread: Spread, signal: AbortSignal): Promise<Recommended> =>
+    send("POST", "v1/recommend", { ...asked, ...spread, count, timings: true }, signal);
 
 export const retrieve = async (asked: Asked, source: "popular" | "text", count: number, signal: AbortSignal): Promise<Ranked[]> =>
     (await send<{ items: Ranked[] }>("POST", "v1/retrieve", { ...asked, source, count }, signal)).items;

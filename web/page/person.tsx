@@ -5,7 +5,7 @@ import { useId, useState } from "preact/hooks";
 import { explain, findItems, findUsers, inspect, type Item, type Placement, type Ranked, recommend, retrieve } from "./api.ts";
 import { day, ItemLine, ItemTitle, Lines, message, percent, Pick, Trouble, useAnswer, useGlide, useMoves, Waiting } from "./parts.tsx";
 import { paste } from "./paste.ts";
-import { asked, beNobody, beUser, diversity, editCopy, leftOut, person, say, told, type Told, turn, unsay } from "./state.ts";
+import { asked, beNobody, beUser, editCopy, leftOut, person, say, spread, told, type Told, turn, unsay } from "./state.ts";
 import { words } from "./words.ts";
 
 const COUNT = 12;
@@ -14,8 +14,8 @@ const EVENTS_SHOWN = 40;
 
 export function PersonView(): JSX.Element {
     const list = useAnswer(
-        async (signal) => ({ user: asked.value.user, ...(await recommend(asked.value, COUNT, diversity.value, signal)) }),
-        [asked.value, diversity.value],
+        async (signal) => ({ user: asked.value.user, ...(await recommend(asked.value, COUNT, spread.value, signal)) }),
+        [asked.value, spread.value],
     );
     const there = new Set(list.value?.items.map(({ item }) => item.id));
     return (
@@ -28,7 +28,8 @@ export function PersonView(): JSX.Element {
             <section class="recommended" aria-labelledby="recommended">
                 <header>
                     <h2 id="recommended">{words.value.recommended}</h2>
-                    <Diversity />
+                    <Slider name="diversity" />
+                    <Slider name="calibration" />
                 </header>
                 <Waiting answer={list} lines={8}>
                     {({ user, items, timings_ms }) => (
@@ -203,12 +204,15 @@ function Paste({ done }: { done: () => void }): JSX.Element {
     );
 }
 
-function Diversity(): JSX.Element {
-    const name = useId();
+function Slider({ name }: { name: "diversity" | "calibration" }): JSX.Element {
+    const id = useId();
+    const slide = (value: number): void => {
+        spread.value = { diversity: 0, calibration: 0, [name]: value };
+    };
     return (
         <div class="slider">
-            <label for={name}>{words.value.diversity}</label>
-            <input id={name} type="range" min={0} max={1} step={0.1} value={diversity.value} onInput={(event) => (diversity.value = Number(event.currentTarget.value))} />
+            <label for={id}>{words.value[name]}</label>
+            <input id={id} type="range" min={0} max={1} step={0.1} value={spread.value[name]} onInput={(event) => slide(Number(event.currentTarget.value))} />
         </div>
     );
 }

@@ -24,7 +24,8 @@ export const person = signal<Person>(NOBODY);
 /** What is told in the page, oldest first, after all that is stored. */
 export const told = signal<Told[]>([]);
 export const leftOut = signal<Item[]>([]);
-export const diversity = signal(0);
+/** How the list is spread: over unlike items, or as the categories of what was liked. One of them is 0. */
+export const spread = signal({ diversity: 0, calibration: 0 });
 
 export const asked = computed<Asked>(() => ({
     user: person.value.user,
