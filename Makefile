@@ -52,7 +52,7 @@ fix: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-web: # the page, and what its tests need; see scripts/browser.sh
+web: # the pages, and what their tests need; see scripts/browser.sh
 	scripts/browser.sh
 
 redis: # a server that machines can share states through; see scripts/redis.sh

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 import numpy as np
@@ -24,18 +24,24 @@ from m6rec.serving.backend import (
     NO_FILTERS,
     Answer,
     Backend,
+    CandidateSource,
     Chat,
     Explanation,
     Filters,
     GenerationRequest,
     GenerationResult,
     IngestResult,
+    Inspection,
+    InspectRequest,
+    Placement,
     RankRequest,
     Reason,
     Reply,
     Request,
+    Similarity,
+    SourceScore,
 )
-from m6rec.types import Event, Item, Ranked, User
+from m6rec.types import Event, Item, Ranked, Segment, User
 
 RETRIED = (429, 503)  # with these the service can't answer now
 LOST = (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)  # the answer may have been on its way
@@ -102,9 +108,18 @@ class Client(Backend):
             answers.append(_answer(self._send("POST", "/v1/recommend", body)))
         return answers
 
-    def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
+    def retrieve(
+        self,
+        user: str,
+        count: int = 100,
+        *,
+        filters: Filters = NO_FILTERS,
+        history: Sequence[Event] = (),
+        source: CandidateSource = "blend",
+    ) -> list[Ranked]:
         """Candidates by retrieval score (``types.Ranked``)."""
-        return _ranked(self._send("POST", "/v1/retrieve", {"user": user, "count": count, "filters": _filters(filters)}))
+        body = {"user": user, "count": count, "filters": _filters(filters), "history": _history(history)}
+        return _ranked(self._send("POST", "/v1/retrieve", {**body, "source": source}))
 
     def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
         """``rank`` of several requests, one HTTP request each."""
@@ -115,9 +130,40 @@ class Client(Backend):
             answers.append(_answer(self._send("POST", "/v1/rank", body)))
         return answers
 
-    def explain(self, user: str, item: str) -> Explanation:
+    def neighbours(self, item: str | Item, count: int = 10, *, by: Similarity = "text") -> list[Ranked]:
+        """Items that are similar to one of the catalogue, by its id, or to one that is not stored."""
+        subject = item if isinstance(item, str) else _item_body(item)
+        return _ranked(self._send("POST", "/v1/neighbours", {"item": subject, "count": count, "by": by}))
+
+    def inspect(self, request: InspectRequest) -> Inspection:
+        """What the model reads of a user, and where an item stands for them."""
+        body = {"user": request.user, "item": request.item, "filters": _filters(request.filters)}
+        found = self._send("POST", "/v1/inspect", {**body, "history": _history(request.history)})
+        segments, placed = tuple(Segment(**one) for one in found["segments"]), found.get("placement")
+        if placed is None:
+            return Inspection(segments)
+        sources = tuple(SourceScore(**one) for one in placed["sources"])
+        placed |= {"sources": sources, "filtered_by": tuple(placed["filtered_by"])}
+        return Inspection(segments, Placement(**placed))
+
+    def find_items(self, query: str = "", count: int = 10, *, ids: Sequence[str] = ()) -> list[Item]:
+        """Items whose titles have words that begin with those of the query, most liked first; or those of the ids."""
+        parameters = urlencode({"query": query, "count": count, "id": list(ids)}, doseq=True)
+        return [_item(one) for one in self._send("GET", f"/v1/items?{parameters}")["items"]]
+
+    def find_users(self, prefix: str = "", count: int = 10) -> list[str]:
+        """Ids of users that begin with the prefix."""
+        users: list[str] = self._send("GET", f"/v1/users?{urlencode({'prefix': prefix, 'count': count})}")["users"]
+        return users
+
+    def get_item(self, item: str) -> tuple[Item, int | None]:
+        """The item and the number of users who like it, if they are enough."""
+        found = self._send("GET", f"/v1/items/{quote(item, safe='')}")
+        return _item(found["item"]), found.get("num_likes")
+
+    def explain(self, user: str, item: str, *, history: Sequence[Event] = ()) -> Explanation:
         """Why the user would like the item."""
-        found = self._send("POST", "/v1/explain", {"user": user, "item": item})
+        found = self._send("POST", "/v1/explain", {"user": user, "item": item, "history": _history(history)})
         return Explanation(found["text"], [Reason(**one) for one in found["reasons"]])
 
     def stream(self, chat: Chat) -> Iterator[str | Reply]:
@@ -184,10 +230,7 @@ class Client(Backend):
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Adds or replaces items, all or none; on return they can be recommended."""
-        bodies = [
-            {**asdict(item), "categories": list(item.categories), "details": dict(item.details)} for item in items
-        ]
-        self._write("POST", "/v1/items", {"items": bodies})
+        self._write("POST", "/v1/items", {"items": [_item_body(item) for item in items]})
 
     def delete(self, ids: Sequence[str]) -> int:
         """Removes items, one HTTP request each; returns how many there were."""
@@ -302,10 +345,16 @@ def _filters(filters: Filters) -> dict[str, Any]:
 
 
 def _ranked(found: Mapping[str, Any]) -> list[Ranked]:
-    return [
-        Ranked(Item(**{**row["item"], "categories": tuple(row["item"]["categories"])}), row["score"])
-        for row in found["items"]
-    ]
+    return [Ranked(_item(row["item"]), row["score"]) for row in found["items"]]
+
+
+def _item(found: Mapping[str, Any]) -> Item:
+    return Item(**{**found, "categories": tuple(found["categories"])})
+
+
+def _item_body(item: Item) -> dict[str, Any]:
+    """An item as JSON."""
+    return {**asdict(item), "categories": list(item.categories), "details": dict(item.details)}
 
 
 def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:

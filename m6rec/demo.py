@@ -123,6 +123,10 @@ def demo(
     report.write_report(result, project.report)
     err.print(report.to_table(result))
     err.print(f"Report: {project.report / 'report.html'}", highlight=False)
+    err.print(
+        f"Page: `make web` builds it; `m6rec serve --project {out}` serves it at http://127.0.0.1:8300/",
+        highlight=False,
+    )
 
 
 def _tell(name: str) -> None:

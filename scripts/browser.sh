@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prepares web/: its packages by package-lock.json, the built page, and a Chromium to test it with, which is installed
-# from Debian's packages where there is none and this is root.
+# Prepares web/: its packages by package-lock.json, the page of `m6rec serve` (in m6rec/serving/page) and that of the
+# demo, and a Chromium to test them with, which is installed from Debian's packages where there is none and this is root.
 set -euo pipefail
 cd "$(dirname "$0")/../web"
 
@@ -15,5 +15,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get -qq update
     DEBIAN_FRONTEND=noninteractive apt-get -qq --yes --no-install-recommends install chromium
 else
-    echo "$0: there is no Chromium, so the tests of the page will be skipped; install one" >&2
+    echo "$0: there is no Chromium, so the tests of the pages will be skipped; install one" >&2
 fi

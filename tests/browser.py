@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from m6rec.serving.api.page import FOLDER
 from m6rec.types import Event
 
 WEB = Path(__file__).parents[1] / "web"
+BUILT = FOLDER / "index.html"  # written last
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -35,9 +38,13 @@ def need() -> str:
 
 @cache
 def build() -> None:
-    """Builds the package as it is now."""
-    done = subprocess.run(["npm", "run", "-s", "build"], cwd=WEB, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Builds the package and the service's page as they are now, unless another process just did."""
+    sources = [file for place in ("src", "demo", "page") for file in (WEB / place).iterdir()] + [WEB / "build.mjs"]
+    with FileLock(WEB / "node_modules" / ".build.lock"):
+        if BUILT.is_file() and BUILT.stat().st_mtime > max(file.stat().st_mtime for file in sources):
+            return
+        done = subprocess.run(["npm", "run", "-s", "build"], cwd=WEB, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @contextmanager

@@ -12,11 +12,14 @@ from m6rec.serving.backend import (
     Explanation,
     GenerationResult,
     IngestResult,
+    Inspection,
     LocalBackend,
+    Placement,
     Reason,
     Reply,
+    SourceScore,
 )
-from m6rec.types import Item, Ranked, User
+from m6rec.types import Item, Ranked, Segment, User
 
 
 class FakeBackend(LocalBackend):
@@ -61,7 +64,7 @@ class FakeBackend(LocalBackend):
         timings = {"retrieve": 1.5, "rank": 2.5}
         return [Answer(items[one.offset : one.offset + one.count], timings) for one, items in found]
 
-    def retrieve(self, user, count=100, *, filters=NO_FILTERS):
+    def retrieve(self, user, count=100, *, filters=NO_FILTERS, history=(), source="blend"):
         self.work()
         kept = [
             item.id
@@ -87,7 +90,47 @@ class FakeBackend(LocalBackend):
     def step(self):
         self.work()
 
-    def explaining(self, user, item):
+    def neighbours(self, item, count=10, *, by="text"):
+        self.work()
+        if isinstance(item, str):
+            self.known("u0", [item])
+        others = [one for one in self.items if one != item]
+        return self._ordered(others if by == "text" else others[::2])[:count]
+
+    def inspect(self, request):
+        self.work()
+        segments = (Segment("Age 30.", "user"), *(Segment(f"Liked {one.item}.", "history") for one in request.history))
+        if not request.item:
+            return Inspection(segments)
+        self.known("u0", [request.item])
+        sources = SourceScore("text", 0.25, 7), SourceScore("ials", 0.0)
+        placement = Placement(
+            filtered_by=("exclude",) if request.item in request.filters.exclude else (),
+            retrieved=True,
+            retrieval_rank=3,
+            sources=sources,
+            rank=2,
+            num_ranked=20,
+            score=0.5,
+        )
+        return Inspection((*segments, Segment(self.items[request.item].title, "candidate")), placement)
+
+    def find_items(self, query="", count=10, *, ids=()):
+        self.work()
+        if ids:
+            return [self.items[item] for item in ids if item in self.items]
+        return [item for item in self.items.values() if query.lower() in item.title.lower()][:count]
+
+    def find_users(self, prefix="", count=10):
+        self.work()
+        return sorted(user for user in self.users if user.startswith(prefix))[:count]
+
+    def get_item(self, item):
+        self.work()
+        self.known("u0", [item])
+        return self.items[item], 7 if item == "i1" else None
+
+    def explaining(self, user, item, history=()):
         self.work()
         yield ""
         self.known(user, [item])

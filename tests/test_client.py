@@ -11,7 +11,7 @@ import pytest
 
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
-from m6rec.serving.backend import Backend, Chat, Filters, IngestResult, RankRequest, Request
+from m6rec.serving.backend import Backend, Chat, Filters, IngestResult, InspectRequest, RankRequest, Request
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.settings import make_key
 from m6rec.tasks.chat import Message
@@ -49,7 +49,17 @@ def test_a_client_answers_as_the_backend_does(both):
     assert client.recommend("u9", 2, history=done).items == backend.recommend("u9", 2, history=done).items
     wanted = [Request(user="u0", count=2, offset=1), Request(user="u1")]
     assert [a.items for a in client.recommend_many(wanted)] == [a.items for a in backend.recommend_many(wanted)]
-    assert client.explain("u1", "i3") == backend.explain("u1", "i3")
+    assert client.explain("u1", "i3", history=done) == backend.explain("u1", "i3")
+    assert client.retrieve("u1", 5, history=done, source="popular") == backend.retrieve("u1", 5)
+    assert client.neighbours("i3", 4, by="behaviour") == backend.neighbours("i3", 4, by="behaviour")
+    assert client.neighbours(Item("new", "New", ("Noir",), {"n": 1}), 4) == backend.neighbours(Item("new", "New"), 4)
+    for item in ("", "i3"):
+        asked = InspectRequest(user="u9", item=item, filters=filters, history=done)
+        assert client.inspect(asked) == backend.inspect(asked)
+    assert client.find_items("film 1", 3) == backend.find_items("film 1", 3)
+    assert client.find_items(ids=["i3", "a&b"]) == backend.find_items(ids=["i3"])
+    assert client.find_users("u", 2) == backend.find_users("u", 2)
+    assert [client.get_item(item) for item in ("i1", "i2")] == [backend.get_item(item) for item in ("i1", "i2")]
     for given in ({"kind": "design", "count": 2, "catalogue": True}, {"kind": "headline", "item": "i3"}):
         assert client.create("u1", **given) == backend.create("u1", **given)
     documents = ["xyz", "snow", "so"]

@@ -1,24 +1,34 @@
 // dist/page: the demo, and the package as one file (m6rec.js), each with what it needs beside it.
+// ../m6rec/serving/page: the page of `m6rec serve`.
 
-import { copyFileSync, cpSync, mkdirSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, rmSync } from "node:fs";
 import { build } from "esbuild";
 
 const page = "dist/page";
 const runtime = "node_modules/onnxruntime-web/dist";
+const served = "../m6rec/serving/page";
+const options = { bundle: true, minify: true, format: "esm", target: "es2022", logLevel: "warning" };
 
 mkdirSync(page, { recursive: true });
 await build({
+    ...options,
     entryPoints: { m6rec: "dist/index.js", demo: "demo/demo.ts", offline: "demo/offline.ts" },
     outdir: page,
-    bundle: true,
-    minify: true,
-    format: "esm",
-    target: "es2022",
     conditions: ["onnxruntime-web-use-extern-wasm"],
-    logLevel: "warning",
 });
 cpSync("demo/index.html", `${page}/index.html`);
 cpSync("demo/demo.css", `${page}/demo.css`);
 for (const name of ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
     copyFileSync(`${runtime}/${name}`, `${page}/${name}`);
 }
+
+rmSync(served, { recursive: true, force: true });
+mkdirSync(served, { recursive: true });
+await build({
+    ...options,
+    entryPoints: { main: "page/main.tsx", style: "page/style.css" },
+    outdir: served,
+    jsx: "automatic",
+    jsxImportSource: "preact",
+});
+for (const name of ["icon.svg", "index.html"]) copyFileSync(`page/${name}`, `${served}/${name}`);

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from m6rec.predicate import Predicate
 from m6rec.tasks.chat import Intent, Message
 from m6rec.tasks.explain import Kind
-from m6rec.types import Event, Item, Ranked, User
+from m6rec.types import Event, Item, Ranked, Segment, User
 
 R = TypeVar("R")
 Writing = Generator[str, None, R]
@@ -173,6 +173,78 @@ class GenerationResult:
 
 NO_FILTERS = Filters()
 
+CandidateSource = Literal["blend", "text", "popular"]
+"""What candidates are retrieved by: everything, the items' texts alone, or what is liked most."""
+Similarity = Literal["text", "behaviour"]
+"""How items are compared: by their vectors, which are read from their texts, or by who liked them."""
+MIN_CROWD = 5
+"""A count of fewer people is not told."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InspectRequest:
+    """The arguments of ``Backend.inspect`` as a value."""
+
+    user: str = ""
+    item: str = ""
+    filters: Filters = NO_FILTERS
+    history: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScore:
+    """What one candidate source says of an item.
+
+    Attributes:
+        source: "text", or a name of ``retrieval.sources.SOURCES``.
+        score: What it contributes to the retrieval score, its weight included.
+        rank: Place of the item by this source alone, from 1; None if it is not among the first ``MAX_CANDIDATES``, or
+            scores 0.
+    """
+
+    source: str
+    score: float
+    rank: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where an item stands for a user, and what holds it back.
+
+    Attributes:
+        filtered_by: Filters that exclude it, of "seen", "exclude", "categories" and "ranges"; ranks are those that it
+            would have without them.
+        retrieved: Whether it is among the candidates.
+        retrieval_rank: Place by the retrieval score, from 1; None beyond the first ``MAX_CANDIDATES``.
+        sources: What the retrieval score is made of.
+        rank: Place among the ranked candidates, from 1; if it is not one of them, the place that it would have.
+        num_ranked: Number of ranked candidates, this item included.
+        score: Its probability of a like.
+        base_score: The same without the contribution of the text; None for a task whose classes have no order.
+    """
+
+    filtered_by: tuple[str, ...]
+    retrieved: bool
+    retrieval_rank: int | None = None
+    sources: tuple[SourceScore, ...]
+    rank: int
+    num_ranked: int
+    score: float
+    base_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the ranking model reads of a user and an item, and what comes of it.
+
+    Attributes:
+        segments: The exact texts, in order: profile, events, item.
+        placement: Of the item; None if there was none.
+    """
+
+    segments: tuple[Segment, ...]
+    placement: Placement | None = None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -246,8 +318,16 @@ class Backend(Protocol):
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
         """``recommend`` for a batch of requests; timings are those of the whole batch."""
 
-    def retrieve(self, user: str, count: int = 100, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
-        """Candidates by retrieval score (``types.Ranked``)."""
+    def retrieve(
+        self,
+        user: str,
+        count: int = 100,
+        *,
+        filters: Filters = NO_FILTERS,
+        history: Sequence[Event] = (),
+        source: CandidateSource = "blend",
+    ) -> list[Ranked]:
+        """Candidates by retrieval score (``types.Ranked``); that of ``popular`` is one over the place."""
 
     def rank(self, user: str, items: Sequence[str], *, history: Sequence[Event] = ()) -> Answer:
         """The items by descending probability of a like. UnknownError if none is in the catalogue."""
@@ -256,7 +336,29 @@ class Backend(Protocol):
     def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
         """``rank`` for a batch of requests."""
 
-    def explain(self, user: str, item: str) -> Explanation:
+    def neighbours(self, item: str | Item, count: int = 10, *, by: Similarity = "text") -> list[Ranked]:
+        """Items that are similar to one of the catalogue, by its id, or to one that is not stored, most similar first.
+
+        The score is a cosine for ``text``; for ``behaviour`` it is what the candidate sources score for a user who
+        liked only this item.
+        """
+
+    def inspect(self, request: InspectRequest) -> Inspection:
+        """What the model reads of a user, and where an item stands for them, if one is given. Nothing is stored."""
+
+    def find_items(self, query: str = "", count: int = 10, *, ids: Sequence[str] = ()) -> list[Item]:
+        """Items whose titles have words that begin with those of the query, most liked first; all items match "".
+
+        With ``ids``, those that are in the catalogue, in that order, whatever the query.
+        """
+
+    def find_users(self, prefix: str = "", count: int = 10) -> list[str]:
+        """Ids of users that begin with the prefix, in any case, in alphabetical order."""
+
+    def get_item(self, item: str) -> tuple[Item, int | None]:
+        """The item and the number of users who like it; None if there are fewer than ``MIN_CROWD``."""
+
+    def explain(self, user: str, item: str, *, history: Sequence[Event] = ()) -> Explanation:
         """Why the user would like the item."""
 
     def chat(self, chat: Chat) -> Reply:
@@ -339,7 +441,7 @@ class LocalBackend(Backend, Protocol):
         """The lock held during inference; a request that waits for it has not begun and can be cancelled."""
         return nullcontext()
 
-    def explaining(self, user: str, item: str) -> Writing[Explanation]:
+    def explaining(self, user: str, item: str, history: Sequence[Event] = ()) -> Writing[Explanation]:
         """``explain`` in slices."""
 
     def creating(self, request: GenerationRequest) -> Writing[list[GenerationResult]]:
@@ -357,9 +459,9 @@ class LocalBackend(Backend, Protocol):
     def step(self) -> None:
         """Decodes one token of every running generation."""
 
-    def explain(self, user: str, item: str) -> Explanation:
+    def explain(self, user: str, item: str, *, history: Sequence[Event] = ()) -> Explanation:
         """See ``Backend``."""
-        return self._finish(self.explaining(user, item))
+        return self._finish(self.explaining(user, item, history))
 
     def generate(self, request: GenerationRequest) -> list[GenerationResult]:
         """See ``Backend``."""

@@ -41,6 +41,11 @@ class Documents:
         """Unit vectors of the texts [n, E], as of new items."""
         return self._retrieve.item_vectors([Item("", text) for text in texts])
 
+    def vector(self, item: Item) -> NDArray[np.float32]:
+        """The unit vector of an item that is not stored, [E]."""
+        vector_E: NDArray[np.float32] = self._retrieve.item_vectors([item])[0]
+        return vector_E
+
     def embed(self, texts: Sequence[str]) -> Iterator[tuple[NDArray[np.float32], int]]:
         """``vectors`` of the texts and how many tokens were read, in slices."""
         retrieve = self._retrieve

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m6rec.errors import StoreError
-from m6rec.predicate import NO_ATTRIBUTES, Predicate, attributes
+from m6rec.predicate import ALL, NO_ATTRIBUTES, Predicate, attributes
 from m6rec.readouts import EmbedModel
+from m6rec.retrieval.blend import TEXT
 from m6rec.retrieval.index import DEFAULT, Index, IndexConfig
 from m6rec.types import Item
 
@@ -90,6 +91,37 @@ class ItemIndex:
         added = blend.strongest(liked, NUM_FROM_SOURCES)
         query_E = np.float32(blend.text) * vector_E
         return self._index.search(query_E, count, where=where, without=without, scores=added)
+
+    def near(
+        self, vector_E: NDArray[np.float32], count: int, where: Predicate = ALL, without: Collection[str] = ()
+    ) -> list[tuple[str, float]]:
+        """The best by the product with ``vector_E`` alone."""
+        return self._index.search(vector_E, count, where=where, without=without)
+
+    def liked_with(self, item: str, count: int) -> list[tuple[str, float]]:
+        """The best by what the sources say of someone who liked ``item`` alone; none if they don't know it."""
+        blend = self._retrieve.blend
+        found = {} if blend is None else blend.strongest([item], NUM_FROM_SOURCES)
+        there = ((one, score) for one, score in found.items() if one != item and one in self._index)
+        return sorted(there, key=lambda one: -one[1])[:count]
+
+    def sources(
+        self, item: str, vector_E: NDArray[np.float32], liked: Sequence[str]
+    ) -> Iterator[tuple[str, float, int | None]]:
+        """(name, weighted score, rank by it alone or None where it scores 0) of what ``search`` blends for an item.
+
+        The product with ``vector_E`` comes first, without a rank, which only a search tells.
+        """
+        blend = self._retrieve.blend
+        product = float(self._index.vectors([item])[0] @ vector_E)
+        yield TEXT, product * (1 if blend is None else blend.text), None
+        if blend is None or item not in blend.numbers:
+            return
+        number = blend.numbers[item]
+        for name, score_I in zip(blend.arrays, blend.parts(liked), strict=True):
+            score = float(score_I[number])
+            rank = 1 + int((score_I > score).sum()) if score > 0 else None
+            yield name, score * blend.weights[name], rank
 
     def admitted(self, where: Predicate, ids: Iterable[str]) -> list[str]:
         """See ``Index``."""

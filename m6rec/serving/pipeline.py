@@ -19,12 +19,13 @@ from m6rec.retrieval.blend import reciprocal_rank_fusion
 from m6rec.retrieval.examples import NUM_MOST_LIKED
 from m6rec.serving import chatting
 from m6rec.serving.admission import Admission
-from m6rec.serving.backend import NUM_RETRIEVED, Answer, RankRequest, Request
+from m6rec.serving.backend import NUM_RETRIEVED, Answer, CandidateSource, RankRequest, Request
 from m6rec.serving.creating import Creator
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.documents import Documents
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.kv_cache_pool import KVCachePool
+from m6rec.serving.search import SearchIndex
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.tasks import task as tasks
 from m6rec.tasks.chat import Session
@@ -64,6 +65,7 @@ class ServingState:
         users: By id, those whom something is known of.
         interactions: What they did.
         lexicon: The names of what is live.
+        search: Finds what is live and who is known.
         latest: How many behaviours of a user are read.
         models: What reads all this.
     """
@@ -73,6 +75,7 @@ class ServingState:
     users: dict[str, User]
     interactions: InteractionStore
     lexicon: Lexicon
+    search: SearchIndex
     latest: int
     models: Models = field(init=False)
 
@@ -114,23 +117,35 @@ def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:
         _check(request)
     timings: dict[str, float] = {}
     with timed(timings, "retrieve"):
-        near = retrieve(state, [(one, NUM_RETRIEVED) for one in requests])
-        found = [_with_popular(state, one, hits) for one, hits in zip(requests, near, strict=True)]
+        found = candidates(state, requests)
     with timed(timings, "rank"):
         asked = [(one.user, one.history, items) for one, (items, _) in zip(requests, found, strict=True)]
-        ranked = _score(state, asked)
+        ranked = score(state, asked)
     with timed(timings, "diversify"):
         pages = []
         for request, (_, orders), hits in zip(requests, found, ranked, strict=True):
-            if orders:  # where nothing is known of the user, what is generally liked weighs as much
-                by_id = {one.item.id: one for one in hits}
-                hits = [by_id[item] for item in reciprocal_rank_fusion([*orders, [*by_id]])]
-            pages.append(_page(state, request, hits))
+            pages.append(_page(state, request, in_order(hits, orders)))
     unknown = (_unknown_events(state, one.history) for one in requests)
     return [Answer(page, dict(timings), left) for page, left in zip(pages, unknown, strict=True)]
 
 
-def retrieve(state: ServingState, requests: Sequence[tuple[Request, int]]) -> list[list[Ranked]]:
+def candidates(state: ServingState, requests: Sequence[Request]) -> list[tuple[list[Item], list[list[str]]]]:
+    """For each request: (what is ranked, the orders that count besides, none for a user of whom something is known)."""
+    near = retrieve(state, [(one, NUM_RETRIEVED) for one in requests])
+    return [_with_popular(state, one, hits) for one, hits in zip(requests, near, strict=True)]
+
+
+def in_order(ranked: list[Ranked], orders: Sequence[Sequence[str]]) -> list[Ranked]:
+    """Ranked items, in which the orders of ``candidates`` weigh as much as the score each."""
+    if not orders:
+        return ranked
+    by_id = {one.item.id: one for one in ranked}
+    return [by_id[item] for item in reciprocal_rank_fusion([*orders, [*by_id]])]
+
+
+def retrieve(
+    state: ServingState, requests: Sequence[tuple[Request, int]], source: CandidateSource = "blend"
+) -> list[list[Ranked]]:
     """The nearest items for each of several requests, and how many at most.
 
     A user who liked nothing yet is one who likes what most do.
@@ -138,15 +153,24 @@ def retrieve(state: ServingState, requests: Sequence[tuple[Request, int]]) -> li
     index = state.models.index
     answers = []
     for one, count in requests:
-        with state.having_done(one.user, one.history):
-            met, likes = state.interactions.seen(one.user), state.interactions.liked(one.user)
-        likes = likes or [*islice(state.interactions.most_liked(), NUM_MOST_LIKED)][::-1]
-        without = set(one.filters.exclude)
-        if not one.filters.seen:
-            without |= met
-        found = index.search(index.user_vector(likes), count, one.filters.predicate, without, likes)
+        likes, without = taste(state, one)
+        if source == "popular":
+            popular = popular_items(state, one.filters.predicate, without, count)
+            found = [(item, 1 / place) for place, item in enumerate(popular, 1)]
+        elif source == "text":
+            found = index.near(index.user_vector(likes), count, one.filters.predicate, without)
+        else:
+            found = index.search(index.user_vector(likes), count, one.filters.predicate, without, likes)
         answers.append([Ranked(state.live[item], score) for item, score in found])
     return answers
+
+
+def taste(state: ServingState, request: Request) -> tuple[list[str], frozenset[str]]:
+    """(what the user liked, oldest first, or what most do; what is left out)."""
+    with state.having_done(request.user, request.history):
+        met, likes = state.interactions.seen(request.user), state.interactions.liked(request.user)
+    likes = likes or [*islice(state.interactions.most_liked(), NUM_MOST_LIKED)][::-1]
+    return likes, request.filters.exclude | (frozenset() if request.filters.seen else met)
 
 
 def rank(state: ServingState, requests: Sequence[RankRequest]) -> list[Answer]:
@@ -155,7 +179,7 @@ def rank(state: ServingState, requests: Sequence[RankRequest]) -> list[Answer]:
     for one in requests:
         state.need(one.items, "check the id")
     with timed(timings, "rank"):
-        ranked = _score(
+        ranked = score(
             state,
             [
                 (one.user, one.history, [state.live[item] for item in one.items if item in state.live])
@@ -185,7 +209,7 @@ def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
     if session.query:
         vector_E += QUERY_WEIGHT * models.documents.vectors([session.query])[0]
     near = [item for item, _ in models.index.search(vector_E, NUM_RETRIEVED, where, without, pulling)]
-    popular = _popular(state, where, without)
+    popular = popular_items(state, where, without)
     found = [state.live[item] for item in dict.fromkeys([*near, *popular])]
     if not found:
         return []
@@ -201,7 +225,8 @@ def as_told(state: ServingState, session: Session, user: str) -> AbstractContext
     return state.interactions.overlay(user, [event for event in told if event.item in state.items])
 
 
-def _score(state: ServingState, requests: Sequence[tuple[str, Sequence[Event], Sequence[Item]]]) -> list[list[Ranked]]:
+def score(state: ServingState, requests: Sequence[tuple[str, Sequence[Event], Sequence[Item]]]) -> list[list[Ranked]]:
+    """Items by descending score, for each (user, further events, items), in one batch of the upper layers."""
     rows = []
     for user, history, items in requests:
         if items:
@@ -217,16 +242,18 @@ def _key(user: str, history: Sequence[object]) -> str:
 
 
 def _with_popular(state: ServingState, request: Request, near: Sequence[Ranked]) -> tuple[list[Item], list[list[str]]]:
-    """(what is ranked, the orders that count besides, none for a user of whom something is known)."""
+    """See ``candidates``."""
     items = [one.item for one in near]
     if request.history or state.interactions.timeline(request.user):
         return items, []
-    popular = _popular(state, request.filters.predicate, request.filters.exclude)
+    popular = popular_items(state, request.filters.predicate, request.filters.exclude)
     both = dict.fromkeys([*(item.id for item in items), *popular])
     return [state.live[item] for item in both], [[item.id for item in items], popular]
 
 
-def _popular(state: ServingState, where: Predicate, without: frozenset[str]) -> list[str]:
+def popular_items(
+    state: ServingState, where: Predicate, without: frozenset[str], count: int = NUM_POPULAR
+) -> list[str]:
     """What is liked most of what a predicate holds of.
 
     It is sought among the ``MAX_POPULAR`` most-liked items and, where too few of them will do, among as many others.
@@ -235,11 +262,11 @@ def _popular(state: ServingState, where: Predicate, without: frozenset[str]) -> 
     popular = [
         item for item in index.admitted(where, islice(interactions.most_liked(), MAX_POPULAR)) if item not in without
     ]
-    if where and len(popular) < NUM_POPULAR:
+    if where and len(popular) < count:
         others = dict.fromkeys([*popular, *(item for item in index.some(where, MAX_POPULAR) if item not in without)])
         met = interactions.popularity(others).items
         popular = sorted((item for item in met if met[item][1]), key=lambda item: -met[item][1])
-    return popular[:NUM_POPULAR]
+    return popular[:count]
 
 
 def _unknown_events(state: ServingState, history: Sequence[Event]) -> tuple[str, ...]:

@@ -23,12 +23,13 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.states import CacheStatistics
 from m6rec.predicate import NO_CATEGORY
 from m6rec.readouts import EmbedModel, GenerateModel, ScoreModel
-from m6rec.serving import chatting, explaining, pipeline
+from m6rec.serving import chatting, explaining, inspecting, pipeline
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
     NO_FILTERS,
     NUM_RETRIEVED,
     Answer,
+    CandidateSource,
     Chat,
     Explanation,
     Filters,
@@ -36,10 +37,13 @@ from m6rec.serving.backend import (
     GenerationRequest,
     GenerationResult,
     IngestResult,
+    Inspection,
+    InspectRequest,
     LocalBackend,
     RankRequest,
     Reply,
     Request,
+    Similarity,
     Writing,
 )
 from m6rec.serving.catalogue import Catalogue
@@ -49,6 +53,7 @@ from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal, Journal, later
 from m6rec.serving.kv_cache_pool import MEMORY_BYTES, KVCachePool
 from m6rec.serving.pipeline import Models, ServingState
+from m6rec.serving.search import SearchIndex
 from m6rec.serving.settings import MAX_CREATED
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.serving.turn_taking import FairLock, slices
@@ -166,6 +171,7 @@ class Recommender(LocalBackend):
             users=users,
             interactions=interactions,
             lexicon=Lexicon(live.values()),
+            search=SearchIndex(live.values(), users),
             latest=limits.latest_events,
         )
         self._events = list(log.events)  # all that ``interactions`` has observed, in its order
@@ -275,26 +281,61 @@ class Recommender(LocalBackend):
         return pipeline.recommend(self._state, requests)
 
     @_alone
-    def retrieve(self, user: str, count: int = NUM_RETRIEVED, *, filters: Filters = NO_FILTERS) -> list[Ranked]:
+    def retrieve(
+        self,
+        user: str,
+        count: int = NUM_RETRIEVED,
+        *,
+        filters: Filters = NO_FILTERS,
+        history: Sequence[Event] = (),
+        source: CandidateSource = "blend",
+    ) -> list[Ranked]:
         """See ``Backend``."""
-        return pipeline.retrieve(self._state, [(Request(user=user, filters=filters), count)])[0]
+        request = Request(user=user, filters=filters, history=tuple(history))
+        return pipeline.retrieve(self._state, [(request, count)], source)[0]
 
     @_alone
     def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
         """See ``pipeline.rank``."""
         return pipeline.rank(self._state, requests)
 
-    def explaining(self, user: str, item: str) -> Writing[Explanation]:
-        """See ``LocalBackend``. Raises UnknownError where there is no such item."""
-        return self._in_slices(self._explaining(user, item))
+    @_alone
+    def neighbours(self, item: str | Item, count: int = 10, *, by: Similarity = "text") -> list[Ranked]:
+        """See ``inspecting.neighbours``."""
+        return inspecting.neighbours(self._state, item, count, by)
 
-    def _explaining(self, user: str, item: str) -> Writing[Explanation]:
+    @_alone
+    def inspect(self, request: InspectRequest) -> Inspection:
+        """See ``inspecting.inspect``."""
+        return inspecting.inspect(self._state, request)
+
+    @_alone
+    def find_items(self, query: str = "", count: int = 10, *, ids: Sequence[str] = ()) -> list[Item]:
+        """See ``inspecting.find_items``."""
+        return inspecting.find_items(self._state, query, count, ids)
+
+    @_alone
+    def find_users(self, prefix: str = "", count: int = 10) -> list[str]:
+        """See ``Backend``."""
+        return self._state.search.users(prefix, count)
+
+    @_alone
+    def get_item(self, item: str) -> tuple[Item, int | None]:
+        """See ``inspecting.get_item``."""
+        return inspecting.get_item(self._state, item)
+
+    def explaining(self, user: str, item: str, history: Sequence[Event] = ()) -> Writing[Explanation]:
+        """See ``LocalBackend``. Raises UnknownError where there is no such item."""
+        return self._in_slices(self._explaining(user, item, history))
+
+    def _explaining(self, user: str, item: str, history: Sequence[Event]) -> Writing[Explanation]:
         state = self._state
         state.need([item], "check the id")
         models = state.models
-        plan = explaining.plan_explanation(
-            models.rank, models.writers, state.interactions, state.user(user), state.live[item], state.items
-        )
+        with state.having_done(user, history):
+            plan = explaining.plan_explanation(
+                models.rank, models.writers, state.interactions, state.user(user), state.live[item], state.items
+            )
         return (yield from explaining.word(models.writers, plan))
 
     def chatting(self, chat: Chat) -> Writing[Reply]:
@@ -448,6 +489,7 @@ class Recommender(LocalBackend):
                 state.live |= fresh
                 state.items |= fresh
                 state.lexicon.put(items)
+                state.search.put_items(items)
             models.index.put(items, vectors)  # whose searches go on beside it
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -460,6 +502,7 @@ class Recommender(LocalBackend):
                 for item in ids:
                     state.live.pop(item, None)
                 state.lexicon.remove(ids)
+                state.search.remove_items(ids)
                 return state.models.index.remove(ids)
 
     def put_user(self, user: User) -> None:
@@ -471,6 +514,7 @@ class Recommender(LocalBackend):
             self._journal.readmit(user.id)
             with self._lock:
                 self._state.users[user.id] = user
+                self._state.search.put_users([user.id])
 
     @_alone
     def get_user(self, user: str) -> tuple[User, list[Event]]:
@@ -498,13 +542,16 @@ class Recommender(LocalBackend):
             with self._lock:
                 state.interactions = interactions
                 del state.users[user]
+                state.search.remove_user(user)
                 # What was kept of the others was read beside this user.
                 state.models = replace(models, ranking=KVCachePool(models.rank, self._limits.context_bytes))
         return True
 
     def _take_in(self, event: Event) -> None:
         self._events.append(event)
-        self._state.users.setdefault(event.user, User(event.user))
+        if event.user not in self._state.users:
+            self._state.users[event.user] = User(event.user)
+            self._state.search.put_users([event.user])
         self._state.interactions.update(event)
 
 

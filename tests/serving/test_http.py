@@ -22,6 +22,7 @@ import schemathesis
 from fastapi.testclient import TestClient
 
 from m6rec.errors import AssetError
+from m6rec.serving.api import page
 from m6rec.serving.api.app import create_app
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.settings import Settings, make_key
@@ -30,6 +31,11 @@ from tests.fake import FakeBackend
 
 ROOT = Path(__file__).parents[2]
 RANK = {"user": "u0", "items": ["i3", "i1", "i2"]}
+
+RANKED_FIRST = {
+    "item": {"id": "i1", "title": "Film 1", "categories": ["Drama"], "details": {"n": 1}},
+    "score": 1 / 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +68,7 @@ def test_rank_gives_whole_items_by_falling_score(http):
     answer = http.post("/v1/rank", json=RANK)
     assert ids(answer) == ["i1", "i2", "i3"]
     first = answer.json()["items"][0]
-    assert first == {
-        "item": {"id": "i1", "title": "Film 1", "categories": ["Drama"], "details": {"n": 1}},
-        "score": 1 / 3,
-    }
+    assert first == RANKED_FIRST
     assert "timings_ms" not in answer.json()
 
 
@@ -97,6 +100,42 @@ def test_explain_gives_statements_with_their_evidence(http):
         assert problem(http.post("/v1/explain", json=body), 404)["type"] == "not_found"
     for body in ({"user": "u0"}, {"user": "u0", "item": "i" * 201}, {"user": "u0", "item": "i1", "count": 3}):
         assert problem(http.post("/v1/explain", json=body), 422)["type"] == "invalid"
+
+
+def test_the_catalogue_is_searched_and_an_item_told_with_its_likes(http):
+    assert [one["id"] for one in http.get("/v1/items?query=film 1&count=2").json()["items"]] == ["i1", "i10"]
+    assert [one["id"] for one in http.get("/v1/items?id=i3&id=gone&id=i2").json()["items"]] == ["i3", "i2"]
+    assert http.get("/v1/items/i1").json() == {"item": RANKED_FIRST["item"], "num_likes": 7}
+    assert "num_likes" not in http.get("/v1/items/i2").json()
+    assert problem(http.get("/v1/items/i99"), 404)["type"] == "not_found"
+    assert set(http.get("/v1/users?prefix=u&count=100").json()["users"]) >= {"u0", "u1", "u2"}
+    for path in ("/v1/items?count=0", "/v1/items?query=" + "x" * 201, "/v1/items?limit=3", "/v1/users?count=101"):
+        assert problem(http.get(path), 422)["type"] == "invalid"
+
+
+def test_neighbours_are_those_of_an_id_or_of_a_draft(http, backend):
+    assert ids(http.post("/v1/neighbours", json={"item": "i1", "count": 2})) == ["i0", "i2"]
+    assert ids(http.post("/v1/neighbours", json={"item": "i0", "count": 2, "by": "behaviour"})) == ["i1", "i3"]
+    draft = {"id": "new", "title": "New"}
+    assert len(ids(http.post("/v1/neighbours", json={"item": draft}))) == 10
+    assert "new" not in backend.items
+    assert problem(http.post("/v1/neighbours", json={"item": "i99"}), 404)["type"] == "not_found"
+    for body in ({}, {"item": 3}, {"item": {"id": "new"}}, {"item": "i1", "by": "luck"}, {"item": "i1", "count": 101}):
+        assert problem(http.post("/v1/neighbours", json=body), 422)["type"] == "invalid"
+
+
+def test_inspection_tells_the_texts_and_the_placement(http):
+    body = {"user": "u0", "history": [{"item": "i3", "kind": "like"}], "filters": {"exclude": ["i1"]}}
+    alone = http.post("/v1/inspect", json=body).json()
+    assert alone == {"segments": [{"text": "Age 30.", "slot": "user"}, {"text": "Liked i3.", "slot": "history"}]}
+    told = http.post("/v1/inspect", json={**body, "item": "i1"}).json()
+    assert told["segments"][-1] == {"text": "Film 1", "slot": "candidate"}
+    assert told["placement"]["filtered_by"] == ["exclude"]
+    assert told["placement"]["sources"] == [
+        {"source": "text", "score": 0.25, "rank": 7},
+        {"source": "ials", "score": 0.0},
+    ]
+    assert problem(http.post("/v1/inspect", json={"item": "i99"}), 404)["type"] == "not_found"
 
 
 def test_create_gives_texts_and_why_others_were_refused(http):
@@ -364,6 +403,32 @@ def test_what_fits_the_contract_is_served_and_what_does_not_is_refused(tmp_path)
 
         check()
     assert "/v1/recommend" in seen
+
+
+# The page
+
+
+def test_the_page_needs_no_key_and_a_strict_policy_holds_it(tmp_path, monkeypatch):
+    make_key(tmp_path / "keys")
+    with TestClient(create_app(FakeBackend(), Settings(keys=tmp_path / "keys"))) as http:
+        monkeypatch.setattr(page, "FOLDER", tmp_path / "page")
+        unbuilt = http.get("/")
+        assert unbuilt.headers["content-type"].startswith("text/plain")
+        assert "make web" in unbuilt.text
+        problem(http.get("/page/main.js"), 404)
+        (tmp_path / "page").mkdir()
+        for name in ("index.html", "main.js"):
+            (tmp_path / "page" / name).write_text(name)
+        for path, kind in (("/", "text/html"), ("/page/main.js", "text/javascript")):
+            answer = http.get(path)
+            assert answer.headers["content-type"].startswith(kind)
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        for path in ("/page/../keys", "/page/..%2Fkeys", "/page/%2E%2E/keys", "/page/index.html/..", "/page/", "/page"):
+            assert http.get(path).status_code in (401, 404), path
+        problem(http.get("/pages"), 401)
+    with TestClient(create_app(FakeBackend(), Settings()), "http://evil.example") as http:
+        problem(http.get("/"), 403)
 
 
 # Keys

@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from m6rec.errors import M6RecError
+from m6rec.serving.api import page
 from m6rec.serving.api.client_routes import ClientRoutes
 from m6rec.serving.api.client_schema import ChatAnswer
 from m6rec.serving.api.gate import Gate
@@ -73,6 +74,8 @@ def create_app(
         ("/v1/recommend", service.recommend, {}),
         ("/v1/retrieve", service.retrieve, {}),
         ("/v1/rank", service.rank, {}),
+        ("/v1/neighbours", service.neighbours, {}),
+        ("/v1/inspect", service.inspect, {}),
         ("/v1/explain", service.explain, {}),
         ("/v1/create", service.create, {}),
         ("/v1/events", service.events, {"status_code": 201}),
@@ -88,6 +91,9 @@ def create_app(
         routes.add_api_route(path, answer, methods=["POST"], response_model_exclude_none=True, **options)
     routes.add_api_route("/v1/models", clients.models, methods=["GET"])
     routes.add_api_route("/v1/models/{id:path}", clients.model, methods=["GET"])
+    routes.add_api_route("/v1/items", service.find_items, methods=["GET"])
+    routes.add_api_route("/v1/users", service.find_users, methods=["GET"])
+    routes.add_api_route("/v1/items/{id:path}", service.get_item, methods=["GET"], response_model_exclude_none=True)
     routes.add_api_route("/v1/items/{id:path}", service.delete, methods=["DELETE"])
     routes.add_api_route("/v1/users/{id:path}", service.put_user, methods=["PUT"])
     routes.add_api_route("/v1/users/{id:path}", service.get_user, methods=["GET"])
@@ -97,6 +103,8 @@ def create_app(
     unready: dict[int | str, dict[str, Any]] = {503: {"model": ErrorAnswer}}
     app.add_api_route("/healthz", service.healthz, methods=["GET"], responses=unready)
     app.add_api_route("/readyz", service.readyz, methods=["GET"], responses=unready)
+    app.add_api_route("/", page.index, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/page/{name}", page.asset, methods=["GET"], include_in_schema=False)
     for error in (M6RecError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, problem_of)
     return Gate(app, service)

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from m6rec.serving.api.page import is_page
 from m6rec.serving.api.problems import TYPES, problem, problem_of
 from m6rec.serving.api.routes import Service
 from m6rec.serving.settings import is_loopback
@@ -90,6 +91,8 @@ class Gate:
             # A page in a browser of this machine can give its own name our address (DNS rebinding).
             message = "the service has no keys, so it must be called by a loopback name such as 127.0.0.1"
             return problem(scope, 403, TYPES[403], message)
+        if is_page(scope["path"]):
+            return None
         scheme, _, key = headers.get("authorization", "").partition(" ")
         if service.keys and not (scheme.lower() == "bearer" and service.keys.allow(key.strip())):
             message = "an API key is needed: send the header 'Authorization: Bearer KEY'"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Header, Path, Response
+from fastapi import Header, Path, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
@@ -21,7 +21,12 @@ from m6rec.serving.api.schema import (
     ErasureAnswer,
     EventsBody,
     ExplainBody,
+    InspectBody,
+    ItemAnswer,
+    ItemListAnswer,
     ItemsBody,
+    ItemSearch,
+    NeighboursBody,
     RankBody,
     RankedAnswer,
     RecommendBody,
@@ -29,10 +34,12 @@ from m6rec.serving.api.schema import (
     StatusAnswer,
     UserAnswer,
     UserBody,
+    UserListAnswer,
+    UserSearch,
     WriteAnswer,
 )
 from m6rec.serving.api.work import Work
-from m6rec.serving.backend import Answer, Explanation, IngestResult, LocalBackend
+from m6rec.serving.backend import Answer, Explanation, IngestResult, Inspection, LocalBackend
 from m6rec.serving.batching import Done, Kind
 from m6rec.serving.settings import MAX_KEY_CHARS, ApiKeys, Settings
 from m6rec.types import Item, Ranked, User
@@ -83,10 +90,31 @@ class Service:
             return backend.recommend_many([body.request() for body in bodies])
 
         def retrieve(bodies: Sequence[RetrieveBody]) -> list[list[Ranked]]:
-            return [backend.retrieve(body.user, body.count, filters=body.filters.filters()) for body in bodies]
+            return [
+                backend.retrieve(
+                    body.user, body.count, filters=body.filters.filters(), history=body.events(), source=body.source
+                )
+                for body in bodies
+            ]
 
         def rank(bodies: Sequence[RankBody]) -> list[Answer]:
             return backend.rank_many([body.request() for body in bodies])
+
+        def neighbours(bodies: Sequence[NeighboursBody]) -> list[list[Ranked]]:
+            return [backend.neighbours(body.subject(), body.count, by=body.by) for body in bodies]
+
+        def inspect(bodies: Sequence[InspectBody]) -> list[Inspection]:
+            return [backend.inspect(body.request()) for body in bodies]
+
+        def find_items(wanted: Sequence[ItemSearch]) -> list[ItemListAnswer]:
+            return [ItemListAnswer(items=backend.find_items(one.query, one.count, ids=one.id)) for one in wanted]
+
+        def find_users(wanted: Sequence[UserSearch]) -> list[UserListAnswer]:
+            return [UserListAnswer(users=backend.find_users(one.prefix, one.count)) for one in wanted]
+
+        def get_item(ids: Sequence[str]) -> list[ItemAnswer]:
+            found = [backend.get_item(one) for one in ids]
+            return [ItemAnswer(item=item, num_likes=num_likes) for item, num_likes in found]
 
         def upsert(items: Sequence[Sequence[Item]]) -> list[None]:
             backend.upsert([item for some in items for item in some])
@@ -103,6 +131,9 @@ class Service:
         self._recommend = Kind("recommend", recommend, settings.max_batch)
         self._retrieve = Kind("retrieve", retrieve)
         self._rank = Kind("rank", rank, settings.max_batch)
+        self._neighbours, self._inspect = Kind("neighbours", neighbours), Kind("inspect", inspect)
+        self._find_items, self._find_users = Kind("find_items", find_items), Kind("find_users", find_users)
+        self._get_item = Kind("get_item", get_item)
         self._ingest = Kind("ingest", backend.ingest_many, settings.max_batch)
         self._upsert = Kind("upsert", upsert, settings.max_batch)
         self._delete = Kind[str, int]("delete", lambda ids: [backend.delete([one]) for one in ids])
@@ -136,13 +167,38 @@ class Service:
         """Ranks the given items by the probability of a like; reports unknown ids."""
         return self._ranked(await self.work.do(self.work.model, self._rank, body), "rank", body.timings)
 
+    async def neighbours(self, body: NeighboursBody) -> RankedAnswer:
+        """Similar items, most similar first; a draft is not stored."""
+        done = await self.work.do(self.work.model, self._neighbours, body)
+        return self._ranked(done, "neighbours", False)
+
+    async def inspect(self, body: InspectBody) -> Inspection:
+        """The exact texts that the ranking model reads of a user and an item, and where the item stands: why not X.
+
+        ``placement`` says which filters exclude the item, its place and score by each candidate source, and its place
+        and score among the ranked candidates, with and without the contribution of the text. Nothing is stored.
+        """
+        return (await self.work.do(self.work.model, self._inspect, body)).value
+
+    async def find_items(self, search: Annotated[ItemSearch, Query()]) -> ItemListAnswer:
+        """Items by the beginnings of words of their titles, or by their ids; without either, what is liked most."""
+        return (await self.work.do(self.work.model, self._find_items, search)).value
+
+    async def find_users(self, search: Annotated[UserSearch, Query()]) -> UserListAnswer:
+        """Users by the beginning of their ids."""
+        return (await self.work.do(self.work.model, self._find_users, search)).value
+
+    async def get_item(self, item: IdInPath) -> ItemAnswer:
+        """An item, and how many users like it, if they are enough not to be told apart."""
+        return (await self.work.do(self.work.model, self._get_item, item)).value
+
     async def explain(self, body: ExplainBody) -> Explanation:
         """Explains why the user would like the item: reasons with evidence, most decisive first.
 
         Each sentence is generated and checked against its evidence; if it fails, a template replaces it. ``source`` is
         which, and ``rejection`` why. There may be no reason at all.
         """
-        return await self.work.written("explain", lambda: self._backend.explaining(body.user, body.item))
+        return await self.work.written("explain", lambda: self._backend.explaining(body.user, body.item, body.events()))
 
     async def create(self, body: CreateBody) -> CreateAnswer:
         """Generates texts for the user: a product design, a search query, or a headline for an item.

@@ -29,7 +29,18 @@ from m6rec.serving.api.fields import (
     example,
     validation_error,
 )
-from m6rec.serving.backend import Filters, GenerationKind, GenerationRequest, GenerationResult, RankRequest, Request
+from m6rec.serving.backend import (
+    MIN_CROWD,
+    CandidateSource,
+    Filters,
+    GenerationKind,
+    GenerationRequest,
+    GenerationResult,
+    InspectRequest,
+    RankRequest,
+    Request,
+    Similarity,
+)
 from m6rec.serving.settings import (
     MAX_CANDIDATES,
     MAX_COUNT,
@@ -170,7 +181,15 @@ class RetrieveBody(BaseModel):
     user: UserId = ""
     count: Annotated[int, Field(ge=1, le=MAX_CANDIDATES), WHOLE] = 100
     filters: FiltersBody = FiltersBody()
+    history: History = []
+    source: Annotated[
+        CandidateSource, Field(description="Everything, the texts of items alone, or what is liked most.")
+    ] = "blend"
     timings: bool = False
+
+    def events(self) -> tuple[Event, ...]:
+        """``history`` as values of ``m6rec.types``."""
+        return tuple(one.event(self.user) for one in self.history)
 
 
 class RankBody(BaseModel):
@@ -194,8 +213,29 @@ class ExplainBody(BaseModel):
 
     model_config = example(user="196", item="50")
 
-    user: Id
+    user: UserId = ""
     item: Id
+    history: History = []
+
+    def events(self) -> tuple[Event, ...]:
+        """``history`` as values of ``m6rec.types``."""
+        return tuple(one.event(self.user) for one in self.history)
+
+
+class InspectBody(BaseModel):
+    """A request to show what the model reads of a user, and where an item stands for them."""
+
+    model_config = example(user="196", item="50")
+
+    user: UserId = ""
+    item: Annotated[MaybeId, Field(description="Empty for the texts of the user alone.")] = ""
+    filters: FiltersBody = FiltersBody()
+    history: History = []
+
+    def request(self) -> InspectRequest:
+        """The value for ``Backend``."""
+        history = tuple(one.event(self.user) for one in self.history)
+        return InspectRequest(user=self.user, item=self.item, filters=self.filters.filters(), history=history)
 
 
 class CreateBody(BaseModel):
@@ -270,6 +310,60 @@ class ItemBody(BaseModel):
     def item(self) -> Item:
         """The value of ``m6rec.types``."""
         return Item(self.id, self.title, tuple(self.categories), self.details)
+
+
+class NeighboursBody(BaseModel):
+    """A request for similar items."""
+
+    model_config = example(item="50", by="behaviour", count=5)
+
+    item: Annotated[Id | ItemBody, Field(description="An id of the catalogue, or a draft, which is not stored.")]
+    by: Annotated[Similarity, Field(description="By text, or by who liked them.")] = "text"
+    count: Count = 10
+
+    def subject(self) -> str | Item:
+        """The value for ``Backend``."""
+        return self.item if isinstance(self.item, str) else self.item.item()
+
+
+class ItemSearch(BaseModel):
+    """A search in the catalogue."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[
+        str, Field(max_length=Limits.ID_CHARS, description="Beginnings of words of the title, or an id.")
+    ] = ""
+    id: Annotated[list[Id], Field(max_length=MAX_COUNT, description="These items, whatever the query.")] = []
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 10
+
+
+class UserSearch(BaseModel):
+    """A search for users."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prefix: Annotated[str, Field(max_length=Limits.ID_CHARS, description="Beginning of the id, in any case.")] = ""
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 10
+
+
+class ItemListAnswer(BaseModel):
+    """Items that match, most liked first."""
+
+    items: list[Item]
+
+
+class UserListAnswer(BaseModel):
+    """Ids of users that match, in alphabetical order."""
+
+    users: list[str]
+
+
+class ItemAnswer(BaseModel):
+    """An item of the catalogue."""
+
+    item: Item
+    num_likes: Annotated[int | None, Field(description=f"Users who like it; absent below {MIN_CROWD}.")] = None
 
 
 class ItemsBody(BaseModel):

@@ -31,7 +31,7 @@ class Work:
         self.model = self._batcher("model", backend.turn, backend.step, settings.max_texts)
         self.events = self._batcher("events")
         self.items = self._batcher("items")
-        reads = ("/v1/recommend", "/v1/retrieve", "/v1/rank")
+        reads = ("/v1/recommend", "/v1/retrieve", "/v1/rank", "/v1/neighbours", "/v1/inspect")
         sliced = ("/v1/explain", "/v1/create", "/v1/chat/", "/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank")
         self._full: tuple[tuple[tuple[str, ...], Callable[[], bool]], ...] = (
             (reads, lambda: self.model.full),

@@ -1,0 +1,105 @@
+// The page that `m6rec serve` has at /: a person's recommendations and an item's neighbours, moved and explained.
+
+import { signal } from "@preact/signals";
+import { type JSX, render } from "preact";
+import { useId, useState } from "preact/hooks";
+import { ItemView } from "./item.tsx";
+import { PersonView } from "./person.tsx";
+import { key, type Language, language, refused, type Theme, theme } from "./settings.ts";
+import { words } from "./words.ts";
+
+const hash = signal(location.hash);
+addEventListener("hashchange", () => (hash.value = location.hash));
+
+function decoded(part: string): string {
+    try {
+        return decodeURIComponent(part);
+    } catch {
+        return part;
+    }
+}
+
+function Page(): JSX.Element {
+    const [, view = "person", id = ""] = hash.value.split("/");
+    const isItem = view === "item";
+    return (
+        <>
+            <header class="top">
+                <a class="name" href="#/person">
+                    m6rec
+                </a>
+                <nav aria-label={words.value.views}>
+                    <a href="#/person" aria-current={isItem ? undefined : "page"}>
+                        {words.value.person}
+                    </a>
+                    <a href="#/item" aria-current={isItem ? "page" : undefined}>
+                        {words.value.item}
+                    </a>
+                </nav>
+                <Choices />
+            </header>
+            {refused.value ? <SignIn /> : isItem ? <ItemView id={decoded(id)} /> : <PersonView />}
+        </>
+    );
+}
+
+function Choices(): JSX.Element {
+    return (
+        <div class="choices">
+            {key.value && !refused.value && (
+                <button
+                    class="plain"
+                    onClick={() => {
+                        key.value = "";
+                        refused.value = true;
+                    }}
+                >
+                    {words.value.signOut}
+                </button>
+            )}
+            <select aria-label={words.value.theme} value={theme.value} onChange={(event) => (theme.value = event.currentTarget.value as Theme)}>
+                {(["auto", "light", "dark"] as const).map((name) => (
+                    <option key={name} value={name}>
+                        {words.value.themes[name]}
+                    </option>
+                ))}
+            </select>
+            <select aria-label={words.value.language} value={language.value} onChange={(event) => (language.value = event.currentTarget.value as Language)}>
+                <option value="en" lang="en">
+                    English
+                </option>
+                <option value="zh" lang="zh-Hans">
+                    中文
+                </option>
+            </select>
+        </div>
+    );
+}
+
+function SignIn(): JSX.Element {
+    const name = useId();
+    const [typed, setTyped] = useState("");
+    return (
+        <main class="sign-in">
+            <form
+                onSubmit={(event) => {
+                    event.preventDefault();
+                    key.value = typed.trim();
+                    refused.value = false;
+                }}
+            >
+                <h1>{words.value.signIn}</h1>
+                <p>{words.value.keyNeeded}</p>
+                {key.value && <p role="alert">{words.value.keyWrong}</p>}
+                <label for={name}>{words.value.key}</label>
+                <input id={name} type="password" autocomplete="off" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} />
+                <button class="main" disabled={!typed.trim()}>
+                    {words.value.signIn}
+                </button>
+            </form>
+        </main>
+    );
+}
+
+const app = document.getElementById("app");
+if (app) render(<Page />, app);
