@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from copy import copy
 from itertools import islice
 from pathlib import Path
 
@@ -142,7 +142,9 @@ def table(
     told = [Event(f"redial {dialogue}", item, 0, 5.0) for dialogue, item, _ in events]
     log = Log(events=tuple(told), items=catalogue, users={event.user: User(event.user) for event in told})
     interactions = InteractionStore(catalogue, rank.domain.feedback).update_all(told)
-    shop = Recommender(replace(retrieve, blend=fitted), rank, log, interactions)
+    elsewhere = copy(retrieve)
+    elsewhere.blend = fitted
+    shop = Recommender(elsewhere, rank, log, interactions)
     lists[OURS] = [[one.item.id for one in shop.suggest(session)] for session in sessions]
     understood = sum(len(session.named & set(before)) for session, before in zip(sessions, named, strict=True))
     logged, spoken = len(catalogue.keys() & items.keys()), sum(len(set(before)) for before in named)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from benchmarks import xrec
@@ -289,9 +289,9 @@ def _explained(
     first = min(wanted)
     before = (e for n, e in enumerate(log.events) if (n < first if timed else n not in wanted))
     interactions = InteractionStore(log.items, reviews.domain.feedback).update_all(before)
-    made_of = {"domain": reviews.name, "foundation": foundation.source}
-    rank = ScoreModel.create(TaskModelConfig(task="like", **made_of), foundation)
-    retrieve = EmbedModel.create(TaskModelConfig(**made_of), foundation, [*log.items.values()])
+    config = TaskModelConfig(task="like", domain=reviews.name, foundation=foundation.source)
+    rank = ScoreModel.create(config, foundation)
+    retrieve = EmbedModel.create(replace(config, task="retrieve"), foundation).whiten([*log.items.values()])
     recommender = Recommender(retrieve, rank, log, interactions, writers={"explain": writer})
     for position, event in enumerate(log.events):
         if position in wanted:
