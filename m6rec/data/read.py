@@ -16,7 +16,7 @@ import polars as pl
 
 from m6rec.data.log import CONTEXT, Events, Log, Reading, met_before
 from m6rec.data.rows import Rows, details_of, unknown
-from m6rec.data.schema import Columns, Limits, Roles, missing, recognise
+from m6rec.data.schema import Columns, Limits, Roles, no_column, recognise
 from m6rec.data.tables import Table, raw
 from m6rec.errors import ConfigError, DataError
 from m6rec.types import Item, User, Value
@@ -128,11 +128,11 @@ def read(
 def _roles_of_events(present: Sequence[str], columns: Columns, *, alone: bool) -> Roles:
     roles = recognise("events", present, columns, (*_EVENT, "title", "category") if alone else _EVENT)
     if "user" not in roles.of:
-        raise missing("events", "user", present)
+        raise no_column("events", "user", present)
     if "item" in roles.of:
         return roles
     if not alone or "title" not in roles.of:
-        raise missing("events", "item", present)
+        raise no_column("events", "item", present)
     return replace(roles, of={"item": roles.of["title"], **roles.of})  # a title names its item
 
 
@@ -180,7 +180,7 @@ class _Entities:
         wanted = ("item", "title", "category") if name == "items" else ("user",)
         self.rows, self.roles = Rows(found, name, drop=drop), recognise(name, found.frame.columns, columns, wanted)
         if self.role not in self.roles.of:
-            raise missing(name, self.role, found.frame.columns)
+            raise no_column(name, self.role, found.frame.columns)
         if name == "items" and len(recognise("events", found.frame.columns, _COLUMNS, ("user", "time")).of) == 2:
             raise DataError(
                 f"items: the table has columns of a user's behaviours ({', '.join(found.frame.columns)}); give several "
@@ -195,7 +195,7 @@ class _Entities:
             title = self.roles.of.get("title")
             if title is None:
                 if columns.title:
-                    raise missing(name, columns.title, found.frame.columns)
+                    raise no_column(name, columns.title, found.frame.columns)
                 self.rows.notes.append("items: there is no column of titles, so the id stands for the title")
                 made["title"] = made["id"]
             else:

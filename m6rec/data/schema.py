@@ -233,10 +233,10 @@ def _present(table: str, name: str, present: Sequence[str]) -> str:
     for column in present:
         if name in (column, column.strip()):
             return column
-    raise missing(table, name, present)
+    raise no_column(table, name, present)
 
 
-def missing(table: str, what: str, present: Sequence[str]) -> DataError:
+def no_column(table: str, what: str, present: Sequence[str]) -> DataError:
     """That a column is missing."""
     close = difflib.get_close_matches(what, present, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
