@@ -34,7 +34,8 @@ class Hook:
 
     def __init__(self, group: str, what: str, built_in: Mapping[str, str]) -> None:
         self.group, self.registered = group, dict[str, Any]()
-        self._what, self._built_in, self._imported = what, built_in, dict[str, Any]()
+        self._what, self._paths = what, dict(built_in)
+        self._built_in = tuple(built_in)
 
     def names(self) -> list[str]:
         """Of what comes with m6rec, of what installed packages bring, of what was registered."""
@@ -46,25 +47,23 @@ class Hook:
         Raises:
             ConfigError: There is none; the message lists the names and the closest one.
         """
-        for known in (self.registered, self._imported):
-            if name in known:
-                return known[name]
-        path = self._built_in.get(name) or (name if ":" in name else self._installed().get(name))
-        if path is None:
+        if name in self.registered:
+            return self.registered[name]
+        if name not in self._paths and ":" not in name:
+            self._paths = self._installed() | self._paths  # not at each request
+        path = self._paths.get(name, name)
+        module, is_path, attribute = path.partition(":")
+        if not is_path:
             close = difflib.get_close_matches(name, self.names(), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             names = ", ".join(self.names())
             raise ConfigError(
                 f"there is no {self._what} {name!r}.{hint} Known are {names}; your own is package.module:NAME."
             )
-        module, _, attribute = path.partition(":")
         try:
-            value = getattr(importlib.import_module(module), attribute)
+            return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{self._what} {name!r} can't be imported ({error}); give package.module:NAME") from error
-        if name != path:
-            self._imported[name] = value  # a request must not look through what is installed
-        return value
 
     def all(self) -> dict[str, Any]:
         """Every value that has a name. Raises ConfigError where one can't be imported."""

@@ -266,5 +266,5 @@ def _brief(words: list[str]) -> list[str]:
     """Options that make a command the same on every machine, and short: numbers of 32 bits, few steps."""
     options = {option for parameter in command(words)[0].params for option in parameter.opts}
     wanted = {"--dtype": "float32"} if "--device" in options else {}
-    wanted |= {"--min-steps": "10"} if "--min-steps" in options else {}
+    wanted |= {"--min-steps": "10"} if "--min-steps" in options and words[:2] != ["tune", "retrieve"] else {}
     return [word for name, value in wanted.items() if name not in words for word in (name, value)]

@@ -173,8 +173,8 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
     assert "must share task and foundation" in said
     code, said = run(monkeypatch, capsys, "tune", "sing", *map(str, data), "--run", str(tmp_path / "sing"))
     assert code == 2
-    assert "there is no task 'sing'; tasks: like, " in said
-    assert "retrieve, explain, design, query, or" in said
+    assert "there is no task 'sing'. Did you mean 'rating'? Known are like, " in said
+    assert "retrieve, explain, design, query; your own is package.module:NAME" in said
 
 
 def project(tmp_path):

@@ -113,7 +113,7 @@ def tea_shop(tmp_path, monkeypatch):
     del sys.modules["tea_shop"]
     for hook in HOOKS:
         for name in ("tea", "taste", "half", "recent", "shelf", "ledger"):
-            hook._imported.pop(name, None)
+            hook._paths.pop(name, None)
 
 
 def test_each_is_found_by_its_name_or_path(tea_shop, tmp_path):

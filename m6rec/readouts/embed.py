@@ -222,8 +222,9 @@ def fit_sources(likes: LikeSequences, items_IE: Floats | None = None, progress: 
 def _require_none(settings: Sequence[str]) -> None:
     if settings:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
+        verb, them = ("does", "it") if len(settings) == 1 else ("do", "them")
         raise ConfigError(
-            f"{names} do not apply to a retrieval task; omit them, or tune a task that scores, such as like"
+            f"{names} {verb} not apply to a retrieval task; omit {them}, or tune a task that scores, such as like"
         )
 
 

@@ -19,7 +19,7 @@ def model():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "ia3"}, "'ia3' is unknown; choose one of prompt, option, adapter, option-adapter, lora"),
+        ({"method": "ia3"}, "no tuning method 'ia3'. Known are prompt, option, adapter, option-adapter, lora"),
         ({"method": "head", "first_layer": -1}, "first_layer is -1; it must be at least 0"),
         ({"method": "head", "num_classes": 1}, "num_classes is 1; give 2 or more"),
         ({"method": "option", "num_prompts": 3, "num_classes": 5}, "num_prompts is 3; give at least 5"),
