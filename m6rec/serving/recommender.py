@@ -112,7 +112,7 @@ class Recommender(LocalBackend):
 
     Any thread may call it. Whoever answers holds one lock, which goes to whoever asked first, so that an answer sees
     one state. Whoever writes holds it for a slice of an encoding or while memory is changed, and never while a disk is
-    waited for. TextModelPool of one kind wait for each other, so that memory changes in the order of the disk.
+    waited for. Writes of one kind wait for each other, so that memory changes in the order of the disk.
 
     Args:
         retrieve: The retrieval model, which finds ``NUM_RETRIEVED`` candidates.
