@@ -15,9 +15,11 @@ import difflib
 import importlib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from m6rec.errors import ConfigError
+
+ValueT = TypeVar("ValueT")
 
 
 class Hook:
@@ -64,6 +66,14 @@ class Hook:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{self._what} {name!r} can't be imported ({error}); give package.module:NAME") from error
+
+    def find_kind(self, name: str, kind: type[ValueT]) -> ValueT:
+        """``find``, where the value has to be of a class. Raises ConfigError where it is of another."""
+        value = self.find(name)
+        if not isinstance(value, kind):
+            wanted = f"{kind.__module__.removeprefix('m6rec.')}.{kind.__name__}"
+            raise ConfigError(f"{name!r} is a {type(value).__name__}, not a {self._what} ({wanted})")
+        return value
 
     def all(self) -> dict[str, Any]:
         """Every value that has a name. Raises ConfigError where one can't be imported."""

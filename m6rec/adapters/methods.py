@@ -16,7 +16,6 @@ from m6rec.adapters.adapter import Adapters
 from m6rec.adapters.blocks import Blocks
 from m6rec.adapters.lora import LoRA
 from m6rec.adapters.module import AdapterModule
-from m6rec.errors import ConfigError
 from m6rec.foundation.model import Model
 
 if TYPE_CHECKING:
@@ -71,7 +70,4 @@ def named(name: str) -> Method:
     Raises:
         ConfigError: There is no such method.
     """
-    method = hooks.METHODS.find(name)
-    if not isinstance(method, Method):
-        raise ConfigError(f"{name!r} is a {type(method).__name__}, not a tuning method (adapters.methods.Method)")
-    return method
+    return hooks.METHODS.find_kind(name, Method)

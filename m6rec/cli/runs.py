@@ -172,11 +172,11 @@ def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
     from m6rec.readouts import GenerateModel
     from m6rec.tasks.task import names
 
-    found = {}
+    found, known = {}, names("generate")
     for task, run in writers_in(rank.parent).items():
         made = Fingerprint.load(run) or Fingerprint()
         same = (made.foundation, made.domain) == (ranking.foundation.model.id, ranking.config.domain)
-        if same and task in names("generate"):
+        if same and task in known:
             found[task] = GenerateModel.load(run, ranking.foundation, ranking.cache, state_store(states))
     return found
 

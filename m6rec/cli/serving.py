@@ -102,10 +102,9 @@ def serve(
     dataset = prepared.fingerprint(chosen.data)
     tuned_on = [made.data for run in (chosen.rank, chosen.retrieve) if (made := Fingerprint.load(run))]
     former = bind_store(store, dataset, adopt=adopt, runs=tuned_on).former
-    if journal and "://" not in journal:
-        bind_store(Path(journal), dataset, adopt=adopt)
-    elif journal.partition("://")[0] in REDIS:  # a journal of another package says by itself whose it is
-        bind_store(journal, dataset, adopt=adopt)
+    scheme, is_url, _ = journal.partition("://")
+    if journal and (not is_url or scheme in REDIS):  # a journal of another package says by itself whose it is
+        bind_store(journal if is_url else Path(journal), dataset, adopt=adopt)
     made, retrieval, ranking = tuned_runs(
         chosen.data, chosen.retrieve, chosen.rank, device, dtype, states, exit_after, former
     )

@@ -270,7 +270,8 @@ def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()
     if not gaps:
         return blend
     names = [*blend.arrays, TEXT]
-    default_S = np.array([default_weights()[name] for name in names])
+    default = default_weights()
+    default_S = np.array([default[name] for name in names])
     weight_S = _best_weights(np.concatenate(gaps), np.array(starts), default_S, config)
     kept = {
         name: weight

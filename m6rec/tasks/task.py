@@ -135,10 +135,7 @@ def named(name: str) -> Task:
     Raises:
         ConfigError: There is no such task.
     """
-    task = hooks.TASKS.find(name)
-    if not isinstance(task, Task):
-        raise ConfigError(f"{name!r} is a {type(task).__name__}, not a task (tasks.task.Task)")
-    return task
+    return hooks.TASKS.find_kind(name, Task)
 
 
 def context(
