@@ -3,7 +3,7 @@
     score = w_text · ⟨user vector, item vector⟩ + Σ w_s · source_s(likes)
 
 Each source is scaled so that its greatest score is 1, and gives 0 to an item that it doesn't know. The same code ranks
-offline and online. The weights are learned on held-out likes.
+offline and online. The weights, and how fast each source forgets, are learned on held-out likes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from m6rec import hooks
 from m6rec.errors import AssetError, ConfigError
 from m6rec.features.interactions import MAX_LIKES
 from m6rec.metrics import ranks
-from m6rec.retrieval.sources import Arrays, Floats, Ints, Likes, Source
+from m6rec.retrieval.sources import MEMORY, Arrays, Floats, Ints, Likes, Source
 
 FoundT = TypeVar("FoundT", bound=Hashable)
 
@@ -202,6 +202,17 @@ class HeldOut:
         """Ids of what had been liked, as many of the latest as count."""
         return [self.ids[number] for number in self.liked[question][-MAX_LIKES:]]
 
+    def drawn(self, count: int) -> HeldOut:
+        """These, or of more than ``count`` so many at random."""
+        chosen = np.random.default_rng(0).permutation(len(self.target_Q))[:count].tolist()
+        return replace(
+            self,
+            liked=[self.liked[number] for number in chosen],
+            seen=[self.seen[number] for number in chosen],
+            target_Q=self.target_Q[chosen],
+            users_QE=self.users_QE[chosen],
+        )
+
 
 def ranked(blend: Blend | None, held_out: HeldOut) -> NDArray[np.floating]:
     """Rank of each target among the items not seen, from 1: by the blend, or without one by the vectors alone."""
@@ -224,17 +235,21 @@ def ranked(blend: Blend | None, held_out: HeldOut) -> NDArray[np.floating]:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightConfig:
-    """How weights are learned.
+    """How weights are learned, and what a source remembers.
 
     Attributes:
+        memories: What a like may weigh of the one after it, beside what each source is made with.
+        memory_questions: Held-out likes by which it is chosen, at most; so many are drawn.
         prior: How much they are drawn to the default ones, in standard errors; see ``weigh``.
-        min_questions: Fewer held-out likes are trusted less still.
+        min_questions: Fewer held-out likes are trusted less still, and choose no memory.
         max_questions: Of more, so many are drawn.
         rivals: Items that a part puts first in a question, which the target must get ahead of.
         softness: By how much of a blended score, of which 1 is the most, one item is surely ahead of another.
         least: A source that weighs less is left out.
     """
 
+    memories: tuple[float, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
+    memory_questions: int = 2_000
     prior: float = 2.0
     min_questions: int = 100
     max_questions: int = 5_000
@@ -246,6 +261,9 @@ class WeightConfig:
 def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()) -> Blend:
     """The blend with the weights that put held-out likes furthest ahead, by a smooth form of their NDCG.
 
+    First each source gets the memory by which it alone ranks them best, as tastes change on one log and not on
+    another; the default is left for what is beyond one standard error.
+
     Weights leave the default ones only for what is beyond the noise of so many questions: to move by 1 costs ``prior``
     times the root of their number, where the gain of a question is 1 at most. So another seed, machine or number of
     threads hardly changes them.
@@ -255,9 +273,12 @@ def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()
         held_out: The questions; without one, the weights stay.
         config: How to learn.
     """
+    if len(held_out.target_Q) >= config.min_questions:
+        blend = _remembering(blend, held_out.drawn(config.memory_questions), config.memories)
+    held_out = held_out.drawn(config.max_questions)
     known, rows = held_out.rows(blend)
     gaps, starts, end = [], [], 0
-    for number in np.random.default_rng(0).permutation(len(held_out.target_Q))[: config.max_questions].tolist():
+    for number in range(len(held_out.target_Q)):
         parts_SI = np.zeros((len(blend.arrays) + 1, len(held_out.ids)), np.float32)
         parts_SI[:-1, known] = blend.parts(held_out.likes(number))[:, rows]
         parts_SI[-1] = held_out.items_IE @ held_out.users_QE[number]
@@ -280,6 +301,25 @@ def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()
     }
     total = sum(kept.values())
     return blend.weighed({name: weight / total for name, weight in kept.items()})
+
+
+def _remembering(blend: Blend, held_out: HeldOut, memories: Sequence[float]) -> Blend:
+    """The blend with the best memory of each source that has one; see ``weigh``."""
+    arrays = dict(blend.arrays)
+    for name, of_source in blend.arrays.items():
+        if MEMORY not in of_source:
+            continue
+        made = of_source[MEMORY]
+        tried = [made, *(np.full_like(made, memory) for memory in memories)]
+        alone = [
+            replace(blend, arrays={name: {**of_source, MEMORY: one}}, weights={name: 1.0, TEXT: 0.0}) for one in tried
+        ]
+        gain_MQ = 1 / np.log2(1 + np.stack([ranked(one, held_out) for one in alone]))
+        best = int(gain_MQ.mean(1).argmax())
+        more_Q = gain_MQ[best] - gain_MQ[0]
+        if more_Q.mean() > more_Q.std() / len(more_Q) ** 0.5:
+            arrays[name] = alone[best].arrays[name]
+    return replace(blend, arrays=arrays)
 
 
 def _gaps(parts_SI: Floats, target: int, count: int) -> Floats:

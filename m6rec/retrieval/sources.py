@@ -22,6 +22,11 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Arrays = Mapping[str, NDArray[Any]]
 
+MEMORY = "memory"
+"""The array of a source, one number, that says what a like weighs of the one after it when the user asks.
+
+A source may have it or not; where it has, validation chooses its value (``blend.weigh``).
+"""
 BLOCK = 2_000
 """Items whose co-occurrences are counted at once; bounds memory and changes no result."""
 
@@ -72,7 +77,7 @@ class Source(Protocol):
         ...
 
     def fit(self, likes: Likes) -> Arrays:
-        """What is learned, as arrays that say all that ``scores`` needs."""
+        """What is learned, as arrays that say all that ``scores`` needs; see ``MEMORY``."""
         ...
 
     def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
@@ -108,12 +113,12 @@ class IALS:
         model = factorise(likes.liked_UI, self.num_factors, self.regularisation, self.confidence, seed=self.seed)
         factor_IF = np.asarray(model.item_factors, np.float32)
         gram_FF = factor_IF.T @ factor_IF + np.float32(self.regularisation) * np.eye(factor_IF.shape[1])
-        settings = np.array([self.confidence, self.memory], np.float32)
-        return {"factor_IF": factor_IF, "gram_FF": gram_FF.astype(np.float32), "confidence_memory": settings}
+        settings = {"confidence": np.array([self.confidence], np.float32), MEMORY: np.array([self.memory], np.float32)}
+        return {"factor_IF": factor_IF, "gram_FF": gram_FF.astype(np.float32), **settings}
 
     def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
         """See ``Source``."""
-        factor_IF, (confidence, memory) = arrays["factor_IF"], arrays["confidence_memory"]
+        factor_IF, confidence, memory = arrays["factor_IF"], arrays["confidence"][0], arrays[MEMORY][0]
         liked_NF = factor_IF[rows_N]
         weight_N = (confidence * memory ** np.arange(len(rows_N))).astype(np.float32)
         gram_FF = arrays["gram_FF"] + (liked_NF.T * (weight_N - 1)) @ liked_NF  # each has its 1 in the items' gram
@@ -127,7 +132,7 @@ class NextItem:
 
     Attributes:
         regularisation: Weight of the squared weights.
-        memory: What a like weighs of the one after it.
+        memory: What a like weighs of the one after it; in fitting always this.
         length: Likes before the next that count.
         num_neighbours: Items that the score of an item may depend on: those that precede it most often.
         weight: See ``Source``.
@@ -342,13 +347,13 @@ def _weights(columns: Iterator[tuple[int, Ints, Floats]], num_items: int, memory
         "start_I": weight_II.indptr.astype(np.int64),
         "item_W": weight_II.indices.astype(np.int32),
         "weight_W": weight_II.data.astype(np.float32),
-        "memory": np.array([memory], np.float32),
+        MEMORY: np.array([memory], np.float32),
     }
 
 
 def _sum(arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
     """The weights from the rows, of which each counts ``memory`` of the one before it."""
-    start_I, memory = arrays["start_I"], float(arrays["memory"][0])
+    start_I, memory = arrays["start_I"], float(arrays[MEMORY][0])
     num_items = len(start_I) - 1
     if not len(rows_N):
         return np.zeros(num_items)

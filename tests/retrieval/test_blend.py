@@ -8,6 +8,7 @@ from m6rec import hooks
 from m6rec.errors import AssetError
 from m6rec.features.interactions import MAX_LIKES
 from m6rec.retrieval.blend import FILE, TEXT, HeldOut, WeightConfig, fit, load, ranked, weigh
+from m6rec.retrieval.sources import MEMORY
 
 RNG = np.random.default_rng(0)
 EVENTS = [(f"u{u}", f"i{i}", bool(RNG.random() < 0.7)) for u in range(400) for i in RNG.permutation(12)[:6]]
@@ -93,6 +94,24 @@ def test_what_tells_held_out_likes_weighs_most():
     learned = weigh(KNOWN, held_out(1_000, text=0.9, sources=0.1))
     assert ranked(learned, asked).mean() < ranked(KNOWN, asked).mean()
     assert sum(learned.weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("telling", "least", "most"), [("oldest", 0.9, 1.0), ("latest", 0.4, 0.7)])
+def test_a_source_remembers_as_long_as_it_helps(telling, least, most):
+    """Three of the oldest likes tell the kind of what is liked next, or the latest alone; the others are of others."""
+    random, kind_I = np.random.default_rng(0), np.array([int(item[0]) for item in IDS])
+    target_Q = random.integers(len(IDS), size=400)
+    liked = []
+    for target in target_Q:
+        same = random.permutation(np.setdiff1d(np.flatnonzero(kind_I == kind_I[target]), target))
+        others = random.permutation(np.flatnonzero(kind_I != kind_I[target]))[:5]
+        other = random.permutation(np.flatnonzero(kind_I == (kind_I[target] + 1) % 10))[:6]
+        liked.append(np.concatenate([same[:3], others] if telling == "oldest" else [other, same[:1]]))
+    asked = replace(held_out(400, text=0, sources=0), liked=liked, seen=liked, target_Q=target_Q)
+    learned = weigh(KNOWN, asked, WeightConfig(least=0))
+    assert all(least <= float(arrays[MEMORY][0]) <= most + 1e-6 for arrays in learned.arrays.values())
+    few = weigh(KNOWN, asked.drawn(50), WeightConfig(least=0))
+    assert all(few.arrays[name][MEMORY] == KNOWN.arrays[name][MEMORY] for name in KNOWN.arrays)
 
 
 def test_other_questions_of_the_kind_change_weights_little():
