@@ -4,8 +4,9 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-serving bench-text docs redis redis-durable web
+STARTED := $(shell date +%s)
 demo: $(READY)
-	$(BIN)/python -m m6rec.demo --out runs/demo
+	M6REC_DEMO_STARTED=$(STARTED) $(BIN)/python -m m6rec.demo --out runs/demo
 
 test: $(READY) # JOBS=1 for one process, whose output comes in order
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile

@@ -22,13 +22,17 @@ from m6rec.cli import bar, err, guard
 from m6rec.domains import prepared
 from m6rec.foundation.checkpoint import load
 from m6rec.project import Project
-from m6rec.quickstart import RETRIEVAL, Plan, tune_all
+from m6rec.quickstart import RETRIEVAL, Plan, first_list, tune_all
 from m6rec.readouts import ScoreModel
 from m6rec.report import Claim, Curve, Report, Table
 from m6rec.training import TrainingHistory
 
 SEEDS = (0, 1, 2)
 COMMAND = "make demo"
+STARTED = "M6REC_DEMO_STARTED"
+"""Names the second of the day's clock at which ``make demo`` began, before it installed anything."""
+_STARTED = time.time()
+FIRST = "until the first recommendations, with installation"
 QUESTIONS, SHOTS = 1_000, (80,)
 """Test questions and examples of the untuned model, which reads a diary anew for each."""
 OURS, ITEM_VECTORS = "m6rec, option-adapter", "m6rec, item vectors"
@@ -81,6 +85,12 @@ def demo(
         with seconds.stage(name), bar(name) as update:
             yield update
 
+    with stage("first recommendations, by text alone") as update:
+        first = first_list(log, dataset, model, update)
+    assert first is not None, "MovieLens has likes"
+    until_first = time.time() - float(os.environ.get(STARTED, _STARTED))
+    err.print(f"  {first.describe()}\n  {until_first:.0f} s after the start", markup=False, highlight=False)
+    seconds.add(FIRST, until_first)
     chosen = Plan(ranking_seeds=SEEDS[:seeds])
     made = tune_all(project, log, dataset, model, chosen, stage)
     assert not made.impossible, "MovieLens can be ranked on"
@@ -99,8 +109,9 @@ def demo(
             made.measured[RETRIEVAL],
             shots,
             like,
+            seconds.stages[FIRST],
             max(tuning_seconds),
-            sum(seconds.stages.values()),
+            sum(spent for stage, spent in seconds.stages.items() if stage != FIRST),
         ),
         curves=(
             Curve(
@@ -155,6 +166,7 @@ def _claims(
     retrieving: Sequence[Table],
     shots: Table,
     like: ScoreModel,
+    first_seconds: float,
     tuning_seconds: float,
     all_seconds: float,
 ) -> tuple[Claim, ...]:
@@ -167,6 +179,7 @@ def _claims(
     best_hit = max(row.mean("HitRate@10") for row in unseen.rows if row.method != ITEM_VECTORS)
     lead_hit = _mean(unseen, ITEM_VECTORS, "HitRate@10") - best_hit
     return (
+        claim(f"seconds {FIRST}", first_seconds, "<=", 300),
         claim("like-ranking: mean test AUC", _mean(ranking, OURS, "AUC"), ">=", 0.770),
         claim("like-ranking: lead over the best baseline", _lead(ranking), ">=", 0.005),
         claim("like-ranking: trained share", like.adapter.trainable_share(like.foundation.model), "<=", 0.01),

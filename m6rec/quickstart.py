@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from m6rec import assets, readouts
 from m6rec.data.split import TEST, TRAIN, VALID
@@ -15,7 +18,7 @@ from m6rec.fingerprint import Fingerprint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.states import StateCache
 from m6rec.project import Project
-from m6rec.readouts import TaskModel, TaskModelConfig
+from m6rec.readouts import EmbedModel, TaskModel, TaskModelConfig
 from m6rec.report import Table
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named
@@ -29,6 +32,10 @@ RANKING = TrainConfig(epochs=1, min_steps=60, patience=1)
 
 MOST = {TRAIN: 150_000, VALID: 25_000, TEST: 25_000}
 """Questions of a task by part, of users drawn at random where a log has more: what is tuned and measured in minutes."""
+
+FIRST = 2_000
+"""Items that the first recommendations are among: those that the latest events are of most."""
+_LATEST = 100_000
 
 Stage = Callable[[str], AbstractContextManager[Any]]
 """Begins a stage of the work by its name; the block gets ``update(done, total, loss)``."""
@@ -86,6 +93,65 @@ class Outcome:
     def tables(self) -> tuple[Table, ...]:
         """All tables."""
         return tuple(table for tables in self.measured.values() for table in tables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstList:
+    """What a user is recommended before anything is tuned, by titles.
+
+    Attributes:
+        user: Whose it is.
+        liked: What they liked, the latest first.
+        found: What is recommended, the best first.
+    """
+
+    user: str
+    liked: tuple[str, ...]
+    found: tuple[str, ...]
+
+    def describe(self, most: int = 3) -> str:
+        """In a sentence."""
+        liked, found = (", ".join(titles[:most]) for titles in (self.liked, self.found))
+        return f"user {self.user}, who liked {liked}: {found}"
+
+
+def first_list(
+    made: Prepared,
+    dataset: Fingerprint,
+    model: Foundation,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FirstList | None:
+    """Recommends to the user of the latest like by whitened states of texts alone, in the first minute of any log.
+
+    Args:
+        made: The prepared log.
+        dataset: Its fingerprint.
+        model: The foundation.
+        progress: Called with (done, total) texts.
+
+    Returns:
+        The list; None where nobody liked anything lately, or there is nothing else to recommend.
+    """
+    log, latest = made.split.log, made.split.log.events[-_LATEST:]
+    common = Counter(event.item for event in latest if event.item in log.items)  # a search has none
+    items = [log.items[item] for item, _ in common.most_common(FIRST)]
+    number = {item.id: row for row, item in enumerate(items)}
+    liking = [event for event in latest if event.item in number and made.domain.positive(event)]
+    if not liking:
+        return None
+    user = liking[-1].user
+    liked = [*dict.fromkeys(number[event.item] for event in reversed(liking) if event.user == user)]
+    seen = {number[event.item] for event in latest if event.user == user and event.item in number}
+    config = config_of(RETRIEVAL, made, dataset, model)
+    one = EmbedModel.create(config, model, assets.home() / "states")
+    one.item_states(items, progress)  # kept for what is tuned next
+    vectors_IE = one.whiten(items).item_vectors(items)
+    score_I = vectors_IE @ one.user_vector(vectors_IE[liked[::-1]])
+    found = [row for row in np.argsort(-score_I).tolist() if row not in seen][:10]
+    if not found:
+        return None
+    liked_titles, titles = (tuple(items[row].title for row in rows) for rows in (liked, found))
+    return FirstList(user=user, liked=liked_titles, found=titles)
 
 
 def tune_all(

@@ -45,6 +45,10 @@ def test_a_log_becomes_a_recommender(run, tmp_path, kind):
     tables = logs.KINDS[kind](tmp_path, num_events=500)
     told = json.loads(run("init", *tables, "--project", "shop", "--json"))
     assert told["not tuned"] == {}
+    first = told["first"]  # before anything was tuned
+    assert 0 < len(first["found"]) <= 10
+    assert len(set(first["found"])) == len(first["found"])
+    assert first["liked"]
     assert any(title.startswith("Retrieval") for title in told["tables"])
     assert len(told["tables"]) >= 2
     home = Project.open(Path("shop"))

@@ -37,15 +37,17 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Prepares a log, tunes and evaluates ranking and retrieval, and prints how to serve them."""
-    from dataclasses import replace
+    import time
+    from dataclasses import asdict, replace
 
     from m6rec import report
     from m6rec.data import card
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.project import Project
-    from m6rec.quickstart import plan, tune_all
+    from m6rec.quickstart import first_list, plan, tune_all
 
+    start = time.monotonic()
     home = Project(project or Path(Path(source).name.partition(".")[0] or "project"))
     made, facts = read_log(
         source,
@@ -72,6 +74,11 @@ def init(
         with bar(name) as update:
             yield update
 
+    with stage("first recommendations, by text alone") as update:
+        first = first_list(made, dataset, model, update)
+    if first and not as_json:
+        words = f"  {first.describe()} (after {time.monotonic() - start:.0f} s, nothing tuned yet)"
+        err.print(words, markup=False, highlight=False, soft_wrap=True)
     outcome = tune_all(home, made, dataset, model, chosen, stage)
     result = report.Report(
         title=f"{home.folder.name}: {made.domain.noun}s ranked and retrieved",
@@ -86,8 +93,9 @@ def init(
     serve = f"m6rec serve --project {home.folder}"
     if as_json:
         tables = {table.title: {row.method: dict(row.metrics) for row in table.rows} for table in outcome.tables}
-        say({"project": str(home.folder), "data": facts, "tables": tables, "not tuned": dict(outcome.impossible),
-             "serve": serve}, True, "")  # fmt: skip
+        found = None if first is None else asdict(first)
+        told = {"project": str(home.folder), "data": facts, "first": found, "tables": tables}
+        say(told | {"not tuned": dict(outcome.impossible), "serve": serve}, True, "")
         return
     Console().print(report.to_table(result))
     for task, why in outcome.impossible.items():

@@ -24,7 +24,7 @@ class IndexConfig:
 
     Attributes:
         exact: Vectors up to which each search looks at every one.
-        recall: Of the best ``neighbours``, the share that a search beyond finds; what is looked at is chosen so.
+        recall: Of the best ``neighbours``, the share that a search beyond finds; the size of a round is chosen so.
         neighbours: See ``recall``.
         lists: Lists that vectors are parted into, in square roots of the number of vectors.
         growth: Lists are made anew when there are so many times as many vectors.
@@ -45,15 +45,17 @@ class IndexConfig:
 
 DEFAULT = IndexConfig()
 _MOVED_AT_ONCE = 50_000
+_GROWTH = 0.5
+"""Power of the share that a filter leaves by which a round grows; chosen in design/020."""
 
 
 class Index:
     """Vectors of one width in half precision, each under an id, with attributes to filter by.
 
     They are kept in inverted lists by the nearest of a number of centroids (faiss ``IndexIVFScalarQuantizer``). Up to
-    ``exact`` vectors there is one list, so that every vector is looked at; beyond, a search looks into the nearest
-    lists, into more of them the fewer vectors a filter leaves, and into all of them where else too few would be found.
-    An addition counts at once and a deletion leaves no trace.
+    ``exact`` vectors there is one list, so that every vector is looked at; beyond, a search looks into the lists in
+    rounds, the nearest first, until a round brings none of the best. A round is of more lists the fewer vectors a
+    filter leaves. An addition counts at once and a deletion leaves no trace.
 
     Any thread may call it. Searches wait for an addition, but not for lists to be made anew, which is done beside them.
     """
@@ -121,12 +123,12 @@ class Index:
         """Those of the ids that are here and that a predicate holds of, in their order."""
         with self._reading:
             matching = self._attributes.matching(where)
-            return [item for item in ids if (row := self._rows.get(item)) is not None and row in matching]
+            return [item for item in ids if (row := self._rows.get(item)) is not None and row in matching.rows]
 
     def some(self, where: Predicate, count: int) -> list[str]:
         """As many ids that a predicate holds of, or all if there are fewer; in no order."""
         with self._reading:
-            return [self._ids[row] for row in islice(self._attributes.matching(where), count)]
+            return [self._ids[row] for row in islice(self._attributes.matching(where).rows, count)]
 
     def search(
         self,
@@ -150,17 +152,20 @@ class Index:
         query_E = _floats(vector_E)
         with self._reading:
             matching = self._attributes.matching(where)
-            left_out = matching & BitMap([self._rows[item] for item in without if item in self._rows])
-            num_left = len(matching) - len(left_out)
+            left_out = matching.rows & BitMap([self._rows[item] for item in without if item in self._rows])
+            num_left = len(matching.rows) - len(left_out)
             count = min(count, num_left)
             if count <= 0:
                 return []
             if num_left <= self._config.gathered * len(self._rows):
-                found = self._gathered(query_E, count, matching - left_out)
+                found = self._gathered(query_E, count, matching.rows - left_out)
             else:
-                found = self._probed(query_E, count, matching, left_out, filtered=bool(where))
+                selector = faiss.IDSelectorBitmap(matching.bits_without(left_out))  # type: ignore[arg-type, call-arg]
+                size = math.ceil(self._lists.nprobe * (len(self._rows) / num_left) ** _GROWTH)
+                rows, products = _nearest(self._lists, query_E, count, size, selector)
+                found = dict(zip(rows.tolist(), products.tolist(), strict=True))
             scored = [(self._rows[item], score) for item, score in scores.items() if item in self._rows]
-            scored = [(row, score) for row, score in scored if row in matching and row not in left_out]
+            scored = [(row, score) for row, score in scored if row in matching.rows and row not in left_out]
             if scored:
                 products = self._vectors([row for row, _ in scored]) @ query_E
                 found |= {row: product + score for (row, score), product in zip(scored, products.tolist(), strict=True)}
@@ -227,27 +232,6 @@ class Index:
         best = np.argpartition(-product_N, count - 1)[:count]
         return dict(zip(row_N[best].tolist(), product_N[best].tolist(), strict=True))
 
-    def _probed(
-        self, query_E: NDArray[np.float32], count: int, matching: BitMap, left_out: BitMap, *, filtered: bool
-    ) -> dict[int, float]:
-        """The best of many rows, with their products, as far as they are in the nearest lists."""
-        num_left = len(matching) - len(left_out)
-        selector: faiss.IDSelector | None = None
-        if filtered:
-            mask = np.zeros(len(self._ids), np.bool_)
-            mask[np.array((matching - left_out).to_array(), np.int64)] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[arg-type, call-arg]
-        elif left_out:
-            selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(np.array(left_out.to_array(), np.int64)))
-        # As many vectors are looked at as without a filter.
-        wanted = math.ceil(self._lists.nprobe * len(self._rows) / max(num_left, 1))
-        for num_probed in (min(wanted, self._lists.nlist), self._lists.nlist):
-            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=num_probed)  # type: ignore[call-arg]
-            products, rows = self._lists.search(query_E[None], count, params=parameters)
-            if rows[0, -1] >= 0:
-                break
-        return dict(zip(rows[0].tolist(), products[0].tolist(), strict=True))
-
     def _made_for(self) -> float:
         """How many vectors the lists are the right ones for; 0 where there is one list."""
         return (self._lists.nlist / self._config.lists) ** 2 if self._lists.nlist > 1 else 0.0
@@ -274,7 +258,7 @@ class Index:
             lists.add_with_ids(self._vectors(some), some)
         # Like users' vectors, queries are sums of items', and lie between them.
         queries = sum(weight * self._vectors(rng.choice(rows, config.queries)) for weight in (1.0, 0.5, 0.25))
-        lists.nprobe = _probes(lists, np.asarray(queries, np.float32), config)
+        lists.nprobe = _round_size(lists, np.asarray(queries, np.float32), config)
         return lists
 
 
@@ -290,21 +274,48 @@ def _lists(centroids_CE: NDArray[np.float32]) -> faiss.IndexIVF:
     return lists
 
 
-def _probes(lists: faiss.IndexIVF, queries_QE: NDArray[np.float32], config: IndexConfig) -> int:
-    """The fewest lists, by steps of a fifth, in which the wanted share of the nearest vectors is found."""
+def _nearest(
+    lists: faiss.IndexIVF,
+    query_E: NDArray[np.float32],
+    count: int,
+    size: int,
+    selector: faiss.IDSelector | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(the best rows that are selected, their products), as far as they are in the lists of the rounds.
 
-    def nearest(num_probed: int) -> NDArray[np.int64]:
-        parameters = faiss.SearchParametersIVF(nprobe=num_probed)  # type: ignore[call-arg]
-        rows: NDArray[np.int64] = lists.search(queries_QE, config.neighbours, params=parameters)[1]
-        return rows
+    The lists are looked into ``size`` at a time, the nearest first; a round that brings none of the best is the last.
+    """
+    near_1C, order_1C = lists.quantizer.search(query_E[None], lists.nlist)
+    row_N, product_N = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    for first in range(0, lists.nlist, size):
+        part_1C, part_near_1C = (np.ascontiguousarray(of[:, first : first + size]) for of in (order_1C, near_1C))
+        found_N, found_product_N = np.empty(count, np.int64), np.empty(count, np.float32)
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=part_1C.shape[1])  # type: ignore[call-arg]
+        # The method of Python takes no parameters, this one takes addresses.
+        places = (faiss.swig_ptr(of) for of in (part_1C, part_near_1C, found_product_N, found_N))
+        lists.search_preassigned_c(1, faiss.swig_ptr(query_E), count, *places, False, parameters)  # type: ignore[attr-defined]
+        there_N = found_N >= 0
+        enough, known = len(row_N) == count, len(row_N)
+        row_N = np.concatenate([row_N, found_N[there_N]])
+        product_N = np.concatenate([product_N, found_product_N[there_N]])
+        if len(row_N) > count:
+            best_N = np.argpartition(-product_N, count - 1)[:count]
+            row_N, product_N = row_N[best_N], product_N[best_N]
+            if enough and not (best_N >= known).any():
+                break
+    return row_N, product_N
 
-    exact, num_probed = nearest(lists.nlist), max(1, lists.nlist // 256)
-    while num_probed < lists.nlist:
-        found = nearest(num_probed)
-        shares = [np.isin(one, other).mean() for one, other in zip(exact, found, strict=True)]
-        if np.mean(shares) >= config.recall:
-            return num_probed
-        num_probed = math.ceil(1.2 * num_probed)
+
+def _round_size(lists: faiss.IndexIVF, queries_QE: NDArray[np.float32], config: IndexConfig) -> int:
+    """The fewest lists of a round, by steps of a fifth, with which the wanted share of the nearest vectors is found."""
+    everything = faiss.SearchParametersIVF(nprobe=lists.nlist)  # type: ignore[call-arg]
+    exact_QN: NDArray[np.int64] = lists.search(queries_QE, config.neighbours, params=everything)[1]
+    size = max(1, lists.nlist // 64)
+    while size < lists.nlist:
+        found = [_nearest(lists, query_E, config.neighbours, size)[0] for query_E in queries_QE]
+        if np.mean([np.isin(one, other).mean() for one, other in zip(exact_QN, found, strict=True)]) >= config.recall:
+            return size
+        size = math.ceil(1.2 * size)
     return lists.nlist
 
 

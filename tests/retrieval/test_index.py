@@ -73,7 +73,8 @@ def changed_at_random(seed, config, steps=40):
     """An index and its reference after a random sequence of changes, with what was drawn from."""
     rng = np.random.default_rng(seed)
     index, reference = Index(WIDTH, config), Reference()
-    for _ in range(steps):
+    for step in range(steps):
+        index.some(PREDICATES[step % len(PREDICATES)], 1)  # from now on its rows are kept, and change with the index
         ids = rng.choice(NAMES, rng.integers(1, 60)).tolist()  # an id may come twice, and be known already
         if rng.random() < 0.7:
             given = vectors_of(rng, len(ids)), [attributes_of(rng) for _ in ids]
