@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-serving bench-text docs redis redis-durable web
+.PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-scale bench-serving bench-text docs redis redis-durable web
 STARTED := $(shell date +%s)
 demo: $(READY)
 	M6REC_DEMO_STARTED=$(STARTED) $(BIN)/python -m m6rec.demo --out runs/demo
@@ -32,6 +32,9 @@ bench-peers: $(READY)
 
 bench-retrieval: $(READY)
 	$(BIN)/python -m benchmarks.retrieval
+
+bench-scale: $(READY)
+	$(BIN)/python -m benchmarks.scale
 
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving

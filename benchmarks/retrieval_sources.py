@@ -96,7 +96,7 @@ def _costs(num_items: int) -> dict[str, Any]:
         fitted = time.perf_counter()
         users = [row[::-1] for row in likes.sequences[:100]]
         for rows in users:
-            source.scores(arrays, rows)
+            source.scores(arrays, [rows])
         found[name] = {
             "fit_s": fitted - start,
             "user_ms": 1_000 * (time.perf_counter() - fitted) / len(users),

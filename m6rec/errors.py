@@ -48,6 +48,7 @@ _EXTRAS = {
         ),
         "tune",
     ),
+    "ray": "ray",
     **dict.fromkeys(("fastapi", "prometheus_client", "redis", "uvicorn"), "serve"),
 }  # fmt: skip
 """Extra that brings a package which rooms import as a matter of course; the base install has none of them."""

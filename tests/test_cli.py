@@ -161,8 +161,8 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
         assert table["rows"][0]["method"] == "m6rec, lora"
         assert table["rows"][0]["metrics"]["perplexity"][0] > 1
     loaded = []
-    inner = cli.recommending.text_writers
-    monkeypatch.setattr(cli.recommending, "text_writers", lambda *given: loaded.append(inner(*given)) or loaded[-1])
+    inner = cli.runs.text_writers
+    monkeypatch.setattr(cli.runs, "text_writers", lambda *given: loaded.append(inner(*given)) or loaded[-1])
     asked = ("--user", "u1", "--item", "i3", *data, "--retrieve", tmp_path / "retrieve", "--rank", tmp_path / "click")
     told = json.loads(m6rec(tmp_path, "explain", *asked, "--dtype", "float32", "--json"))
     assert "review" in {one["kind"] for one in told["reasons"]}

@@ -56,8 +56,8 @@ class Recent:
             recent_I[rows[-1:]] += 1
         return {"recent_I": recent_I}
 
-    def scores(self, arrays, rows_N):
-        return arrays["recent_I"] * (len(rows_N) > 0)
+    def scores(self, arrays, likes):
+        return np.stack([arrays["recent_I"] * (len(rows) > 0) for rows in likes])
 
 
 RECENT = Recent()

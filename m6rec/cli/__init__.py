@@ -1,6 +1,17 @@
 """The command line: one file per group of commands; every command that reports takes ``--json``."""
 
-from m6rec.cli import data, edge, erasing, init, recommending, runs, serving, tuning  # commands register themselves
+from m6rec.cli import (  # commands register themselves
+    data,
+    doctor,
+    edge,
+    erasing,
+    init,
+    planning,
+    recommending,
+    runs,
+    serving,
+    tuning,
+)
 from m6rec.cli.app import app, bar, err, guard, main
 from m6rec.cli.runs import tuned_runs
 
@@ -8,12 +19,14 @@ __all__ = [
     "app",
     "bar",
     "data",
+    "doctor",
     "edge",
     "erasing",
     "err",
     "guard",
     "init",
     "main",
+    "planning",
     "recommending",
     "runs",
     "serving",

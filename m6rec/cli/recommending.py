@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from m6rec.cli import batch
 from m6rec.cli.app import Device, Dtype, Json, app, out, say
 from m6rec.cli.runs import (
     Blocked,
@@ -18,31 +19,67 @@ from m6rec.cli.runs import (
     ProjectFolder,
     Rank,
     Retrieve,
-    blocklist,
+    recommender_of,
     served,
     store_of,
-    text_writers,
-    tuned_runs,
 )
+from m6rec.errors import ConfigError
 from m6rec.types import Ranked
+
+if TYPE_CHECKING:
+    from m6rec.scale.recommending import Stage
 
 
 @app.command()
 def recommend(
     *,
-    user: Annotated[str, typer.Option(help="Id of the user.")],
+    user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
+    all_users: Annotated[bool, typer.Option("--all", help="Recommend to every user; write Parquet to --out.")] = False,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="With --all: folder of the partitions; a stopped job goes on there.")
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="retrieve: the best by retrieval (default of --all); rank: ordered by the ranking model."),
+    ] = None,
     project: ProjectFolder = None,
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
     count: Annotated[int, typer.Option(help="Number of items.")] = 10,
+    partition: Annotated[int, typer.Option(help="With --all: users per file.")] = 4_096,
+    engine: Annotated[
+        str, typer.Option(help="With --all: here, or ray for one process per core of this machine or a cluster.")
+    ] = "here",
+    workers: Annotated[
+        int, typer.Option(help="With --all: threads, or processes of Ray; 0 for as many as cores.", min=0)
+    ] = 0,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Recommends items; prints scores and the user's latest history."""
+    """Recommends items to one user, with scores and the latest history, or to all users into Parquet files."""
+    if (user is None) != all_users or all_users != (out_folder is not None):
+        raise ConfigError("give --user ID for one user, or --all --out FOLDER for every user")
+    if stage not in (None, "retrieve", "rank"):
+        raise ConfigError(f"stage is {stage!r}; choose one of retrieve, rank")
+    if out_folder is not None:
+        from m6rec.scale.recommending import RecommendConfig
+
+        batch.recommend_all(
+            served(project, data, retrieve, rank),
+            out_folder,
+            RecommendConfig(count=count, stage=cast("Stage", stage or "retrieve"), users=partition),
+            engine=engine,
+            workers=workers,
+            device=device,
+            dtype=dtype,
+            as_json=as_json,
+        )
+        return
+    assert user is not None
     recommender, history = _recommender(project, data, retrieve, rank, user, device, dtype)
-    ranked = recommender.recommend(user, count).items
+    ranked = recommender.retrieve(user, count) if stage == "retrieve" else recommender.recommend(user, count).items
     value = {
         "user": user,
         "history": history,
@@ -181,30 +218,9 @@ def _recommender(
     blocked: Path | None = None,
 ) -> tuple[Any, list[str]]:
     """(recommender, history of the user in words), including events and items that the service has stored."""
-    from m6rec.data.erasure import without
-    from m6rec.features.interactions import InteractionStore
-    from m6rec.serving.recommender import Recommender
-
     chosen = served(project, data, retrieve, rank)
     with store_of(chosen) as kept:
-        made, retrieval, ranking = tuned_runs(
-            chosen.data, chosen.retrieve, chosen.rank, device, dtype, former=kept.former
-        )
-        gone = kept.journal.forgotten(made.split.log.users) if kept.journal else {}
-        log, domain = without(made.split.log, gone), made.domain
-        interactions = InteractionStore(log.items, domain.feedback).update_all(log.events)
-        recommender = Recommender(
-            retrieval,
-            ranking,
-            log,
-            interactions,
-            journal=kept.journal,
-            catalogue=kept.catalogue,
-            writers=text_writers(chosen.rank, ranking),
-            blocked=blocklist(blocked),
-        )
-        items = dict(log.items)
-        if kept.catalogue is not None:
-            items |= kept.catalogue.deleted() | kept.catalogue.items()  # a history may hold deleted items
-    history = [domain.action(event, items[event.item].title) for event in interactions.history(user)]
-    return recommender, history
+        recommender = recommender_of(chosen, kept, device, dtype, blocked)
+    state = recommender.state
+    domain, items = state.models.rank.domain, state.items
+    return recommender, [domain.action(event, items[event.item].title) for event in state.interactions.history(user)]

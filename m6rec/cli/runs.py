@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from m6rec import assets
+from m6rec import assets, files
 from m6rec.errors import ConfigError, StoreError
 from m6rec.fingerprint import Fingerprint
 from m6rec.project import Project, Run, require_readout, writers_in
@@ -44,6 +44,11 @@ class Served:
     rank: Path
     store: Path | None
 
+    def resolved(self) -> Served:
+        """The same by absolute paths, for a process in another folder."""
+        store = self.store and self.store.resolve()
+        return Served(data=self.data.resolve(), retrieve=self.retrieve.resolve(), rank=self.rank.resolve(), store=store)
+
 
 def served(project: Path | None, data: Path | None, retrieve: Path | None, rank: Path | None) -> Served:
     """What is given explicitly, completed from the project.
@@ -72,8 +77,12 @@ class KeptStore:
 
 
 @contextmanager
-def store_of(chosen: Served) -> Iterator[KeptStore]:
+def store_of(chosen: Served, copy: Path | None = None) -> Iterator[KeptStore]:
     """A snapshot of the project's store, which a running service may be writing to; empty if there is none.
+
+    Args:
+        chosen: What is served.
+        copy: Where the snapshot is kept and, if it is there already, taken from; a temporary folder by default.
 
     Raises:
         ConfigError: The store belongs to another dataset.
@@ -88,14 +97,18 @@ def store_of(chosen: Served) -> Iterator[KeptStore]:
         yield KeptStore()
         return
     bound = binding.bind_store(chosen.store, prepared.fingerprint(chosen.data))
-    with TemporaryDirectory(prefix="m6rec-") as copy:
-        journal, catalogue = (_copied(chosen.store / name, Path(copy, name)) for name in ("histories", "catalogue"))
-        with closing(open_journal(journal)) as events, closing(Catalogue(catalogue)) as items:
+    with TemporaryDirectory(prefix="m6rec-") as temporary:
+        copy = copy or Path(temporary, "store")
+        if not copy.exists():
+            with files.new_folder(copy) as fresh:
+                for name in ("histories", "catalogue"):
+                    _copy(chosen.store / name, fresh / name)
+        with closing(open_journal(copy / "histories")) as events, closing(Catalogue(copy / "catalogue")) as items:
             yield KeptStore(journal=events, catalogue=items, former=bound.former)
 
 
-def _copied(folder: Path, copy: Path) -> Path:
-    """A copy of a folder's databases, so that the command can't change the store."""
+def _copy(folder: Path, copy: Path) -> None:
+    """Copies a folder's databases, so that the command can't change the store."""
     copy.mkdir()
     for file in folder.glob("*.sqlite"):
         try:
@@ -106,7 +119,6 @@ def _copied(folder: Path, copy: Path) -> Path:
                 source.backup(target)
         except sqlite3.Error as error:
             raise StoreError(f"the store at {file} can't be read ({error})") from error
-    return copy
 
 
 def data_of(project: Path | None, data: Path | None) -> Path:
@@ -222,3 +234,25 @@ def tuned_runs(
     foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
     ranking = ScoreModel.load(rank, foundation, store=state_store(states), exit_after=exit_after)
     return made, EmbedModel.load(retrieve, foundation, store=state_store(states)), ranking
+
+
+def recommender_of(chosen: Served, kept: KeptStore, device: str, dtype: str, blocked: Path | None = None) -> Any:
+    """What the service would answer with, in this process, beside the service's events and items."""
+    from m6rec.data.erasure import without
+    from m6rec.features.interactions import InteractionStore
+    from m6rec.serving.recommender import Recommender
+
+    made, retrieval, ranking = tuned_runs(chosen.data, chosen.retrieve, chosen.rank, device, dtype, former=kept.former)
+    log = made.split.log
+    if kept.journal is not None:
+        log = without(log, kept.journal.forgotten(log.users))
+    return Recommender(
+        retrieval,
+        ranking,
+        log,
+        InteractionStore(log.items, made.domain.feedback).update_all(log.events),
+        journal=kept.journal,
+        catalogue=kept.catalogue,
+        writers=text_writers(chosen.rank, ranking),
+        blocked=blocklist(blocked),
+    )

@@ -76,6 +76,7 @@ def serve(
     from m6rec.readouts import EmbedModel, ScoreModel
     from m6rec.serving.binding import bind_store
     from m6rec.serving.catalogue import Catalogue
+    from m6rec.serving.following import following
     from m6rec.serving.journal import open_journal
     from m6rec.serving.memory import keep_freed_memory
     from m6rec.serving.recommender import Recommender
@@ -134,7 +135,8 @@ def serve(
         )
 
     gc.freeze()  # a full collection over what is loaded would block requests for half a second
-    server.serve(recommender, settings, reload=reload, statistics=recommender.cache_statistics)
+    with following(recommender):
+        server.serve(recommender, settings, reload=reload, statistics=recommender.cache_statistics)
     recommender.save()
 
 

@@ -14,16 +14,13 @@ another file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from math import exp, isnan, log, log1p, sqrt
 from typing import Any
 
 import numpy as np
-from numba import njit
-from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
+from m6rec.compiled import compiled
 from m6rec.features.layout import FeatureState
 
 Floats = NDArray[np.float32]
@@ -39,31 +36,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2⁶⁴ / φ: multiplicative hashing (Knuth, The Art of Computer Programming, vol. 3, section 6.4)."""
 
 
-class _Cache(FunctionCache):
-    """Keeps what is compiled where there is room for it, and compiles anew what can't be read or kept."""
-
-    def load_overload(self, sig: object, target_context: object) -> Any:
-        try:
-            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except Exception:  # of whatever kind: a file that was cut off, or one that names classes of an older version
-            with suppress(OSError):
-                self.flush()  # type: ignore[no-untyped-call]
-            return None
-
-    def save_overload(self, sig: object, data: object) -> None:
-        with suppress(OSError):
-            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    dispatcher: Any = njit(error_model="numpy")(function)
-    with suppress(RuntimeError):  # there is no folder that can be written to
-        # As its ``enable_caching`` does with numba's own.
-        dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
-    return dispatcher
-
-
-@_compiled
+@compiled
 def walk(
     state: FeatureState,
     user_N: Ints,
@@ -116,7 +89,7 @@ def walk(
         n += 1
 
 
-@_compiled
+@compiled
 def crowded(state: FeatureState, most_sets: int) -> bool:
     """Whether the state has to grow before it takes in an event."""
     total = state.total[0]
@@ -125,7 +98,7 @@ def crowded(state: FeatureState, most_sets: int) -> bool:
     return pairs or total.behaviours + 2 * latest > len(state.behaviours)
 
 
-@_compiled
+@compiled
 def update(
     state: FeatureState, user: int, item: int, liked: bool, strength: float, time: int, trace_T: Floats, imagined: bool
 ) -> None:
@@ -192,7 +165,7 @@ def update(
     total.squares += off * (strength - total.mean)
 
 
-@_compiled
+@compiled
 def _recount(state: FeatureState, before: int) -> None:
     """An item that was met ``before`` times is met once more."""
     most = len(state.items_by_count_C) - 1
@@ -203,7 +176,7 @@ def _recount(state: FeatureState, before: int) -> None:
     state.items_by_count_C[min(before + 1, most)] += 1
 
 
-@_compiled
+@compiled
 def _view(state: FeatureState, item: int, strength: float, trace_T: Floats) -> None:
     """The traces of an event that is neither positive nor negative, and counts nowhere."""
     trace_T[0], trace_T[1], trace_T[2], trace_T[3] = 0.5, strength, 0, 0
@@ -211,7 +184,7 @@ def _view(state: FeatureState, item: int, strength: float, trace_T: Floats) -> N
     trace_T[5] = log1p(state.items[item].count) if item >= 0 else 0.0
 
 
-@_compiled
+@compiled
 def _insert(
     state: FeatureState,
     user: int,
@@ -245,7 +218,7 @@ def _insert(
     of_user.size += 1
 
 
-@_compiled
+@compiled
 def compute(state: FeatureState, user: int, item_I: Ints, features_IF: Floats) -> None:
     """The ``FEATURES`` of a user with each of several items.
 
@@ -287,7 +260,7 @@ def compute(state: FeatureState, user: int, item_I: Ints, features_IF: Floats) -
     _forget_categories(state, first, end)
 
 
-@_compiled
+@compiled
 def _of_neighbours(
     state: FeatureState, first: int, end: int, item: int, slot_L: Ints, count_L5: Counts, features_6: Floats
 ) -> None:
@@ -349,7 +322,7 @@ def _of_neighbours(
     features_6[5] = log1p(together)
 
 
-@_compiled
+@compiled
 def _find_all(state: FeatureState, first: int, end: int, item: int, slot_L: Ints) -> None:
     """The slots of an item with each of a user's behaviours, -1 where the pair isn't counted or is of one item.
 
@@ -360,7 +333,7 @@ def _find_all(state: FeatureState, first: int, end: int, item: int, slot_L: Ints
         slot_L[at - first] = _find(state.keys, _key(item, other)) if other != item else -1
 
 
-@_compiled
+@compiled
 def _own(state: FeatureState, first: int, end: int, item: int) -> tuple[int, int, float]:
     """Of the user's own behaviours with an item: likes, dislikes, the sum of their residuals."""
     likes, dislikes, residual = 0, 0, 0.0
@@ -373,7 +346,7 @@ def _own(state: FeatureState, first: int, end: int, item: int) -> tuple[int, int
     return likes, dislikes, residual
 
 
-@_compiled
+@compiled
 def _sum_categories(state: FeatureState, first: int, end: int) -> None:
     """Sums likes, events and surprises of behaviours by category."""
     for at in range(first, end):
@@ -386,7 +359,7 @@ def _sum_categories(state: FeatureState, first: int, end: int) -> None:
             state.scratch_3C[2, category] += one.value_surprise
 
 
-@_compiled
+@compiled
 def _forget_categories(state: FeatureState, first: int, end: int) -> None:
     """Undoes ``_sum_categories``."""
     for at in range(first, end):
@@ -396,7 +369,7 @@ def _forget_categories(state: FeatureState, first: int, end: int) -> None:
                 state.scratch_3C[kind, state.categories[place]] = 0
 
 
-@_compiled
+@compiled
 def _of_categories(state: FeatureState, item: int, share: float, value_surprise: float) -> tuple[float, float]:
     """(``category_share``, ``category_value_surprise``)."""
     prior = state.constants[0].CATEGORY_PRIOR
@@ -411,7 +384,7 @@ def _of_categories(state: FeatureState, item: int, share: float, value_surprise:
     return likes / met, surprise / met
 
 
-@_compiled
+@compiled
 def _near(
     state: FeatureState, first: int, end: int, item: int, number_LM: Floats64, share: float, value_surprise: float
 ) -> tuple[float, float]:
@@ -437,12 +410,12 @@ def _near(
     return likes / weights, surprise / weights
 
 
-@_compiled
+@compiled
 def _like_rate(total: Any) -> float:
     return total.likes / total.count if total.count else 0.5
 
 
-@_compiled
+@compiled
 def _item_share(state: FeatureState, item: int) -> float:
     rate = _like_rate(state.total[0])
     if item < 0 or not state.items[item].count:
@@ -451,7 +424,7 @@ def _item_share(state: FeatureState, item: int) -> float:
     return (state.items[item].likes + prior * rate) / (state.items[item].count + prior)
 
 
-@_compiled
+@compiled
 def _item_value(state: FeatureState, item: int, first: float) -> float:
     """Mean value of an item's events, shrunk towards that of all; ``first`` before there is any."""
     total = state.total[0]
@@ -462,13 +435,13 @@ def _item_value(state: FeatureState, item: int, first: float) -> float:
     return (state.items[item].values + prior * mean) / (state.items[item].count + prior)
 
 
-@_compiled
+@compiled
 def _in_spreads(total: Any, difference: float) -> float:
     """A difference of values in their standard deviations; 0 while all are the same."""
     return difference / sqrt(total.squares / total.num_values) if total.squares else 0.0
 
 
-@_compiled
+@compiled
 def _recent(state: FeatureState, place: int, end: int, before: float, number: float, of_likes: bool) -> float:
     """A mean whose latest numbers weigh most, with a number more, which those from a place on came before."""
     memory, since, weight = state.constants[0].RECENT_MEMORY, 0.0, 1.0
@@ -479,19 +452,19 @@ def _recent(state: FeatureState, place: int, end: int, before: float, number: fl
     return memory * (before - since) + (1 - memory) * weight * number + since
 
 
-@_compiled
+@compiled
 def _key(one: int, other: int) -> int:
     """The key of two different rows, which is never 0."""
     return (min(one, other) << 32) | max(one, other)
 
 
-@_compiled
+@compiled
 def _find(keys: KeyTable, key: int) -> int:
     """The slot of a pair; -1 where it isn't counted."""
     return _find_in(keys, _set_of(keys, key), key)
 
 
-@_compiled
+@compiled
 def _find_in(keys: KeyTable, at: int, key: int) -> int:
     """The slot of a key in a set, 0 for one that is free; -1 for none."""
     found = -1
@@ -500,7 +473,7 @@ def _find_in(keys: KeyTable, at: int, key: int) -> int:
     return found
 
 
-@_compiled
+@compiled
 def _add(keys: KeyTable, counts: Counts, key: int, slot: int, kind: int, product: float) -> int:
     """Counts a user with both items of a pair.
 
@@ -530,7 +503,7 @@ def _add(keys: KeyTable, counts: Counts, key: int, slot: int, kind: int, product
     return new
 
 
-@_compiled
+@compiled
 def grow_pairs(keys: KeyTable, counts: Counts, larger_keys: KeyTable, larger_counts: Counts) -> int:
     """Puts all pairs into a larger empty table; returns how many there are."""
     num = 0
@@ -549,7 +522,7 @@ def grow_pairs(keys: KeyTable, counts: Counts, larger_keys: KeyTable, larger_cou
     return num
 
 
-@_compiled
+@compiled
 def _rarest(counts: Counts, at: int) -> int:
     """The slot of a full set whose pair was met least."""
     rarest, least = -1, np.float32(np.inf)
@@ -560,6 +533,6 @@ def _rarest(counts: Counts, at: int) -> int:
     return rarest
 
 
-@_compiled
+@compiled
 def _set_of(keys: KeyTable, key: int) -> int:
     return int((np.uint64(key) * _GOLDEN) >> np.uint64(32)) & (len(keys) - 1)

@@ -96,6 +96,11 @@ def fastest(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if x86 or arm else torch.float32
 
 
+def model_config_of(source: str) -> ModelConfig:
+    """The shape of a foundation, whose weights are not read. Raises as ``load``."""
+    return _read_config(locate(source))
+
+
 def locate(source: str, *, accept_licence: bool = False) -> Path:
     """The local folder of a foundation, fetched and converted where needed. Raises as ``load``."""
     path = Path(source).expanduser()

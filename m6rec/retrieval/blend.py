@@ -25,6 +25,7 @@ from m6rec import hooks
 from m6rec.errors import AssetError, ConfigError
 from m6rec.features.interactions import MAX_LIKES
 from m6rec.metrics import ranks
+from m6rec.retrieval import kernels
 from m6rec.retrieval.sources import MEMORY, Arrays, Floats, Ints, Likes, Source
 
 FoundT = TypeVar("FoundT", bound=Hashable)
@@ -60,17 +61,34 @@ class Blend:
 
     def parts(self, liked: Sequence[str]) -> Floats:
         """Each source's scores of its items, [S, I], at most 1, by the ids of what a user liked, oldest first."""
-        known = [self.numbers[item] for item in dict.fromkeys(reversed(liked)) if item in self.numbers]
-        rows = np.array(known[:MAX_LIKES], np.int64)
-        if not len(rows) or not self.arrays:
-            return np.zeros((len(self.arrays), len(self.numbers)), np.float32)
-        return np.stack([_scaled(_source(name).scores(arrays, rows)) for name, arrays in self.arrays.items()])
+        parts_SI = np.zeros((len(self.arrays), len(self.numbers)), np.float32)
+        for part_1I, name in zip(parts_SI[:, None], self.arrays, strict=True):
+            self._add(name, 1.0, [self._rows(liked)], part_1I)
+        return parts_SI
 
     def scores(self, liked: Sequence[str]) -> Floats:
         """What the sources add to the score of each of their items, [I], at least 0; see ``parts``."""
-        weight_S = np.array([self.weights[name] for name in self.arrays], np.float32)
-        scores_I: Floats = weight_S @ self.parts(liked)
+        scores_I: Floats = self.scores_of_many([liked])[0]
         return scores_I
+
+    def scores_of_many(self, likes: Sequence[Sequence[str]]) -> Floats:
+        """The ``scores`` of each of several users, [U, I]."""
+        scores_UI = np.zeros((len(likes), len(self.numbers)), np.float32)
+        rows = [self._rows(liked) for liked in likes]
+        for name in self.arrays:
+            self._add(name, self.weights[name], rows, scores_UI)
+        return scores_UI
+
+    def _rows(self, liked: Sequence[str]) -> Ints:
+        known = [self.numbers[item] for item in dict.fromkeys(reversed(liked)) if item in self.numbers]
+        return np.array(known[:MAX_LIKES], np.int64)
+
+    def _add(self, name: str, weight: float, likes: Sequence[Ints], scores_UI: Floats) -> None:
+        """Adds a source's scores, the greatest of a user scaled to ``weight``, and none below 0."""
+        if scores_UI.shape[1] and any(map(len, likes)):
+            part_UI = np.asarray(_source(name).scores(self.arrays[name], likes), np.float32)
+            scale_U = (weight / np.maximum(part_UI.max(1), FAINTEST)).astype(np.float32)
+            kernels.add_scaled(part_UI, scale_U, scores_UI)
 
     def weighed(self, weights: Mapping[str, float]) -> Blend:
         """The same sources with other weights; those without one are left out."""
@@ -127,12 +145,14 @@ def load(folder: Path) -> Blend:
         if strange := arrays.keys() - weights.keys():
             raise ValueError(f"the source {min(strange)!r} has no weight")
         for name, of_source in arrays.items():
-            if len(_source(name).scores(of_source, np.zeros(0, np.int64))) != len(ids):
+            if _source(name).scores(of_source, [np.zeros(0, np.int64)]).shape != (1, len(ids)):
                 raise ValueError(f"{len(ids)} items, but {name} scores another number")
     except (SafetensorError, OSError, KeyError, IndexError, ValueError, ConfigError) as error:
         raise AssetError(f"{folder / FILE} holds no readable blend ({error}); tune the task again") from error
     in_order = {name: arrays[name] for name in weights if name in arrays}
-    return Blend({item: number for number, item in enumerate(ids)}, in_order, weights)
+    blend = Blend({item: number for number, item in enumerate(ids)}, in_order, weights)
+    blend.scores(ids[:1])  # compiles what isn't yet, before the first request waits for it
+    return blend
 
 
 def fit(
@@ -373,9 +393,3 @@ def reciprocal_rank_fusion(orders: Sequence[Sequence[FoundT]]) -> list[FoundT]:
         for place, item in enumerate(order):
             weights[item] = weights.get(item, 0.0) + 1 / (FUSION + place)
     return sorted(weights, key=lambda item: -weights[item])
-
-
-def _scaled(score_I: NDArray[np.floating]) -> Floats:
-    """Scores with 1 for the greatest, and none below 0."""
-    scaled_I: Floats = (np.maximum(score_I, 0) / max(float(score_I.max(initial=0)), FAINTEST)).astype(np.float32)
-    return scaled_I

@@ -76,6 +76,12 @@ class Index:
         return item in self._rows
 
     @property
+    def ids(self) -> list[str]:
+        """All ids, in no order."""
+        with self._reading:
+            return [*self._rows]
+
+    @property
     def categories(self) -> list[str]:
         """Those of any item, ``NO_CATEGORY`` among them where an item has none."""
         with self._reading:

@@ -1,19 +1,21 @@
 """Candidate sources: item-item models, each fitted on sequences of likes and a page long.
 
-A source scores all items by what one user liked, so users need no training and a new like counts at once. Fitting is
-linear in the number of items: weights between items are regressions on the few items that occur with each, never an
-inverse over the whole catalogue. What is fitted is a few named arrays, which are saved as they are.
+A source scores all items by what each of some users liked, so users need no training and a new like counts at once.
+Fitting is linear in the number of items: weights between items are regressions on the few items that occur with each,
+never an inverse over the whole catalogue. What is fitted is a few named arrays, which are saved as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from m6rec.retrieval import kernels
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -80,8 +82,11 @@ class Source(Protocol):
         """What is learned, as arrays that say all that ``scores`` needs; see ``MEMORY``."""
         ...
 
-    def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
-        """Scores of all items [I], by the rows of what a user liked, the latest first; nothing liked scores 0."""
+    def scores(self, arrays: Arrays, likes: Sequence[Ints]) -> NDArray[np.floating]:
+        """Scores of all items for each user, [U, I], by the rows of what each liked, the latest first; 0 for nothing.
+
+        A user's scores don't depend on the others.
+        """
         ...
 
 
@@ -116,14 +121,17 @@ class IALS:
         settings = {"confidence": np.array([self.confidence], np.float32), MEMORY: np.array([self.memory], np.float32)}
         return {"factor_IF": factor_IF, "gram_FF": gram_FF.astype(np.float32), **settings}
 
-    def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
+    def scores(self, arrays: Arrays, likes: Sequence[Ints]) -> NDArray[np.floating]:
         """See ``Source``."""
         factor_IF, confidence, memory = arrays["factor_IF"], arrays["confidence"][0], arrays[MEMORY][0]
-        liked_NF = factor_IF[rows_N]
-        weight_N = (confidence * memory ** np.arange(len(rows_N))).astype(np.float32)
-        gram_FF = arrays["gram_FF"] + (liked_NF.T * (weight_N - 1)) @ liked_NF  # each has its 1 in the items' gram
-        scores_I: Floats = factor_IF @ np.linalg.solve(gram_FF, weight_N @ liked_NF)
-        return scores_I
+        user_UF = np.zeros((len(likes), factor_IF.shape[1]), np.float32)
+        for user_F, rows_N in zip(user_UF, likes, strict=True):
+            liked_NF = factor_IF[rows_N]
+            weight_N = (confidence * memory ** np.arange(len(rows_N))).astype(np.float32)
+            gram_FF = arrays["gram_FF"] + (liked_NF.T * (weight_N - 1)) @ liked_NF  # each has its 1 in the items' gram
+            user_F[:] = np.linalg.solve(gram_FF, weight_N @ liked_NF)
+        scores_UI: Floats = user_UF @ factor_IF.T
+        return scores_UI
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +178,9 @@ class NextItem:
         columns = _regressions(_greatest(gram_II, _MAX_GRAM), wanted_II, self.num_neighbours, self.regularisation)
         return _weights(columns, likes.num_items, self.memory)
 
-    def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
+    def scores(self, arrays: Arrays, likes: Sequence[Ints]) -> NDArray[np.floating]:
         """See ``Source``."""
-        return _sum(arrays, rows_N)
+        return _sums(arrays, likes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +212,9 @@ class EASE:
         columns = _regressions(gram_II, gram_II, self.num_neighbours, self.regularisation, pull, likes.vectors_IE)
         return _weights(columns, likes.num_items, self.memory)
 
-    def scores(self, arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
+    def scores(self, arrays: Arrays, likes: Sequence[Ints]) -> NDArray[np.floating]:
         """See ``Source``."""
-        return _sum(arrays, rows_N)
+        return _sums(arrays, likes)
 
 
 ials, next_item, ease = IALS(), NextItem(), EASE()
@@ -243,7 +251,7 @@ def _regressions(
         (item, rows of its neighbours, their weights).
     """
     num_items = gram_II.shape[0]
-    place_I, within = np.full(num_items, -1), _within()
+    place_I = np.full(num_items, -1)
     for item in range(num_items):
         if item % BLOCK == 0 and pull:
             near_BK = _nearest(vectors_IE, slice(item, item + BLOCK), num_neighbours)
@@ -258,7 +266,7 @@ def _regressions(
             row_N, wanted_N = np.concatenate([row_N, more]), np.concatenate([wanted_N, np.zeros(len(more))])
         if not len(row_N):
             continue
-        gram_NN = within(gram_II.indptr, gram_II.indices, gram_II.data, row_N, place_I)
+        gram_NN = kernels.within(gram_II.indptr, gram_II.indices, gram_II.data, row_N, place_I)
         gram_NN[np.diag_indices_from(gram_NN)] += regularisation + pull
         if pull:
             text_NE = vectors_IE[row_N]
@@ -296,32 +304,6 @@ def _greatest(matrix: csr_matrix, count: int) -> csr_matrix:
     return csr_matrix((matrix.data[kept_G], matrix.indices[kept_G], ends), shape=matrix.shape)
 
 
-@cache
-def _within() -> Callable[[Ints, Ints, Floats, Ints, Ints], NDArray[np.float64]]:
-    """Compiled on first use: from a sparse gram (row starts, columns, values) to that of a few rows.
-
-    The last argument is room for a number an item, all -1, and is left so.
-    """
-    import numba
-
-    @numba.njit(cache=True)
-    def within(start_I: Ints, column_G: Ints, value_G: Floats, rows_N: Ints, place_I: Ints) -> NDArray[np.float64]:
-        found_NN = np.zeros((len(rows_N), len(rows_N)))
-        for place in range(len(rows_N)):
-            place_I[rows_N[place]] = place
-        for place in range(len(rows_N)):
-            for entry in range(start_I[rows_N[place]], start_I[rows_N[place] + 1]):
-                other = place_I[column_G[entry]]
-                if other >= 0:
-                    found_NN[place, other] = max(value_G[entry], found_NN[place, other])
-                    found_NN[other, place] = found_NN[place, other]
-        for row in rows_N:
-            place_I[row] = -1
-        return found_NN
-
-    return within
-
-
 def _nearest(vectors_IE: Floats, block: slice, count: int) -> Ints:
     """The rows nearest to each of a block by inner product, itself left out."""
     product_BI = vectors_IE[block] @ vectors_IE.T
@@ -351,17 +333,14 @@ def _weights(columns: Iterator[tuple[int, Ints, Floats]], num_items: int, memory
     }
 
 
-def _sum(arrays: Arrays, rows_N: Ints) -> NDArray[np.floating]:
-    """The weights from the rows, of which each counts ``memory`` of the one before it."""
-    start_I, memory = arrays["start_I"], float(arrays[MEMORY][0])
-    num_items = len(start_I) - 1
-    if not len(rows_N):
-        return np.zeros(num_items)
-    entry = np.concatenate(
-        [np.arange(start, end) for start, end in zip(start_I[rows_N], start_I[rows_N + 1], strict=True)]
-    )
-    decay = np.repeat(memory ** np.arange(len(rows_N)), start_I[rows_N + 1] - start_I[rows_N])
-    return np.bincount(arrays["item_W"][entry], arrays["weight_W"][entry] * decay, num_items).astype(np.float64)
+def _sums(arrays: Arrays, likes: Sequence[Ints]) -> Floats:
+    """For each user the weights from the rows, of which each counts ``memory`` of the one before it; [U, I]."""
+    start_I = arrays["start_I"]
+    scores_UI = np.zeros((len(likes), len(start_I) - 1), np.float32)
+    row_L, end_U = np.concatenate([np.zeros(0, np.int64), *likes]), np.cumsum([len(rows) for rows in likes])
+    memory = float(arrays[MEMORY][0])
+    kernels.add_weights(start_I, arrays["item_W"], arrays["weight_W"], memory, row_L, end_U, scores_UI)
+    return scores_UI
 
 
 def factorise(

@@ -23,6 +23,8 @@ class Catalogue:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._database = Database(folder / "catalogue.sqlite", _TABLES, version=1)
+        self._seen: dict[bytes, int] = {}  # a hash of each item as it was last read or written here
+        self._version = 0
         old = lmdb_records(folder, b"items")
         if old:
             self.upsert([item_of(decode_record(key, stored, folder)) for key, stored in old])
@@ -41,6 +43,7 @@ class Catalogue:
             DataError: An item can't be written down; nothing is changed.
             StoreError: The disk is full or fails; nothing is changed, and later calls may succeed.
         """
+        seen: dict[bytes, int] = {}
         with self._database.transaction(write=True) as writing:
             writing.execute("INSERT OR IGNORE INTO initialised VALUES (1)")
             for item in items:
@@ -48,6 +51,8 @@ class Catalogue:
                 record = encode_record(key, record_of(item), f"the item {item.id!r}")
                 writing.execute("DELETE FROM item WHERE id = ? AND NOT live", (key,))  # it comes back as the latest
                 writing.execute(_PUT_ITEM, (key, record))
+                seen[key] = hash((record, 1))
+        self._seen |= seen
 
     def delete(self, ids: Sequence[str]) -> int:
         """Takes items out, all or none; on return that is on disk.
@@ -58,10 +63,12 @@ class Catalogue:
         Raises:
             StoreError: The disk is full or fails; nothing is changed, and later calls may succeed.
         """
+        taken: list[tuple[bytes, bytes]] = []
         with self._database.transaction(write=True) as writing:
-            return sum(
-                writing.execute("UPDATE item SET live = 0 WHERE id = ? AND live", (_key(one),)).rowcount for one in ids
-            )
+            for one in ids:
+                taken += writing.execute(_TAKE_ITEM, (_key(one),)).fetchall()
+        self._seen |= {key: hash((record, 0)) for key, record in taken}
+        return len(taken)
 
     def items(self) -> dict[str, Item]:
         """All items by id.
@@ -78,8 +85,28 @@ class Catalogue:
     def _items(self, *, live: bool) -> dict[str, Item]:
         with self._database.transaction() as reading:
             rows = reading.execute("SELECT id, record FROM item WHERE live = ? ORDER BY number", (live,)).fetchall()
+        self._seen |= {key: hash((record, int(live))) for key, record in rows}
         items = [item_of(decode_record(key, record, self._folder)) for key, record in rows]
         return {item.id: item for item in items}
+
+    def changed(self) -> tuple[list[Item], list[str]]:
+        """(items that other processes have put in since they were last read, ids of those that they have taken out).
+
+        Where no other process has written, it costs one look at the file; else each record is compared.
+
+        Raises:
+            StoreError: A record is damaged or of a later version.
+        """
+        with self._database.transaction() as reading:
+            version = reading.execute("PRAGMA data_version").fetchone()[0]
+            if version == self._version:
+                return [], []
+            rows = reading.execute("SELECT id, record, live FROM item ORDER BY number").fetchall()
+        new = [row for row in rows if self._seen.get(row[0]) != hash(row[1:])]
+        items = [item_of(decode_record(key, record, self._folder)) for key, record, live in new if live]
+        self._seen |= {key: hash((record, live)) for key, record, live in new}
+        self._version = version
+        return items, [key.decode(errors="surrogatepass") for key, _, live in new if not live]
 
     def put_user(self, user: User) -> None:
         """Adds a user, or replaces what was told of one; on return that is on disk.
@@ -130,6 +157,7 @@ CREATE TABLE user (number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UN
 CREATE TABLE initialised (yes INTEGER PRIMARY KEY)
 """
 _PUT_ITEM = "INSERT INTO item (id, record) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
+_TAKE_ITEM = "UPDATE item SET live = 0 WHERE id = ? AND live RETURNING id, record"
 _PUT_USER = "INSERT INTO user (id, record) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
 
 

@@ -19,6 +19,7 @@ from m6rec.errors import StoreError
 from m6rec.predicate import ALL, NO_ATTRIBUTES, Predicate, attributes
 from m6rec.readouts import EmbedModel
 from m6rec.retrieval.blend import TEXT
+from m6rec.retrieval.exhaustive import ExhaustiveSearch
 from m6rec.retrieval.index import DEFAULT, Index, IndexConfig
 from m6rec.types import Item
 
@@ -97,6 +98,12 @@ class ItemIndex:
     ) -> list[tuple[str, float]]:
         """The best by the product with ``vector_E`` alone."""
         return self._index.search(vector_E, count, where=where, without=without)
+
+    def exhaustive(self) -> ExhaustiveSearch:
+        """What finds the same as ``search`` for many users at once, without filters; of the index as it is now."""
+        ids = sorted(self._index.ids)
+        decay = self._retrieve.embeddings.decay
+        return ExhaustiveSearch(ids, self._index.vectors(ids), decay, self._retrieve.blend, NUM_FROM_SOURCES)
 
     def liked_with(self, item: str, count: int) -> list[tuple[str, float]]:
         """The best by what the sources say of someone who liked ``item`` alone; none if they don't know it."""

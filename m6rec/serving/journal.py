@@ -27,7 +27,7 @@ READ_AT_ONCE = 1_000
 class Journal(Protocol):
     """Events of all users, in the order of their acknowledgement. Any thread may use it, and several processes at once.
 
-    Those who use one journal at the same time see each other's events at the next ``replay``.
+    Those who use one journal at the same time see each other's events at the next ``since`` or ``replay``.
     """
 
     def append(self, events: Sequence[Event]) -> list[bool]:
@@ -47,6 +47,13 @@ class Journal(Protocol):
 
         Raises:
             StoreError: A record is damaged or of a later version.
+        """
+
+    def since(self, number: int) -> tuple[int, list[Event]]:
+        """(the number of the latest event, those acknowledged after ``number``, the oldest first); 0 is before all.
+
+        Raises:
+            StoreError: As ``replay``.
         """
 
     def forget(self, user: str) -> bool:
@@ -234,8 +241,13 @@ class FileJournal:
         """See ``Journal``."""
         return (event for _, event in self._numbered())
 
-    def _numbered(self) -> Iterator[tuple[int, Event]]:
-        number, last = 0, None
+    def since(self, number: int) -> tuple[int, list[Event]]:
+        """See ``Journal``."""
+        found = list(self._numbered(number))
+        return found[-1][0] if found else number, [event for _, event in found]
+
+    def _numbered(self, number: int = 0) -> Iterator[tuple[int, Event]]:
+        last = None
         while True:
             with self._database.transaction() as reading:
                 if last is None:

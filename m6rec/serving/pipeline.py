@@ -129,6 +129,14 @@ def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:
     return [Answer(page, dict(timings), left) for page, left in zip(pages, unknown, strict=True)]
 
 
+def rank_retrieved(state: ServingState, users: Sequence[str], near: Sequence[Sequence[Ranked]]) -> list[list[Ranked]]:
+    """What ``recommend`` makes of what was retrieved for these users, without a page."""
+    requests = [Request(user=user) for user in users]
+    found = [_with_popular(state, one, hits) for one, hits in zip(requests, near, strict=True)]
+    ranked = score(state, [(user, (), items) for user, (items, _) in zip(users, found, strict=True)])
+    return [in_order(hits, orders) for hits, (_, orders) in zip(ranked, found, strict=True)]
+
+
 def candidates(state: ServingState, requests: Sequence[Request]) -> list[tuple[list[Item], list[list[str]]]]:
     """For each request: (what is ranked, the orders that count besides, none for a user of whom something is known)."""
     near = retrieve(state, [(one, NUM_RETRIEVED) for one in requests])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from m6rec.data.erasure import without
 from m6rec.data.log import Log
-from m6rec.errors import ConfigError, DataError, UnknownError
+from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.states import CacheStatistics
 from m6rec.predicate import NO_CATEGORY
@@ -50,7 +50,7 @@ from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.creating import Creator, GenerationContext
 from m6rec.serving.documents import Documents
 from m6rec.serving.item_index import ItemIndex
-from m6rec.serving.journal import FileJournal, Journal, later
+from m6rec.serving.journal import FileJournal, Journal, held
 from m6rec.serving.kv_cache_pool import MEMORY_BYTES, KVCachePool
 from m6rec.serving.pipeline import Models, ServingState
 from m6rec.serving.search import SearchIndex
@@ -66,6 +66,9 @@ from m6rec.text.safety import Blocklist
 from m6rec.types import Event, Item, Ranked, User
 
 NO_WRITERS: Mapping[str, GenerateModel] = MappingProxyType({})
+
+MOST_WAITING = 10_000
+"""Events that wait for their items; the oldest are given up first, until the next start."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -174,26 +177,68 @@ class Recommender(LocalBackend):
             search=SearchIndex(live.values(), users),
             latest=limits.latest_events,
         )
+        self._waiting: list[Event] = []  # of the journal, for items that are not known here
         self._events = list(log.events)  # all that ``interactions`` has observed, in its order
         self._replay(log, Admission(rank.domain, (retrieve.task, rank.task)))
         self.swap(retrieve, rank, writers)
         self.save()
 
     def _replay(self, log: Log, admission: Admission) -> None:
-        """Takes in what the journal holds. An event that can't be read any more is left in the journal and told of."""
+        """Takes in what the journal holds and the log doesn't."""
+        self._number, events = self._journal.since(0)
+        left = [event for event, is_held in zip(events, held(events, log.events), strict=True) if not is_held]
+        self._take_in_all(left, admission)
+
+    def _take_in_all(self, events: Sequence[Event], admission: Admission) -> int:
+        """Takes in events of the journal, and returns how many. What can't be read any more is left there, and told.
+
+        Events of items that are not known here wait for them, as another process may know them already.
+        """
         unread: list[str] = []
-        for event in later(self._journal, log.events):
+        num = 0
+        for event in events:
             item = self._state.items.get(event.item)
             try:
                 if event.item and item is None:
-                    raise UnknownError(f"the text of item {event.item!r} was deleted by an earlier version")
+                    self._waiting = [*self._waiting[1 - MOST_WAITING :], event]
+                    raise UnknownError(f"item {event.item!r} is not known here, or was deleted by an earlier version")
                 admission.event(event, item)
             except (DataError, UnknownError) as error:
                 unread.append(str(error))
             else:
                 self._take_in(event)
+                num += 1
         if unread:
             _log.warning("%d events of the journal can't be read, so they don't count: %s, …", len(unread), unread[0])
+        return num
+
+    def follow_events(self) -> int:
+        """Takes in what other processes have put into the journal since it was last read; returns how many events.
+
+        Raises:
+            StoreError: It can't be read; a later call goes on where this one began.
+        """
+        with self._journal_lock:
+            number, events = self._journal.since(self._number)
+            with self._lock:
+                num = self._take_in_all(events, self._state.models.admission) if events else 0
+            self._number = number
+            return num
+
+    def follow_items(self) -> int:
+        """Takes in what other processes have put into the catalogue, or out of it; returns how many items.
+
+        Raises:
+            StoreError: It can't be read; a later call goes on where this one began.
+        """
+        if self._catalogue is None:
+            return 0
+        with self._catalogue_lock:
+            items, gone = self._catalogue.changed()
+            models = self._state.models
+            for some, vectors in self._encoded(items, models.retrieve, models.rank):
+                self._put(some, vectors)
+            return len(items) + self._take_out([item for item in gone if item in self._state.live])
 
     def swap(
         self,
@@ -252,6 +297,11 @@ class Recommender(LocalBackend):
             if made is None:
                 return
             yield made
+
+    @property
+    def state(self) -> ServingState:
+        """What answers are made from, for a job in this process beside which nobody writes."""
+        return self._state
 
     @property
     def turn(self) -> AbstractContextManager[object]:
@@ -448,16 +498,16 @@ class Recommender(LocalBackend):
         with self._journal_lock:
             with self._lock:
                 admitted = [self._admitted(write) for write in writes]
-            fresh = self._journal.append([event for events, _ in admitted for event in events])
-            with self._lock:
-                left = iter(fresh)
-                made = []
-                for events, unknown in admitted:
-                    new = [event for event in events if next(left)]
-                    for event in new:
-                        self._take_in(event)
-                    made.append(IngestResult(len(new), len(events) - len(new), unknown))
-            return made
+            fresh = iter(self._journal.append([event for events, _ in admitted for event in events]))
+            try:
+                self.follow_events()  # in the order of the journal, so that all who share it come to know the same
+            except StoreError as error:
+                _log.warning("events were acknowledged and can't be read yet, so they will count later: %s", error)
+        made = []
+        for events, unknown in admitted:
+            num_new = sum(next(fresh) for _ in events)
+            made.append(IngestResult(num_new, len(events) - num_new, unknown))
+        return made
 
     def _admitted(self, events: Sequence[Event]) -> tuple[list[Event], tuple[str, ...]]:
         """(those that may be kept, the unknown items of the others). Raises as ``Backend.observe``."""
@@ -475,7 +525,7 @@ class Recommender(LocalBackend):
         if not items:
             return
         with self._catalogue_lock:
-            state, models = self._state, self._state.models
+            models = self._state.models
             for item in items:
                 models.admission.item(item)
 
@@ -483,27 +533,38 @@ class Recommender(LocalBackend):
             vectors = np.concatenate([some for _, some in self._encoded(items, models.retrieve, models.rank)])
             if self._catalogue is not None:
                 self._catalogue.upsert(items)
-            fresh = {item.id: item for item in items}
-            with self._lock:
-                state.interactions.upsert_items(items)
-                state.live |= fresh
-                state.items |= fresh
-                state.lexicon.put(items)
-                state.search.put_items(items)
-            models.index.put(items, vectors)  # whose searches go on beside it
+            self._put(items, vectors)
+
+    def _put(self, items: Sequence[Item], vectors_IE: NDArray[np.float32]) -> None:
+        """Adds items to memory, and the events that have waited for them."""
+        state, fresh = self._state, {item.id: item for item in items}
+        with self._lock:
+            state.interactions.upsert_items(items)
+            state.live |= fresh
+            state.items |= fresh
+            state.lexicon.put(items)
+            state.search.put_items(items)
+        state.models.index.put(items, vectors_IE)  # whose searches go on beside it
+        if any(event.item in fresh for event in self._waiting):
+            with self._journal_lock, self._lock:
+                waiting, self._waiting = self._waiting, []
+                self._take_in_all(waiting, state.models.admission)
 
     def delete(self, ids: Sequence[str]) -> int:
         """See ``Backend``. Histories go on naming what was deleted."""
         with self._catalogue_lock:
             if self._catalogue is not None:
                 self._catalogue.delete(ids)
-            state = self._state
-            with self._lock:
-                for item in ids:
-                    state.live.pop(item, None)
-                state.lexicon.remove(ids)
-                state.search.remove_items(ids)
-                return state.models.index.remove(ids)
+            return self._take_out(ids)
+
+    def _take_out(self, ids: Sequence[str]) -> int:
+        state = self._state
+        with self._lock:
+            for item in ids:
+                state.live.pop(item, None)
+            state.lexicon.remove(ids)
+            state.search.remove_items(ids)
+            return state.models.index.remove(ids)
 
     def put_user(self, user: User) -> None:
         """See ``Backend``."""

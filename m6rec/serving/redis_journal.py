@@ -113,7 +113,16 @@ class RedisJournal:
         """See ``Journal``."""
         with served():
             last = int(self._client.get(_NUMBER) or 0)
-        for _, _, content, sealed in self._entries(0, last):
+        yield from self._events(0, last)
+
+    def since(self, number: int) -> tuple[int, list[Event]]:
+        """See ``Journal``."""
+        with served():
+            last = int(self._client.get(_NUMBER) or 0)
+        return last, list(self._events(number, last))
+
+    def _events(self, after: int, last: int) -> Iterator[Event]:
+        for _, _, content, sealed in self._entries(after, last):
             if sealed:
                 yield open_event(content, sealed, self._where)
 
@@ -249,14 +258,19 @@ class RedisJournal:
 
     def _check(self) -> None:
         """Raises StoreError where the server could lose what it acknowledges."""
-        with served():
-            settings = self._client.config_get(*_DURABLE)
-        for name, wanted in _DURABLE.items():
-            if (given := settings.get(name)) != wanted:
-                raise StoreError(
-                    f"the Redis server can lose acknowledged events: its {name} is {given!r}; it must be {wanted!r}. "
-                    "Set that, or start a server with `scripts/redis.sh --durable`"
-                )
+        if why := lossy(self._client):
+            raise StoreError(
+                f"the Redis server can lose acknowledged events: {why}. Set that, or start a server with "
+                "`scripts/redis.sh --durable`"
+            )
+
+
+def lossy(client: Any) -> str:
+    """By which setting a server could lose what it acknowledges; "" where it doesn't. Raises StoreError."""
+    with served():
+        settings = client.config_get(*_DURABLE)
+    wrong = (name for name, wanted in _DURABLE.items() if settings.get(name) != wanted)
+    return next((f"its {name} is {settings.get(name)!r}; it must be {_DURABLE[name]!r}" for name in wrong), "")
 
 
 def _pause(until: float) -> None:

@@ -21,7 +21,7 @@ def test_the_score_is_the_weighted_sum_of_parts_scaled_to_one():
     rows = np.array([FITTED.numbers["i4"], FITTED.numbers["i3"]])
     expected = np.zeros(12)
     for (name, source), part in zip(hooks.SOURCES.all().items(), FITTED.parts(liked), strict=True):
-        score = np.maximum(source.scores(FITTED.arrays[name], rows), 0)
+        score = np.maximum(source.scores(FITTED.arrays[name], [rows])[0], 0)
         np.testing.assert_allclose(part, score / score.max(), rtol=1e-5)
         expected += FITTED.weights[name] * part
     np.testing.assert_allclose(FITTED.scores(liked), expected, rtol=1e-5)
@@ -188,8 +188,8 @@ class Popular:
     def fit(self, likes):
         return {"count_I": np.bincount(np.concatenate(likes.sequences), minlength=likes.num_items)}
 
-    def scores(self, arrays, rows_N):
-        return arrays["count_I"] * (len(rows_N) > 0)
+    def scores(self, arrays, likes):
+        return np.stack([arrays["count_I"] * (len(rows) > 0) for rows in likes])
 
 
 def test_a_further_source_is_fitted_weighed_and_saved(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def dense(arrays):
 def test_any_source_tells_what_is_liked_together(source):
     """Two kinds of items and of users: a like of one kind is for its kind alone."""
     kinds = likes_of([2 * RNG.permutation(8)[:5] + user % 2 for user in range(200)])
-    scores_I = source.scores(source.fit(kinds), np.array([0]))
+    scores_I = source.scores(source.fit(kinds), [np.array([0])])[0]
     assert scores_I[2::2].min() > 3 * scores_I[1::2].max()
 
 
@@ -42,8 +42,8 @@ def test_any_source_is_deterministic_and_scores_nothing_of_nothing(source):
     arrays, again = source.fit(LIKES), source.fit(LIKES)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, again[name])
-    assert source.scores(arrays, np.zeros(0, np.int64)).tolist() == [0] * NUM_ITEMS
-    late, early = (source.scores(arrays, np.array(rows)) for rows in ([3, 4], [4, 3]))
+    assert source.scores(arrays, [np.zeros(0, np.int64)]).tolist() == [[0] * NUM_ITEMS]
+    late, early = source.scores(arrays, [np.array([3, 4]), np.array([4, 3])])
     assert np.abs(late - early).max() > 1e-3  # the latest weighs most
 
 
@@ -55,7 +55,7 @@ def test_ials_solves_for_a_user_by_a_weighted_least_squares():
     ridge = np.vstack([factors * weights[:, None] ** 0.5, np.eye(6) * 2**0.5])
     told = np.concatenate([np.isin(np.arange(NUM_ITEMS), [3, 5]) * weights**0.5, np.zeros(6)])
     expected = factors @ np.linalg.lstsq(ridge, told)[0]
-    np.testing.assert_allclose(source.scores(arrays, np.array([5, 3])), expected, atol=1e-4)
+    np.testing.assert_allclose(source.scores(arrays, [np.array([5, 3])])[0], expected, atol=1e-4)
 
 
 def test_next_item_is_a_regression_on_the_likes_before():
@@ -74,7 +74,7 @@ def test_next_item_is_a_regression_on_the_likes_before():
         expected[others, item] = np.linalg.solve(gram, before[:, others].T @ after[:, item])
     arrays = source.fit(LIKES)
     np.testing.assert_allclose(dense(arrays), np.maximum(expected, 0), atol=1e-5)
-    both = source.scores(arrays, np.array([4, 3]))
+    both = source.scores(arrays, [np.array([4, 3])])[0]
     np.testing.assert_allclose(both, np.maximum(expected, 0)[4] + 0.5 * np.maximum(expected, 0)[3], atol=1e-5)
 
 

@@ -1,0 +1,38 @@
+"""What works on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from m6rec.assets import DEFAULT_FOUNDATION
+from m6rec.cli.app import Foundation, Json, app, say
+from m6rec.cli.runs import ProjectFolder
+
+_MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
+
+
+@app.command()
+def doctor(
+    *,
+    project: ProjectFolder = None,
+    foundation: Foundation = DEFAULT_FOUNDATION,
+    redis: Annotated[str, typer.Option(help="URL of a Redis or Valkey server to look at as well.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Says what works on this machine, what is missing and how to get it; exit code 1 if a service could not run."""
+    from m6rec.doctor import Patient, examine
+
+    found = list(examine(Patient(foundation=foundation, project=project, redis=redis)))
+    can_serve = not any(one.status == "failure" for one in found)
+    lines = []
+    for one in found:
+        lines.append(f"{_MARKS[one.status]} {one.name}: {one.told}")
+        lines += [f"    {one.remedy}"] * bool(one.remedy)
+    lines.append(
+        "A service can run here." if can_serve else "A service can't run here; see the lines that begin with ✗."
+    )
+    say({"can_serve": can_serve, "findings": [asdict(one) for one in found]}, as_json, "\n".join(lines))
+    raise typer.Exit(0 if can_serve else 1)

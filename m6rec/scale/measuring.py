@@ -1,0 +1,258 @@
+"""The rates of a plan, measured on this machine with one thread: a few minutes, most of them to read texts.
+
+Each rate is measured at one size, on what a service runs, and alone, so that a plan for another size can be wrong;
+``make bench-scale`` says by how much.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from m6rec.domains.domain import named
+from m6rec.features.interactions import InteractionStore
+from m6rec.foundation.checkpoint import Foundation
+from m6rec.foundation.config import ModelConfig
+from m6rec.foundation.states import StateCache, StatesConfig
+from m6rec.foundation.stores import LmdbStore
+from m6rec.predicate import attributes
+from m6rec.readouts import ScoreModel, TaskModelConfig
+from m6rec.retrieval.blend import Blend, default_weights
+from m6rec.retrieval.embeddings import unit
+from m6rec.retrieval.exhaustive import ExhaustiveSearch
+from m6rec.retrieval.index import Index
+from m6rec.scale.planning import FACTORS, Rates, Shape
+from m6rec.serving.journal import FileJournal
+from m6rec.serving.kv_cache_pool import KVCachePool
+from m6rec.tasks import task as tasks
+from m6rec.types import Event, Item, User
+
+TIMES = 7
+"""Of a measurement; their median counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """The size that rates are measured at.
+
+    Attributes:
+        items: In the catalogue.
+        events: Of all users.
+        history: Of a user.
+        candidates: Of a request.
+        weights: Other items that a source knows to go with one.
+        width: Of an item's vector.
+        texts: That are read.
+    """
+
+    items: int = 25_000
+    events: int = 500_000
+    history: int = 50
+    candidates: int = 100
+    weights: int = 100
+    width: int = 256
+    texts: int = 256
+
+
+def shape_of(c: ModelConfig) -> Shape:
+    """That of a foundation, tuned as by default."""
+    upper = min(ScoreModel.UPPER_LAYERS, c.num_layers)
+    return Shape(
+        width=c.width,
+        ffn_width=c.ffn_width,
+        num_heads=c.num_heads,
+        num_kv_heads=c.num_kv_heads,
+        head_width=c.head_width,
+        num_layers=c.num_layers,
+        upper_layers=upper,
+        state_layers=round(2 * c.num_layers / 3),
+    )
+
+
+def measure(foundation: Foundation, config: MeasureConfig = MeasureConfig()) -> Rates:
+    """The rates of this machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            found = {**_memory(config), **_disk(config), **_retrieval(config), **_model(foundation, config)}
+    finally:
+        torch.set_num_threads(threads)
+    return Rates(**found)
+
+
+def items_of(num: int) -> dict[str, Item]:
+    """So many items."""
+    return {f"i{n}": Item(f"i{n}", f"Film number {n}", ("Drama", "Comedy", "War")[: 1 + n % 3]) for n in range(num)}
+
+
+def events_of(num_users: int, history: int, num_items: int) -> Iterator[Event]:
+    """So many events of each user, with items of a squared popularity, seven in ten of them likes."""
+    rng = np.random.default_rng(1)
+    for user in range(num_users):
+        rows = (num_items * rng.random(history) ** 2).astype(int).tolist()
+        for at, (row, liked) in enumerate(zip(rows, (rng.random(history) < 0.7).tolist(), strict=True)):
+            yield Event(f"u{user}", f"i{row}", at, 5.0 if liked else 1.0)
+
+
+def synthetic_blend(num: int, weights: int) -> Blend:
+    """The sources of so many items, of random numbers in the form that is learned."""
+    rng = np.random.default_rng(2)
+
+    def going_with() -> dict[str, NDArray[Any]]:
+        return {
+            "start_I": np.arange(num + 1, dtype=np.int64) * weights,
+            "item_W": rng.integers(0, num, num * weights, dtype=np.int32),
+            "weight_W": rng.random(num * weights, np.float32),
+            "memory": np.array([0.8], np.float32),
+        }
+
+    factor_IF = unit(rng.standard_normal((num, FACTORS), np.float32))
+    gram_FF = factor_IF.T @ factor_IF + 30 * np.eye(FACTORS, dtype=np.float32)
+    ials = {
+        "factor_IF": factor_IF,
+        "gram_FF": gram_FF,
+        "confidence": np.array([6.0], np.float32),
+        "memory": np.array([0.8], np.float32),
+    }
+    numbers = {f"i{number}": number for number in range(num)}
+    return Blend(numbers, {"ials": ials, "next-item": going_with(), "ease": going_with()}, default_weights())
+
+
+@contextmanager
+def growth() -> Iterator[Callable[[], int]]:
+    """How much the resident memory has grown in the block, in bytes."""
+    gc.collect()
+    before = _resident()
+    yield lambda: gc.collect() * 0 + _resident() - before
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    run()
+    found = []
+    for _ in range(TIMES):
+        start = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - start)
+    return median(found)
+
+
+def _memory(config: MeasureConfig) -> dict[str, float]:
+    feedback, num_users = named("movielens").feedback, config.events // config.history
+    with growth() as grown:
+        items = items_of(config.items)
+        store = InteractionStore(items, feedback)
+        item_bytes = grown() / config.items
+    with growth() as grown:
+        store.update_all(events_of(num_users, config.history, config.items))
+        event_bytes = grown() / config.events
+    index, vectors_IE = Index(config.width), _vectors(config)
+    ids, found_by = [*items], [attributes(item) for item in items.values()]
+    with growth() as grown:
+        index.put(ids, vectors_IE, found_by)
+        vector_bytes = grown() / config.items
+    return {"item_bytes": item_bytes, "event_bytes": event_bytes, "vector_bytes": vector_bytes}
+
+
+def _vectors(config: MeasureConfig) -> NDArray[np.float32]:
+    return unit(np.random.default_rng(0).standard_normal((config.items, config.width), np.float32))
+
+
+def _disk(config: MeasureConfig) -> dict[str, float]:
+    num, width = 5_000, 1_152
+    with TemporaryDirectory() as folder:
+        journal = FileJournal(Path(folder, "journal"))
+        journal.append([*events_of(num // config.history, config.history, config.items)])
+        journal.close()
+        journal_bytes = sum(file.stat().st_size for file in Path(folder, "journal").iterdir()) / num
+        states = LmdbStore(Path(folder, "states"))
+        rng = np.random.default_rng(0)
+        states.put({rng.bytes(32): rng.bytes(width) for _ in range(num)})
+        states.close()
+        state_bytes = sum(file.stat().st_blocks * 512 for file in Path(folder, "states").iterdir()) / num - width
+    return {"journal_bytes": journal_bytes, "state_bytes": state_bytes}
+
+
+def _retrieval(config: MeasureConfig) -> dict[str, float]:
+    vectors_IE, blend, rng = _vectors(config), synthetic_blend(config.items, config.weights), np.random.default_rng(3)
+    index, ids = Index(config.width), [f"i{number}" for number in range(config.items)]
+    index.put(ids, vectors_IE)
+    query_E = vectors_IE[0]
+    likes = [[ids[row] for row in rng.integers(0, config.items, config.history).tolist()] for _ in range(256)]
+    scan_s = _seconds(lambda: index.search(query_E, 100))
+    source_s = _seconds(lambda: blend.strongest(likes[0], 1_000))
+    search = ExhaustiveSearch(ids, vectors_IE, 0.8, blend, 1_000)
+    some = likes[: search.block]
+    batch_s = _seconds(lambda: search.search(some, [()] * len(some), 10)) / len(some)
+    few = ExhaustiveSearch(ids[:500], vectors_IE[:500], 0.8, synthetic_blend(500, config.weights), 1_000)
+    near = [[f"i{int(item[1:]) % 500}" for item in liked] for liked in some]
+    batch_user_s = _seconds(lambda: few.search(near, [()] * len(near), 10)) / len(near)
+    return {
+        "scan_s": scan_s / config.items,
+        "source_s": source_s / config.items,
+        "batch_s": (batch_s - batch_user_s) / config.items,
+        "batch_user_s": batch_user_s,
+    }
+
+
+def _model(foundation: Foundation, config: MeasureConfig) -> dict[str, Any]:
+    shape, model = shape_of(foundation.model.config), foundation.model
+    texts = [f'The user is now recommended the film "Number {n} of {n % 7}".' for n in range(config.texts)]
+    tokens = [len(foundation.tokenizer.encode(text)) for text in texts]
+    depth = shape.num_layers - shape.upper_layers
+    start = time.perf_counter()
+    StateCache(foundation, StatesConfig(depth=depth), None).fetch(texts)
+    seconds = time.perf_counter() - start
+    read_flop = sum(count * shape.flop(depth, count / 2) for count in tokens)
+    ranked = {
+        (history, candidates): _rank_s(foundation, history, candidates)
+        for history, candidates in ((1, 10), (config.history, 10), (config.history, config.candidates))
+    }
+    few, some, most = ranked.values()
+    rate = (config.candidates - 10) * shape.flop(shape.upper_layers, config.history) / max(most - some, 1e-9)
+    event_s = max(some - few, 0) / (config.history - 1)
+    request_s = few - 10 * shape.flop(shape.upper_layers, 1) / rate - event_s
+    dtype = str(model.dtype).removeprefix("torch.")
+    return {
+        "read_flop_per_s": read_flop / seconds,
+        "rank_flop_per_s": rate,
+        "event_s": event_s,
+        "request_s": max(request_s, 0.0),
+        "measured": f"one thread, {dtype}, {foundation.source}, {config.items} items, {config.events} events",
+    }
+
+
+def rank_request(foundation: Foundation, history: int, candidates: int) -> Callable[[], object]:
+    """What ranks so many items for a user of such a history, whose keys and values are kept after the first call."""
+    ranking = TaskModelConfig(task="like", domain="movielens", foundation=foundation.source)
+    rank = ScoreModel.create(ranking, foundation)
+    items = items_of(max(candidates, history))
+    store = InteractionStore(items, rank.domain.feedback)
+    store.update_all(Event("u", f"i{n}", n, 5.0 if n % 3 else 1.0) for n in range(history))
+    asked, pool = [*items.values()][:candidates], KVCachePool(rank)
+
+    def request() -> object:
+        row = tasks.ask(rank.task, store, User("u"), asked, rank.domain, items, latest=1_000)
+        return pool.predict([("u", row)])
+
+    return request
+
+
+def _rank_s(foundation: Foundation, history: int, candidates: int) -> float:
+    return _seconds(rank_request(foundation, history, candidates))
