@@ -26,8 +26,9 @@ from benchmarks.setup import Claims, Setup, rss_mib
 from m6rec.domains.domain import named
 from m6rec.features.interactions import InteractionStore
 from m6rec.readouts import EmbedModel, TaskModelConfig
-from m6rec.retrieval.blend import Blend, default_weights
+from m6rec.retrieval.blend import Blend
 from m6rec.retrieval.embeddings import Embeddings, Head, Whitening
+from m6rec.scale.measuring import synthetic_blend
 from m6rec.scale.partitions import Partitions, locked
 from m6rec.scale.recommending import RecommendConfig, RecommendJob, here, run
 from m6rec.serving import pipeline
@@ -69,26 +70,7 @@ def synthetic(num: int) -> ServingState:
             for time_, row in enumerate(near(taste[rng.integers(0, 2, EVENTS)], 40).tolist()):
                 yield Event(user, ids[row], time_, 5.0 if rng.random() < 0.7 else 1.0)
 
-    def weights() -> dict[str, NDArray[Any]]:
-        item_W = near(np.repeat(np.arange(num), WEIGHTS), 200)
-        return {
-            "start_I": np.arange(num + 1, dtype=np.int64) * WEIGHTS,
-            "item_W": item_W.astype(np.int32),
-            "weight_W": rng.random(len(item_W), np.float32),
-            "memory": np.array([0.8], np.float32),
-        }
-
-    factor_IF = made_up.unit(vectors_IE[:, :FACTORS] + 0.1 * rng.standard_normal((num, FACTORS), np.float32))
-    gram_FF = factor_IF.T @ factor_IF + 30 * np.eye(FACTORS, dtype=np.float32)
-    ials = {
-        "factor_IF": factor_IF,
-        "gram_FF": gram_FF,
-        "confidence": np.array([6.0], np.float32),
-        "memory": np.array([0.8], np.float32),
-    }
-    numbers = {item: number for number, item in enumerate(ids)}
-    blend = Blend(numbers, {"ials": ials, "next-item": weights(), "ease": weights()}, default_weights())
-    retrieve = _model(blend)
+    retrieve = _model(synthetic_blend(num, WEIGHTS))
     index = ItemIndex(retrieve)
     index.put([*items.values()], vectors_IE)
     domain = named("movielens")
