@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from m6rec.cli.app import Device, Dtype, Json, app, out, say
+from m6rec.cli.config import Changes, ConfigFile, of_foundation, settings
 from m6rec.cli.runs import (
     Blocked,
     Data,
@@ -26,6 +27,9 @@ from m6rec.cli.runs import (
 )
 from m6rec.types import Ranked
 
+if TYPE_CHECKING:
+    from m6rec.cli.tree import Config
+
 
 @app.command()
 def recommend(
@@ -36,12 +40,15 @@ def recommend(
     retrieve: Retrieve = None,
     rank: Rank = None,
     count: Annotated[int, typer.Option(help="Number of items.")] = 10,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Recommends items; prints scores and the user's latest history."""
-    recommender, history = _recommender(project, data, retrieve, rank, user, device, dtype)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, history = _recommender(project, data, retrieve, rank, user, config)
     ranked = recommender.recommend(user, count).items
     value = {
         "user": user,
@@ -62,12 +69,15 @@ def rank(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Ranks items by the probability that the user likes them."""
-    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, config)
     say_ranked(recommender.rank(user, items).items, as_json)
 
 
@@ -80,12 +90,15 @@ def explain(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Explains why a user would like an item, with the evidence of each sentence."""
-    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, config)
     explained = recommender.explain(user, item)
     lines = [] if explained.reasons else ["No reason found."]
     for one in explained.reasons:
@@ -102,8 +115,10 @@ def chat(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Conversational recommendation. An empty line ends it."""
@@ -111,7 +126,8 @@ def chat(
     from m6rec.serving.settings import MAX_MESSAGES
     from m6rec.tasks.chat import Message
 
-    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, config)
     messages: list[Message] = []
     while said := _heard():
         messages.append(Message("user", said))
@@ -150,12 +166,15 @@ def create(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Generates a product design, a search query, or a headline for an item."""
-    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype, blocked=blocked)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, config, blocked=blocked)
     created = recommender.create(user, kind, item=item, category=category, count=count, catalogue=catalogue)
     lines = []
     for one in created:
@@ -176,8 +195,7 @@ def _recommender(
     retrieve: Path | None,
     rank: Path | None,
     user: str,
-    device: str,
-    dtype: str,
+    config: Config,
     blocked: Path | None = None,
 ) -> tuple[Any, list[str]]:
     """(recommender, history of the user in words), including events and items that the service has stored."""
@@ -187,9 +205,7 @@ def _recommender(
 
     chosen = served(project, data, retrieve, rank)
     with store_of(chosen) as kept:
-        made, retrieval, ranking = tuned_runs(
-            chosen.data, chosen.retrieve, chosen.rank, device, dtype, former=kept.former
-        )
+        made, retrieval, ranking = tuned_runs(chosen.data, chosen.retrieve, chosen.rank, config, former=kept.former)
         gone = kept.journal.forgotten(made.split.log.users) if kept.journal else {}
         log, domain = without(made.split.log, gone), made.domain
         interactions = InteractionStore(log.items, domain.feedback).update_all(log.events)
@@ -200,8 +216,9 @@ def _recommender(
             interactions,
             journal=kept.journal,
             catalogue=kept.catalogue,
-            writers=text_writers(chosen.rank, ranking),
+            writers=text_writers(chosen.rank, ranking, config.states),
             blocked=blocklist(blocked),
+            limits=config.serving.limits,
         )
         items = dict(log.items)
         if kept.catalogue is not None:

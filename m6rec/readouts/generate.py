@@ -40,8 +40,6 @@ from m6rec.types import SLOTS, Draft, Segment
 
 INFERENCE_TOKENS = 2048
 """Padded tokens of one pass of ``nats``, context and text."""
-TRAINING_TOKENS = 1_024
-"""… of one training batch."""
 TOGETHER = 32
 """Texts that are written at once."""
 KEPT_BYTES = 2 << 30
@@ -80,6 +78,9 @@ class GenerateModel(AdapterModel[Drafts, Drafts]):
             method=config.method or cls.METHOD,
             first_layer=cls._first_layer(config, foundation.model),
             num_classes=0,
+            num_prompts=config.num_prompts,
+            lora_rank=config.lora_rank,
+            lora_alpha=config.lora_alpha,
         )
         return create_adapter(made, foundation.model, seed=seed)
 
@@ -103,7 +104,7 @@ class GenerateModel(AdapterModel[Drafts, Drafts]):
         """The epoch of the least perplexity is kept."""
         if config.pairwise:
             raise ConfigError(f"pairwise is {config.pairwise}, but task {self.task.name!r} has no scores; leave it 0")
-        groups = self.batches(training, config.batch_tokens or TRAINING_TOKENS)
+        groups = self.batches(training, config.batch_tokens)
         return fit(
             self.adapter,
             [[training[number] for number in group] for group in groups],

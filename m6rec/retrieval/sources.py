@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.config import Count, NonNegative, OpenShare, Positive, Share, check
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -101,12 +103,15 @@ class IALS:
         weight: See ``Source``.
     """
 
-    confidence: float = 6.0
-    regularisation: float = 30.0
-    memory: float = 0.8
-    num_factors: int = 128
+    confidence: Positive = 6.0
+    regularisation: Positive = 30.0
+    memory: Share = 0.8
+    num_factors: Count = 128
     seed: int = 0
-    weight: float = 0.5
+    weight: Positive = 0.5
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Factors of each item, and their gram with the regularisation."""
@@ -138,11 +143,14 @@ class NextItem:
         weight: See ``Source``.
     """
 
-    regularisation: float = 300.0
-    memory: float = 0.6
-    length: int = 16
-    num_neighbours: int = 200
-    weight: float = 0.5
+    regularisation: Positive = 300.0
+    memory: OpenShare = 0.6
+    length: Count = 16
+    num_neighbours: Count = 200
+    weight: Positive = 0.5
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Weights from each item to those that follow it.
@@ -191,11 +199,14 @@ class EASE:
         weight: See ``Source``.
     """
 
-    regularisation: float = 100.0
-    text: float = 0.0
-    memory: float = 0.8
-    num_neighbours: int = 200
-    weight: float = 0.5
+    regularisation: Positive = 100.0
+    text: NonNegative = 0.0
+    memory: Share = 0.8
+    num_neighbours: Count = 200
+    weight: Positive = 0.5
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Weights from each item to those that are liked with it."""

@@ -23,8 +23,6 @@ from m6rec.retrieval.index import DEFAULT, Index, IndexConfig
 from m6rec.types import Item
 
 FILE = "items.safetensors"
-NUM_FROM_SOURCES = 1_000
-"""Items that come from the sources of the blend, the best; others are found by their text alone."""
 _FORMAT = "4"
 _DIGEST_BYTES = 16
 
@@ -41,10 +39,11 @@ class ItemIndex:
     Args:
         retrieve: The model.
         config: How the vectors are searched.
+        num_from_sources: Items that come from the sources of the blend, the best; others are found by their text alone.
     """
 
-    def __init__(self, retrieve: EmbedModel, config: IndexConfig = DEFAULT) -> None:
-        self._retrieve, self._config = retrieve, config
+    def __init__(self, retrieve: EmbedModel, config: IndexConfig = DEFAULT, num_from_sources: int = 1_000) -> None:
+        self._retrieve, self._config, self._num_from_sources = retrieve, config, num_from_sources
         self._index = Index(retrieve.width, config)
         self._changed = True
 
@@ -88,7 +87,7 @@ class ItemIndex:
         blend = self._retrieve.blend
         if blend is None:
             return self._index.search(vector_E, count, where=where, without=without)
-        added = blend.strongest(liked, NUM_FROM_SOURCES)
+        added = blend.strongest(liked, self._num_from_sources)
         query_E = np.float32(blend.text) * vector_E
         return self._index.search(query_E, count, where=where, without=without, scores=added)
 
@@ -101,7 +100,7 @@ class ItemIndex:
     def liked_with(self, item: str, count: int) -> list[tuple[str, float]]:
         """The best by what the sources say of someone who liked ``item`` alone; none if they don't know it."""
         blend = self._retrieve.blend
-        found = {} if blend is None else blend.strongest([item], NUM_FROM_SOURCES)
+        found = {} if blend is None else blend.strongest([item], self._num_from_sources)
         there = ((one, score) for one, score in found.items() if one != item and one in self._index)
         return sorted(there, key=lambda one: -one[1])[:count]
 
