@@ -137,7 +137,7 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[Leaf]:
             yield Leaf(path=path, value=value, annotation=hints[field.name], meaning=meanings.get(field.name, ""))
 
 
-def plain(tree: Any) -> dict[str, Any]:
+def to_tables(tree: Any) -> dict[str, Any]:
     """The tree in values of JSON and TOML, one dictionary a table."""
     found: dict[str, Any] = {}
     for leaf in leaves(tree):
@@ -149,12 +149,12 @@ def plain(tree: Any) -> dict[str, Any]:
     return found
 
 
-def flat(tables: Mapping[str, Any], origin: str, prefix: str = "") -> dict[str, Given]:
+def by_path(tables: Mapping[str, Any], origin: str, prefix: str = "") -> dict[str, Given]:
     """What nested tables give, by path."""
     found: dict[str, Given] = {}
     for name, value in tables.items():
         if isinstance(value, Mapping):
-            found |= flat(value, origin, f"{prefix}{name}.")
+            found |= by_path(value, origin, f"{prefix}{name}.")
         else:
             found[prefix + name] = Given(value=value, origin=origin)
     return found
@@ -163,7 +163,7 @@ def flat(tables: Mapping[str, Any], origin: str, prefix: str = "") -> dict[str, 
 def read(file: Path) -> dict[str, Given]:
     """What a TOML file gives. Raises ConfigError where it can't be read."""
     try:
-        return flat(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
+        return by_path(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the configuration {file} can't be read ({error}); `m6rec config show` prints one in TOML"
@@ -181,7 +181,7 @@ def parse(settings: Iterable[str]) -> dict[str, Given]:
     return found
 
 
-def changed(tree: TreeT, given: Mapping[str, Given]) -> TreeT:
+def with_values(tree: TreeT, given: Mapping[str, Given]) -> TreeT:
     """The tree with the values given.
 
     Raises:
@@ -191,7 +191,7 @@ def changed(tree: TreeT, given: Mapping[str, Given]) -> TreeT:
     return made
 
 
-def check(config: Any) -> None:
+def validate(config: Any) -> None:
     """What a dataclass calls in ``__post_init__``. Raises ConfigError where an annotation doesn't allow a value."""
     for name, annotation in _hints(config.__class__).items():
         value = getattr(config, name)
@@ -220,7 +220,7 @@ def to_toml(leaves: Sequence[Leaf], origins: Mapping[str, str]) -> str:
     return "\n".join(lines[1:])
 
 
-def to_json(leaves: Sequence[Leaf], origins: Mapping[str, str]) -> dict[str, Any]:
+def to_entries(leaves: Sequence[Leaf], origins: Mapping[str, str]) -> dict[str, Any]:
     """By path: value, origin, what is allowed, unit and meaning of every leaf; see ``to_toml``."""
     return {
         leaf.path: {
@@ -262,7 +262,7 @@ def allowed(annotation: Any) -> str:
 
 
 def _changed(tree: Any, given: Mapping[tuple[str, ...], Given], path: tuple[str, ...], root: Any) -> Any:
-    """``changed`` of the part of ``root`` at a path."""
+    """``with_values`` of the part of ``root`` at a path."""
     groups: dict[str, dict[tuple[str, ...], Given]] = {}
     for (name, *rest), one in given.items():
         groups.setdefault(name, {})[tuple(rest)] = one

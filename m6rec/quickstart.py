@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m6rec import assets, readouts
-from m6rec.config import Count, check
+from m6rec.config import Count, validate
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
@@ -46,7 +46,7 @@ class QuestionLimits:
     test: Count = 25_000
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
 
 Stage = Callable[[str], AbstractContextManager[Any]]

@@ -63,7 +63,7 @@ class TrainConfig:
     pairwise: Share = 0.0
 
     def __post_init__(self) -> None:
-        configuration.check(self)
+        configuration.validate(self)
 
 
 @dataclass

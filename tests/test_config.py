@@ -39,7 +39,7 @@ def another(path):
     """(a tree with another value, the value)."""
     for value in others(LEAVES[path]):
         try:
-            return config.changed(Config(), {path: Given(value=value, origin="test")}), value
+            return config.with_values(Config(), {path: Given(value=value, origin="test")}), value
         except ConfigError:
             continue
     raise AssertionError(f"{path} takes no other value")
@@ -63,19 +63,19 @@ def test_a_leaf_is_set_checked_and_shown(tmp_path, path):
 
     file = tmp_path / "config.toml"
     file.write_text(shown)
-    assert config.changed(Config(), config.read(file)) == tree
+    assert config.with_values(Config(), config.read(file)) == tree
     text = json.dumps(value)
-    assert config.changed(Config(), config.parse([f"{path}={text}"])) == tree
+    assert config.with_values(Config(), config.parse([f"{path}={text}"])) == tree
     if isinstance(value, str):
-        assert config.changed(Config(), config.parse([f"{path}={value}"])) == tree  # quotes may be left out
+        assert config.with_values(Config(), config.parse([f"{path}={value}"])) == tree  # quotes may be left out
 
-    entry = config.to_json(list(config.leaves(tree)), {path: "--set"})[path]
+    entry = config.to_entries(list(config.leaves(tree)), {path: "--set"})[path]
     assert (entry["value"], entry["origin"]) == (value if not isinstance(value, tuple) else list(value), "--set")
     assert entry["meaning"]
     assert len(entry["allowed"]) > 3
 
     with pytest.raises(ConfigError, match=f"{path} is \\[\\[1\\]\\] \\(from test\\); it must be ") as refused:
-        config.changed(Config(), {path: Given(value=[[1]], origin="test")})
+        config.with_values(Config(), {path: Given(value=[[1]], origin="test")})
     assert entry["allowed"] in str(refused.value)
 
 
@@ -88,7 +88,7 @@ def test_numbers_out_of_range_are_refused():
             and "at" in config.allowed(leaf.annotation)
         ):
             with pytest.raises(ConfigError, match=rf"{path} is -1 \(from --set\); it must be "):
-                config.changed(Config(), config.parse([f"{path}=-1"]))
+                config.with_values(Config(), config.parse([f"{path}=-1"]))
             refused += 1
     assert refused > 70
 
@@ -116,7 +116,7 @@ def test_numbers_out_of_range_are_refused():
 )
 def test_what_is_not_allowed_is_named(setting, message):
     with pytest.raises(ConfigError, match=message):
-        config.changed(Config(), config.parse([setting]))
+        config.with_values(Config(), config.parse([setting]))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
@@ -127,7 +127,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 
 def test_a_choice_brings_its_own_settings():
-    tree = config.changed(
+    tree = config.with_values(
         Config(), config.parse(["retrieval.training.loss.temperature=0.2", "retrieval.training.loss.name=softmax"])
     )
     assert tree.retrieval.training.loss == Softmax(temperature=0.2)
@@ -136,9 +136,12 @@ def test_a_choice_brings_its_own_settings():
 
 def test_none_is_a_value_where_it_is_allowed():
     given = config.parse(["ranking.adapter.depth=2"])
-    assert config.changed(Config(), given).ranking.adapter.depth == 2
-    assert config.changed(config.changed(Config(), given), config.parse(["ranking.adapter.depth=none"])) == Config()
-    assert config.changed(Config(), config.parse(["ranking.adapter.method=none"])).ranking.adapter.method is None
+    assert config.with_values(Config(), given).ranking.adapter.depth == 2
+    assert (
+        config.with_values(config.with_values(Config(), given), config.parse(["ranking.adapter.depth=none"]))
+        == Config()
+    )
+    assert config.with_values(Config(), config.parse(["ranking.adapter.method=none"])).ranking.adapter.method is None
 
 
 def test_sources_of_packages_have_their_own_settings(monkeypatch):
@@ -160,7 +163,7 @@ def test_sources_of_packages_have_their_own_settings(monkeypatch):
     monkeypatch.setitem(hooks.SOURCES.registered, "recent", Recent())
     found = {leaf.path: leaf for leaf in config.leaves(Config())}
     assert found["retrieval.training.sources.recent.length"].meaning == "Likes that count"
-    tree = config.changed(Config(), config.parse(["retrieval.training.sources.recent.kind=b"]))
+    tree = config.with_values(Config(), config.parse(["retrieval.training.sources.recent.kind=b"]))
     assert tree.retrieval.training.sources["recent"] == Recent(kind="b")
     assert tree.retrieval.training.sources["ease"] == EASE()
 

@@ -70,7 +70,7 @@ def given(
     if twice := sorted(typed.keys() & changed.keys()):
         raise ConfigError(f"{twice[0]} is given by {typed[twice[0]].origin} and by --set; give it once")
     values = _of_project(project) | (config.read(file) if file else {}) | typed | changed
-    return config.changed(Config(), values), {path: one.origin for path, one in values.items()}
+    return config.with_values(Config(), values), {path: one.origin for path, one in values.items()}
 
 
 def _of_project(folder: Path | None) -> dict[str, Given]:
@@ -130,11 +130,11 @@ def show(
         tree, origins = given(file, changes, project=project)
         leaves = config.select(tree, within)
     else:
-        values = config.flat(_of_run(project, run), "the run")
-        tree, origins = config.changed(Config(), values), {path: one.origin for path, one in values.items()}
+        values = config.by_path(_of_run(project, run), "the run")
+        tree, origins = config.with_values(Config(), values), {path: one.origin for path, one in values.items()}
         leaves = [leaf for leaf in config.select(tree, within) if leaf.path in origins]
     if as_json:
-        typer.echo(json.dumps(config.to_json(leaves, origins), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(config.to_entries(leaves, origins), indent=1, ensure_ascii=False))
     else:
         typer.echo(config.to_toml(leaves, origins))
 

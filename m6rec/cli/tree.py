@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from m6rec.assets import DEFAULT_FOUNDATION
-from m6rec.config import Natural, check
+from m6rec.config import Natural, validate
 from m6rec.edge.recipe import Recipe
 from m6rec.foundation.states import CacheConfig
 from m6rec.quickstart import RANKING, QuestionLimits
@@ -36,7 +36,7 @@ class FoundationSection:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class StatesSection:
     cache: CacheConfig = CacheConfig()
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class ServingSection:
     limits: ServingLimits = ServingLimits()
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)

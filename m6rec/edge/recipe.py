@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from m6rec.config import Count, Natural, NonNegative, OpenShare, Positive, Range, check
+from m6rec.config import Count, Natural, NonNegative, OpenShare, Positive, Range, validate
 from m6rec.errors import ConfigError
 
 Kept = Annotated[float, Range(0, 1, above=True)]
@@ -67,7 +67,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
         if self.width % (2 * self.num_heads) or self.num_blocks > self.num_layers:
             raise ConfigError(
                 f"width {self.width} must be a multiple of twice num_heads {self.num_heads}, "

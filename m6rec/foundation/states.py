@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m6rec import config as configuration
-from m6rec.config import Count, Natural
+from m6rec.config import Count, Natural, validate
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import AdapterHook
@@ -67,7 +66,7 @@ class CacheConfig:
     write_every: Count = 1024
 
     def __post_init__(self) -> None:
-        configuration.check(self)
+        validate(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ class TuningConfig:
     lora_alpha: Positive = 16.0
 
     def __post_init__(self) -> None:
-        configuration.check(self)
+        configuration.validate(self)
 
     def given(self) -> list[str]:
         """Names of the settings that differ from their defaults."""
@@ -254,7 +254,7 @@ class TaskModel(ABC, Generic[TrainingT, ValidationT, SettingsT]):
             made = replace(self.fingerprint(), training=changed(config), examples=digest([training, validation]))
             begin(folder, made, results=(CHECKPOINT, CONFIG))
             if not (folder / CONFIG).exists():
-                files.write(folder / TRAINING, json.dumps(configuration.plain(config), indent=1) + "\n")
+                files.write(folder / TRAINING, json.dumps(configuration.to_tables(config), indent=1) + "\n")
         history = self._train(training, validation, config, folder, progress)
         if folder is not None and not (folder / CONFIG).exists():
             self.save(folder)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m6rec import hooks
-from m6rec.config import Count, Natural, NonNegative, Positive, Share, check
+from m6rec.config import Count, Natural, NonNegative, Positive, Share, validate
 from m6rec.errors import AssetError, ConfigError
 from m6rec.features.interactions import MAX_LIKES
 from m6rec.metrics import ranks
@@ -262,7 +262,7 @@ class WeightConfig:
     least: Share = 0.02
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
 
 def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()) -> Blend:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from m6rec.config import Count, Natural, Positive, Range, Share, check
+from m6rec.config import Count, Natural, Positive, Range, Share, validate
 from m6rec.predicate import ALL, NO_ATTRIBUTES, Attributes, Predicate
 from m6rec.retrieval.inverted import InvertedIndex
 
@@ -45,7 +45,7 @@ class IndexConfig:
     gathered: Share = 0.01
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
 
 DEFAULT = IndexConfig()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.config import Count, NonNegative, OpenShare, Positive, Share, check
+from m6rec.config import Count, NonNegative, OpenShare, Positive, Share, validate
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -111,7 +111,7 @@ class IALS:
     weight: Positive = 0.5
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Factors of each item, and their gram with the regularisation."""
@@ -150,7 +150,7 @@ class NextItem:
     weight: Positive = 0.5
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Weights from each item to those that follow it.
@@ -206,7 +206,7 @@ class EASE:
     weight: Positive = 0.5
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Weights from each item to those that are liked with it."""

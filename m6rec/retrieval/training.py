@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from m6rec import hooks
-from m6rec.config import CHOICES, Count, Natural, NonNegative, OpenShare, Positive, Share, check
+from m6rec.config import CHOICES, Count, Natural, NonNegative, OpenShare, Positive, Share, validate
 from m6rec.metrics import ndcg, ranks
 from m6rec.retrieval.blend import WeightConfig
 from m6rec.retrieval.embeddings import Embeddings, Floats, Head, Ints, Whitening, user_vectors
@@ -86,7 +86,7 @@ class Softmax:
     decay: Share = 0.8
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
     def __call__(self, vectors_KE: Tensor, step: Step) -> Tensor:
         """See ``Loss``."""
@@ -183,7 +183,7 @@ class EmbeddingConfig:
     sources: Mapping[str, Source] = field(default_factory=hooks.SOURCES.all)
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
     @property
     def decay(self) -> float:

@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.config import Count, Natural, NonNegative, check
+from m6rec.config import Count, Natural, NonNegative, validate
 from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, UnknownError
@@ -101,7 +101,7 @@ class ServingLimits:
     index: IndexConfig = IndexConfig()
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
 
 
 LIMITS = ServingLimits()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from m6rec.config import Count, NonNegative, Positive, Range, check
+from m6rec.config import Count, NonNegative, Positive, Range, validate
 from m6rec.errors import ConfigError
 from m6rec.serving.backend import NUM_RETRIEVED
 
@@ -68,7 +68,7 @@ class Settings:
     round_s: NonNegative = 0.02
 
     def __post_init__(self) -> None:
-        check(self)
+        validate(self)
         if self.keys is None and not self.insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"at {self.host} other machines could call the service without a key. Give it keys "
