@@ -57,11 +57,13 @@ class CacheConfig:
 
     Attributes:
         memory_bytes: States of the texts used last that stay in memory.
-        batch_tokens: Tokens that the lower layers read at once on a CPU; a GPU takes more.
+        training_bytes: States of targets that a training of texts keeps from one epoch to the next.
+        batch_tokens: Padded tokens that the layers read at once on a CPU, where nothing is trained; a GPU takes more.
         write_every: Texts computed between two writes to the store, so that an interrupted build goes on there.
     """
 
     memory_bytes: Natural = 1 << 30
+    training_bytes: Natural = 2 << 30
     batch_tokens: Count = 2048
     write_every: Count = 1024
 
@@ -131,6 +133,9 @@ class StateCache:
         limits: What it takes.
 
     Attributes:
+        foundation: The model and its tokenizer.
+        config: The split.
+        limits: What it takes.
         hits: Texts found since the start.
         misses: Texts computed since the start.
         tokens: Tokens of the texts computed.
@@ -150,7 +155,7 @@ class StateCache:
         layers = foundation.model.config.num_layers
         if config.depth > layers:
             raise ConfigError(f"depth is {config.depth}, but the foundation has {layers} layers; give 0 to {layers}")
-        self.foundation, self.config, self._limits = foundation, config, limits
+        self.foundation, self.config, self.limits = foundation, config, limits
         self.hits = self.misses = self.tokens = self.computed_tokens = 0
         self._counting = threading.Lock()
         self._delta, self._tuning_id = hook, tuning_id
@@ -166,7 +171,7 @@ class StateCache:
 
     def apart(self, memory_bytes: int) -> StateCache:
         """A cache of the same states in memory only, which this one and its store see nothing of."""
-        limits = replace(self._limits, memory_bytes=memory_bytes)
+        limits = replace(self.limits, memory_bytes=memory_bytes)
         return StateCache(self.foundation, self.config, hook=self._delta, tuning_id=self._tuning_id, limits=limits)
 
     def statistics(self) -> CacheStatistics:
@@ -246,7 +251,7 @@ class StateCache:
         trees = sorted(prefixes.grow(ids), key=lambda tree: -len(tree.ids))
         with self._counting:
             self.tokens += sum(map(len, ids))
-        begun, most = 0, self._limits.batch_tokens * self.foundation.model.at_once
+        begun, most = 0, self.limits.batch_tokens * self.foundation.model.at_once
         computed: dict[str, bytes] = {}
         fresh: dict[bytes, bytes] = {}
         while begun < len(trees):
@@ -256,7 +261,7 @@ class StateCache:
                 text = texts[number]
                 computed[text] = fresh[self._key(text)] = self._coder.encode(tokens)
                 self._remember(text, computed[text])
-            if self._store is not None and (len(fresh) >= self._limits.write_every or begun == len(trees)):
+            if self._store is not None and (len(fresh) >= self.limits.write_every or begun == len(trees)):
                 self._store.put(fresh)
                 fresh = {}
             progress(len(computed), len(texts))

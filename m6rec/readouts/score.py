@@ -39,8 +39,6 @@ from m6rec.training import TrainConfig, TrainingHistory, fit
 
 GATED_BY = ("item_count", "user_count")
 """Features that gate the contribution of the text to a score."""
-INFERENCE_TOKENS = 2048
-"""Padded tokens of an inference batch on a CPU."""
 Floats = NDArray[np.floating]
 Rows = Sequence[Example]
 
@@ -339,7 +337,8 @@ class ScoreModel(AdapterModel[Rows, Rows]):
             mean_1D = states.tokens_TD.float().mean(0, keepdim=True).to(states.tokens_TD.dtype)
             states = replace(states, tokens_TD=mean_1D.expand_as(states.tokens_TD))
         parts: dict[int, Tensor] = {}
-        groups = pack([size(row, states.length) for row in rows], INFERENCE_TOKENS * self.foundation.model.at_once)
+        most = self.cache.limits.batch_tokens
+        groups = pack([size(row, states.length) for row in rows], most * self.foundation.model.at_once)
         with torch.no_grad():
             for group in groups:
                 batch = pad([rows[number] for number in group], states.places)
