@@ -90,7 +90,7 @@ MUTANTS = (
         "data/erasure.py",
         "event.time > gone[event.user]",
         "event.time >= gone[event.user]",
-        ("data/test_log.py", "test_erasing.py"),
+        ("data/test_erasure.py",),
     ),
     Mutant(
         "a question knows the event that it asks about",
@@ -146,7 +146,7 @@ MUTANTS = (
         "text/verbalise.py",
         "line = plain(text).replace('\"', \"'\")",
         "line = plain(text)",
-        ("laws/test_data_laws.py::test_no_title_can_close_a_region",),
+        ("text/test_verbalise.py::test_a_quoted_text_is_one_short_line_within_its_quotes",),
     ),
     Mutant(
         "a candidate sees one context token too many",

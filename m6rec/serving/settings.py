@@ -14,12 +14,12 @@ from typing import Annotated
 
 from m6rec.config import Count, NonNegative, Positive, Range, validate
 from m6rec.errors import ConfigError
-from m6rec.serving.backend import NUM_RETRIEVED
 
 # What one request may hold, besides ``data.schema.Limits``. These are part of the contract: the OpenAPI states them.
 MAX_QUERY_CHARS = 4_000  # of a query, a document, a text to embed or a message: what is longer is read up to here
 MAX_CANDIDATES = 1_000  # items to rank, documents to rerank, ids to leave out
-MAX_COUNT, MAX_OFFSET = NUM_RETRIEVED, NUM_RETRIEVED - 1
+MAX_COUNT = 100
+MAX_OFFSET = 9_999  # pages end at ``ServingLimits.num_retrieved`` already
 MAX_WRITES = 1_000  # events or items
 MAX_HISTORY = 1_000  # events that come with a request
 MAX_TEXTS = 2_048  # texts to embed
