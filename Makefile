@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-scale bench-serving bench-text docs redis redis-durable web
+.PHONY: demo test check mutants fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-scale bench-serving bench-text docs redis redis-durable web
 STARTED := $(shell date +%s)
 demo: $(READY)
 	M6REC_DEMO_STARTED=$(STARTED) $(BIN)/python -m m6rec.demo --out runs/demo
@@ -45,6 +45,9 @@ bench-text: $(READY)
 docs: $(READY) # the documentation, into runs/site
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "runs/site/index.html"
+
+mutants: $(READY) # plants faults in a copy and runs the tests that must notice them; goes on where it was stopped
+	$(BIN)/python -m scripts.mutants
 
 check: $(READY)
 	$(BIN)/ruff check

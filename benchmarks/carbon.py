@@ -34,7 +34,6 @@ from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import StateCache
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
-from m6rec.readouts.score import TRAINING_TOKENS
 from m6rec.readouts.scoring import fit_numbers
 from m6rec.report import Row, Table
 from m6rec.serving.kv_cache_pool import KVCachePool
@@ -73,7 +72,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
     states = one.cache.fetch(texts(questions.rows[TRAIN]))
     base_s = _seconds(lambda: fit_numbers(one.adapter, questions.rows[TRAIN], questions.rows[VALID]))
-    groups = pack([size(row, states.length) for row in questions.rows[TRAIN]], TRAINING_TOKENS)
+    groups = pack([size(row, states.length) for row in questions.rows[TRAIN]], TrainConfig.batch_tokens)
     groups = groups[:: 16 if setup.quick else 4]
     batches = [pad([questions.rows[TRAIN][number] for number in group], states.places) for group in groups]
     share = sum(len(questions.rows[TRAIN][n].labels) for group in groups for n in group) / len(questions.labels(TRAIN))

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from statistics import median
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,11 +25,10 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.latency import NUM_EVENTS, Unsplit, flop, lived, served, timed, upper_products
 from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup
-from m6rec.foundation import states
 from m6rec.foundation.attention import CachedQuery
 from m6rec.foundation.checkpoint import load
-from m6rec.foundation.states import StateCache
-from m6rec.readouts import ScoreModel, score
+from m6rec.foundation.states import CacheConfig, StateCache
+from m6rec.readouts import ScoreModel
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.task import ask, texts
@@ -181,10 +180,11 @@ def _throughput(like: ScoreModel, rows: Sequence[Example], prompts_a_second: flo
     found: dict[str, Any] = {"users": len(rows), "candidates": candidates, "segments": len(segments), "tokens": tokens}
     found["full prompts a second"] = prompts_a_second
     for most in AT_ONCE:
-        own = most // like.foundation.model.at_once
-        with patch.object(score, "INFERENCE_TOKENS", own), patch.object(states, "BATCH_TOKENS", own):
-            score_s = median(_seconds(lambda: like.scores(rows)) for _ in range(3))
-            read_s = median(_seconds(lambda: _fresh(like).fetch(segments)) for _ in range(3))
+        one = copy(like)
+        one.cache = _fresh(like, most)
+        one.scores(rows)  # so that states are known
+        score_s = median(_seconds(lambda one=one: one.scores(rows)) for _ in range(3))
+        read_s = median(_seconds(lambda most=most: _fresh(like, most).fetch(segments)) for _ in range(3))
         found[f"{most} tokens at once"] = {
             "candidates a second": candidates / score_s,
             "segments a second": len(segments) / read_s,
@@ -193,8 +193,10 @@ def _throughput(like: ScoreModel, rows: Sequence[Example], prompts_a_second: flo
     return found
 
 
-def _fresh(like: ScoreModel) -> StateCache:
-    return StateCache(like.foundation, like.cache.config)
+def _fresh(like: ScoreModel, most: int) -> StateCache:
+    """An empty cache in memory that reads so many tokens at once."""
+    limits = CacheConfig(batch_tokens=most // like.foundation.model.at_once)
+    return StateCache(like.foundation, like.cache.config, limits=limits)
 
 
 def _seconds(run: Callable[[], Any]) -> float:
@@ -205,7 +207,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 def _exactness(setup: Setup, like: ScoreModel, rows: Sequence[Example]) -> dict[str, dict[str, float]]:
     """Absolute differences of scores on the GPU in bf16 from those on other devices and in other types."""
-    ours = ScoreModel.load(setup.run, like.foundation, _fresh(like)).scores(rows)
+    ours = ScoreModel.load(setup.run, like.foundation, StateCache(like.foundation, like.cache.config)).scores(rows)
     found = {}
     for device, dtype in (("cpu", "bfloat16"), ("cpu", "float32"), (GPU, "float32")):
         other = ScoreModel.load(setup.run, load(like.config.foundation, device=device, dtype=dtype))

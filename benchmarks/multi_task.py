@@ -39,7 +39,7 @@ from m6rec.foundation.checkpoint import Foundation, load
 from m6rec.foundation.states import StateCache
 from m6rec.metrics import auc
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
-from m6rec.readouts.score import GATED_BY, TRAINING_TOKENS
+from m6rec.readouts.score import GATED_BY
 from m6rec.readouts.scoring import fit_numbers
 from m6rec.report import Row, Table
 from m6rec.tasks.examples import TaskExamples, task_drafts, task_examples
@@ -266,7 +266,7 @@ def _likes(
     drawn = questions[TRAIN]
     test = _drawn(questions[TEST], ROWS * budget.tests, TEST)
     length = cache.config.keep  # each text keeps so many tokens
-    groups = pack([size(row, lambda _: length) for row in drawn], TRAINING_TOKENS)
+    groups = pack([size(row, lambda _: length) for row in drawn], TrainConfig.batch_tokens)
     chosen = [[drawn[number] for number in group] for group in _drawn(groups, budget.batches, TRAIN, seed)]
     learned = [row for group in chosen for row in group]
     questions = TaskExamples({TRAIN: learned, TEST: test})
@@ -293,7 +293,7 @@ def _texts(
     reads = GenerateModel.create(config, foundation, cache=cache)
     drafts = task_drafts(named("query"), split, domain)
     drawn, test = _drawn(drafts[TRAIN], budget.training, TRAIN, seed), _drawn(drafts[TEST], budget.tests, TEST)
-    groups = _drawn(reads.batches(drawn, TRAINING_TOKENS), budget.batches, TRAIN, seed)
+    groups = _drawn(reads.batches(drawn, TrainConfig.batch_tokens), budget.batches, TRAIN, seed)
     batches = [[drawn[number] for number in group] for group in groups]
 
     def validate() -> float:

@@ -36,7 +36,6 @@ from m6rec.foundation.checkpoint import load
 from m6rec.metrics import auc
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
-from m6rec.readouts.score import TRAINING_TOKENS
 from m6rec.readouts.scoring import fit_numbers
 from m6rec.report import Row, Table
 from m6rec.tasks.examples import TaskExamples, task_examples
@@ -243,7 +242,7 @@ def _tune(one: ScoreModel, rows: Sequence[Example], states: Any, seed: int, *, f
     """Trains on all the rows; what was tuned elsewhere keeps its base and takes smaller steps."""
     if fresh:
         fit_numbers(one.adapter, rows, rows)
-    groups = pack([size(row, states.length) for row in rows], TRAINING_TOKENS)
+    groups = pack([size(row, states.length) for row in rows], RANKING.batch_tokens)
     batches = [pad([rows[number] for number in group], states.places) for group in groups]
     epochs = max(RANKING.epochs, math.ceil(STEPS / len(batches)))
     rate = RANKING.learning_rate / (1 if fresh else 10)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from m6rec.cli import tuned_runs
+from m6rec.cli.tree import Config, FoundationSection
 from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import Fingerprint
 from m6rec.readouts import ScoreModel
@@ -57,7 +58,9 @@ class Setup:
     def recommender(self, device: str = "cpu") -> tuple[Recommender, ScoreModel, Any, InteractionStore]:
         """(the service's own recommender, its ranking task, the prepared log, what was observed in it)."""
         keep_freed_memory()  # as ``m6rec serve`` does
-        made, retrieve, like = tuned_runs(self.data, self.retrieve, self.run, device)
+        made, retrieve, like = tuned_runs(
+            self.data, self.retrieve, self.run, Config(foundation=FoundationSection(device=device))
+        )
         interactions = InteractionStore(made.split.log.items, made.domain.feedback).update_all(made.split.log.events)
         return Recommender(retrieve, like, made.split.log, interactions), like, made, interactions
 

@@ -144,12 +144,26 @@ def changed(config: Any, *, without: Collection[str] = ()) -> str:
     So a field that a later version adds doesn't make another thing of what was made before.
     """
     values = {name: value for name, value in _changed(config).items() if name not in without}
-    return json.dumps(values, sort_keys=True, default=_changed) if values else ""
+    return json.dumps(values, sort_keys=True, default=lambda one: type(one).__name__) if values else ""
 
 
 def _changed(config: Any) -> dict[str, Any]:
-    given = {field: getattr(config, field.name) for field in fields(config)}
-    return {field.name: value for field, value in given.items() if field.default is MISSING or value != field.default}
+    found = {}
+    for field in fields(config):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if (value := getattr(config, field.name)) != default:
+            found[field.name] = _told(value, default)
+    return found
+
+
+def _told(value: Any, default: Any) -> Any:
+    """What differs from a default; of a dataclass also its class, where another stands there by default."""
+    if isinstance(value, Mapping) and isinstance(default, Mapping):
+        return {name: _told(one, default.get(name)) for name, one in value.items() if one != default.get(name)}
+    if not is_dataclass(value):
+        return value
+    another = {"class": type(value).__name__} if is_dataclass(default) and type(default) is not type(value) else {}
+    return another | _changed(value)
 
 
 def digest(value: object) -> str:

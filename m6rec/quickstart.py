@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from m6rec import assets, readouts
+from m6rec.config import Count, validate
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
 from m6rec.fingerprint import Fingerprint
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.states import StateCache
+from m6rec.foundation.states import CacheConfig
+from m6rec.foundation.stores import Store
 from m6rec.project import Project
-from m6rec.readouts import EmbedModel, TaskModel, TaskModelConfig
+from m6rec.readouts import EmbedModel, TaskModel, TaskModelConfig, TuningConfig
 from m6rec.report import Table
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named
@@ -30,8 +33,24 @@ RETRIEVAL = "retrieve"
 RANKING = TrainConfig(epochs=1, min_steps=60, patience=1)
 """How ranking is tuned: its base is fitted before, and what reading adds stops growing within an epoch."""
 
-MOST = {TRAIN: 150_000, VALID: 25_000, TEST: 25_000}
-"""Questions of a task by part, of users drawn at random where a log has more: what is tuned and measured in minutes."""
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionLimits:
+    """Questions of a task, of users drawn at random where a log has more: what is tuned and measured in minutes.
+
+    Attributes:
+        training: Of the training part at most.
+        validation: Of the validation part.
+        test: Of the test part.
+    """
+
+    training: Count = 150_000
+    validation: Count = 25_000
+    test: Count = 25_000
+
+    def __post_init__(self) -> None:
+        validate(self)
+
 
 FIRST = 2_000
 """Items that the first recommendations are among: those that the latest events are of most."""
@@ -47,23 +66,32 @@ class Plan:
 
     Attributes:
         ranking: The ranking task.
+        ranking_tuning: What it tunes.
         ranking_training: How it is trained.
         retrieval_training: How retrieval is.
         ranking_seeds: One run each.
         retrieval_seeds: Likewise.
+        questions: How many of each are read.
+        states: What the state cache takes.
+        store: Where it is kept; None for the folder of $M6REC_HOME.
     """
 
     ranking: str = "like"
+    ranking_tuning: TuningConfig = TuningConfig()
     ranking_training: TrainConfig = RANKING
-    retrieval_training: EmbeddingConfig = EmbeddingConfig()  # noqa: RUF009
+    retrieval_training: EmbeddingConfig = EmbeddingConfig()
     ranking_seeds: Sequence[int] = (0,)
     retrieval_seeds: Sequence[int] = (0,)
+    questions: QuestionLimits = QuestionLimits()
+    states: CacheConfig = CacheConfig()
+    store: Path | Store | None = None
 
     def describe(self) -> dict[str, str]:
         """The choices in words."""
         return {
             "ranking task": self.ranking,
-            "questions": f"{MOST[TRAIN]:,} for training and {MOST[TEST]:,} to measure at most, of users drawn",
+            "questions": f"{self.questions.training:,} for training and {self.questions.test:,} to measure at most, "
+            "of users drawn",
             "epochs of ranking": f"{self.ranking_training.epochs}, {self.ranking_training.min_steps} steps at least",
             "epochs of retrieval": f"{self.retrieval_training.epochs} at most",
         }
@@ -142,7 +170,7 @@ def first_list(
     user = liking[-1].user
     liked = [*dict.fromkeys(number[event.item] for event in reversed(liking) if event.user == user)]
     seen = {number[event.item] for event in latest if event.user == user and event.item in number}
-    config = config_of(RETRIEVAL, made, dataset, model)
+    config = config_of(RETRIEVAL, made, dataset, model, TuningConfig())
     one = EmbedModel.create(config, model, assets.home() / "states")
     one.item_states(items, progress)  # kept for what is tuned next
     vectors_IE = one.whiten(items).item_vectors(items)
@@ -174,6 +202,8 @@ def tune_all(
         ConfigError: A run in the project is of something else.
     """
     outcome, examples = Outcome(), dict[str, Any]()
+    most = {TRAIN: chosen.questions.training, VALID: chosen.questions.validation, TEST: chosen.questions.test}
+    tunings = {chosen.ranking: chosen.ranking_tuning, RETRIEVAL: TuningConfig()}
     work: tuple[tuple[str, Any, Sequence[int]], ...] = (
         (chosen.ranking, chosen.ranking_training, chosen.ranking_seeds),
         (RETRIEVAL, chosen.retrieval_training, chosen.retrieval_seeds),
@@ -181,15 +211,15 @@ def tune_all(
     with stage("questions"):
         for task, *_ in work:
             try:
-                examples[task] = readouts.of(task).examples(named(task), made.split, made.domain).drawn(MOST)
+                examples[task] = readouts.of(task).examples(named(task), made.split, made.domain).drawn(most)
             except DataError as error:
                 outcome.impossible[task] = str(error)
     if not examples:
         raise DataError(f"nothing can be tuned on this log: {'; '.join(dict.fromkeys(outcome.impossible.values()))}")
     for task, training, seeds in work:
         if task in examples:
-            config = config_of(task, made, dataset, model)
-            outcome.runs[task] = _tune(project, config, model, examples[task], training, seeds, stage)
+            config = config_of(task, made, dataset, model, tunings[task])
+            outcome.runs[task] = _tune(project, config, model, examples[task], training, seeds, chosen, stage)
     served = {task: f"{task}-{seeds[0]}" for task, _, seeds in work if task in examples}
     project.serve(ranking=served.get(chosen.ranking, ""), retrieval=served.get(RETRIEVAL, ""))
     for task, runs in outcome.runs.items():
@@ -200,7 +230,7 @@ def tune_all(
 
 
 def config_of(
-    task: str, made: Prepared, dataset: Fingerprint, foundation: Foundation, **settings: Any
+    task: str, made: Prepared, dataset: Fingerprint, foundation: Foundation, tuning: TuningConfig
 ) -> TaskModelConfig:
     """The configuration of a task that is tuned on a prepared log.
 
@@ -209,7 +239,7 @@ def config_of(
         made: The prepared log.
         dataset: Its fingerprint.
         foundation: The model to tune.
-        settings: Of ``TaskModelConfig``, how it is tuned.
+        tuning: What of it is tuned.
     """
     return TaskModelConfig(
         task=task,
@@ -218,7 +248,7 @@ def config_of(
         foundation=foundation.source,
         data=dataset.data,
         split=dataset.split,
-        **settings,
+        **asdict(tuning),
     )
 
 
@@ -229,18 +259,19 @@ def _tune(
     examples: Any,
     training: Any,
     seeds: Sequence[int],
+    chosen: Plan,
     stage: Stage,
 ) -> list[tuple[TaskModel[Any, Any, Any], TrainingHistory]]:
     """A run of a task for each seed."""
     results: list[tuple[TaskModel[Any, Any, Any], TrainingHistory]] = []
-    cache: StateCache | None = None
+    readout = readouts.of(config.task)
+    cache = readout.cache_of(config, foundation, None, chosen.store or assets.home() / "states", chosen.states)
     for seed in seeds:
         name = f"{config.task}-{seed}"
-        one = readouts.of(config.task).create(config, foundation, assets.home() / "states", cache=cache, seed=seed)
-        if cache is None:
+        one = readout.create(config, foundation, cache=cache, seed=seed)
+        if not results:
             with stage(f"states, {config.task}") as update:
-                one.cache.fetch(one.texts(examples), update)
-        cache = one.cache
+                cache.fetch(one.texts(examples), update)
         with stage(f"tuning {name}") as update:
             history = one.tune(
                 examples[TRAIN],

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from m6rec import config as configuration
+from m6rec.config import Count, Natural, NonNegative, OpenShare, Positive, Range, Share
 from m6rec.errors import AssetError, ConfigError
 
 BatchT = TypeVar("BatchT")
@@ -34,7 +36,8 @@ class TrainConfig:
         warmup_steps: Steps of linear rise, at most a tenth of all.
         weight_decay: On matrices only, as usual.
         accumulate: Batches to an optimiser step.
-        batch_tokens: Padded tokens of a batch, of which a GPU takes many at once; 0 for as few as cores like.
+        batch_tokens: Padded tokens of a batch; few, for many steps an epoch; a GPU takes many at once. A longer row is
+            a batch of its own.
         clip: Greatest norm of a gradient.
         average: Decay of the running mean of the weights, which is what is kept; 0 keeps the last weights.
         patience: Epochs without a better validation before it stops; 0 never stops early.
@@ -45,33 +48,22 @@ class TrainConfig:
             weights. The higher it is, the less calibrated scores are, and the less comparable between users.
     """
 
-    epochs: int = 3
-    min_steps: int = 0
-    learning_rate: float = 2e-3
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    accumulate: int = 1
-    batch_tokens: int = 0
-    clip: float = 1.0
-    average: float = 0.99
-    patience: int = 0
-    checkpoint_steps: int = 100
+    epochs: Count = 3
+    min_steps: Natural = 0
+    learning_rate: Annotated[float, Range(0, 1, above=True, below=True)] = 2e-3
+    warmup_steps: Natural = 100
+    weight_decay: NonNegative = 0.01
+    accumulate: Count = 1
+    batch_tokens: Count = 1_024
+    clip: Positive = 1.0
+    average: OpenShare = 0.99
+    patience: Natural = 0
+    checkpoint_steps: Count = 100
     seed: int = 0
-    pairwise: float = 0.0
+    pairwise: Share = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "accumulate", "checkpoint_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.batch_tokens < 0:
-            raise ConfigError(f"batch_tokens is {self.batch_tokens}; give 0 for the usual number, or more")
-        if not 0 < self.learning_rate < 1 or not 0 <= self.average < 1 or self.clip <= 0:
-            raise ConfigError(
-                f"learning_rate {self.learning_rate} must be in (0, 1), average {self.average} in [0, 1), "
-                f"clip {self.clip} above 0"
-            )
-        if not 0 <= self.pairwise <= 1:
-            raise ConfigError(f"pairwise is {self.pairwise}; it is a share of the loss, from 0 to 1")
+        configuration.validate(self)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from m6rec import cli
 from m6rec.cli.runs import tuned_runs
+from m6rec.cli.tree import Config, FoundationSection, StatesSection
 from m6rec.domains import prepared
 from m6rec.features.interactions import InteractionStore
 from m6rec.serving.recommender import Recommender
@@ -281,9 +282,10 @@ def test_states_of_every_split_are_kept_between_processes_and_counted(tmp_path):
     where = ("--data", tmp_path / "data", "--run", tmp_path / "deeper", "--foundation", tmp_path / "foundation")
     m6rec(tmp_path, "tune", "retrieve", *where, "--epochs", "1", "--dtype", "float32")
     misses = []
+    config = Config(foundation=FoundationSection(dtype="float32"), states=StatesSection(store=str(tmp_path / "states")))
     for _ in range(2):
         runs = (tmp_path / "data", tmp_path / "deeper", tmp_path / "click")
-        made, retrieve, rank = tuned_runs(*runs, dtype="float32", states=str(tmp_path / "states"))
+        made, retrieve, rank = tuned_runs(*runs, config)
         assert retrieve.cache is not rank.cache
         log = made.split.log
         recommender = Recommender(retrieve, rank, log, InteractionStore(log.items, made.domain.feedback))
@@ -315,9 +317,9 @@ def test_a_run_goes_to_a_device_and_ranks_there(tmp_path):
 def test_a_run_is_shrunk_by_switches_and_goes_to_a_device(tmp_path, monkeypatch, capsys):
     shop.make(tmp_path)
     data, small = ("--data", tmp_path / "data"), tmp_path / "small"
-    (tmp_path / "recipe.json").write_text(json.dumps({"width": 24, "ffn_width": 32, "num_heads": 2, "epochs": 9}))
-    switches = [f"--set={switch}" for switch in ("num_layers=2", "embed_width=8", "vocab_size=0", "epochs=1")]
-    words = (tmp_path / "click", "--out", small, *data, "--recipe", tmp_path / "recipe.json", "--dtype", "float32")
+    (tmp_path / "small.toml").write_text("[shrink]\nwidth = 24\nffn_width = 32\nnum_heads = 2\nepochs = 9\n")
+    switches = [f"--set=shrink.{switch}" for switch in ("num_layers=2", "embed_width=8", "vocab_size=0", "epochs=1")]
+    words = (tmp_path / "click", "--out", small, *data, "--config", tmp_path / "small.toml", "--dtype", "float32")
     card = json.loads(shop.m6rec(tmp_path, "shrink", *words, *switches, "--json"))
     chosen = card["recipe"]
     assert (chosen["width"], chosen["num_layers"], chosen["epochs"]) == (24, 2, 1)
@@ -331,7 +333,10 @@ def test_a_run_is_shrunk_by_switches_and_goes_to_a_device(tmp_path, monkeypatch,
         ranked.append(json.loads(shop.m6rec(tmp_path, "device", "rank", phone, "i0", "i5", *me, "--json")))
     assert [{one["id"] for one in of} for of in ranked] == [{"i0", "i5"}] * 2
     assert ranked[0] != ranked[1]
-    for wrong, message in (("depth=3", "a recipe has no 'depth'"), ("width=wide", "the recipe can't be read")):
+    for wrong, message in (
+        ("shrink.depth=3", "there is no setting shrink.depth (from --set)"),
+        ("shrink.width=wide", "shrink.width is 'wide' (from --set); it must be an integer, at least 1"),
+    ):
         code, said = run(
             monkeypatch, capsys, "shrink", str(tmp_path / "click"), "--out", str(tmp_path / "x"), f"--set={wrong}"
         )

@@ -11,7 +11,7 @@ from m6rec import zero_shot
 from m6rec.foundation import likelihood
 from m6rec.foundation.generate import Sampling
 from m6rec.foundation.states import StateCache, StatesConfig
-from m6rec.readouts import GenerateModel, ScoreModel, score
+from m6rec.readouts import GenerateModel, ScoreModel
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.tasks.diary import Diary
 from m6rec.training import CHECKPOINT
@@ -97,16 +97,15 @@ def stop(step, total, loss):
 
 def tune(monkeypatch, task, folder=None, progress=lambda *_: None, *, there=True):
     monkeypatch.setattr(test_training.tiny, "foundation", lambda: on(CUDA if there else CPU, FOUNDATION()))
-    return test_training.tune_board(task, "upper", folder=folder, progress=progress, epochs=2, checkpoint_steps=3)
+    return test_training.tune_board(task, "upper", folder=folder, progress=progress, **SIZES)
 
 
 FOUNDATION = tiny.foundation
+SIZES = {"epochs": 2, "checkpoint_steps": 3, "batch_tokens": 60}
 
 
 @pytest.mark.parametrize("task", ["tests.test_training:SIGNED", "like"])
 def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypatch, tmp_path, task):
-    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
-
     with pytest.raises(InterruptedError):
         tune(monkeypatch, task, tmp_path, stop)
     assert (tmp_path / CHECKPOINT).is_file()
@@ -123,8 +122,6 @@ def test_a_tuning_learns_goes_on_after_a_stop_and_is_loaded_on_the_cpu(monkeypat
 
 
 def test_a_run_that_began_on_the_cpu_goes_on(monkeypatch, tmp_path):
-    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
-
     with pytest.raises(InterruptedError):
         tune(monkeypatch, "like", tmp_path, stop, there=False)
     steps = []
@@ -164,9 +161,8 @@ def test_texts_are_those_of_the_cpu(tmp_path, method, split):
 
 
 def test_texts_are_learned(monkeypatch, tmp_path):
-    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
     monkeypatch.setattr(test_training.tiny, "foundation", lambda: on(CUDA, FOUNDATION()))
-    writer, history = test_training.tune_diaries(folder=tmp_path, epochs=2)
+    writer, history = test_training.tune_diaries(folder=tmp_path, epochs=2, batch_tokens=60)
     assert np.mean(history.losses[-5:]) < 0.5 * np.mean(history.losses[:3])
     again = GenerateModel.load(tmp_path, test_training.can_end(on(CPU, FOUNDATION())))
     drafts = test_training.diaries(1, 12)

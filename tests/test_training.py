@@ -16,7 +16,7 @@ from torch import nn
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
 from m6rec.metrics import auc, base_rates, cross_entropy, perplexity
-from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig, generate, score
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.readouts.scoring import class_metric, fit_numbers
 from m6rec.tasks import task as tasks
 from m6rec.tasks import writing
@@ -100,17 +100,15 @@ def tune_board(task, method, *, folder=None, progress=lambda step, total, loss: 
     ("task", "method"),
     [("tests.test_training:SIGNED", "upper"), ("tests.test_training:SIGNED", "lora")],
 )
-def test_a_checkerboard_is_learned(monkeypatch, task, method):
-    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
-    _, history = tune_board(task, method)
+def test_a_checkerboard_is_learned(task, method):
+    _, history = tune_board(task, method, batch_tokens=60)
     assert max(history.validation_scores) > 0.97  # the AUC of users that training never saw
     assert np.mean(history.losses[-5:]) < 0.3 < 0.5 < np.mean(history.losses[:3])
 
 
 @pytest.mark.parametrize("name", ["TWO", "THREE", "FIVE", "THREE_GRADES"])
-def test_a_task_of_any_number_of_classes_is_learned(monkeypatch, name):
-    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
-    tuned, history = tune_board(f"tests.test_training:{name}", "option-adapter", epochs=3)
+def test_a_task_of_any_number_of_classes_is_learned(name):
+    tuned, history = tune_board(f"tests.test_training:{name}", "option-adapter", epochs=3, batch_tokens=60)
     rows = board(f"tests.test_training:{name}", 2, 20)
     labels = np.concatenate([row.labels for row in rows])
     probabilities = tuned.probabilities(rows)
@@ -169,9 +167,8 @@ def test_batches_hold_as_many_tokens_as_are_asked_for():
     assert steps[0] > 3 * steps[1] > 3 * steps[2] == 3
 
 
-def test_a_checkerboard_is_learned_from_pairs_alone(monkeypatch):
-    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
-    tuned, history = tune_board("tests.test_training:SIGNED", "upper", pairwise=1.0)
+def test_a_checkerboard_is_learned_from_pairs_alone():
+    tuned, history = tune_board("tests.test_training:SIGNED", "upper", pairwise=1.0, batch_tokens=60)
     rows = [row for row in board("tests.test_training:SIGNED", 1, 20) if len(set(row.labels.tolist())) == 2]
     within = [auc(row.labels, tuned.scores([row])) for row in rows]
     assert max(history.validation_scores) == pytest.approx(np.mean(within))
@@ -221,9 +218,8 @@ def can_end(foundation):
 
 
 @pytest.mark.parametrize("method", ["upper", "lora"])
-def test_what_a_user_always_writes_is_learned_from_the_past(monkeypatch, method):
-    monkeypatch.setattr(generate, "TRAINING_TOKENS", 60)
-    writer, history = tune_diaries(method=method)
+def test_what_a_user_always_writes_is_learned_from_the_past(method):
+    writer, history = tune_diaries(method=method, batch_tokens=60)
     drafts = diaries(1, 12)
     other = {draft.target: draft.context for draft in drafts}
     strange = [replace(draft, context=other["b" if draft.target == "a" else "a"]) for draft in drafts]
@@ -233,19 +229,19 @@ def test_what_a_user_always_writes_is_learned_from_the_past(monkeypatch, method)
     assert np.mean(history.losses[-5:]) < 0.3 < 0.6 < np.mean(history.losses[:3])
 
 
-def test_an_interrupted_tuning_of_texts_goes_on_exactly(monkeypatch, tmp_path):
-    monkeypatch.setattr(generate, "TRAINING_TOKENS", 60)
+def test_an_interrupted_tuning_of_texts_goes_on_exactly(tmp_path):
+    options = {"epochs": 1, "batch_tokens": 60}
 
     def interrupt(step, total, loss):
         if step == 8:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        tune_diaries(folder=tmp_path, progress=interrupt, epochs=1)
+        tune_diaries(folder=tmp_path, progress=interrupt, **options)
     steps = []
-    resumed, history = tune_diaries(folder=tmp_path, progress=lambda step, *_: steps.append(step), epochs=1)
+    resumed, history = tune_diaries(folder=tmp_path, progress=lambda step, *_: steps.append(step), **options)
     assert steps[0] == 7
-    whole, expected = tune_diaries(epochs=1)
+    whole, expected = tune_diaries(**options)
     assert history.losses == pytest.approx(expected.losses, rel=1e-4)  # lower states come from batches of other shapes
     again = GenerateModel.load(tmp_path, can_end(tiny.foundation()))
     drafts = diaries(1, 12)
@@ -421,7 +417,14 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert state(again[0]) == state(first[0])
 
 
-KILLED = {"task": "like", "method": "option-adapter", "num_users": 30, "epochs": 3, "checkpoint_steps": 3}
+KILLED = {
+    "task": "like",
+    "method": "option-adapter",
+    "num_users": 30,
+    "epochs": 3,
+    "checkpoint_steps": 3,
+    "batch_tokens": 60,
+}
 
 
 def die(step, total, loss):
@@ -429,17 +432,16 @@ def die(step, total, loss):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_killed_and_run_again_it_loses_nothing(tmp_path, monkeypatch):
+def test_killed_and_run_again_it_loses_nothing(tmp_path):
     """SIGKILL in the middle of a tuning; the run that goes on has the losses of one that was never killed."""
     code = (
-        "import sys; from pathlib import Path; from m6rec.readouts import score; from tests import test_training as t; "
-        "score.TRAINING_TOKENS = 60; t.tune_board(**t.KILLED, folder=Path(sys.argv[1]), progress=t.die)"
+        "import sys; from pathlib import Path; from tests import test_training as t; "
+        "t.tune_board(**t.KILLED, folder=Path(sys.argv[1]), progress=t.die)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / CHECKPOINT).is_file()
-    monkeypatch.setattr(score, "TRAINING_TOKENS", 60)
     steps = []
     resumed, history = tune_board(**KILLED, folder=tmp_path, progress=lambda step, *_: steps.append(step))
     assert steps[0] == 7
@@ -495,13 +497,13 @@ def test_a_tensorboard_log_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"epochs": 0}, "epochs is 0; it must be an integer, at least 1"),
         ({"accumulate": 0}, "accumulate is 0"),
-        ({"batch_tokens": -1}, "batch_tokens is -1; give 0"),
-        ({"learning_rate": 0.0}, r"learning_rate 0.0 must be in \(0, 1\)"),
-        ({"average": 1.0}, r"average 1.0 in \[0, 1\)"),
-        ({"clip": 0.0}, "clip 0.0 above 0"),
-        ({"pairwise": 1.5}, "pairwise is 1.5; it is a share of the loss, from 0 to 1"),
+        ({"batch_tokens": 0}, "batch_tokens is 0; it must be an integer, at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a number, above 0 and below 1"),
+        ({"average": 1.0}, "average is 1.0; it must be a number, at least 0 and below 1"),
+        ({"clip": 0.0}, "clip is 0.0; it must be a number, above 0"),
+        ({"pairwise": 1.5}, "pairwise is 1.5; it must be a number, at least 0 and at most 1"),
     ],
 )
 def test_errors(options, message):

@@ -23,12 +23,17 @@ out, err = Console(), Console(stderr=True)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Foundation = Annotated[str, typer.Option(help="Asset name, folder, .gguf file or hub id of the language model.")]
+Foundation = Annotated[
+    str | None,
+    typer.Option(help="Asset name, folder, .gguf file or hub id of the language model. [default: smollm2-135m]"),
+]
 ExitAfter = Annotated[
     int | None, typer.Option(help="Upper layers to run, if the ranking run has more; all by default.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or auto for the faster one on this processor.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … [default: cpu]")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16, or auto for the faster one on this processor. [default: auto]")
+]
 
 
 def _version(wanted: bool) -> None:

@@ -14,6 +14,7 @@ from m6rec.cli.runs import Served, recommender_of, store_of
 from m6rec.errors import ConfigError
 
 if TYPE_CHECKING:
+    from m6rec.cli.tree import Config
     from m6rec.scale.recommending import RecommendConfig, RecommendJob
 
 SNAPSHOT = ".store"
@@ -23,12 +24,11 @@ SNAPSHOT = ".store"
 def recommend_all(
     chosen: Served,
     folder: Path,
-    config: RecommendConfig,
+    job_config: RecommendConfig,
+    config: Config,
     *,
     engine: str = "here",
     workers: int = 0,
-    device: str = "cpu",
-    dtype: str = "auto",
     as_json: bool = False,
 ) -> None:
     """See ``m6rec recommend``."""
@@ -44,16 +44,14 @@ def recommend_all(
     with partitions.locked(folder):
         start = time.perf_counter()
         with store_of(chosen, folder / SNAPSHOT) as kept:
-            job = recommending.RecommendJob(recommender_of(chosen, kept, device, dtype).state, config)
+            job = recommending.RecommendJob(recommender_of(chosen, kept, config).state, job_config)
             runs = (chosen.retrieve, chosen.rank)
             belongs_to = recommending.belongs_to(job, prepared.fingerprint(chosen.data), runs, kept.journal)
         out = partitions.Partitions(folder.resolve(), belongs_to, job.num)
         if engine == "ray":
             from m6rec.scale import on_ray
 
-            made = on_ray.actors(
-                partial(_job, chosen.resolved(), folder.resolve(), config, device, dtype), out, workers
-            )
+            made = on_ray.actors(partial(_job, chosen.resolved(), folder.resolve(), job_config, config), out, workers)
         else:
             made = recommending.here(job, out, workers or torch.get_num_threads())
         load_s = time.perf_counter() - start
@@ -75,7 +73,7 @@ def recommend_all(
     )
 
 
-def _job(chosen: Served, folder: Path, config: RecommendConfig, device: str, dtype: str) -> RecommendJob:
+def _job(chosen: Served, folder: Path, job_config: RecommendConfig, config: Config) -> RecommendJob:
     """The same job in another process, which makes partitions of it with one thread."""
     import torch
 
@@ -83,4 +81,4 @@ def _job(chosen: Served, folder: Path, config: RecommendConfig, device: str, dty
 
     torch.set_num_threads(1)
     with store_of(chosen, folder / SNAPSHOT) as kept:
-        return RecommendJob(recommender_of(chosen, kept, device, dtype).state, config)
+        return RecommendJob(recommender_of(chosen, kept, config).state, job_config)

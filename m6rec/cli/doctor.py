@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli.app import Foundation, Json, app, say
+from m6rec.cli.config import of_foundation, settings
 from m6rec.cli.runs import ProjectFolder
 
 _MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
@@ -18,14 +18,15 @@ _MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
 def doctor(
     *,
     project: ProjectFolder = None,
-    foundation: Foundation = DEFAULT_FOUNDATION,
+    foundation: Foundation = None,
     redis: Annotated[str, typer.Option(help="URL of a Redis or Valkey server to look at as well.")] = "",
     as_json: Json = False,
 ) -> None:
     """Says what works on this machine, what is missing and how to get it; exit code 1 if a service could not run."""
     from m6rec.doctor import Patient, examine
 
-    found = list(examine(Patient(foundation=foundation, project=project, redis=redis)))
+    name = settings(None, None, of_foundation(foundation), project=project).foundation.name
+    found = list(examine(Patient(foundation=name, project=project, redis=redis)))
     can_serve = not any(one.status == "failure" for one in found)
     lines = []
     for one in found:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from m6rec import assets
 from m6rec.cli.app import Dtype, Json, app, bar, device_app, say
+from m6rec.cli.config import Changes, ConfigFile, of_foundation, settings
 from m6rec.cli.recommending import say_ranked
-from m6rec.cli.runs import Data, ProjectFolder, data_of, former_of, require_dataset, run_of
-from m6rec.errors import ConfigError
+from m6rec.cli.runs import Data, ProjectFolder, cache_of, data_of, former_of, require_dataset, run_of
 
 
 @app.command()
@@ -28,25 +26,25 @@ def shrink(
     out: Annotated[Path, typer.Option(help="Output folder; give it again to resume.")],
     project: ProjectFolder = None,
     data: Data = None,
-    recipe: Annotated[Path | None, typer.Option(help="JSON file of settings (edge.recipe.Recipe).")] = None,
-    change: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as sparsity=0.5.")] = None,
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Distils a tuned ranking task into a small model, for `m6rec export OUT/run`."""
     from m6rec.domains import prepared
-    from m6rec.edge.recipe import Recipe
     from m6rec.edge.shrink import shrink as make
     from m6rec.foundation.checkpoint import load
     from m6rec.readouts import ScoreModel, read_config
 
-    chosen = Recipe.read(_switches(recipe, change or []))
+    config = settings(file, changes, of_foundation(dtype=dtype), project=project)
     run, data = run_of(project, run), data_of(project, data)
     dataset = prepared.fingerprint(data)
     require_dataset(run, dataset, former=former_of(project, dataset))
     made = prepared.load(data)
-    foundation = load(read_config(run).foundation, dtype=dtype)
-    tuned = ScoreModel.load(run, foundation, store=assets.home() / "states")
+    config_of_run = read_config(run)
+    foundation = load(config_of_run.foundation, dtype=config.foundation.dtype)
+    tuned = ScoreModel.load(run, foundation, cache_of(ScoreModel, config_of_run, foundation, config.states))
     questions = tuned.examples(tuned.task, made.split, made.domain)
     lessons = assets.home() / "lessons"
     with bar("shrinking") as update:
@@ -54,23 +52,9 @@ def shrink(
         def tell(stage: str, done: int, total: int) -> None:
             update(done, total, label=stage)
 
-        card = make(tuned, made.split.log, questions.rows, chosen, out, lessons=lessons, progress=tell)
+        card = make(tuned, made.split.log, questions.rows, config.shrink, out, lessons=lessons, progress=tell)
     lines = [f"{name}: {card[name]}" for name in ("parameters", "tokens", "operations", "quality")]
     say(card, as_json, "\n".join([str(out), *lines]))
-
-
-def _switches(file: Path | None, changes: Sequence[str]) -> dict[str, Any]:
-    """Settings of a recipe from a file and from name=value pairs."""
-    try:
-        values = dict(json.loads(file.read_text())) if file is not None else {}
-        for change in changes:
-            name, _, value = change.partition("=")
-            values[name] = json.loads(value)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"the recipe can't be read ({error}); give a JSON file of names and values, or --set width=128"
-        ) from error
-    return values
 
 
 @app.command()

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli.app import Device, Dtype, Foundation, Json, app, bar, err, say
+from m6rec.cli.config import Changes, ConfigFile, of_foundation, settings
 from m6rec.cli.data import Columns, Files, Implicit, OnError, Positive, Repeats, Source, SplitName, TimeFormat, read_log
+from m6rec.cli.runs import state_store
 
 
 @app.command()
@@ -31,9 +32,11 @@ def init(
     on_error: OnError = None,
     time_format: TimeFormat = None,
     seeds: Annotated[int, typer.Option(help="Number of ranking runs, to report a standard deviation.", min=1)] = 1,
-    foundation: Foundation = DEFAULT_FOUNDATION,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    foundation: Foundation = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Prepares a log, tunes and evaluates ranking and retrieval, and prints how to serve them."""
@@ -49,6 +52,7 @@ def init(
 
     start = time.monotonic()
     home = Project(project or Path(Path(source).name.partition(".")[0] or "project"))
+    config = settings(file, changes, of_foundation(foundation, device, dtype), project=home.folder)
     made, facts = read_log(
         source,
         files,
@@ -65,8 +69,17 @@ def init(
     dataset = prepared.keep(made, home.data)
     if not as_json:
         err.print(card.words({"folder": str(home.data), **facts}), markup=False, highlight=False, soft_wrap=True)
-    model = load(foundation, dtype=dtype, device=device)
-    chosen = replace(plan(made), ranking_seeds=range(seeds))
+    model = load(config.foundation.name, dtype=config.foundation.dtype, device=config.foundation.device)
+    chosen = replace(
+        plan(made),
+        ranking_tuning=config.ranking.adapter,
+        ranking_training=config.init.ranking,
+        retrieval_training=config.retrieval.training,
+        ranking_seeds=range(seeds),
+        questions=config.init.questions,
+        states=config.states.cache,
+        store=state_store(config.states.store),
+    )
 
     @contextmanager
     def stage(name: str) -> Iterator[Any]:

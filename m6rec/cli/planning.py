@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli.app import Device, Dtype, Foundation, Json, app, say
+from m6rec.cli.config import of_foundation, settings
 from m6rec.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def plan(
     churn: Annotated[float, typer.Option(help="Share of the catalogue that is new or reworded per day.")] = 0.01,
     user_exponent: Annotated[float, typer.Option(help="Zipf exponent of how often users ask.")] = 0.8,
     item_exponent: Annotated[float, typer.Option(help="Zipf exponent of how often items occur.")] = 1.0,
-    foundation: Foundation = DEFAULT_FOUNDATION,
+    foundation: Foundation = None,
     cores: Annotated[int, typer.Option(help="Cores of a machine.")] = 32,
     memory: Annotated[float, typer.Option(help="GiB of a machine that the service may use.")] = 128,
     utilisation: Annotated[float, typer.Option(help="Share of the cores to plan for.")] = 0.5,
@@ -37,8 +37,8 @@ def plan(
     measure: Annotated[
         Path | None, typer.Option(help="Measure the rates of this machine first, and write them to this file.")
     ] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Estimates memory, disk, cache hits, arithmetic and machines for a service, from measured rates."""
@@ -67,12 +67,13 @@ def plan(
         watts=watts,
         grams_per_kwh=grams_per_kwh,
     )
+    config = settings(None, None, of_foundation(foundation, device, dtype)).foundation
     if measure is not None:
-        found = measuring.measure(load(foundation, dtype=dtype, device=device))
+        found = measuring.measure(load(config.name, dtype=config.dtype, device=config.device))
         files.write(measure, json.dumps(asdict(found), indent=1) + "\n")
     else:
         found = planning.Rates.read(rates)
-    made = planning.service_plan(load_, measuring.shape_of(model_config_of(foundation)), found, machine)
+    made = planning.service_plan(load_, measuring.shape_of(model_config_of(config.name)), found, machine)
     say(made, as_json, "\n".join(_lines(made)))
 
 

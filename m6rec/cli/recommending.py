@@ -13,6 +13,7 @@ import typer
 
 from m6rec.cli import batch
 from m6rec.cli.app import Device, Dtype, Json, app, out, say
+from m6rec.cli.config import Changes, ConfigFile, of_foundation, settings
 from m6rec.cli.runs import (
     Blocked,
     Data,
@@ -27,6 +28,7 @@ from m6rec.errors import ConfigError
 from m6rec.types import Ranked
 
 if TYPE_CHECKING:
+    from m6rec.cli.tree import Config
     from m6rec.scale.recommending import Stage
 
 
@@ -54,8 +56,10 @@ def recommend(
     workers: Annotated[
         int, typer.Option(help="With --all: threads, or processes of Ray; 0 for as many as cores.", min=0)
     ] = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Recommends items to one user, with scores and the latest history, or to all users into Parquet files."""
@@ -63,6 +67,7 @@ def recommend(
         raise ConfigError("give --user ID for one user, or --all --out FOLDER for every user")
     if stage not in (None, "retrieve", "rank"):
         raise ConfigError(f"stage is {stage!r}; choose one of retrieve, rank")
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
     if out_folder is not None:
         from m6rec.scale.recommending import RecommendConfig
 
@@ -70,15 +75,14 @@ def recommend(
             served(project, data, retrieve, rank),
             out_folder,
             RecommendConfig(count=count, stage=cast("Stage", stage or "retrieve"), users=partition),
+            config,
             engine=engine,
             workers=workers,
-            device=device,
-            dtype=dtype,
             as_json=as_json,
         )
         return
     assert user is not None
-    recommender, history = _recommender(project, data, retrieve, rank, user, device, dtype)
+    recommender, history = _recommender(project, data, retrieve, rank, user, config)
     ranked = recommender.retrieve(user, count) if stage == "retrieve" else recommender.recommend(user, count).items
     value = {
         "user": user,
@@ -99,12 +103,15 @@ def rank(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Ranks items by the probability that the user likes them."""
-    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, config)
     say_ranked(recommender.rank(user, items).items, as_json)
 
 
@@ -117,12 +124,15 @@ def explain(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Explains why a user would like an item, with the evidence of each sentence."""
-    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, config)
     explained = recommender.explain(user, item)
     lines = [] if explained.reasons else ["No reason found."]
     for one in explained.reasons:
@@ -139,8 +149,10 @@ def chat(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Conversational recommendation. An empty line ends it."""
@@ -148,7 +160,8 @@ def chat(
     from m6rec.serving.settings import MAX_MESSAGES
     from m6rec.tasks.chat import Message
 
-    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, config)
     messages: list[Message] = []
     while said := _heard():
         messages.append(Message("user", said))
@@ -187,12 +200,15 @@ def create(
     data: Data = None,
     retrieve: Retrieve = None,
     rank: Rank = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Generates a product design, a search query, or a headline for an item."""
-    recommender, _ = _recommender(project, data, retrieve, rank, user, device, dtype, blocked=blocked)
+    config = settings(file, changes, of_foundation(None, device, dtype), project=project)
+    recommender, _ = _recommender(project, data, retrieve, rank, user, config, blocked=blocked)
     created = recommender.create(user, kind, item=item, category=category, count=count, catalogue=catalogue)
     lines = []
     for one in created:
@@ -213,14 +229,13 @@ def _recommender(
     retrieve: Path | None,
     rank: Path | None,
     user: str,
-    device: str,
-    dtype: str,
+    config: Config,
     blocked: Path | None = None,
 ) -> tuple[Any, list[str]]:
     """(recommender, history of the user in words), including events and items that the service has stored."""
     chosen = served(project, data, retrieve, rank)
     with store_of(chosen) as kept:
-        recommender = recommender_of(chosen, kept, device, dtype, blocked)
+        recommender = recommender_of(chosen, kept, config, blocked)
     state = recommender.state
     domain, items = state.models.rank.domain, state.items
     return recommender, [domain.action(event, items[event.item].title) for event in state.interactions.history(user)]

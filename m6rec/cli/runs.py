@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from m6rec import assets, files
 from m6rec.errors import ConfigError, StoreError
 from m6rec.fingerprint import Fingerprint
 from m6rec.project import Project, Run, require_readout, writers_in
+
+if TYPE_CHECKING:
+    from m6rec.cli.tree import Config, StatesSection
 
 ProjectFolder = Annotated[
     Path | None, typer.Option("--project", help="Project folder; $M6REC_PROJECT or the current folder by default.")
@@ -179,9 +182,9 @@ def former_of(project: Path | None, dataset: Fingerprint) -> tuple[str, ...]:
     return bound.former if bound is not None and bound.data == dataset.data else ()
 
 
-def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
+def text_writers(rank: Path, ranking: Any, states: StatesSection) -> dict[str, Any]:
     """Text models whose runs are siblings of the ranking run and share its foundation and domain."""
-    from m6rec.readouts import GenerateModel
+    from m6rec.readouts import GenerateModel, read_config
     from m6rec.tasks.task import names
 
     found, known = {}, names("generate")
@@ -189,7 +192,8 @@ def text_writers(rank: Path, ranking: Any, states: str = "") -> dict[str, Any]:
         made = Fingerprint.load(run) or Fingerprint()
         same = (made.foundation, made.domain) == (ranking.foundation.model.id, ranking.config.domain)
         if same and task in known:
-            found[task] = GenerateModel.load(run, ranking.foundation, ranking.cache, state_store(states))
+            cache = cache_of(GenerateModel, read_config(run), ranking.foundation, states, ranking.cache)
+            found[task] = GenerateModel.load(run, ranking.foundation, cache)
     return found
 
 
@@ -207,42 +211,50 @@ def state_store(states: str) -> Any:
     return store_at(states) if "://" in states else Path(states) if states else assets.home() / "states"
 
 
+def cache_of(readout: Any, config: Any, foundation: Any, states: StatesSection, shared: Any = None) -> Any:
+    """``shared`` where it keeps the states that such a run reads, else a cache of its own, as the settings say."""
+    return readout.cache_of(config, foundation, shared, state_store(states.store), states.cache)
+
+
 def tuned_runs(
     data: Path,
     retrieve: Path,
     rank: Path,
-    device: str = "cpu",
-    dtype: str = "auto",
-    states: str = "",
+    config: Config | None = None,
+    *,
     exit_after: int | None = None,
     former: Collection[str] = (),
 ) -> tuple[Any, Any, Any]:
     """(prepared dataset, retrieval model, ranking model) on one foundation.
 
-    ``states`` is as for ``state_store``, ``former`` as for ``require_dataset``.
+    ``config`` is by default that of the defaults, ``former`` as for ``require_dataset``.
     """
+    from m6rec.cli.tree import Config
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
     from m6rec.readouts import EmbedModel, ScoreModel, read_config
 
+    config = config or Config()
     require_readout(rank, "score", "--rank")
     require_readout(retrieve, "embed", "--retrieve")
     dataset = prepared.fingerprint(data)
     for run in (rank, retrieve):
         require_dataset(run, dataset, former=former)
     made = prepared.load(data)
-    foundation = load(read_config(rank).foundation, dtype=dtype, device=device)
-    ranking = ScoreModel.load(rank, foundation, store=state_store(states), exit_after=exit_after)
-    return made, EmbedModel.load(retrieve, foundation, store=state_store(states)), ranking
+    ranks, embeds = read_config(rank), read_config(retrieve)
+    foundation = load(ranks.foundation, dtype=config.foundation.dtype, device=config.foundation.device)
+    cache = cache_of(ScoreModel, ranks, foundation, config.states)
+    ranking = ScoreModel.load(rank, foundation, cache, exit_after=exit_after)
+    return made, EmbedModel.load(retrieve, foundation, cache_of(EmbedModel, embeds, foundation, config.states)), ranking
 
 
-def recommender_of(chosen: Served, kept: KeptStore, device: str, dtype: str, blocked: Path | None = None) -> Any:
+def recommender_of(chosen: Served, kept: KeptStore, config: Config, blocked: Path | None = None) -> Any:
     """What the service would answer with, in this process, beside the service's events and items."""
     from m6rec.data.erasure import without
     from m6rec.features.interactions import InteractionStore
     from m6rec.serving.recommender import Recommender
 
-    made, retrieval, ranking = tuned_runs(chosen.data, chosen.retrieve, chosen.rank, device, dtype, former=kept.former)
+    made, retrieval, ranking = tuned_runs(chosen.data, chosen.retrieve, chosen.rank, config, former=kept.former)
     log = made.split.log
     if kept.journal is not None:
         log = without(log, kept.journal.forgotten(log.users))
@@ -253,6 +265,7 @@ def recommender_of(chosen: Served, kept: KeptStore, device: str, dtype: str, blo
         InteractionStore(log.items, made.domain.feedback).update_all(log.events),
         journal=kept.journal,
         catalogue=kept.catalogue,
-        writers=text_writers(chosen.rank, ranking),
+        writers=text_writers(chosen.rank, ranking, config.states),
         blocked=blocklist(blocked),
+        limits=config.serving.limits,
     )

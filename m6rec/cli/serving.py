@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from m6rec.cli.app import Device, Dtype, ExitAfter, app
+from m6rec.cli.config import Changes, ConfigFile, of_foundation, settings
 from m6rec.cli.runs import (
     Blocked,
     Data,
@@ -17,9 +18,9 @@ from m6rec.cli.runs import (
     Rank,
     Retrieve,
     blocklist,
+    cache_of,
     require_dataset,
     served,
-    state_store,
     text_writers,
     tuned_runs,
 )
@@ -47,20 +48,28 @@ def serve(
         typer.Option("--adopt", help="Accept a store and runs of an earlier preparation of the same log."),
     ] = False,
     journal: Annotated[
-        str, typer.Option(help="Store events elsewhere: a folder, or the redis:// URL of a durable server.")
-    ] = "",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.")] = 8300,
-    states: Annotated[str, typer.Option(help="State cache: a folder, or the redis:// URL of a shared server.")] = "",
+        str | None, typer.Option(help="Store events elsewhere: a folder, or the redis:// URL of a durable server.")
+    ] = None,
+    file: ConfigFile = None,
+    changes: Changes = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 for a free one; default 8300.")] = None,
+    states: Annotated[
+        str | None, typer.Option(help="State cache: a folder, or the redis:// URL of a shared server.")
+    ] = None,
     keys: Annotated[Path | None, typer.Option(help="File of hashed API keys (see `m6rec key`).")] = None,
-    insecure: Annotated[bool, typer.Option(help="Allow access from other machines without keys.")] = False,
-    queue: Annotated[int, typer.Option(help="Maximum number of queued requests.")] = 16,
-    batch: Annotated[int, typer.Option(help="Maximum batch size of ranking requests.")] = 8,
-    threads: Annotated[int, typer.Option(help="Threads of the model; 0 for the number of cores minus one.", min=0)] = 0,
-    deadline: Annotated[float, typer.Option(help="Seconds after which a queued request is rejected.")] = 5.0,
+    insecure: Annotated[bool | None, typer.Option(help="Allow access from other machines without keys.")] = None,
+    queue: Annotated[int | None, typer.Option(help="Maximum number of queued requests; default 16.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Maximum batch size of ranking requests; default 8.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the model; 0, the default, for the number of cores minus one.")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds after which a queued request is rejected; default 5.")
+    ] = None,
     exit_after: ExitAfter = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Serves recommendations over HTTP until SIGTERM; SIGHUP reloads the runs."""
     try:
@@ -73,28 +82,32 @@ def serve(
     from m6rec.domains import prepared
     from m6rec.features.interactions import InteractionStore
     from m6rec.hooks import REDIS
-    from m6rec.readouts import EmbedModel, ScoreModel
+    from m6rec.readouts import EmbedModel, ScoreModel, read_config
     from m6rec.serving.binding import bind_store
     from m6rec.serving.catalogue import Catalogue
     from m6rec.serving.following import following
     from m6rec.serving.journal import open_journal
     from m6rec.serving.memory import keep_freed_memory
     from m6rec.serving.recommender import Recommender
-    from m6rec.serving.settings import Settings
 
-    settings = Settings(
-        host=host,
-        port=port,
-        keys=keys,
-        insecure=insecure,
-        max_queue=queue,
-        max_batch=batch,
-        deadline_s=deadline,
-    )
+    options = {
+        "serving.http.host": ("--host", host),
+        "serving.http.port": ("--port", port),
+        "serving.http.keys": ("--keys", keys),
+        "serving.http.insecure": ("--insecure", insecure),
+        "serving.http.max_queue": ("--queue", queue),
+        "serving.http.max_batch": ("--batch", batch),
+        "serving.http.deadline_s": ("--deadline", deadline),
+        "serving.threads": ("--threads", threads),
+        "serving.journal": ("--journal", journal),
+        "states.store": ("--states", states),
+    }
+    config = settings(file, changes, of_foundation(None, device, dtype) | options, project=project)
+    journal = config.serving.journal
     server.log_to_stderr()
     keep_freed_memory()
     # One core is left to the event loop, so that a busy service stays responsive.
-    torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
+    torch.set_num_threads(config.serving.threads or max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(SWITCH_S)
     chosen = served(project, data, retrieve, rank)
     store = store or chosen.store
@@ -107,7 +120,7 @@ def serve(
     if journal and (not is_url or scheme in REDIS):  # a journal of another package says by itself whose it is
         bind_store(journal if is_url else Path(journal), dataset, adopt=adopt)
     made, retrieval, ranking = tuned_runs(
-        chosen.data, chosen.retrieve, chosen.rank, device, dtype, states, exit_after, former
+        chosen.data, chosen.retrieve, chosen.rank, config, exit_after=exit_after, former=former
     )
     events = open_journal(journal or store / "histories")
     log = without(made.split.log, events.forgotten(made.split.log.users))
@@ -119,24 +132,25 @@ def serve(
         journal=events,
         catalogue=Catalogue(store / "catalogue"),
         vectors=store / "vectors",
-        writers=text_writers(chosen.rank, ranking, states),
+        writers=text_writers(chosen.rank, ranking, config.states),
         blocked=blocklist(blocked),
+        limits=config.serving.limits,
     )
 
     def reload() -> None:
         now = served(project, data, retrieve, rank)  # the newest runs of a project
         for run in (now.rank, now.retrieve):
             require_dataset(run, dataset, former=former)
-        fresh = ScoreModel.load(now.rank, ranking.foundation, ranking.cache, state_store(states), exit_after=exit_after)
-        recommender.swap(
-            EmbedModel.load(now.retrieve, ranking.foundation, retrieval.cache, state_store(states)),
-            fresh,
-            text_writers(now.rank, fresh, states),
-        )
+        foundation = ranking.foundation
+        cache = cache_of(ScoreModel, read_config(now.rank), foundation, config.states, ranking.cache)
+        fresh = ScoreModel.load(now.rank, foundation, cache, exit_after=exit_after)
+        cache = cache_of(EmbedModel, read_config(now.retrieve), foundation, config.states, retrieval.cache)
+        embeds = EmbedModel.load(now.retrieve, foundation, cache)
+        recommender.swap(embeds, fresh, text_writers(now.rank, fresh, config.states))
 
     gc.freeze()  # a full collection over what is loaded would block requests for half a second
     with following(recommender):
-        server.serve(recommender, settings, reload=reload, statistics=recommender.cache_statistics)
+        server.serve(recommender, config.serving.http, reload=reload, statistics=recommender.cache_statistics)
     recommender.save()
 
 

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from m6rec import assets
-from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli.app import Device, Dtype, ExitAfter, Foundation, Json, app, bar, err, say
-from m6rec.cli.runs import Data, ProjectFolder, data_of, require_dataset, run_of
+from m6rec.cli.config import Changes, ConfigFile, of_foundation, of_readout, settings
+from m6rec.cli.runs import Data, ProjectFolder, cache_of, data_of, require_dataset, run_of
 from m6rec.errors import ConfigError
 from m6rec.project import Project, Run
 
@@ -27,7 +26,9 @@ def tune(
     run: Annotated[
         Path | None, typer.Option(help="Output folder, by default TASK-SEED in the project; give it again to resume.")
     ] = None,
-    foundation: Foundation = DEFAULT_FOUNDATION,
+    file: ConfigFile = None,
+    changes: Changes = None,
+    foundation: Foundation = None,
     method: Annotated[
         str | None, typer.Option(help="Tuning method; default option-adapter, for text tasks lora.")
     ] = None,
@@ -35,14 +36,10 @@ def tune(
         int | None,
         typer.Option(help="Layers whose states are cached; default all but one, for text tasks all but twelve."),
     ] = None,
-    keep: Annotated[int, typer.Option(help="Cached tokens per segment; 0 for all.")] = 1,
-    all_layers: Annotated[bool, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = False,
-    epochs: Annotated[
-        int | None, typer.Option(help="Maximum number of epochs; default 3, for retrieval 20.", min=0)
-    ] = None,
-    min_steps: Annotated[
-        int | None, typer.Option(help="Minimum number of steps, for small logs; default 100.", min=0)
-    ] = None,
+    keep: Annotated[int | None, typer.Option(help="Cached tokens per segment; 0 for all. Default 1.")] = None,
+    all_layers: Annotated[bool | None, typer.Option(help="Tune the lower layers too (needs --depth 0).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs; default 3, for retrieval 20.")] = None,
+    min_steps: Annotated[int | None, typer.Option(help="Minimum number of steps, for small logs; default 100.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default 0.002, for retrieval 0.001.")] = None,
     patience: Annotated[
         int | None,
@@ -51,9 +48,9 @@ def tune(
     pairwise: Annotated[
         float | None, typer.Option(help="Weight, 0 to 1, of a pairwise ranking loss over a user's items; default 0.")
     ] = None,
-    seed: int = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    seed: Annotated[int | None, typer.Option(help="Default 0.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Tunes a task on a prepared dataset; resumes an interrupted run."""
@@ -63,20 +60,32 @@ def tune(
     from m6rec.foundation.checkpoint import load
     from m6rec.quickstart import config_of
 
-    data, readout = data_of(project, data), readouts.of(task)
-    run = run or Project.find(project).run(f"{task.rpartition(':')[2].lower()}-{seed}")
+    readout = readouts.of(task)
     options = {
-        "epochs": epochs,
-        "min_steps": min_steps,
-        "learning_rate": learning_rate,
-        "patience": patience,
-        "pairwise": pairwise,
+        "adapter.method": ("--method", method),
+        "adapter.depth": ("--depth", depth),
+        "adapter.keep": ("--keep", keep),
+        "adapter.all_layers": ("--all-layers", all_layers),
+        "training.epochs": ("--epochs", epochs),
+        "training.min_steps": ("--min-steps", min_steps),
+        "training.learning_rate": ("--learning-rate", learning_rate),
+        "training.patience": ("--patience", patience),
+        "training.pairwise": ("--pairwise", pairwise),
+        "training.seed": ("--seed", seed),
     }
-    training = readout.settings({name: value for name, value in options.items() if value is not None}, seed)
+    chosen = settings(
+        file,
+        changes,
+        of_foundation(foundation, device, dtype) | of_readout(readout.readout, options),
+        project=project,
+    )
+    training, data = chosen.of(readout.readout).training, data_of(project, data)
+    run = run or Project.find(project).run(f"{task.rpartition(':')[2].lower()}-{training.seed}")
     made, dataset = prepared.load(data), prepared.fingerprint(data)
-    model = load(foundation, dtype=dtype, device=device)
-    config = config_of(task, made, dataset, model, method=method, depth=depth, keep=keep, all_layers=all_layers)
-    tuned = readout.create(config, model, assets.home() / "states", seed=seed)
+    model = load(chosen.foundation.name, dtype=chosen.foundation.dtype, device=chosen.foundation.device)
+    config = config_of(task, made, dataset, model, chosen.tuning(readout.readout))
+    cache = cache_of(readout, config, model, chosen.states)
+    tuned = readout.create(config, model, cache=cache, seed=training.seed)
     examples = readout.examples(tuned.task, made.split, made.domain)
     was_finished = Run.at(run) is not None
     with bar(f"states, {task}") as update:
@@ -106,8 +115,10 @@ def evaluate(
     ] = None,
     texts: Annotated[int, typer.Option(help="Number of texts to generate and compare, for text tasks.", min=0)] = 200,
     exit_after: ExitAfter = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    file: ConfigFile = None,
+    changes: Changes = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Evaluates runs on the test part against classical baselines, or the untuned model; writes a report."""
@@ -115,6 +126,7 @@ def evaluate(
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
 
+    chosen = settings(file, changes, of_foundation(None, device, dtype), project=project)
     runs, data = [run_of(project, run) for run in runs], data_of(project, data)
     dataset = prepared.fingerprint(data)
     for run in runs:
@@ -124,8 +136,10 @@ def evaluate(
         raise ConfigError("all runs must share task and foundation; evaluate the others separately")
     task, readout = configs[0].task, readouts.of(configs[0].task)
     out = out or Project.find(project).report / task.rpartition(":")[2].lower()
-    made, foundation = prepared.load(data), load(configs[0].foundation, dtype=dtype, device=device)
-    first = readout.load(runs[0], foundation, store=assets.home() / "states", exit_after=exit_after)
+    made = prepared.load(data)
+    foundation = load(configs[0].foundation, dtype=chosen.foundation.dtype, device=chosen.foundation.device)
+    cache = cache_of(readout, configs[0], foundation, chosen.states)
+    first = readout.load(runs[0], foundation, cache, exit_after=exit_after)
     models = [first, *(readout.load(run, foundation, first.cache, exit_after=exit_after) for run in runs[1:])]
     examples = readout.examples(first.task, made.split, made.domain)
     with bar(f"evaluating {task}") as update:
@@ -147,12 +161,14 @@ def zero_shot(
     *,
     project: ProjectFolder = None,
     data: Data = None,
-    foundation: Foundation = DEFAULT_FOUNDATION,
+    file: ConfigFile = None,
+    changes: Changes = None,
+    foundation: Foundation = None,
     way: Annotated[str, typer.Option(help="Prompting strategy: diary, or also-clicks as in the paper.")] = "diary",
     seeds: Annotated[int, typer.Option(help="Number of seeds of the few-shot rows.", min=1)] = 1,
     questions: Annotated[int | None, typer.Option(help="Maximum number of test events; all by default.", min=1)] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Zero-shot and few-shot AUC by likelihood: untuned, and after 80 and 400 examples."""
@@ -161,8 +177,9 @@ def zero_shot(
     from m6rec.domains import prepared
     from m6rec.foundation.checkpoint import load
 
+    chosen = settings(file, changes, of_foundation(foundation, device, dtype), project=project).foundation
     made = prepared.load(data_of(project, data))
-    model = load(foundation, dtype=dtype, device=device)
+    model = load(chosen.name, dtype=chosen.dtype, device=chosen.device)
     table = shots.zero_shot_table(
         model,
         made.split,

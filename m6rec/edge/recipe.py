@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
+from m6rec.config import Count, Natural, NonNegative, OpenShare, Positive, Range, validate
 from m6rec.errors import ConfigError
+
+Kept = Annotated[float, Range(0, 1, above=True)]
+"""A share that something is left of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,46 +43,35 @@ class Recipe:
         seed: Fixes all that is random.
     """
 
-    width: int = 192
-    ffn_width: int = 512
-    num_heads: int = 3
-    num_layers: int = 3
-    num_blocks: int = 1
-    embed_width: int = 64
-    vocab_size: int = 4096
-    hidden: float = 1.0
-    relation: float = 0.1
-    logits: float = 1.0
-    labels: float = 1.0
+    width: Count = 192
+    ffn_width: Count = 512
+    num_heads: Count = 3
+    num_layers: Count = 3
+    num_blocks: Count = 1
+    embed_width: Natural = 64
+    vocab_size: Natural = 4096
+    hidden: NonNegative = 1.0
+    relation: NonNegative = 0.1
+    logits: NonNegative = 1.0
+    labels: NonNegative = 1.0
     exits: bool = True
-    sparsity: float = 0.0
-    upper_neurons: float = 1.0
-    upper_heads: float = 1.0
+    sparsity: OpenShare = 0.0
+    upper_neurons: Kept = 1.0
+    upper_heads: Kept = 1.0
     alone: bool = False
-    held_out: float = 0.1
-    epochs: int = 6
-    learning_rate: float = 2e-3
-    tuning_epochs: int = 1
-    tuning_learning_rate: float = 1e-3
+    held_out: OpenShare = 0.1
+    epochs: Count = 6
+    learning_rate: Positive = 2e-3
+    tuning_epochs: Natural = 1
+    tuning_learning_rate: Positive = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("width", "ffn_width", "num_heads", "num_layers", "num_blocks", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("embed_width", "vocab_size", "hidden", "relation", "logits", "labels", "tuning_epochs"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        validate(self)
         if self.width % (2 * self.num_heads) or self.num_blocks > self.num_layers:
             raise ConfigError(
                 f"width {self.width} must be a multiple of twice num_heads {self.num_heads}, "
                 f"and num_blocks {self.num_blocks} at most num_layers {self.num_layers}"
-            )
-        if not 0 <= self.sparsity < 1 or not 0 <= self.held_out < 1:
-            raise ConfigError(f"sparsity {self.sparsity} and held_out {self.held_out} must be in [0, 1)")
-        if not 0 < self.upper_neurons <= 1 or not 0 < self.upper_heads <= 1:
-            raise ConfigError(
-                f"upper_neurons {self.upper_neurons} and upper_heads {self.upper_heads} must be in (0, 1]"
             )
         if not self.logits and not self.labels and self.tuning_epochs:
             raise ConfigError("nothing to tune by: give logits or labels, or tuning_epochs=0")
@@ -90,14 +82,3 @@ class Recipe:
     def distils(self) -> bool:
         """Whether the student learns from the teacher's lower half."""
         return bool(self.hidden or self.relation)
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Recipe:
-        """A recipe from names and values. Raises ConfigError for a name that is none, or a value of another type."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
-        for name, value in values.items():
-            if name not in kinds:
-                raise ConfigError(f"a recipe has no {name!r}; it has {', '.join(kinds)}")
-            if not isinstance(value, kinds[name]) and not (kinds[name] is float and isinstance(value, int)):
-                raise ConfigError(f"{name} is {value!r}; give a value like {getattr(cls, name)!r}")
-        return cls(**values)

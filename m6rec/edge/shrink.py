@@ -42,7 +42,6 @@ from m6rec.foundation.model import Block, Model
 from m6rec.foundation.states import StateCache, States
 from m6rec.metrics import auc
 from m6rec.readouts import ScoreModel
-from m6rec.readouts.score import TRAINING_TOKENS
 from m6rec.readouts.scoring import fit_numbers
 from m6rec.tasks.task import Task
 from m6rec.tasks.task import texts as texts_in
@@ -276,7 +275,8 @@ def _tune(
     states = small.cache.fetch([]) if not recipe.distils else small.cache.fetch(texts_in([*rows[TRAIN], *rows[VALID]]))
     lengths = dict.fromkeys(texts_in(rows[TRAIN]), 1) if not recipe.distils else {}
     groups = pack(
-        [size(row, states.length if recipe.distils else lengths.__getitem__) for row in asked[TRAIN]], TRAINING_TOKENS
+        [size(row, states.length if recipe.distils else lengths.__getitem__) for row in asked[TRAIN]],
+        TrainConfig.batch_tokens,
     )
     batches = [[(asked[TRAIN][number], told[number]) for number in group] for group in groups]
 

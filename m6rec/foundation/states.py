@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from m6rec.config import Count, Natural, validate
 from m6rec.errors import ConfigError
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import AdapterHook
@@ -24,9 +25,6 @@ from m6rec.foundation.stores import FailOpenStore, LmdbStore, LRUCache, Store
 from m6rec.text import prefixes
 from m6rec.text.prefixes import Tree
 
-BATCH_TOKENS = 2048  # rows of one product in the lower layers, where cores reach their matmul rate
-WRITE_EVERY = 1024  # segments computed between two commits, so that an interrupted build goes on there
-MEMORY_BYTES = 1 << 30  # states kept in memory, unless told otherwise
 ENTRY_BYTES = 320  # what Python adds to a text and its states in memory
 
 
@@ -51,6 +49,26 @@ class StatesConfig:
             raise ConfigError(f"depth is {self.depth} and keep is {self.keep}; both must be at least 0 (keep 0 = all)")
         if self.mean and self.keep != 1:
             raise ConfigError(f"the mean is one state for a segment, but keep is {self.keep}; leave it 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """What a cache takes, and how it is filled.
+
+    Attributes:
+        memory_bytes: States of the texts used last that stay in memory.
+        training_bytes: States of targets that a training of texts keeps from one epoch to the next.
+        batch_tokens: Padded tokens that the layers read at once on a CPU, where nothing is trained; a GPU takes more.
+        write_every: Texts computed between two writes to the store, so that an interrupted build goes on there.
+    """
+
+    memory_bytes: Natural = 1 << 30
+    training_bytes: Natural = 2 << 30
+    batch_tokens: Count = 2048
+    write_every: Count = 1024
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +130,12 @@ class StateCache:
         store: Where states are kept between processes: a folder, or a store; None keeps them in memory only.
         hook: A tuning that reaches below the split, with ``tuning_id`` as its name in the keys.
         tuning_id: "" for states that all tasks share.
-        memory_bytes: How much of what was used last stays in memory.
+        limits: What it takes.
 
     Attributes:
+        foundation: The model and its tokenizer.
+        config: The split.
+        limits: What it takes.
         hits: Texts found since the start.
         misses: Texts computed since the start.
         tokens: Tokens of the texts computed.
@@ -129,16 +150,16 @@ class StateCache:
         *,
         hook: AdapterHook | None = None,
         tuning_id: str = "",
-        memory_bytes: int = MEMORY_BYTES,
+        limits: CacheConfig = CacheConfig(),
     ) -> None:
         layers = foundation.model.config.num_layers
         if config.depth > layers:
             raise ConfigError(f"depth is {config.depth}, but the foundation has {layers} layers; give 0 to {layers}")
-        self.foundation, self.config = foundation, config
+        self.foundation, self.config, self.limits = foundation, config, limits
         self.hits = self.misses = self.tokens = self.computed_tokens = 0
         self._counting = threading.Lock()
         self._delta, self._tuning_id = hook, tuning_id
-        self._memory = LRUCache[str, bytes](memory_bytes)
+        self._memory = LRUCache[str, bytes](limits.memory_bytes)
         model = foundation.model
         self._coder = _Coder(model.config.width, model.dtype, config.quantised)
         number = f"{model.dtype}/int8" if config.quantised else f"{model.dtype}"
@@ -150,9 +171,8 @@ class StateCache:
 
     def apart(self, memory_bytes: int) -> StateCache:
         """A cache of the same states in memory only, which this one and its store see nothing of."""
-        return StateCache(
-            self.foundation, self.config, hook=self._delta, tuning_id=self._tuning_id, memory_bytes=memory_bytes
-        )
+        limits = replace(self.limits, memory_bytes=memory_bytes)
+        return StateCache(self.foundation, self.config, hook=self._delta, tuning_id=self._tuning_id, limits=limits)
 
     def statistics(self) -> CacheStatistics:
         """Where the cache stands; any thread may ask."""
@@ -231,7 +251,7 @@ class StateCache:
         trees = sorted(prefixes.grow(ids), key=lambda tree: -len(tree.ids))
         with self._counting:
             self.tokens += sum(map(len, ids))
-        begun, most = 0, BATCH_TOKENS * self.foundation.model.at_once
+        begun, most = 0, self.limits.batch_tokens * self.foundation.model.at_once
         computed: dict[str, bytes] = {}
         fresh: dict[bytes, bytes] = {}
         while begun < len(trees):
@@ -241,7 +261,7 @@ class StateCache:
                 text = texts[number]
                 computed[text] = fresh[self._key(text)] = self._coder.encode(tokens)
                 self._remember(text, computed[text])
-            if self._store is not None and (len(fresh) >= WRITE_EVERY or begun == len(trees)):
+            if self._store is not None and (len(fresh) >= self.limits.write_every or begun == len(trees)):
                 self._store.put(fresh)
                 fresh = {}
             progress(len(computed), len(texts))

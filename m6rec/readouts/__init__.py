@@ -10,11 +10,21 @@ from typing import Any
 
 from m6rec.readouts.embed import EmbedModel
 from m6rec.readouts.generate import GenerateModel
-from m6rec.readouts.model import TaskModel, TaskModelConfig, read_config
+from m6rec.readouts.model import TaskModel, TaskModelConfig, TuningConfig, read_config, read_training
 from m6rec.readouts.score import ScoreModel
 from m6rec.tasks import task as tasks
 
-__all__ = ["EmbedModel", "GenerateModel", "ScoreModel", "TaskModel", "TaskModelConfig", "of", "read_config"]
+__all__ = [
+    "EmbedModel",
+    "GenerateModel",
+    "ScoreModel",
+    "TaskModel",
+    "TaskModelConfig",
+    "TuningConfig",
+    "of",
+    "read_config",
+    "read_training",
+]
 
 _CLASSES: tuple[type[TaskModel[Any, Any, Any]], ...] = (ScoreModel, EmbedModel, GenerateModel)
 _READOUTS = {one.readout: one for one in _CLASSES}

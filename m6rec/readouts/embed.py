@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from m6rec.retrieval import embeddings as embedding
 from m6rec.retrieval.blend import Blend, weigh
 from m6rec.retrieval.embeddings import Embeddings, Floats, user_vectors
 from m6rec.retrieval.examples import LikeSequences, RetrievalExamples, RetrievalQueries, build_examples
+from m6rec.retrieval.sources import Source
 from m6rec.retrieval.training import EmbeddingConfig, fit
 from m6rec.tasks.task import Task
 from m6rec.training import TrainingHistory
@@ -86,12 +87,6 @@ class EmbedModel(TaskModel[LikeSequences, RetrievalQueries, EmbeddingConfig]):
         """
         return StatesConfig(depth=round(2 * model.config.num_layers / 3), mean=True)
 
-    @classmethod
-    def settings(cls, given: Mapping[str, Any], seed: int) -> EmbeddingConfig:
-        """See ``TaskModel``."""
-        _require_none([name for name in given if name not in EmbeddingConfig.__dataclass_fields__])
-        return EmbeddingConfig(**given, seed=seed)
-
     @staticmethod
     def examples(task: Task, split: Split, domain: Domain) -> RetrievalExamples:
         """See ``TaskModel``."""
@@ -123,7 +118,7 @@ class EmbedModel(TaskModel[LikeSequences, RetrievalQueries, EmbeddingConfig]):
         """See ``TaskModel``."""
         return "m6rec, item vectors"
 
-    def whiten(self, items: Sequence[Item], config: EmbeddingConfig = EmbeddingConfig()) -> Self:  # noqa: B008
+    def whiten(self, items: Sequence[Item], config: EmbeddingConfig = EmbeddingConfig()) -> Self:
         """Makes vectors of the whitened states of a catalogue, without learning. Returns the model itself.
 
         Raises:
@@ -178,7 +173,8 @@ class EmbedModel(TaskModel[LikeSequences, RetrievalQueries, EmbeddingConfig]):
         )
         items_IE = self.item_vectors(training.items)
         users_QE = validation.user_vectors(items_IE, self._embeddings.decay)
-        self.blend = weigh(fit_sources(training, items_IE), validation.held_out(training.ids, users_QE, items_IE))
+        sources = fit_sources(training, items_IE, sources=config.sources)
+        self.blend = weigh(sources, validation.held_out(training.ids, users_QE, items_IE), config.weights)
         return history
 
     @classmethod
@@ -206,17 +202,25 @@ class EmbedModel(TaskModel[LikeSequences, RetrievalQueries, EmbeddingConfig]):
         return self.embeddings.digest()
 
 
-def fit_sources(likes: LikeSequences, items_IE: Floats | None = None, progress: Progress = lambda d, t: None) -> Blend:
+def fit_sources(
+    likes: LikeSequences,
+    items_IE: Floats | None = None,
+    progress: Progress = lambda d, t: None,
+    *,
+    sources: Mapping[str, Source] | None = None,
+) -> Blend:
     """Candidate sources fitted on who liked what, with the default weights.
 
     Args:
         likes: Of the training part.
         items_IE: Item vectors in the order of the catalogue, for sources that take them.
         progress: Called with (done, total) sources.
+        sources: See ``blend.fit``.
     """
     ids = likes.ids
     events = ((str(user), ids[row], True) for user, rows in enumerate(likes.likes) for row in rows.tolist())
-    return blending.fit(events, None if items_IE is None else dict(zip(ids, items_IE, strict=True)), progress)
+    vectors = None if items_IE is None else dict(zip(ids, items_IE, strict=True))
+    return blending.fit(events, vectors, progress, sources=sources)
 
 
 def _require_none(settings: Sequence[str]) -> None:

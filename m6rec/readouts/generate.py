@@ -38,14 +38,8 @@ from m6rec.text.constraints import Constraint
 from m6rec.training import TrainConfig, TrainingHistory, fit
 from m6rec.types import SLOTS, Draft, Segment
 
-INFERENCE_TOKENS = 2048
-"""Padded tokens of one pass of ``nats``, context and text."""
-TRAINING_TOKENS = 1_024
-"""… of one training batch."""
 TOGETHER = 32
 """Texts that are written at once."""
-KEPT_BYTES = 2 << 30
-"""Lower states of texts that are kept from one epoch to the next; texts beyond are computed anew."""
 CANDIDATE = SLOTS.index("candidate")
 COMPARED = Sampling(max_tokens=64, stops=("\n",))
 """Sampling of the texts that are compared."""
@@ -80,6 +74,9 @@ class GenerateModel(AdapterModel[Drafts, Drafts]):
             method=config.method or cls.METHOD,
             first_layer=cls._first_layer(config, foundation.model),
             num_classes=0,
+            num_prompts=config.num_prompts,
+            lora_rank=config.lora_rank,
+            lora_alpha=config.lora_alpha,
         )
         return create_adapter(made, foundation.model, seed=seed)
 
@@ -103,7 +100,7 @@ class GenerateModel(AdapterModel[Drafts, Drafts]):
         """The epoch of the least perplexity is kept."""
         if config.pairwise:
             raise ConfigError(f"pairwise is {config.pairwise}, but task {self.task.name!r} has no scores; leave it 0")
-        groups = self.batches(training, config.batch_tokens or TRAINING_TOKENS)
+        groups = self.batches(training, config.batch_tokens)
         return fit(
             self.adapter,
             [[training[number] for number in group] for group in groups],
@@ -184,7 +181,7 @@ class GenerateModel(AdapterModel[Drafts, Drafts]):
         """
         nats, counts = np.zeros(len(drafts)), np.zeros(len(drafts), np.int64)
         done = 0
-        for group in self.batches(drafts, INFERENCE_TOKENS):
+        for group in self.batches(drafts, self.cache.limits.batch_tokens):
             for number, nats_T in zip(group, self._target_nats([drafts[number] for number in group]), strict=True):
                 nats[number], counts[number] = nats_T.sum().item(), len(nats_T)
             done += len(group)
@@ -296,6 +293,6 @@ class GenerateModel(AdapterModel[Drafts, Drafts]):
         return [found[number] for number in range(len(drafts))]
 
     def _keep(self, key: tuple[str, str], hidden_LD: Tensor) -> None:
-        if self.cache.config.depth and self._kept_bytes + hidden_LD.nbytes <= KEPT_BYTES:
+        if self.cache.config.depth and self._kept_bytes + hidden_LD.nbytes <= self.cache.limits.training_bytes:
             self._kept[key] = hidden_LD.clone()  # not a view of the whole batch
             self._kept_bytes += hidden_LD.nbytes

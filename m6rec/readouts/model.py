@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
+from m6rec import config as configuration
+from m6rec import files
 from m6rec.adapters import TaskAdapter
 from m6rec.adapters import load as load_adapter
+from m6rec.config import Count, Natural, Positive
 from m6rec.data.split import Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
@@ -17,7 +21,7 @@ from m6rec.errors import ConfigError
 from m6rec.fingerprint import Fingerprint, begin, changed, digest, rule_of
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Model
-from m6rec.foundation.states import StateCache, StatesConfig
+from m6rec.foundation.states import CacheConfig, StateCache, StatesConfig
 from m6rec.foundation.stores import Store
 from m6rec.project import CONFIG, config_at, require_saved, save_config
 from m6rec.tasks import probe
@@ -33,13 +37,44 @@ TrainingProgress = Callable[[int, int, float], None]
 TrainingT = TypeVar("TrainingT")
 ValidationT = TypeVar("ValidationT")
 SettingsT = TypeVar("SettingsT")
-MIN_STEPS = 100
-"""Steps that a small log is trained for at least, where nothing else is said."""
-_IDENTITY = ("task", "domain", "foundation", "data", "split", "rule")
+TRAINING = "training.json"
+"""How a run was trained: every setting, those left at their defaults too."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskModelConfig:
+class TuningConfig:
+    """What of the foundation is tuned, and how much.
+
+    Attributes:
+        method: A tuning method; none for that of the kind of task.
+        depth: Layers that run ahead of time; none for those of the kind of task.
+        keep: Kept tokens of a text; 0 keeps all.
+        all_layers: Whether tuning reaches the lower layers too, as in the paper; the states are then this task's own.
+        bidirectional: Whether region 1 sees all of itself, as in the paper; rows then hold one question each.
+        num_prompts: Prompts of the methods that have them.
+        lora_rank: Rank of LoRA's updates.
+        lora_alpha: LoRA scales its updates by alpha / rank.
+    """
+
+    method: str | None = None
+    depth: Natural | None = None
+    keep: Natural = 1
+    all_layers: bool = False
+    bidirectional: bool = False
+    num_prompts: Count = 8
+    lora_rank: Count = 8
+    lora_alpha: Positive = 16.0
+
+    def __post_init__(self) -> None:
+        configuration.validate(self)
+
+    def given(self) -> list[str]:
+        """Names of the settings that differ from their defaults."""
+        return [field.name for field in fields(TuningConfig) if getattr(self, field.name) != field.default]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskModelConfig(TuningConfig):
     """The configuration of a task model; saved with the run.
 
     Attributes:
@@ -49,11 +84,6 @@ class TaskModelConfig:
         foundation: What ``foundation.checkpoint.load`` was given.
         data: Digest of the prepared dataset (``fingerprint.of_dataset``); "" where examples are made in memory.
         split: How the dataset is split; likewise.
-        method: A tuning method; None for that of the readout.
-        depth: Layers that run ahead of time; None for those of the readout.
-        keep: Kept tokens of a segment; 0 keeps all.
-        all_layers: Whether tuning reaches the lower layers too, as in the paper; the states are then this task's own.
-        bidirectional: Whether region 1 sees all of itself, as in the paper; rows then hold one question each.
     """
 
     task: str
@@ -61,17 +91,10 @@ class TaskModelConfig:
     foundation: str
     data: str = ""
     split: str = ""
-    method: str | None = None
-    depth: int | None = None
-    keep: int = 1
-    all_layers: bool = False
-    bidirectional: bool = False
     rule: Mapping[str, Any] | None = None
 
-    def given(self) -> list[str]:
-        """Names of the settings of an adapter that differ from their defaults."""
-        settings = (field for field in fields(self) if field.name not in _IDENTITY)
-        return [field.name for field in settings if getattr(self, field.name) != field.default]
+
+_IDENTITY = {field.name for field in fields(TaskModelConfig)} - {field.name for field in fields(TuningConfig)}
 
 
 class TaskModel(ABC, Generic[TrainingT, ValidationT, SettingsT]):
@@ -184,19 +207,13 @@ class TaskModel(ABC, Generic[TrainingT, ValidationT, SettingsT]):
         foundation: Foundation,
         shared: StateCache | None,
         store: Path | Store | None,
+        limits: CacheConfig = CacheConfig(),
     ) -> StateCache:
         """``shared`` if it keeps what this model reads, else a cache at ``store``."""
         states = cls.states_config(config, foundation.model)
-        return StateCache(foundation, states, store) if shared is None or shared.config != states else shared
-
-    @classmethod
-    @abstractmethod
-    def settings(cls, given: Mapping[str, Any], seed: int) -> SettingsT:
-        """How a tuning is trained from the command line, with these settings in place of the readout's defaults.
-
-        Raises:
-            ConfigError: A setting doesn't apply, or has a wrong value.
-        """
+        if shared is not None and shared.config == states:
+            return shared
+        return StateCache(foundation, states, store, limits=limits)
 
     @staticmethod
     @abstractmethod
@@ -236,6 +253,8 @@ class TaskModel(ABC, Generic[TrainingT, ValidationT, SettingsT]):
         if folder is not None:
             made = replace(self.fingerprint(), training=changed(config), examples=digest([training, validation]))
             begin(folder, made, results=(CHECKPOINT, CONFIG))
+            if not (folder / CONFIG).exists():
+                files.write(folder / TRAINING, json.dumps(configuration.to_tables(config), indent=1) + "\n")
         history = self._train(training, validation, config, folder, progress)
         if folder is not None and not (folder / CONFIG).exists():
             self.save(folder)
@@ -395,11 +414,6 @@ class AdapterModel(TaskModel[TrainingT, ValidationT, TrainConfig]):
         return StatesConfig(depth=depth, keep=config.keep)
 
     @classmethod
-    def settings(cls, given: Mapping[str, Any], seed: int) -> TrainConfig:
-        """See ``TaskModel``."""
-        return TrainConfig(**{"min_steps": MIN_STEPS, **given}, seed=seed)
-
-    @classmethod
     def _read(
         cls, folder: Path, config: TaskModelConfig, foundation: Foundation, cache: StateCache, exit_after: int | None
     ) -> Self:
@@ -416,6 +430,16 @@ class AdapterModel(TaskModel[TrainingT, ValidationT, TrainConfig]):
 def read_config(folder: Path) -> TaskModelConfig:
     """The configuration of a saved run. Raises AssetError if the folder is not a run."""
     return config_at(folder, TaskModelConfig)
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """How a run was trained, every setting. Raises ConfigError where an earlier m6rec didn't note it."""
+    try:
+        return dict(json.loads((folder / TRAINING).read_text()))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"how {folder} was trained can't be read ({error}); a run tuned now has {TRAINING}"
+        ) from error
 
 
 def require_no_exit(task: str, exit_after: int | None) -> None:

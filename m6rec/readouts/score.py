@@ -39,10 +39,6 @@ from m6rec.training import TrainConfig, TrainingHistory, fit
 
 GATED_BY = ("item_count", "user_count")
 """Features that gate the contribution of the text to a score."""
-INFERENCE_TOKENS = 2048
-"""Padded tokens of an inference batch on a CPU."""
-TRAINING_TOKENS = 1_024
-"""Padded tokens of one training batch, kept ones of rows: small, for many steps an epoch; a longer life is a batch."""
 Floats = NDArray[np.floating]
 Rows = Sequence[Example]
 
@@ -91,6 +87,9 @@ class ScoreModel(AdapterModel[Rows, Rows]):
             TaskAdapterConfig(
                 method=method,
                 first_layer=cls._first_layer(config, model),
+                num_prompts=config.num_prompts,
+                lora_rank=config.lora_rank,
+                lora_alpha=config.lora_alpha,
                 num_classes=task.num_classes,
                 num_features=len(FEATURES) if task.uses_features else 0,
                 gate_columns=tuple(map(FEATURES.index, GATED_BY)) if task.uses_features else (),
@@ -283,7 +282,7 @@ class ScoreModel(AdapterModel[Rows, Rows]):
         states = self.cache.fetch([*tasks.texts(training), *tasks.texts(validation)])
         fit_numbers(self.adapter, training, validation, folder=folder / BASE if folder else None)
         training = self.rows(training)
-        groups = pack([size(row, states.length) for row in training], config.batch_tokens or TRAINING_TOKENS)
+        groups = pack([size(row, states.length) for row in training], config.batch_tokens)
         batches = [pad([training[number] for number in group], states.places) for group in groups]
         labels = np.concatenate([row.labels for row in validation])
         users = np.repeat(np.arange(len(validation)), [len(row.candidates) for row in validation])
@@ -338,7 +337,8 @@ class ScoreModel(AdapterModel[Rows, Rows]):
             mean_1D = states.tokens_TD.float().mean(0, keepdim=True).to(states.tokens_TD.dtype)
             states = replace(states, tokens_TD=mean_1D.expand_as(states.tokens_TD))
         parts: dict[int, Tensor] = {}
-        groups = pack([size(row, states.length) for row in rows], INFERENCE_TOKENS * self.foundation.model.at_once)
+        most = self.cache.limits.batch_tokens
+        groups = pack([size(row, states.length) for row in rows], most * self.foundation.model.at_once)
         with torch.no_grad():
             for group in groups:
                 batch = pad([rows[number] for number in group], states.places)

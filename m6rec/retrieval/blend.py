@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m6rec import hooks
+from m6rec.config import Count, Natural, NonNegative, Positive, Share, validate
 from m6rec.errors import AssetError, ConfigError
 from m6rec.features.interactions import MAX_LIKES
 from m6rec.metrics import ranks
@@ -120,9 +121,9 @@ class Blend:
         os.replace(partial, folder / FILE)
 
 
-def default_weights() -> dict[str, float]:
+def default_weights(sources: Mapping[str, Source]) -> dict[str, float]:
     """Where none are learned: those of the sources beside a text of 1, scaled to a sum of 1."""
-    weight = {name: source.weight for name, source in hooks.SOURCES.all().items()} | {TEXT: 1.0}
+    weight = {name: source.weight for name, source in sources.items()} | {TEXT: 1.0}
     total = sum(weight.values())
     return {name: one / total for name, one in weight.items()}
 
@@ -159,6 +160,8 @@ def fit(
     events: Iterable[tuple[str, str, bool]],
     vectors: Mapping[str, Floats] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    sources: Mapping[str, Source] | None = None,
 ) -> Blend:
     """Sources fitted on the training part's events, each user's in order of time, with the default weights.
 
@@ -166,7 +169,9 @@ def fit(
         events: User, item, and whether it was a like. Items without a like are unknown to all sources.
         vectors: Unit vectors of items by id, read from their texts, for sources that take them.
         progress: Called with (done, total) sources.
+        sources: The sources by name; None for those of ``hooks.SOURCES``.
     """
+    sources = hooks.SOURCES.all() if sources is None else sources
     counts: dict[str, int] = {}
     by_user: dict[str, dict[str, None]] = {}
     for user, item, liked in events:
@@ -183,13 +188,12 @@ def fit(
         vectors_IE = np.stack([vectors[item] for item in numbers])
     likes = Likes(sequences=sequences, num_items=len(numbers), vectors_IE=vectors_IE)
     arrays: dict[str, Arrays] = {}
-    sources = hooks.SOURCES.all()
     for done, (name, source) in enumerate(sources.items()):
         progress(done, len(sources))
         if sequences:
             arrays[name] = source.fit(likes)
     progress(len(sources), len(sources))
-    return Blend(numbers, arrays, default_weights())
+    return Blend(numbers, arrays, default_weights(sources))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -268,14 +272,17 @@ class WeightConfig:
         least: A source that weighs less is left out.
     """
 
-    memories: tuple[float, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
-    memory_questions: int = 2_000
-    prior: float = 2.0
-    min_questions: int = 100
-    max_questions: int = 5_000
-    rivals: int = 50
-    softness: float = 0.01
-    least: float = 0.02
+    memories: tuple[Share, ...] = (0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
+    memory_questions: Count = 2_000
+    prior: NonNegative = 2.0
+    min_questions: Natural = 100
+    max_questions: Count = 5_000
+    rivals: Count = 50
+    softness: Positive = 0.01
+    least: Share = 0.02
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()) -> Blend:
@@ -289,7 +296,7 @@ def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()
     threads hardly changes them.
 
     Args:
-        blend: Fitted on what is before the questions.
+        blend: Fitted on what is before the questions, with the default weights.
         held_out: The questions; without one, the weights stay.
         config: How to learn.
     """
@@ -311,8 +318,7 @@ def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()
     if not gaps:
         return blend
     names = [*blend.arrays, TEXT]
-    default = default_weights()
-    default_S = np.array([default[name] for name in names])
+    default_S = np.array([blend.weights[name] for name in names])
     weight_S = _best_weights(np.concatenate(gaps), np.array(starts), default_S, config)
     kept = {
         name: weight

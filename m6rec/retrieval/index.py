@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
 from types import MappingProxyType
+from typing import Annotated
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from m6rec.config import Count, Natural, Positive, Range, Share, validate
 from m6rec.predicate import ALL, NO_ATTRIBUTES, Attributes, Predicate
 from m6rec.retrieval.inverted import InvertedIndex
 
@@ -33,14 +35,17 @@ class IndexConfig:
         gathered: Share of the items, left by a filter, up to which each is looked at, wherever it is listed.
     """
 
-    exact: int = 100_000
-    recall: float = 0.99
-    neighbours: int = 100
-    lists: float = 4.0
-    growth: float = 2.0
-    sampled: int = 40
-    queries: int = 64
-    gathered: float = 0.01
+    exact: Natural = 100_000
+    recall: Share = 0.99
+    neighbours: Count = 100
+    lists: Positive = 4.0
+    growth: Annotated[float, Range(1, above=True)] = 2.0
+    sampled: Count = 40
+    queries: Count = 64
+    gathered: Share = 0.01
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 DEFAULT = IndexConfig()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.config import Count, NonNegative, OpenShare, Positive, Share, validate
 from m6rec.retrieval import kernels
 
 if TYPE_CHECKING:
@@ -106,12 +107,15 @@ class IALS:
         weight: See ``Source``.
     """
 
-    confidence: float = 6.0
-    regularisation: float = 30.0
-    memory: float = 0.8
-    num_factors: int = 128
+    confidence: Positive = 6.0
+    regularisation: Positive = 30.0
+    memory: Share = 0.8
+    num_factors: Count = 128
     seed: int = 0
-    weight: float = 0.5
+    weight: Positive = 0.5
+
+    def __post_init__(self) -> None:
+        validate(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Factors of each item, and their gram with the regularisation."""
@@ -146,11 +150,14 @@ class NextItem:
         weight: See ``Source``.
     """
 
-    regularisation: float = 300.0
-    memory: float = 0.6
-    length: int = 16
-    num_neighbours: int = 200
-    weight: float = 0.5
+    regularisation: Positive = 300.0
+    memory: OpenShare = 0.6
+    length: Count = 16
+    num_neighbours: Count = 200
+    weight: Positive = 0.5
+
+    def __post_init__(self) -> None:
+        validate(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Weights from each item to those that follow it.
@@ -199,11 +206,14 @@ class EASE:
         weight: See ``Source``.
     """
 
-    regularisation: float = 100.0
-    text: float = 0.0
-    memory: float = 0.8
-    num_neighbours: int = 200
-    weight: float = 0.5
+    regularisation: Positive = 100.0
+    text: NonNegative = 0.0
+    memory: Share = 0.8
+    num_neighbours: Count = 200
+    weight: Positive = 0.5
+
+    def __post_init__(self) -> None:
+        validate(self)
 
     def fit(self, likes: Likes) -> Arrays:
         """Weights from each item to those that are liked with it."""

@@ -8,7 +8,7 @@ no negative: it would teach that texts like its own are not liked, and new items
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,8 +18,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from m6rec import hooks
+from m6rec.config import CHOICES, Count, Natural, NonNegative, OpenShare, Positive, Share, validate
 from m6rec.metrics import ndcg, ranks
+from m6rec.retrieval.blend import WeightConfig
 from m6rec.retrieval.embeddings import Embeddings, Floats, Head, Ints, Whitening, user_vectors
+from m6rec.retrieval.sources import Source
 from m6rec.training import TrainingHistory
 
 CUT = 10
@@ -78,8 +82,11 @@ class Softmax:
         decay: What a like weighs for each later one.
     """
 
-    temperature: float = 0.07
-    decay: float = 0.8
+    temperature: Positive = 0.07
+    decay: Share = 0.8
+
+    def __post_init__(self) -> None:
+        validate(self)
 
     def __call__(self, vectors_KE: Tensor, step: Step) -> Tensor:
         """See ``Loss``."""
@@ -139,7 +146,7 @@ class EmbeddingConfig:
         width: Numbers of a vector, at most those of a state.
         hidden: Of the head's hidden layer.
         loss: What is minimised.
-        epochs: Passes over the users, at most.
+        epochs: Passes over the users, at most; 0 leaves whitened states.
         steps: Of an epoch at most; where a log has more users, each epoch draws others.
         patience: Epochs without a better one on validation before training ends.
         users: Users of a step.
@@ -152,24 +159,31 @@ class EmbeddingConfig:
         dropout: Share of the numbers of a whitened state that the head doesn't see.
         decays: What a like may weigh for each later one, when a user's vector is made; chosen on validation.
         seed: Of initial weights and all that is drawn.
+        weights: How the weights of vectors and sources are learned (``blend.weigh``).
+        sources: Item-item models that are fitted beside the vectors, by name.
     """
 
-    width: int = 256
-    hidden: int = 512
-    loss: Loss = field(default_factory=ItemMatrix)
-    epochs: int = 20
-    steps: int = 200
-    patience: int = 3
-    users: int = 256
-    columns: int = 4096
-    likes: int = 50
-    learning_rate: float = 1.5e-3
-    residual_rate: float = 1e-3
-    residual_penalty: float = 1e-3
-    residual_dropout: float = 0.3
-    dropout: float = 0.2
-    decays: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    width: Count = 256
+    hidden: Count = 512
+    loss: Loss = field(default_factory=ItemMatrix, metadata={CHOICES: {"item-matrix": ItemMatrix, "softmax": Softmax}})
+    epochs: Natural = 20
+    steps: Count = 200
+    patience: Natural = 3
+    users: Count = 256
+    columns: Count = 4096
+    likes: Count = 50
+    learning_rate: NonNegative = 1.5e-3
+    residual_rate: NonNegative = 1e-3
+    residual_penalty: NonNegative = 1e-3
+    residual_dropout: Share = 0.3
+    dropout: OpenShare = 0.2
+    decays: tuple[Share, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     seed: int = 0
+    weights: WeightConfig = WeightConfig()
+    sources: Mapping[str, Source] = field(default_factory=hooks.SOURCES.all)
+
+    def __post_init__(self) -> None:
+        validate(self)
 
     @property
     def decay(self) -> float:

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from m6rec import hooks
 from m6rec.domains.domain import named
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import Foundation
@@ -128,7 +129,9 @@ def synthetic_blend(num: int, weights: int) -> Blend:
         "memory": np.array([0.8], np.float32),
     }
     numbers = {f"i{number}": number for number in range(num)}
-    return Blend(numbers, {"ials": ials, "next-item": going_with(), "ease": going_with()}, default_weights())
+    return Blend(
+        numbers, {"ials": ials, "next-item": going_with(), "ease": going_with()}, default_weights(hooks.SOURCES.all())
+    )
 
 
 @contextmanager

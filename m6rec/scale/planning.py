@@ -161,8 +161,8 @@ class Rates:
         """From the file that ``m6rec plan --measure`` wrote; ours for None. Raises ConfigError where it holds none."""
         try:
             found = json.loads((file or Path(__file__).with_name("rates.json")).read_text())
-            values = {one.name: found[one.name] for one in fields(cls)}
-            return cls(**{name: str(value) if name == "measured" else float(value) for name, value in values.items()})
+            values: dict[str, Any] = {one.name: float(found[one.name]) for one in fields(cls) if one.name != "measured"}
+            return cls(**values, measured=str(found["measured"]))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{file} holds no rates ({error!r}); write them by `m6rec plan --measure FILE`"

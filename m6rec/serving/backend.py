@@ -21,7 +21,7 @@ Writing = Generator[str, None, R]
 it returns its result. Closing it cancels the generation."""
 
 NUM_RETRIEVED = 100
-"""Candidates retrieved and ranked for one recommendation; pages end there."""
+"""Candidates retrieved and ranked for one recommendation by default; pages end there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,9 +21,6 @@ from m6rec.errors import ConfigError, DataError, M6RecError, UnknownError
 T = TypeVar("T")
 R = TypeVar("R")
 
-ROUND_S = 0.02
-"""Longest time of slices while requests wait; a decoding step of 16 texts takes less."""
-
 
 class OverloadedError(M6RecError):
     """The queue is full; nothing was done. Retry later."""
@@ -82,6 +79,7 @@ class Batcher:
     Args:
         max_queue: Maximum number of waiting jobs, and of waiting texts.
         max_texts: Maximum number of texts generated concurrently.
+        round_s: Longest time of slices while requests wait.
         turn: Lock held while a batch or slice runs; jobs that wait for it can still be cancelled.
         step: Called between slices, for all texts together.
         measure: Called with the kind and size of each batch; the kind of slices is "write".
@@ -92,11 +90,13 @@ class Batcher:
         *,
         max_queue: int,
         max_texts: int = 1,
+        round_s: float = 0.02,
         turn: AbstractContextManager[Any] | None = None,
         step: Callable[[], None] = lambda: None,
         measure: Callable[[str, int], None] = lambda kind, size: None,
     ) -> None:
-        self._max_queue, self._max_texts, self._step, self._measure = max_queue, max_texts, step, measure
+        self._max_queue, self._max_texts, self._round_s = max_queue, max_texts, round_s
+        self._step, self._measure = step, measure
         self._turn = turn or nullcontext()
         self._waiting: deque[_Job] = deque()
         self._texts_waiting: deque[_Text] = deque()
@@ -248,7 +248,7 @@ class Batcher:
                 goes_on = _goes_on(text)
             if goes_on:
                 going.append(text)
-            if time.perf_counter() - began > ROUND_S:
+            if time.perf_counter() - began > self._round_s:
                 self._run_batch()
                 began = time.perf_counter()
         self._texts = going

@@ -29,10 +29,11 @@ class Documents:
         retrieve: The retrieval model.
         rank: The ranking task.
         memory_bytes: What the states of such texts may take in memory.
+        slice_s: About as long as others wait for a slice.
     """
 
-    def __init__(self, retrieve: EmbedModel, rank: ScoreModel, memory_bytes: int) -> None:
-        self.width = retrieve.width
+    def __init__(self, retrieve: EmbedModel, rank: ScoreModel, memory_bytes: int, slice_s: float) -> None:
+        self.width, self._slice_s = retrieve.width, slice_s
         self._retrieve = copy(retrieve)
         self._retrieve.cache = retrieve.cache.apart(memory_bytes // 2)
         self._rank = _apart(rank, memory_bytes // 2)
@@ -55,7 +56,7 @@ class Documents:
                 retrieve.foundation, [retrieve.text(Item("", text)) for text in some]
             )
 
-        return slices(texts, read)
+        return slices(texts, read, self._slice_s)
 
     def rerank(self, query: str, documents: Sequence[str]) -> Iterator[tuple[NDArray[np.float64], int]]:
         """Scores of the documents and how many tokens were read, in slices; the first has only the query's tokens.
@@ -79,7 +80,7 @@ class Documents:
             words = [segment.text for block in blocks for segment in block]
             return rank.scores([row]), _num_tokens(rank.foundation, words)
 
-        yield from slices(documents, score)
+        yield from slices(documents, score, self._slice_s)
 
 
 def _apart(tuned: ScoreModel, memory_bytes: int) -> ScoreModel:

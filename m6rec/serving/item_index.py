@@ -24,8 +24,6 @@ from m6rec.retrieval.index import DEFAULT, Index, IndexConfig
 from m6rec.types import Item
 
 FILE = "items.safetensors"
-NUM_FROM_SOURCES = 1_000
-"""Items that come from the sources of the blend, the best; others are found by their text alone."""
 _FORMAT = "4"
 _DIGEST_BYTES = 16
 
@@ -42,10 +40,11 @@ class ItemIndex:
     Args:
         retrieve: The model.
         config: How the vectors are searched.
+        num_from_sources: Items that come from the sources of the blend, the best; others are found by their text alone.
     """
 
-    def __init__(self, retrieve: EmbedModel, config: IndexConfig = DEFAULT) -> None:
-        self._retrieve, self._config = retrieve, config
+    def __init__(self, retrieve: EmbedModel, config: IndexConfig = DEFAULT, num_from_sources: int = 1_000) -> None:
+        self._retrieve, self._config, self._num_from_sources = retrieve, config, num_from_sources
         self._index = Index(retrieve.width, config)
         self._changed = True
 
@@ -89,7 +88,7 @@ class ItemIndex:
         blend = self._retrieve.blend
         if blend is None:
             return self._index.search(vector_E, count, where=where, without=without)
-        added = blend.strongest(liked, NUM_FROM_SOURCES)
+        added = blend.strongest(liked, self._num_from_sources)
         query_E = np.float32(blend.text) * vector_E
         return self._index.search(query_E, count, where=where, without=without, scores=added)
 
@@ -103,12 +102,12 @@ class ItemIndex:
         """What finds the same as ``search`` for many users at once, without filters; of the index as it is now."""
         ids = sorted(self._index.ids)
         decay = self._retrieve.embeddings.decay
-        return ExhaustiveSearch(ids, self._index.vectors(ids), decay, self._retrieve.blend, NUM_FROM_SOURCES)
+        return ExhaustiveSearch(ids, self._index.vectors(ids), decay, self._retrieve.blend, self._num_from_sources)
 
     def liked_with(self, item: str, count: int) -> list[tuple[str, float]]:
         """The best by what the sources say of someone who liked ``item`` alone; none if they don't know it."""
         blend = self._retrieve.blend
-        found = {} if blend is None else blend.strongest([item], NUM_FROM_SOURCES)
+        found = {} if blend is None else blend.strongest([item], self._num_from_sources)
         there = ((one, score) for one, score in found.items() if one != item and one in self._index)
         return sorted(there, key=lambda one: -one[1])[:count]
 

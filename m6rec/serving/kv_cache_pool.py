@@ -13,9 +13,6 @@ from m6rec.foundation.stores import LRUCache
 from m6rec.readouts import ScoreModel
 from m6rec.text.batch import Example
 
-MEMORY_BYTES = 256 << 20
-"""Budget of the pool. SmolLM2-135M takes 1.5 KB per event, so it holds some thousand users with a hundred events."""
-
 
 class KVCachePool:
     """A task model with KV caches of its users. A cache is valid as long as the context only grows at its end.
@@ -25,7 +22,7 @@ class KVCachePool:
         memory_bytes: Budget of the pool; least recently used caches are evicted.
     """
 
-    def __init__(self, tuned: ScoreModel, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, tuned: ScoreModel, memory_bytes: int = 256 << 20) -> None:
         self._tuned = tuned
         self._memory = LRUCache[str, tuple[Example, KVCache]](memory_bytes)
 

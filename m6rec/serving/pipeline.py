@@ -19,7 +19,7 @@ from m6rec.retrieval.blend import reciprocal_rank_fusion
 from m6rec.retrieval.examples import NUM_MOST_LIKED
 from m6rec.serving import chatting
 from m6rec.serving.admission import Admission
-from m6rec.serving.backend import NUM_RETRIEVED, Answer, CandidateSource, RankRequest, Request
+from m6rec.serving.backend import Answer, CandidateSource, RankRequest, Request
 from m6rec.serving.creating import Creator
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.documents import Documents
@@ -67,6 +67,7 @@ class ServingState:
         lexicon: The names of what is live.
         search: Finds what is live and who is known.
         latest: How many behaviours of a user are read.
+        num_retrieved: How many items are ranked.
         models: What reads all this.
     """
 
@@ -77,6 +78,7 @@ class ServingState:
     lexicon: Lexicon
     search: SearchIndex
     latest: int
+    num_retrieved: int
     models: Models = field(init=False)
 
     def user(self, user: str) -> User:
@@ -109,12 +111,12 @@ def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:
     """See ``Backend.recommend_many``: one search a request, then one batch of the upper layers for ranking.
 
     Raises:
-        ConfigError: A page goes beyond ``NUM_RETRIEVED``; ``diversity`` or ``calibration`` is not in 0 … 1, or both
+        ConfigError: A page goes beyond what is ranked; ``diversity`` or ``calibration`` is not in 0 … 1, or both
             are wanted.
         DataError: An event of a history can't be.
     """
     for request in requests:
-        _check(request)
+        _check(request, state.num_retrieved)
     timings: dict[str, float] = {}
     with timed(timings, "retrieve"):
         found = candidates(state, requests)
@@ -139,7 +141,7 @@ def rank_retrieved(state: ServingState, users: Sequence[str], near: Sequence[Seq
 
 def candidates(state: ServingState, requests: Sequence[Request]) -> list[tuple[list[Item], list[list[str]]]]:
     """For each request: (what is ranked, the orders that count besides, none for a user of whom something is known)."""
-    near = retrieve(state, [(one, NUM_RETRIEVED) for one in requests])
+    near = retrieve(state, [(one, state.num_retrieved) for one in requests])
     return [_with_popular(state, one, hits) for one, hits in zip(requests, near, strict=True)]
 
 
@@ -216,7 +218,7 @@ def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:
     vector_E = models.index.user_vector(pulling)
     if session.query:
         vector_E += QUERY_WEIGHT * models.documents.vectors([session.query])[0]
-    near = [item for item, _ in models.index.search(vector_E, NUM_RETRIEVED, where, without, pulling)]
+    near = [item for item, _ in models.index.search(vector_E, state.num_retrieved, where, without, pulling)]
     popular = popular_items(state, where, without)
     found = [state.live[item] for item in dict.fromkeys([*near, *popular])]
     if not found:
@@ -318,13 +320,13 @@ def _by_score(items: Sequence[Item], scores: NDArray[np.floating]) -> list[Ranke
     return [Ranked(items[n], float(scores[n])) for n in np.argsort(-scores, kind="stable")]
 
 
-def _check(request: Request) -> None:
+def _check(request: Request, num_retrieved: int) -> None:
     """Raises ConfigError where a number is out of range."""
     count, offset = request.count, request.offset
-    if count < 1 or offset < 0 or offset + count > NUM_RETRIEVED:
+    if count < 1 or offset < 0 or offset + count > num_retrieved:
         raise ConfigError(
             f"count is {count} and offset {offset}; count must be at least 1, offset at least 0, and both together "
-            f"at most {NUM_RETRIEVED}"
+            f"at most {num_retrieved} (serving.limits.num_retrieved)"
         )
     for name, wish in (("diversity", request.diversity), ("calibration", request.calibration)):
         if not 0 <= wish <= 1:

@@ -16,6 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.config import Count, Natural, NonNegative, validate
 from m6rec.data.erasure import without
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError, DataError, StoreError, UnknownError
@@ -23,6 +24,7 @@ from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.states import CacheStatistics
 from m6rec.predicate import NO_CATEGORY
 from m6rec.readouts import EmbedModel, GenerateModel, ScoreModel
+from m6rec.retrieval.index import IndexConfig
 from m6rec.serving import chatting, explaining, inspecting, pipeline
 from m6rec.serving.admission import Admission
 from m6rec.serving.backend import (
@@ -51,7 +53,7 @@ from m6rec.serving.creating import Creator, GenerationContext
 from m6rec.serving.documents import Documents
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal, Journal, held
-from m6rec.serving.kv_cache_pool import MEMORY_BYTES, KVCachePool
+from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.serving.pipeline import Models, ServingState
 from m6rec.serving.search import SearchIndex
 from m6rec.serving.settings import MAX_CREATED
@@ -79,23 +81,30 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ServingLimits:
-    """What one user, one stranger and one cache may take.
+    """What one answer, one user and one cache may take.
 
     Attributes:
         latest_events: Behaviours of a user that are read, the latest. Each costs some 25 µs of every request and a
             token of every pass, so that without a limit one user of 9 000 events holds everyone up for a quarter of a
             second; few people have as many as this.
-        context_bytes: Memory for the KV cache of the ranking model.
+        num_retrieved: Items that are retrieved and ranked, where all pages of a list end.
+        num_from_sources: Items that come from the sources of the blend, the best; others are found by their text.
+        context_bytes: Memory for the KV caches of users in ranking; 1.5 KB an event with SmolLM2-135M.
         document_bytes: Memory for the states of reranked and embedded texts.
+        slice_s: How long others wait for a slice of an encoding; about as long as one ranking.
+        index: When the search of vectors is approximate, and how.
     """
 
-    latest_events: int = 1_000
-    context_bytes: int = MEMORY_BYTES
-    document_bytes: int = 64 << 20
+    latest_events: Count = 1_000
+    num_retrieved: Count = NUM_RETRIEVED
+    num_from_sources: Count = 1_000
+    context_bytes: Natural = 256 << 20
+    document_bytes: Natural = 64 << 20
+    slice_s: NonNegative = 0.01
+    index: IndexConfig = IndexConfig()
 
     def __post_init__(self) -> None:
-        if self.latest_events < 1 or self.context_bytes < 0 or self.document_bytes < 0:
-            raise ConfigError(f"{self}: at least one event must be read, and no budget can be below 0 bytes")
+        validate(self)
 
 
 LIMITS = ServingLimits()
@@ -118,7 +127,7 @@ class Recommender(LocalBackend):
     waited for. Writes of one kind wait for each other, so that memory changes in the order of the disk.
 
     Args:
-        retrieve: The retrieval model, which finds ``NUM_RETRIEVED`` candidates.
+        retrieve: The retrieval model, which finds the candidates.
         rank: The ranking task, which orders them.
         log: The items and users to start with.
         interactions: The log, replayed. It is rebuilt without users whom the journal has forgotten.
@@ -176,6 +185,7 @@ class Recommender(LocalBackend):
             lexicon=Lexicon(live.values()),
             search=SearchIndex(live.values(), users),
             latest=limits.latest_events,
+            num_retrieved=limits.num_retrieved,
         )
         self._waiting: list[Event] = []  # of the journal, for items that are not known here
         self._events = list(log.events)  # all that ``interactions`` has observed, in its order
@@ -247,7 +257,8 @@ class Recommender(LocalBackend):
         writers: Mapping[str, GenerateModel] = NO_WRITERS,
     ) -> None:
         """Puts other tunings in place. The old ones answer while the catalogue is read by the new."""
-        state, index = self._state, ItemIndex(retrieve)
+        state, limits = self._state, self._limits
+        index = ItemIndex(retrieve, limits.index, limits.num_from_sources)
         with self._lock:
             known = dict(state.live)
         if self._vectors is not None:
@@ -263,8 +274,8 @@ class Recommender(LocalBackend):
                     retrieve=retrieve,
                     rank=rank,
                     index=index,
-                    ranking=KVCachePool(rank, self._limits.context_bytes),
-                    documents=Documents(retrieve, rank, self._limits.document_bytes),
+                    ranking=KVCachePool(rank, limits.context_bytes),
+                    documents=Documents(retrieve, rank, limits.document_bytes, limits.slice_s),
                     writers=self._writers[-1],
                     creator=Creator(rank, self._writers[-1], self._blocked),
                     admission=Admission(rank.domain, (retrieve.task, rank.task)),
@@ -290,7 +301,7 @@ class Recommender(LocalBackend):
                 one.cache.fetch(read_of, between=self._lock.give_way)
             return some, retrieve.item_vectors(some)
 
-        reading = slices(items, read)
+        reading = slices(items, read, self._limits.slice_s)
         while True:
             with self._lock:
                 made = next(reading, None)

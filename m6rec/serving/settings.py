@@ -10,14 +10,16 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from m6rec.config import Count, NonNegative, Positive, Range, validate
 from m6rec.errors import ConfigError
-from m6rec.serving.backend import NUM_RETRIEVED
 
 # What one request may hold, besides ``data.schema.Limits``. These are part of the contract: the OpenAPI states them.
 MAX_QUERY_CHARS = 4_000  # of a query, a document, a text to embed or a message: what is longer is read up to here
 MAX_CANDIDATES = 1_000  # items to rank, documents to rerank, ids to leave out
-MAX_COUNT, MAX_OFFSET = NUM_RETRIEVED, NUM_RETRIEVED - 1
+MAX_COUNT = 100
+MAX_OFFSET = 9_999  # pages end at ``ServingLimits.num_retrieved`` already
 MAX_WRITES = 1_000  # events or items
 MAX_HISTORY = 1_000  # events that come with a request
 MAX_TEXTS = 2_048  # texts to embed
@@ -46,31 +48,27 @@ class Settings:
         deadline_s: Time limit for a request to start (503), for its body to arrive (408), and for its response to be
             read.
         drain_s: Seconds in which requests are still accepted after SIGTERM, while ``/readyz`` returns 503.
+        round_s: Longest time of slices of text generation while requests wait; a decoding step of 16 texts takes less.
 
     Raises:
         ConfigError: A number is out of range, or the service would be open to other machines without keys.
     """
 
     host: str = "127.0.0.1"
-    port: int = 8300
+    port: Annotated[int, Range(0, 65_535)] = 8300
     keys: Path | None = None
     insecure: bool = False
-    max_body_bytes: int = 1 << 20
-    max_concurrent: int = 256
-    max_queue: int = 16
-    max_batch: int = 8
-    max_texts: int = 16
-    deadline_s: float = 5.0
-    drain_s: float = 1.0
+    max_body_bytes: Count = 1 << 20
+    max_concurrent: Count = 256
+    max_queue: Count = 16
+    max_batch: Count = 8
+    max_texts: Count = 16
+    deadline_s: Positive = 5.0
+    drain_s: NonNegative = 1.0
+    round_s: NonNegative = 0.02
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 1 << 16:
-            raise ConfigError(f"port is {self.port}; it must be 0 to 65535")
-        for name in ("max_body_bytes", "max_concurrent", "max_queue", "max_batch", "max_texts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not (self.deadline_s > 0 and self.drain_s >= 0):
-            raise ConfigError(f"deadline_s is {self.deadline_s} and drain_s {self.drain_s}; they can't be so short")
+        validate(self)
         if self.keys is None and not self.insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"at {self.host} other machines could call the service without a key. Give it keys "

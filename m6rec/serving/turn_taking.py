@@ -12,9 +12,6 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-SLICE_S = 0.01
-"""How long others wait for a slice, where a single value takes no longer; about as long as one ranking."""
-
 
 class FairLock:
     """A re-entrant lock that goes to whoever asked first.
@@ -72,8 +69,8 @@ class FairLock:
             turn.release()
 
 
-def slices(values: Sequence[T], work: Callable[[Sequence[T]], R]) -> Iterator[R]:
-    """The results of work on a few values at a time, as many as take about ``SLICE_S``.
+def slices(values: Sequence[T], work: Callable[[Sequence[T]], R], slice_s: float = 0.01) -> Iterator[R]:
+    """The results of work on a few values at a time, as many as take about ``slice_s``, one at least.
 
     >>> [*slices("abcdefg", str.upper)][0]
     'A'
@@ -84,5 +81,5 @@ def slices(values: Sequence[T], work: Callable[[Sequence[T]], R]) -> Iterator[R]
         made = work(values[done : done + size])
         spent_s = time.perf_counter() - began
         done += size
-        size = max(1, min(2 * size, int(size * SLICE_S / max(spent_s, 1e-9))))
+        size = max(1, min(2 * size, int(size * slice_s / max(spent_s, 1e-9))))
         yield made

@@ -307,17 +307,20 @@ def test_passing_events_count_for_the_user_alone_and_leave_nothing():
     events = random_log(600, 12, 40)
     interactions, plain = (InteractionStore(CATALOGUE, feedback).update_all(events[:590]) for _ in range(2))
     items = list(CATALOGUE)
-    new = [Event("u3", "i5", 700, 1), Event("u3", "i7", 700, 0)]
+    fresh = next(item for item in CATALOGUE if item not in plain.seen("u3"))
+    new = [Event("u3", "i5", 700, 1), Event("u3", "i7", 700, 0), Event("u3", fresh, 700, 0)]
     for user in ("u3", "u4", "nobody"):
         plain.features(user, items)
     others = {user: interactions.features(user, items) for user in ("u4", "nobody")}
     with interactions.overlay("u3", new):
-        assert list(interactions.history("u3")[-2:]) == new
+        assert list(interactions.history("u3")[-3:]) == new
+        assert fresh in interactions.seen("u3")
         assert len(interactions.event_features("u3")) == len(interactions.history("u3"))
         told = interactions.features("u3", items)
         for user, before in others.items():
             np.testing.assert_array_equal(interactions.features(user, items), before)
         assert interactions.like_counts("i5", without="u3") == plain.like_counts("i5", without="u3")
+    assert interactions.seen("u3") == plain.seen("u3")
     assert not np.array_equal(told[:, :3], plain.features("u3", items)[:, :3])
     assert not np.array_equal(told[:, 6:12], plain.features("u3", items)[:, 6:12])
     with interactions.overlay("nobody", [Event("nobody", "i1", 700, 1)]):

@@ -9,9 +9,8 @@ import torch
 
 from m6rec.adapters import TaskAdapterConfig, create
 from m6rec.errors import AssetError, ConfigError, StoreError
-from m6rec.foundation import states as module
 from m6rec.foundation import stores
-from m6rec.foundation.states import CacheStatistics, StateCache, StatesConfig
+from m6rec.foundation.states import ENTRY_BYTES, CacheConfig, CacheStatistics, StateCache, StatesConfig
 from m6rec.foundation.stores import RedisStore
 from tests import tiny
 from tests.redis_server import Server
@@ -119,7 +118,7 @@ def test_a_state_of_nought_can_be_quantised():
 def test_more_texts_than_memory_holds(tmp_path, stored, budget):
     texts = [f"item number {n}" for n in range(20)]
     expected = tokens(open_cache(), texts)
-    cache = open_cache(tmp_path if stored else None, memory_bytes=budget)
+    cache = open_cache(tmp_path if stored else None, limits=CacheConfig(memory_bytes=budget))
     for _ in range(2):
         found = tokens(cache, texts)
         for text in texts:  # batches may differ, so the last bit may
@@ -131,12 +130,12 @@ def test_more_texts_than_memory_holds(tmp_path, stored, budget):
 def test_statistics(monkeypatch):
     now = 100.0
     monkeypatch.setattr(stores.time, "monotonic", lambda: now)
-    cache = open_cache(keep=2, memory_bytes=4096)
+    cache = open_cache(keep=2, limits=CacheConfig(memory_bytes=4096))
     assert cache.statistics() == CacheStatistics(0, 0, 0, 0, 0.0, 0)
     cache.fetch(TEXTS[:2])
     now = 107.0
     cache.fetch(TEXTS[1:3])
-    taken = sum(map(len, TEXTS[:3])) + 3 * (2 * 32 * 4 + module.ENTRY_BYTES)
+    taken = sum(map(len, TEXTS[:3])) + 3 * (2 * 32 * 4 + ENTRY_BYTES)
     assert cache.statistics() == CacheStatistics(
         hits=1, misses=3, entries=3, bytes=taken, oldest_s=7.0, store_failures=0
     )
@@ -157,7 +156,7 @@ def test_a_shared_store_never_changes_a_state(server, monkeypatch):
     shared = RedisStore(server.url, timeout_s=0.1)
 
     def check(*, computed, failures):
-        cache = open_cache(shared, memory_bytes=0)
+        cache = open_cache(shared, limits=CacheConfig(memory_bytes=0))
         assert same(tokens(cache), expected)
         assert (cache.misses, cache.statistics().store_failures) == (computed, failures)
 
@@ -187,10 +186,8 @@ def test_a_shared_store_never_changes_a_state(server, monkeypatch):
     admin.close()
 
 
-def test_a_store_that_fails_midway_loses_nothing(monkeypatch):
+def test_a_store_that_fails_midway_loses_nothing():
     """The server dies between two commits of one fetch."""
-    monkeypatch.setattr(module, "WRITE_EVERY", 2)
-    monkeypatch.setattr(module, "BATCH_TOKENS", 1)
 
     class Dying:
         puts = 0
@@ -207,8 +204,9 @@ def test_a_store_that_fails_midway_loses_nothing(monkeypatch):
             pass
 
     texts = [f"{n} is the number of an item" for n in range(20)]
-    cache = open_cache(Dying())
-    assert same(tokens(cache, texts), tokens(open_cache(), texts))
+    limits = CacheConfig(write_every=2, batch_tokens=1)
+    cache = open_cache(Dying(), limits=limits)
+    assert same(tokens(cache, texts), tokens(open_cache(limits=limits), texts))
     assert cache.statistics().store_failures == 1  # then it is left alone
 
 
@@ -256,9 +254,8 @@ def test_other_states_have_other_keys(tmp_path, other):
     assert same(tokens(open_cache(tmp_path)), ours)
 
 
-def test_an_interrupted_build_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WRITE_EVERY", 5)
-    monkeypatch.setattr(module, "BATCH_TOKENS", 1)  # a batch is one text
+def test_an_interrupted_build_goes_on_where_it_was(tmp_path):
+    limits = CacheConfig(write_every=5, batch_tokens=1)  # a batch is one text
     texts = [f"{n} is the number of an item" for n in range(20)]  # alike in their ends only, so in no tree
 
     def stop(done, total):
@@ -266,9 +263,9 @@ def test_an_interrupted_build_goes_on_where_it_was(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_cache(tmp_path).fetch(texts, stop)
-    cache = open_cache(tmp_path)
-    assert same(tokens(cache, texts), tokens(open_cache(), texts))
+        open_cache(tmp_path, limits=limits).fetch(texts, stop)
+    cache = open_cache(tmp_path, limits=limits)
+    assert same(tokens(cache, texts), tokens(open_cache(limits=limits), texts))
     assert (cache.hits, cache.misses) == (10, 10)
 
 
@@ -284,7 +281,7 @@ def test_any_thread_may_fetch(tmp_path):
     """As while a service reads its catalogue by a new tuning and answers by the old one."""
     texts = [f"{word} {n}" for n in range(30) for word in ("the sea", "he came", "boots")]
     expected = tokens(open_cache(), texts)
-    cache = open_cache(tmp_path, memory_bytes=20_000)
+    cache = open_cache(tmp_path, limits=CacheConfig(memory_bytes=20_000))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

@@ -134,7 +134,7 @@ def test_the_fingerprint_is_there_before_any_result(tmp_path, monkeypatch):
     monkeypatch.setattr("m6rec.training._Run.save", lambda run: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(tmp_path)
-    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [FILE]
+    assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {FILE, "training.json"}
     with pytest.raises(ConfigError, match="another data"):
         train(tmp_path, config=replace(CONFIG, data="d1"))
 

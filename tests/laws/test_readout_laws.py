@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from m6rec import readouts
+from m6rec.cli.tree import Config
 from m6rec.data.log import Log
 from m6rec.data.split import TRAIN, VALID, split_by_time
 from m6rec.errors import ConfigError
@@ -33,7 +34,7 @@ def tuned(request, tmp_path_factory):
     readout, folder = readouts.of(request.param), tmp_path_factory.mktemp(request.param)
     model = readout.create(TaskModelConfig(task=request.param, domain="movielens", foundation="tiny"), FOUNDATION)
     examples = readout.examples(model.task, SPLIT, model.domain)
-    settings = readout.settings({"epochs": 1}, seed=0)
+    settings = replace(Config().of(readout.readout).training, epochs=1)
     model.tune(examples[TRAIN], examples[VALID], settings, folder=folder)
     return model, examples, settings, folder
 

@@ -509,9 +509,8 @@ def test_nobody_waits_for_the_disk_of_a_writer(shops, tmp_path, write):
     writer.join(20)
 
 
-def test_long_readings_go_in_slices(shops, monkeypatch):
-    recommender = shops["movielens"].open()
-    monkeypatch.setattr("m6rec.serving.turn_taking.SLICE_S", 0.0)
+def test_long_readings_go_in_slices(shops):
+    recommender = shops["movielens"].open(limits=ServingLimits(slice_s=0.0))
     documents = [f"document {n}" for n in range(30)]
     assert len([*recommender.reranking("x", documents)]) >= 30
     assert len([*recommender.embedding(documents)]) == 30

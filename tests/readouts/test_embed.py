@@ -88,8 +88,6 @@ def test_settings_of_an_adapter_do_not_apply():
         EmbedModel.create(
             TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny", method="lora", keep=0), FOUNDATION
         )
-    with pytest.raises(ConfigError, match="--pairwise does not apply"):
-        EmbedModel.settings({"pairwise": 0.5, "epochs": 2}, seed=0)
     with pytest.raises(ConfigError, match="--exit-after does not apply to task 'retrieve'"):
         EmbedModel._read(None, CONFIG, FOUNDATION, MODEL.cache, 1)
     with pytest.raises(ConfigError, match="no vectors yet"):

@@ -7,6 +7,7 @@ import torch
 from m6rec import hooks
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.generate import Sampling
+from m6rec.foundation.states import CacheConfig, StateCache
 from m6rec.readouts import GenerateModel, TaskModelConfig
 from m6rec.readouts import generate as module
 from m6rec.text.constraints import TitleTrie
@@ -161,10 +162,10 @@ def test_single_equals_batch_in_any_order(split):
     assert writer.loss(DRAFTS).item() == pytest.approx(-nats.sum() / counts.sum(), rel=1e-5)
 
 
-def test_batches_of_one_equal_one_batch(monkeypatch):
+def test_batches_of_one_equal_one_batch():
     writer, seen = make(), []
     nats, _ = writer.nats(DRAFTS)
-    monkeypatch.setattr(module, "INFERENCE_TOKENS", 1)
+    writer.cache = StateCache(FOUNDATION, writer.cache.config, limits=CacheConfig(batch_tokens=1))
     close(writer.nats(DRAFTS, lambda done, total: seen.append((done, total)))[0], nats)
     assert seen == [(n, 5) for n in range(1, 6)]
 
@@ -190,8 +191,8 @@ def test_kept_states_change_nothing_and_have_their_budget(monkeypatch):
     monkeypatch.setattr(FOUNDATION.model, "lower", lambda *given, **options: ran.append(1) or lower(*given, **options))
     writer.nats(DRAFTS)
     assert not ran
-    monkeypatch.setattr(module, "KEPT_BYTES", 0)
-    poor = make(cache=writer.cache)
+    poor = make(cache=StateCache(FOUNDATION, writer.cache.config, limits=CacheConfig(training_bytes=0)))
+    poor.nats(DRAFTS)  # contexts stay in the cache
     close(poor.nats(DRAFTS)[0], first)
     ran.clear()
     close(poor.nats(DRAFTS)[0], first)

@@ -9,7 +9,8 @@ from m6rec import hooks
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.attention import Dense
-from m6rec.readouts import ScoreModel, TaskModelConfig, score
+from m6rec.foundation.states import CacheConfig, StateCache
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.readouts.scoring import pair_loss
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import build_examples, texts
@@ -78,10 +79,10 @@ def test_single_equals_batch_in_any_order(task, split):
     close(tuned.scores(rows[::-1]), np.concatenate(alone[::-1]))
 
 
-def test_batches_of_one_row_equal_one_batch(monkeypatch):
+def test_batches_of_one_row_equal_one_batch():
     tuned, seen = make(), []
     whole = tuned.scores(ROWS["like"])
-    monkeypatch.setattr(score, "INFERENCE_TOKENS", 1)
+    tuned.cache = StateCache(FOUNDATION, tuned.cache.config, limits=CacheConfig(batch_tokens=1))
     close(tuned.scores(ROWS["like"], lambda done, total: seen.append((done, total))), whole)
     assert seen == [(1, 3), (2, 3), (3, 3)]
 

@@ -4,7 +4,6 @@ import time
 import pytest
 
 from m6rec.errors import ConfigError, DataError, UnknownError
-from m6rec.serving import batching
 from m6rec.serving.batching import Batcher, Kind, OverloadedError
 
 
@@ -210,9 +209,8 @@ def test_a_failure_is_the_texts_own_unless_the_step_fails():
     batcher.close()
 
 
-def test_where_slices_take_long_requests_are_answered_between_them(monkeypatch):
-    monkeypatch.setattr(batching, "ROUND_S", 0.0)
-    batcher = Batcher(max_queue=8, max_texts=3)
+def test_where_slices_take_long_requests_are_answered_between_them():
+    batcher = Batcher(max_queue=8, max_texts=3, round_s=0.0)
     rank = Kind("rank", lambda values: [done.append("rank") for _ in values])
     done, asked, all_wait = [], [], threading.Event()
 

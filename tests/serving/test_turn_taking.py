@@ -81,7 +81,7 @@ def test_slices_are_of_as_many_as_take_the_time(monkeypatch):
 
     cheap = [*slices(range(40), lambda some: work(some, 1e-6))]
     dear = [*slices(range(9), lambda some: work(some, 1.0))]
-    between = [*slices(range(40), lambda some: work(some, turn_taking.SLICE_S / 4.5))]
+    between = [*slices(range(40), lambda some: work(some, 0.01 / 4.5), slice_s=0.01)]
     assert [len(some) for some in cheap] == [1, 2, 4, 8, 16, 9]
     assert [len(some) for some in dear] == [1] * 9
     assert [len(some) for some in between][:5] == [1, 2, 4, 4, 4]

@@ -27,7 +27,7 @@ class Work:
     """
 
     def __init__(self, backend: LocalBackend, settings: Settings, measurements: Measurements) -> None:
-        self._deadline_s, self._max_queue, self._measurements = settings.deadline_s, settings.max_queue, measurements
+        self._settings, self._deadline_s, self._measurements = settings, settings.deadline_s, measurements
         self.model = self._batcher("model", backend.turn, backend.step, settings.max_texts)
         self.events = self._batcher("events")
         self.items = self._batcher("items")
@@ -48,8 +48,9 @@ class Work:
         max_texts: int = 1,
     ) -> Batcher:
         batcher = Batcher(
-            max_queue=self._max_queue,
+            max_queue=self._settings.max_queue,
             max_texts=max_texts,
+            round_s=self._settings.round_s,
             turn=turn,
             step=step,
             measure=self._measurements.measure_batch,
