@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from m6rec.serving.backend import (
     CandidateSource,
     Chat,
     Explanation,
+    ExportKind,
     Filters,
     GenerationKind,
     GenerationRequest,
@@ -49,6 +51,7 @@ from m6rec.serving.backend import (
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.creating import Creator, GenerationContext
 from m6rec.serving.documents import Documents
+from m6rec.serving.holdings import Holdings, RunningTask
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal, Journal, later
 from m6rec.serving.kv_cache_pool import MEMORY_BYTES, KVCachePool
@@ -175,6 +178,9 @@ class Recommender(LocalBackend):
             latest=limits.latest_events,
         )
         self._events = list(log.events)  # all that ``interactions`` has observed, in its order
+        self._num_prepared = len(self._events)  # the first ones, which the prepared log holds
+        self._events_changed: float | None = None
+        self._running: list[RunningTask] = []
         self._replay(log, Admission(rank.domain, (retrieve.task, rank.task)))
         self.swap(retrieve, rank, writers)
         self.save()
@@ -224,6 +230,7 @@ class Recommender(LocalBackend):
                     creator=Creator(rank, self._writers[-1], self._blocked),
                     admission=Admission(rank.domain, (retrieve.task, rank.task)),
                 )
+                self._index_changed = time.time()
 
     def _read_into(self, index: ItemIndex, retrieve: EmbedModel, items: Sequence[Item]) -> None:
         """Puts items into an index that nobody searches yet; others are answered in between."""
@@ -246,12 +253,18 @@ class Recommender(LocalBackend):
             return some, retrieve.item_vectors(some)
 
         reading = slices(items, read)
-        while True:
-            with self._lock:
-                made = next(reading, None)
-            if made is None:
-                return
-            yield made
+        task = RunningTask(name="read items", total=len(items))
+        self._running.append(task)
+        try:
+            while True:
+                with self._lock:
+                    made = next(reading, None)
+                if made is None:
+                    return
+                yield made
+                task.done += len(made[0])
+        finally:
+            self._running.remove(task)
 
     @property
     def turn(self) -> AbstractContextManager[object]:
@@ -274,6 +287,31 @@ class Recommender(LocalBackend):
         models = self._state.models
         caches = {models.retrieve.cache, models.rank.cache}
         return reduce(add, (cache.statistics() for cache in caches))
+
+    def holdings(self) -> Holdings:
+        """See ``LocalBackend``."""
+        state = self._state
+        return Holdings(
+            num_items=len(state.live),
+            num_indexed=len(state.models.index),
+            num_users=len(state.users),
+            num_events=len(self._events),
+            num_new_events=len(self._events) - self._num_prepared,
+            index_changed=self._index_changed,
+            events_changed=self._events_changed,
+            tasks=tuple(task for task in self._running if task.total),
+        )
+
+    @_alone
+    def export(self, kind: ExportKind) -> Sequence[Event] | Sequence[Item] | Sequence[User]:
+        """See ``LocalBackend``."""
+        match kind:
+            case "events":
+                return list(self._events)
+            case "items":
+                return list(self._state.live.values())
+            case "users":
+                return list(self._state.users.values())
 
     @_alone
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
@@ -456,6 +494,7 @@ class Recommender(LocalBackend):
                     new = [event for event in events if next(left)]
                     for event in new:
                         self._take_in(event)
+                        self._events_changed = time.time()
                     made.append(IngestResult(len(new), len(events) - len(new), unknown))
             return made
 
@@ -491,6 +530,7 @@ class Recommender(LocalBackend):
                 state.lexicon.put(items)
                 state.search.put_items(items)
             models.index.put(items, vectors)  # whose searches go on beside it
+            self._index_changed = time.time()
 
     def delete(self, ids: Sequence[str]) -> int:
         """See ``Backend``. Histories go on naming what was deleted."""
@@ -503,6 +543,7 @@ class Recommender(LocalBackend):
                     state.live.pop(item, None)
                 state.lexicon.remove(ids)
                 state.search.remove_items(ids)
+                self._index_changed = time.time()
                 return state.models.index.remove(ids)
 
     def put_user(self, user: User) -> None:
@@ -537,6 +578,8 @@ class Recommender(LocalBackend):
                 rank = models.rank
                 words = tasks.context(rank.task, state.interactions, state.users[user], rank.domain, state.items)
                 rank.cache.forget(segment.text for segment in words)
+            prepared = self._events[: self._num_prepared]
+            self._num_prepared -= sum(event.user == user for event in prepared)
             self._events = [event for event in self._events if event.user != user]
             interactions = InteractionStore(state.items, models.rank.domain.feedback).update_all(self._events)
             with self._lock:
