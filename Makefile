@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check mutants fix bench-core bench-data bench-durability bench-edge bench-evidence bench-peers bench-retrieval bench-scale bench-serving bench-text docs redis redis-durable web
+.PHONY: demo test check mutants fix bench-core bench-data bench-durability bench-edge bench-evidence bench-page bench-peers bench-retrieval bench-scale bench-serving bench-text docs redis redis-durable test-web web
 STARTED := $(shell date +%s)
 demo: $(READY)
 	M6REC_DEMO_STARTED=$(STARTED) $(BIN)/python -m m6rec.demo --out runs/demo
@@ -25,6 +25,9 @@ bench-edge: $(READY)
 
 bench-evidence: $(READY)
 	$(BIN)/python -m benchmarks.evidence
+
+bench-page: $(READY) web
+	$(BIN)/python -m benchmarks.web_page
 
 bench-peers: $(READY)
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[evidence]'
@@ -61,6 +64,9 @@ fix: $(READY)
 
 web: # the pages, and what their tests need; see scripts/browser.sh
 	scripts/browser.sh
+
+test-web: $(READY) web # the pages in a real browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/web
 
 redis: # a server that machines can share states through; see scripts/redis.sh
 	@echo "m6rec serve --states redis://127.0.0.1:$(or $(PORT),6379)/0 (it may forget; for --journal: make redis-durable)"

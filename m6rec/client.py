@@ -31,6 +31,7 @@ from m6rec.serving.backend import (
     GenerationRequest,
     GenerationResult,
     IngestResult,
+    InspectedText,
     Inspection,
     InspectRequest,
     Placement,
@@ -41,7 +42,7 @@ from m6rec.serving.backend import (
     Similarity,
     SourceScore,
 )
-from m6rec.types import Event, Item, Ranked, Segment, User
+from m6rec.types import Event, Item, Ranked, User
 
 RETRIED = (429, 503)  # with these the service can't answer now
 LOST = (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)  # the answer may have been on its way
@@ -139,7 +140,7 @@ class Client(Backend):
         """What the model reads of a user, and where an item stands for them."""
         body = {"user": request.user, "item": request.item, "filters": _filters(request.filters)}
         found = self._send("POST", "/v1/inspect", {**body, "history": _history(request.history)})
-        segments, placed = tuple(Segment(**one) for one in found["segments"]), found.get("placement")
+        segments, placed = tuple(InspectedText(**one) for one in found["segments"]), found.get("placement")
         if placed is None:
             return Inspection(segments)
         sources = tuple(SourceScore(**one) for one in placed["sources"])
@@ -338,6 +339,7 @@ def _filters(filters: Filters) -> dict[str, Any]:
     ]
     return {
         "categories": list(filters.categories),
+        "exclude_categories": list(filters.exclude_categories),
         "exclude": sorted(filters.exclude),
         "seen": filters.seen,
         "ranges": ranges,

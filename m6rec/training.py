@@ -81,6 +81,49 @@ class TrainingHistory:
     best_epoch: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """How far a training is, by its latest checkpoint.
+
+    Attributes:
+        step: Steps done.
+        num_steps: … of so many; early stopping may end it before.
+        saved: When the checkpoint was written, in seconds since 1970.
+        eta_s: Seconds that the rest takes at the pace so far; None where it was begun more than once.
+        history: What was measured.
+    """
+
+    step: int
+    num_steps: int
+    saved: float
+    eta_s: float | None
+    history: TrainingHistory
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainingState | None:
+        """That of the training in a folder; None where there is no readable checkpoint."""
+        path = folder / CHECKPOINT
+        try:
+            with safe_open(path, "pt") as file:
+                note = json.loads(file.metadata()["note"])
+            saved = path.stat().st_mtime
+            history, per_epoch = TrainingHistory(**note["history"]), int(note["steps_per_epoch"])
+            num_steps = per_epoch * _num_epochs(TrainConfig(**note["config"]), per_epoch)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            return None
+        step = len(history.losses)
+        logs = list((folder / "log").glob("events.*"))
+        eta_s = None
+        if len(logs) == 1 and step:  # TensorBoard names a log by the second in which it was begun
+            began = float(logs[0].name.split(".")[3])
+            eta_s = (saved - began) / step * (num_steps - step)
+        return cls(step=step, num_steps=num_steps, saved=saved, eta_s=eta_s, history=history)
+
+
+def _num_epochs(config: TrainConfig, per_epoch: int) -> int:
+    return max(config.epochs, math.ceil(config.min_steps / max(1, per_epoch)))
+
+
 def fit(
     module: nn.Module,
     batches: Sequence[BatchT] | Callable[[int], Sequence[BatchT]],
@@ -169,7 +212,7 @@ class _Run:
         self.config, self.folder = config, folder
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.per_epoch = math.ceil(num_batches / config.accumulate)
-        self.num_epochs = max(config.epochs, math.ceil(config.min_steps / max(1, self.per_epoch)))
+        self.num_epochs = _num_epochs(config, self.per_epoch)
         self.num_steps = self.num_epochs * self.per_epoch
         self.history = TrainingHistory()
         self.epoch = self.place = 0

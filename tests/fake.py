@@ -12,6 +12,7 @@ from m6rec.serving.backend import (
     Explanation,
     GenerationResult,
     IngestResult,
+    InspectedText,
     Inspection,
     LocalBackend,
     Placement,
@@ -19,7 +20,8 @@ from m6rec.serving.backend import (
     Reply,
     SourceScore,
 )
-from m6rec.types import Item, Ranked, Segment, User
+from m6rec.serving.holdings import Holdings, RunningTask
+from m6rec.types import Item, Ranked, User
 
 
 class FakeBackend(LocalBackend):
@@ -87,6 +89,22 @@ class FakeBackend(LocalBackend):
         self.batches.append(len(requests))
         return answers
 
+    def holdings(self):
+        return Holdings(
+            num_items=len(self.items),
+            num_indexed=len(self.items),
+            num_users=len(self.users),
+            num_events=100 + len(self.events),
+            num_new_events=len(self.events),
+            index_changed=1_700_000_000.0,
+            events_changed=1_700_000_001.0 if self.events else None,
+            tasks=(RunningTask(name="read items", total=4, done=1),),
+        )
+
+    def export(self, kind):
+        known = [self.told.get(user, User(user)) for user in sorted(self.users)]
+        return {"events": list(self.events), "items": list(self.items.values()), "users": known}[kind]
+
     def step(self):
         self.work()
 
@@ -99,7 +117,8 @@ class FakeBackend(LocalBackend):
 
     def inspect(self, request):
         self.work()
-        segments = (Segment("Age 30.", "user"), *(Segment(f"Liked {one.item}.", "history") for one in request.history))
+        history = (InspectedText(f"Liked {one.item}.", "history", "absent") for one in request.history)
+        segments = (InspectedText("Age 30.", "user", "memory"), *history)
         if not request.item:
             return Inspection(segments)
         self.known("u0", [request.item])
@@ -113,7 +132,7 @@ class FakeBackend(LocalBackend):
             num_ranked=20,
             score=0.5,
         )
-        return Inspection((*segments, Segment(self.items[request.item].title, "candidate")), placement)
+        return Inspection((*segments, InspectedText(self.items[request.item].title, "candidate", "store")), placement)
 
     def find_items(self, query="", count=10, *, ids=()):
         self.work()

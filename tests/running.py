@@ -27,10 +27,10 @@ def free_port() -> int:
 
 @contextmanager
 def service(backend, **options) -> Iterator[str]:
-    """Serves a backend from a thread; yields its URL."""
-    reload = options.pop("reload", None)
+    """Serves a backend from a thread; yields its URL. Options are those of ``create_app``, and settings."""
+    passed = {name: options.pop(name, None) for name in ("reload", "statistics", "deployment")}
     settings = Settings(port=0, **options)
-    server, listener = Server(create_app(backend, settings, reload=reload)), bind(settings)
+    server, listener = Server(create_app(backend, settings, **passed)), bind(settings)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

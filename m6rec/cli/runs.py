@@ -40,17 +40,19 @@ class Served:
         retrieve: The retrieval run.
         rank: The ranking run; text runs are its siblings.
         store: Folder of the service's events and items; None without a project.
+        report: Folder of what was measured; None without a project.
     """
 
     data: Path
     retrieve: Path
     rank: Path
     store: Path | None
+    report: Path | None
 
     def resolved(self) -> Served:
         """The same by absolute paths, for a process in another folder."""
-        store = self.store and self.store.resolve()
-        return Served(data=self.data.resolve(), retrieve=self.retrieve.resolve(), rank=self.rank.resolve(), store=store)
+        folders = {name: folder and folder.resolve() for name, folder in vars(self).items()}
+        return Served(**folders)
 
 
 def served(project: Path | None, data: Path | None, retrieve: Path | None, rank: Path | None) -> Served:
@@ -60,13 +62,14 @@ def served(project: Path | None, data: Path | None, retrieve: Path | None, rank:
         ConfigError: Something is missing and there is no project, or a run is of the wrong kind.
     """
     if project is None and data and retrieve and rank:
-        return Served(data=data, retrieve=retrieve, rank=rank, store=None)
+        return Served(data=data, retrieve=retrieve, rank=rank, store=None, report=None)
     home = Project.find(project)
     return Served(
         data=data or home.data,
         retrieve=retrieve or home.retrieval(),
         rank=rank or home.ranking(),
         store=home.store,
+        report=home.report,
     )
 
 

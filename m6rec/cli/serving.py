@@ -85,6 +85,7 @@ def serve(
     from m6rec.readouts import EmbedModel, ScoreModel, read_config
     from m6rec.serving.binding import bind_store
     from m6rec.serving.catalogue import Catalogue
+    from m6rec.serving.deployment import Deployment, read_deployment
     from m6rec.serving.following import following
     from m6rec.serving.journal import open_journal
     from m6rec.serving.memory import keep_freed_memory
@@ -138,6 +139,7 @@ def serve(
     )
 
     def reload() -> None:
+        nonlocal chosen
         now = served(project, data, retrieve, rank)  # the newest runs of a project
         for run in (now.rank, now.retrieve):
             require_dataset(run, dataset, former=former)
@@ -147,10 +149,15 @@ def serve(
         cache = cache_of(EmbedModel, read_config(now.retrieve), foundation, config.states, retrieval.cache)
         embeds = EmbedModel.load(now.retrieve, foundation, cache)
         recommender.swap(embeds, fresh, text_writers(now.rank, fresh, config.states))
+        chosen = now
 
+    def deployment() -> Deployment:
+        return read_deployment(chosen.data, chosen.retrieve, chosen.rank, chosen.report)
+
+    http, statistics = config.serving.http, recommender.cache_statistics
     gc.freeze()  # a full collection over what is loaded would block requests for half a second
     with following(recommender):
-        server.serve(recommender, config.serving.http, reload=reload, statistics=recommender.cache_statistics)
+        server.serve(recommender, http, reload=reload, statistics=statistics, deployment=deployment)
     recommender.save()
 
 
@@ -159,8 +166,9 @@ def key(
     file: Annotated[Path, typer.Argument(help="File of key hashes for `m6rec serve --keys`; created if missing.")],
     *,
     name: Annotated[str, typer.Option(help="Comment stored with the key.")] = "",
+    role: Annotated[str, typer.Option(help="What it allows: read, write or admin.")] = "admin",
 ) -> None:
     """Creates an API key and prints it once; the file stores its hash."""
     from m6rec.serving.settings import make_key
 
-    typer.echo(make_key(file, name))
+    typer.echo(make_key(file, name, role))

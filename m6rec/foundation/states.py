@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -213,6 +214,13 @@ class StateCache:
             tokens_TD.to(self.foundation.model.device),
             dict(zip(unique, zip(starts, counts, strict=False), strict=True)),
         )
+
+    def locate(self, texts: Sequence[str]) -> list[Literal["memory", "store", "absent"]]:
+        """Where the states of texts are; asking is no use of them."""
+        rest = [text for text in texts if text not in self._memory]
+        found = self._store.get([self._key(text) for text in rest]) if self._store is not None else []
+        stored = {text for text, value in zip(rest, found, strict=False) if value}
+        return ["memory" if text in self._memory else "store" if text in stored else "absent" for text in texts]
 
     def forget(self, texts: Iterable[str]) -> None:
         """Drops the states of texts, from memory and from the store. Raises StoreError where the store fails."""

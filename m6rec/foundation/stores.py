@@ -273,6 +273,9 @@ class LRUCache(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
     def get(self, key: K) -> V | None:
         """The value, now the most recently used; None if absent."""
         return self.get_all((key,))[0]

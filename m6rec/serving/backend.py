@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.predicate import Predicate
+from m6rec.serving.holdings import Holdings
 from m6rec.tasks.chat import Intent, Message
 from m6rec.tasks.explain import Kind
-from m6rec.types import Event, Item, Ranked, Segment, User
+from m6rec.types import Event, Item, Ranked, User
 
 R = TypeVar("R")
 Writing = Generator[str, None, R]
@@ -30,12 +31,14 @@ class Filters:
 
     Attributes:
         categories: Items of at least one of these; empty allows all.
+        exclude_categories: Items of any of these are left out.
         exclude: Ids of items to leave out.
         seen: Whether to include items that the user has interacted with.
         ranges: Minimum and maximum of a numeric detail, by its name (``predicate.attributes``).
     """
 
     categories: tuple[str, ...] = ()
+    exclude_categories: tuple[str, ...] = ()
     exclude: frozenset[str] = frozenset()
     seen: bool = False
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
@@ -43,7 +46,7 @@ class Filters:
     @property
     def predicate(self) -> Predicate:
         """The conditions that don't depend on the user."""
-        return Predicate(any_of=self.categories, ranges=self.ranges)
+        return Predicate(any_of=self.categories, none_of=self.exclude_categories, ranges=self.ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ class Reply:
 
 
 GenerationKind = Literal["design", "query", "headline"]
+ExportKind = Literal["events", "items", "users"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +216,8 @@ class Placement:
     """Where an item stands for a user, and what holds it back.
 
     Attributes:
-        filtered_by: Filters that exclude it, of "seen", "exclude", "categories" and "ranges"; ranks are those that it
-            would have without them.
+        filtered_by: Filters that exclude it, of "seen", "exclude", "categories", "exclude_categories" and "ranges";
+            ranks are those that it would have without them.
         retrieved: Whether it is among the candidates.
         retrieval_rank: Place by the retrieval score, from 1; None beyond the first ``MAX_CANDIDATES``.
         sources: What the retrieval score is made of.
@@ -233,16 +237,36 @@ class Placement:
     base_score: float | None = None
 
 
+CachePlace = Literal["context", "memory", "store", "absent"]
+"""Where what the lower layers made of a text is kept: with the keys and values of the user's context, which the next
+ranking goes on from; in memory; in the store of states; or nowhere, so that it will be computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedText:
+    """A text that the model reads.
+
+    Attributes:
+        text: The exact text.
+        slot: Its role, one of ``types.SLOTS``.
+        cached: Where its state was before it was asked for.
+    """
+
+    text: str
+    slot: str
+    cached: CachePlace
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What the ranking model reads of a user and an item, and what comes of it.
 
     Attributes:
-        segments: The exact texts, in order: profile, events, item.
+        segments: The texts, in order: profile, events, item.
         placement: Of the item; None if there was none.
     """
 
-    segments: tuple[Segment, ...]
+    segments: tuple[InspectedText, ...]
     placement: Placement | None = None
 
 
@@ -455,6 +479,12 @@ class LocalBackend(Backend, Protocol):
 
     def embedding(self, texts: Sequence[str]) -> Writing[tuple[NDArray[np.float32], int]]:
         """``embed`` in slices."""
+
+    def holdings(self) -> Holdings:
+        """What it holds now; it waits for nobody, so that a busy service can be asked."""
+
+    def export(self, kind: ExportKind) -> Sequence[Event] | Sequence[Item] | Sequence[User]:
+        """All events, items or users of one moment."""
 
     def step(self) -> None:
         """Decodes one token of every running generation."""

@@ -13,7 +13,9 @@ from m6rec.retrieval.blend import TEXT
 from m6rec.serving import pipeline
 from m6rec.serving.backend import (
     MIN_CROWD,
+    CachePlace,
     Filters,
+    InspectedText,
     Inspection,
     InspectRequest,
     Placement,
@@ -60,7 +62,14 @@ def inspect(state: ServingState, request: InspectRequest) -> Inspection:
     with state.having_done(request.user, request.history):
         row = state.asked(state.models.rank, request.user, items)
     segments = row.context + tuple(segment for block in row.candidates for segment in block)
-    return Inspection(segments, _placement(state, request, items[0], row) if items else None)
+    # Before anything is ranked, which computes what is absent.
+    kept = state.models.ranking.num_kept(pipeline.cache_key(request.user, request.history), row)
+    context: list[CachePlace] = ["context"] * kept
+    places = [*context, *state.models.rank.cache.locate([segment.text for segment in segments[kept:]])]
+    inspected = tuple(
+        InspectedText(segment.text, segment.slot, place) for segment, place in zip(segments, places, strict=True)
+    )
+    return Inspection(inspected, _placement(state, request, items[0], row) if items else None)
 
 
 def neighbours(state: ServingState, item: str | Item, count: int, by: Similarity) -> list[Ranked]:
@@ -123,6 +132,8 @@ def _filtered_by(item: Item, filters: Filters, without: frozenset[str]) -> Itera
     known = attributes(item)
     if not Predicate(any_of=filters.categories).admits(known):
         yield "categories"
+    if not Predicate(none_of=filters.exclude_categories).admits(known):
+        yield "exclude_categories"
     if not Predicate(ranges=filters.ranges).admits(known):
         yield "ranges"
 

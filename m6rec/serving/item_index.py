@@ -51,6 +51,9 @@ class ItemIndex:
     def __contains__(self, item: object) -> bool:
         return item in self._index
 
+    def __len__(self) -> int:
+        return len(self._index)
+
     @property
     def categories(self) -> list[str]:
         """See ``Index``."""

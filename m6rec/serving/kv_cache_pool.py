@@ -43,6 +43,10 @@ class KVCachePool:
             self._memory.put(user, (read, known), num_bytes)
         return answers
 
+    def num_kept(self, user: str, row: Example) -> int:
+        """Segments of the example's context that ``predict`` would not compute."""
+        return 0 if self._tuned.config.bidirectional else self._known(user, row)[1]
+
     def _known(self, user: str, row: Example) -> tuple[KVCache, int]:
         """(the user's KV cache, number of context segments it covers)."""
         before, known = self._memory.get(user) or (None, ())

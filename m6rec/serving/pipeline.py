@@ -241,12 +241,12 @@ def score(state: ServingState, requests: Sequence[tuple[str, Sequence[Event], Se
     for user, history, items in requests:
         if items:
             with state.having_done(user, history):
-                rows.append((_key(user, history), state.asked(state.models.rank, user, items)))
+                rows.append((cache_key(user, history), state.asked(state.models.rank, user, items)))
     scored = iter(state.models.ranking.predict(rows))
     return [_by_score(items, next(scored)) if items else [] for _, _, items in requests]
 
 
-def _key(user: str, history: Sequence[object]) -> str:
+def cache_key(user: str, history: Sequence[object]) -> str:
     """Names what is kept of a user: what is asked by the way must not take the place of what stays."""
     return f"{user}\0" if history else user
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from m6rec.serving.backend import (
     CandidateSource,
     Chat,
     Explanation,
+    ExportKind,
     Filters,
     GenerationKind,
     GenerationRequest,
@@ -51,6 +53,7 @@ from m6rec.serving.backend import (
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.creating import Creator, GenerationContext
 from m6rec.serving.documents import Documents
+from m6rec.serving.holdings import Holdings, RunningTask
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal, Journal, held
 from m6rec.serving.kv_cache_pool import KVCachePool
@@ -189,6 +192,9 @@ class Recommender(LocalBackend):
         )
         self._waiting: list[Event] = []  # of the journal, for items that are not known here
         self._events = list(log.events)  # all that ``interactions`` has observed, in its order
+        self._num_prepared = len(self._events)  # the first ones, which the prepared log holds
+        self._events_changed: float | None = None
+        self._running: list[RunningTask] = []
         self._replay(log, Admission(rank.domain, (retrieve.task, rank.task)))
         self.swap(retrieve, rank, writers)
         self.save()
@@ -233,6 +239,8 @@ class Recommender(LocalBackend):
             with self._lock:
                 num = self._take_in_all(events, self._state.models.admission) if events else 0
             self._number = number
+            if num:
+                self._events_changed = time.time()
             return num
 
     def follow_items(self) -> int:
@@ -280,6 +288,7 @@ class Recommender(LocalBackend):
                     creator=Creator(rank, self._writers[-1], self._blocked),
                     admission=Admission(rank.domain, (retrieve.task, rank.task)),
                 )
+                self._index_changed = time.time()
 
     def _read_into(self, index: ItemIndex, retrieve: EmbedModel, items: Sequence[Item]) -> None:
         """Puts items into an index that nobody searches yet; others are answered in between."""
@@ -302,12 +311,18 @@ class Recommender(LocalBackend):
             return some, retrieve.item_vectors(some)
 
         reading = slices(items, read, self._limits.slice_s)
-        while True:
-            with self._lock:
-                made = next(reading, None)
-            if made is None:
-                return
-            yield made
+        task = RunningTask(name="read items", total=len(items))
+        self._running.append(task)
+        try:
+            while True:
+                with self._lock:
+                    made = next(reading, None)
+                if made is None:
+                    return
+                yield made
+                task.done += len(made[0])
+        finally:
+            self._running.remove(task)
 
     @property
     def state(self) -> ServingState:
@@ -335,6 +350,31 @@ class Recommender(LocalBackend):
         models = self._state.models
         caches = {models.retrieve.cache, models.rank.cache}
         return reduce(add, (cache.statistics() for cache in caches))
+
+    def holdings(self) -> Holdings:
+        """See ``LocalBackend``."""
+        state = self._state
+        return Holdings(
+            num_items=len(state.live),
+            num_indexed=len(state.models.index),
+            num_users=len(state.users),
+            num_events=len(self._events),
+            num_new_events=len(self._events) - self._num_prepared,
+            index_changed=self._index_changed,
+            events_changed=self._events_changed,
+            tasks=tuple(task for task in self._running if task.total),
+        )
+
+    @_alone
+    def export(self, kind: ExportKind) -> Sequence[Event] | Sequence[Item] | Sequence[User]:
+        """See ``LocalBackend``."""
+        match kind:
+            case "events":
+                return list(self._events)
+            case "items":
+                return list(self._state.live.values())
+            case "users":
+                return list(self._state.users.values())
 
     @_alone
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
@@ -556,6 +596,7 @@ class Recommender(LocalBackend):
             state.lexicon.put(items)
             state.search.put_items(items)
         state.models.index.put(items, vectors_IE)  # whose searches go on beside it
+        self._index_changed = time.time()
         if any(event.item in fresh for event in self._waiting):
             with self._journal_lock, self._lock:
                 waiting, self._waiting = self._waiting, []
@@ -575,6 +616,7 @@ class Recommender(LocalBackend):
                 state.live.pop(item, None)
             state.lexicon.remove(ids)
             state.search.remove_items(ids)
+            self._index_changed = time.time()
             return state.models.index.remove(ids)
 
     def put_user(self, user: User) -> None:
@@ -609,6 +651,8 @@ class Recommender(LocalBackend):
                 rank = models.rank
                 words = tasks.context(rank.task, state.interactions, state.users[user], rank.domain, state.items)
                 rank.cache.forget(segment.text for segment in words)
+            prepared = self._events[: self._num_prepared]
+            self._num_prepared -= sum(event.user == user for event in prepared)
             self._events = [event for event in self._events if event.user != user]
             interactions = InteractionStore(state.items, models.rank.domain.feedback).update_all(self._events)
             with self._lock:

@@ -7,10 +7,10 @@ import hmac
 import ipaddress
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from m6rec.config import Count, NonNegative, Positive, Range, validate
 from m6rec.errors import ConfigError
@@ -28,6 +28,10 @@ MAX_MESSAGES = 64  # of a conversation that are read, the latest
 MAX_STOPS = 16  # stop strings of a reply
 MAX_REPLY_TOKENS = 512
 MAX_KEY_CHARS = 128  # of an Idempotency-Key
+
+Role = Literal["read", "write", "admin"]
+"""What an API key allows; each role allows what those before it do."""
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,26 +80,44 @@ class Settings:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known of an API key.
+
+    Attributes:
+        role: What it allows.
+        name: The operator's comment, which the audit log names it by.
+    """
+
+    role: Role
+    name: str = ""
+
+    def allows(self, role: Role) -> bool:
+        """Whether its role is this one or one above it."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
 class ApiKeys:
     """API keys, known by their sha256 only: they are random, so a hash without salt or stretching is safe.
 
-    A file holds one key a line: the hash in hexadecimal, then what it is for; ``#`` begins a comment.
+    A file holds one key a line: the hash in hexadecimal, ``role=read``, ``role=write`` or ``role=admin``, then what it
+    is for; ``#`` begins a comment. A line without a role, as earlier versions wrote it, is of an admin.
 
     Args:
-        digests: The sha256 of each key.
+        keys: The sha256 of each key, and what is known of it.
     """
 
-    def __init__(self, digests: Iterable[bytes]) -> None:
-        self._digests = tuple(digests)
+    def __init__(self, keys: Iterable[tuple[bytes, ApiKey]]) -> None:
+        self._keys = tuple(keys)
 
     @classmethod
     def load(cls, file: Path) -> ApiKeys:
         """Reads a file of hashes.
 
         Raises:
-            ConfigError: It can't be read, holds no key, or a line is not a hash.
+            ConfigError: It can't be read, holds no key, or a line is not a hash or has no such role.
         """
-        digests = []
+        keys = []
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -104,41 +126,53 @@ class ApiKeys:
             ) from error
         for number, line in enumerate(lines, start=1):
             words = line.partition("#")[0].split()
-            if not words:
-                continue
-            try:
-                digests.append(bytes.fromhex(words[0]))
-            except ValueError:
-                digests.append(b"")
-            if len(digests[-1]) != hashlib.sha256().digest_size:
-                raise ConfigError(
-                    f"line {number} of {file} does not begin with a sha256 in hexadecimal; make a key with "
-                    f"`m6rec key {file}`"
-                )
-        if not digests:
+            if words:
+                keys.append(_parse_key(words, f"line {number} of {file}", file))
+        if not keys:
             raise ConfigError(f"{file} holds no key; make one with `m6rec key {file}`")
-        return cls(digests)
+        return cls(keys)
 
-    def allow(self, key: str) -> bool:
-        """Whether the key is one of these. Takes the same time whichever it is."""
+    def find(self, key: str) -> ApiKey | None:
+        """What is known of a key; None of others. Takes the same time whichever it is."""
         digest = _digest(key)
-        found = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(found)
+        found = [known for one, known in self._keys if hmac.compare_digest(digest, one)]
+        return found[0] if found else None
 
 
-def make_key(file: Path, name: str = "") -> str:
+def _parse_key(words: Sequence[str], where: str, file: Path) -> tuple[bytes, ApiKey]:
+    try:
+        digest = bytes.fromhex(words[0])
+    except ValueError:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise ConfigError(f"{where} does not begin with a sha256 in hexadecimal; make a key with `m6rec key {file}`")
+    given, is_role, role = words[1].partition("=") if len(words) > 1 else ("", "", "")
+    if not (is_role and given == "role"):
+        return digest, ApiKey("admin", " ".join(words[1:]))
+    return digest, ApiKey(_role(role, where), " ".join(words[2:]))
+
+
+def _role(name: str, where: str) -> Role:
+    for role in ROLES:
+        if role == name:
+            return role
+    raise ConfigError(f"{where} has the role {name!r}; it must be one of {', '.join(ROLES)}")
+
+
+def make_key(file: Path, name: str = "", role: str = "admin") -> str:
     """Makes an API key, appends its hash to ``file`` and returns it; it can't be had a second time.
 
     Raises:
-        ConfigError: The file can't be written, or the name has more than one line.
+        ConfigError: The file can't be written, the name has more than one line, or there is no such role.
     """
     if len(name.splitlines()) > 1:
         raise ConfigError(f"the name {name!r} has several lines; give it one")
     key = f"m6rec_{secrets.token_urlsafe(32)}"
+    line = f"{_digest(key).hex()} role={_role(role, 'the new key')} {name}".rstrip()
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as lines:
-            lines.write(f"{_digest(key).hex()} {name}".rstrip() + "\n")
+            lines.write(line + "\n")
     except OSError as error:
         raise ConfigError(f"the key can't be added to {file} ({error}); give another file") from error
     return key

@@ -277,6 +277,18 @@ def test_caches_of_one_process_share_a_store(tmp_path):
     assert (two.hits, two.misses) == (2, 2)
 
 
+def test_states_are_located_without_being_used(tmp_path):
+    cache = open_cache(tmp_path)
+    assert cache.locate(TEXTS[:3]) == ["absent"] * 3
+    cache.fetch(TEXTS[:2])
+    before = cache.statistics()
+    assert cache.locate(TEXTS[:3]) == ["memory", "memory", "absent"]
+    after = cache.statistics()
+    assert (after.hits, after.misses, after.entries) == (before.hits, before.misses, before.entries)
+    assert open_cache(tmp_path).locate(TEXTS[:3]) == ["store", "store", "absent"]
+    assert open_cache(None).locate(TEXTS[:3]) == ["absent"] * 3
+
+
 def test_any_thread_may_fetch(tmp_path):
     """As while a service reads its catalogue by a new tuning and answers by the old one."""
     texts = [f"{word} {n}" for n in range(30) for word in ("the sea", "he came", "boots")]

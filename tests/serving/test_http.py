@@ -127,9 +127,14 @@ def test_neighbours_are_those_of_an_id_or_of_a_draft(http, backend):
 def test_inspection_tells_the_texts_and_the_placement(http):
     body = {"user": "u0", "history": [{"item": "i3", "kind": "like"}], "filters": {"exclude": ["i1"]}}
     alone = http.post("/v1/inspect", json=body).json()
-    assert alone == {"segments": [{"text": "Age 30.", "slot": "user"}, {"text": "Liked i3.", "slot": "history"}]}
+    assert alone == {
+        "segments": [
+            {"text": "Age 30.", "slot": "user", "cached": "memory"},
+            {"text": "Liked i3.", "slot": "history", "cached": "absent"},
+        ]
+    }
     told = http.post("/v1/inspect", json={**body, "item": "i1"}).json()
-    assert told["segments"][-1] == {"text": "Film 1", "slot": "candidate"}
+    assert told["segments"][-1] == {"text": "Film 1", "slot": "candidate", "cached": "store"}
     assert told["placement"]["filtered_by"] == ["exclude"]
     assert told["placement"]["sources"] == [
         {"source": "text", "score": 0.25, "rank": 7},

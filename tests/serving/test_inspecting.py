@@ -13,7 +13,7 @@ from m6rec.serving.backend import MIN_CROWD, Filters, InspectRequest
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.search import SearchIndex
 from m6rec.tasks.task import ask
-from m6rec.types import Event, Item, User
+from m6rec.types import Event, Item, Segment, User
 from tests import tiny
 
 KINDS = ("Drama", "Comedy", "War")
@@ -70,6 +70,8 @@ def test_what_a_filter_leaves_out_is_told_with_the_place_it_would_have(recommend
     filters = Filters(categories=("War",), exclude=frozenset({"i3"}), ranges={"year": (2000, 2100)})
     found = placement(recommender, user="u0", item="i3", filters=filters)
     assert found.filtered_by == ("exclude", "categories", "ranges")
+    hidden = Filters(exclude_categories=("Drama", "War"))
+    assert placement(recommender, user="u0", item="i3", filters=hidden).filtered_by == ("exclude_categories",)
     assert found.retrieval_rank is not None
     assert found.rank <= found.num_ranked
 
@@ -106,19 +108,46 @@ def test_the_base_score_is_that_of_the_numbers_alone(recommender, models):
     assert found.score != pytest.approx(found.base_score, abs=1e-6)
 
 
+def plain(inspection):
+    """The texts as segments."""
+    return tuple(Segment(one.text, one.slot) for one in inspection.segments)
+
+
 def test_the_texts_are_those_that_the_model_reads_and_nothing_is_kept(recommender, models):
     rank, before = models[1], recommender.get_user("u1")
     row = ask(rank.task, observed(), USERS["u1"], [ITEMS["i60"]], rank.domain, ITEMS)
-    whole = recommender.inspect(InspectRequest(user="u1", item="i60", history=LIKE)).segments
+    whole = plain(recommender.inspect(InspectRequest(user="u1", item="i60", history=LIKE)))
     end = len(row.context)
     assert whole[:end] == row.context
     assert "Film 100" in whole[end].text
     assert whole[end + 1 :] == row.candidates[0]
     alone = recommender.inspect(InspectRequest(user="u1"))
-    assert (alone.segments, alone.placement) == (row.context, None)
+    assert (plain(alone), alone.placement) == (row.context, None)
     assert recommender.inspect(InspectRequest(user="new", history=LIKE)).segments
     assert recommender.get_user("u1") == before
     assert "new" not in recommender.find_users("", 100)
+
+
+def cached(recommender, **request):
+    return [one.cached for one in recommender.inspect(InspectRequest(user="u1", **request)).segments]
+
+
+def test_it_is_told_where_the_state_of_each_text_is(recommender, models):
+    cache = models[1].cache
+    context = [one.text for one in recommender.inspect(InspectRequest(user="u1")).segments]
+    cache.forget(context)
+    assert cached(recommender) == ["absent"] * len(context)
+    assert cached(recommender) == ["absent"] * len(context)  # asking computes nothing
+    cache.fetch(context[:2])
+    assert cached(recommender) == ["memory"] * 2 + ["absent"] * (len(context) - 2)
+    recommender.rank("u1", ["i60"])
+    assert cached(recommender) == ["context"] * len(context)
+    *before, item = cached(recommender, item="i60")
+    assert (before, item) == (["context"] * len(context), "memory")
+    assert "context" not in cached(recommender, history=LIKE)  # which is asked by the way
+    recommender.ingest([Event("u1", "i61", 2_000_000_000 - 400_000_000, 5.0)])
+    *before, fresh = cached(recommender)
+    assert (set(before), fresh) == ({"context"}, "absent")
 
 
 def test_unknown_items_are_refused(recommender):

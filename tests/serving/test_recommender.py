@@ -82,6 +82,10 @@ def test_filters(recommender):
     assert sorted(ids(drama)) == ["i0", "i3", "i6", "i9"]
     rest = recommender.recommend("u0", 10, filters=Filters(categories=("Drama",), exclude=frozenset({"i6"}))).items
     assert set(ids(rest)) == {"i0", "i3", "i9"} - observed().seen("u0") - {"i6"}
+    for user in ("u0", "nobody"):  # of whom nothing is known, so that what is liked by all is asked for as well
+        without = recommender.recommend(user, 10, filters=Filters(exclude_categories=("Drama",), seen=True)).items
+        assert without
+        assert not any("Drama" in one.item.categories for one in without)
 
 
 def test_an_item_that_is_not_available_is_found_again_when_it_is(recommender):

@@ -5,6 +5,7 @@ import signal
 import time
 from contextlib import contextmanager
 
+import httpx
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -53,10 +54,16 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         assert all(f'"{ranked.item.title}"' in reply.text for ranked in reply.items)
         child.kill()
         child.wait()
-    key = m6rec(shop, "key", shop / "keys", "--name", "shop").strip()
+    key = m6rec(shop, "key", shop / "keys", "--name", "shop", "--role", "write").strip()
     with serving(shop, "--keys", "keys") as (child, url), Client(url, key=key) as client:
         with Client(url) as stranger, pytest.raises(ConfigError, match="API key"):
             stranger.rank("u1", ["i1"])
+        headers = {"Authorization": f"Bearer {key}"}
+        told = httpx.get(f"{url}/v1/deployment", headers=headers).json()
+        assert {one["task"]: one["run"] for one in told["runs"]} == {"click": "click", "retrieve": "retrieve"}
+        assert all(one["validation_scores"] for one in told["runs"])
+        assert (told["data"]["num_events"], told["tunings"]) == (120, [])
+        assert httpx.get(f"{url}/v1/export/users", headers=headers).status_code == 403
         kept = client.rank("nobody yet", ["new", "i1", "i9"]).items
         assert len(kept) == 3
         assert "i4" not in {ranked.item.id for ranked in client.retrieve("u1", 50)}

@@ -3,7 +3,7 @@ import stat
 import pytest
 
 from m6rec.errors import ConfigError
-from m6rec.serving.settings import ApiKeys, Settings, make_key
+from m6rec.serving.settings import ROLES, ApiKey, ApiKeys, Settings, make_key
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
@@ -35,8 +35,33 @@ def test_a_made_key_is_allowed_and_only_its_hash_is_kept(tmp_path):
     assert not any(key in file.read_text() for key in keys)
     assert "shop" in file.read_text()
     known = ApiKeys.load(file)
-    assert all(known.allow(key) for key in keys)
-    assert not any(known.allow(key) for key in ("", keys[0][:-1], keys[0] + "x", keys[0].upper(), "\ud800"))
+    assert [known.find(key) for key in keys] == [ApiKey("admin", "shop"), ApiKey("admin")]
+    assert not any(known.find(key) for key in ("", keys[0][:-1], keys[0] + "x", keys[0].upper(), "\ud800"))
+
+
+def test_keys_have_roles_each_of_which_allows_those_before_it(tmp_path):
+    file = tmp_path / "keys"
+    keys = {role: make_key(file, f"the {role} key", role) for role in ROLES}
+    old = make_key(file, "read replica")
+    file.write_text(file.read_text().replace(" role=admin read replica", " read replica"))  # as it was before roles
+    known = ApiKeys.load(file)
+    assert {role: known.find(key) for role, key in keys.items()} == {
+        role: ApiKey(role, f"the {role} key") for role in ROLES
+    }
+    assert known.find(old) == ApiKey("admin", "read replica")
+    allowed = [[ApiKey(has).allows(needed) for needed in ROLES] for has in ROLES]
+    assert allowed == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_a_role_that_there_is_not_is_named_with_those_there_are(tmp_path):
+    file = tmp_path / "keys"
+    with pytest.raises(ConfigError, match=r"'owner'.*read, write, admin"):
+        make_key(file, role="owner")
+    assert not file.exists()
+    make_key(file)
+    file.write_text(file.read_text().replace("role=admin", "role=root"))
+    with pytest.raises(ConfigError, match=r"line 1 .*'root'.*read, write, admin"):
+        ApiKeys.load(file)
 
 
 @pytest.mark.parametrize("text", ["", "# none yet\n", "00ff shop", "zz" * 32])

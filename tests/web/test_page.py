@@ -6,83 +6,11 @@ import json
 import httpx
 import pytest
 
-from m6rec.data.log import Log
-from m6rec.domains.domain import named
-from m6rec.features.interactions import InteractionStore
-from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving.api.page import FOLDER
 from m6rec.serving.backend import InspectRequest
-from m6rec.serving.recommender import Recommender
 from m6rec.serving.settings import make_key
-from m6rec.types import Event, Item, User
-from tests import browser, running, tiny
-
-HOSTILE = '<img src=x onerror="window.hurt = 1"><script>window.hurt = 1</script>'
-KINDS = ("Drama", "Comedy", "War")
-ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n} ({1980 + n})", (KINDS[n % 3],), {"length": 90 + n}) for n in range(40)}
-ITEMS["evil"] = Item("evil", HOSTILE, (HOSTILE,), {"note": HOSTILE})
-ITEMS["霸王"] = Item("霸王", "霸王别姬 (1993)", ("Drama",))
-USERS = {name: User(name, {"age": 30, "city": HOSTILE}) for name in ("u0", "u1", "u2", "u3", "u4", "u5", HOSTILE)}
-EVENTS = tuple(
-    Event(f"u{n % 6}", f"i{(5 * n + n % 6) % 30}", 1_000_000 + 86_400 * n, float(1 + n * 3 % 5)) for n in range(150)
-) + tuple(Event(f"u{n}", "evil", 2_000_000_000 - 400_000_000 + n, 5.0, text=HOSTILE) for n in range(6))
-SCREENS = {"phone, dark": (390, "dark"), "desk, light": (1280, "light")}
-ALL_SCREENS = SCREENS | {"phone, light": (390, "light"), "desk, dark": (1280, "dark")}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def models():
-    foundation = tiny.foundation(num_layers=4)
-    rank = ScoreModel.create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
-    tiny.as_if_trained(rank.adapter.parameters(), scale=0.3)
-    return tiny.retrieval(foundation, list(ITEMS.values()), "movielens"), rank
-
-
-@pytest.fixture
-def backend(models):
-    interactions = InteractionStore(ITEMS, named("movielens").feedback).update_all(EVENTS)
-    return Recommender(*models, Log(events=EVENTS, items=ITEMS, users=USERS), interactions)
-
-
-@pytest.fixture
-def url(backend):
-    with running.service(backend, deadline_s=60.0) as where:  # a slow machine is no fault of the page
-        yield where
-
-
-def visit(chromium, url, screen):
-    """A fresh page of the service; (page, list that gets all faults, list that gets all requests)."""
-    width, scheme = ALL_SCREENS[screen]
-    context = chromium.new_context(
-        viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce", locale="en-GB"
-    )
-    context.set_default_timeout(15_000)
-    page, faults, requests = context.new_page(), [], []
-    page.on("console", lambda told: faults.append(told.text) if told.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(url)
-    return page, faults, requests
-
-
-@pytest.fixture(params=SCREENS)
-def page(request, chromium, url):
-    """The page, which must end without a fault, a request elsewhere or anything that ran out of a text."""
-    page, faults, requests = visit(chromium, url, request.param)
-    page.locator(".card").first.wait_for()
-    yield page
-    hurt = page.evaluate("window.hurt")
-    page.context.close()
-    assert faults == []
-    assert hurt is None
-    assert requests
-    assert all(one.startswith(f"{url}/") for one in requests)
+from tests import running
+from tests.visits import ALL_SCREENS, HOSTILE, ITEMS, USERS, check_screen, pick, visit
 
 
 def titles(page, where=".card"):
@@ -96,14 +24,6 @@ def changed(page, before):
     )
     page.locator(".cards[aria-busy=false]").wait_for()
     return titles(page)
-
-
-def pick(page, label, typed, keys=("ArrowDown", "Enter")):
-    field = page.get_by_role("combobox", name=label, exact=True)
-    field.fill(typed)
-    page.locator("[role=option]:visible").first.wait_for()
-    for key in keys:
-        field.press(key)
 
 
 def test_opinions_move_the_list_at_once_and_nothing_is_kept(page, backend):
@@ -130,6 +50,21 @@ def test_opinions_move_the_list_at_once_and_nothing_is_kept(page, backend):
     assert changed(page, less) == before
     assert len(backend.find_users("", 100)) == len(USERS)
     assert page.locator(".stages dd").count() == 4
+
+
+def test_a_category_is_hidden_and_shown_again(page):
+    before = titles(page)
+    category = page.locator(".card .chips li").first.inner_text().split("\n")[0]
+    page.get_by_role("button", name=f"Hide category {category}: {before[0]}").click()
+    after = changed(page, before)
+    assert after
+    assert all(category_of(title) != category for title in after)
+    page.get_by_role("button", name=f"Undo: {category}").click()
+    assert changed(page, after) == before
+
+
+def category_of(title):
+    return next(item.categories[0] for item in ITEMS.values() if item.title == title)
 
 
 def test_a_user_is_found_by_keyboard_and_a_copy_of_the_history_can_be_edited(page, backend):
@@ -184,7 +119,10 @@ def test_why_not_tells_what_held_an_item_back(page, backend):
     page.get_by_text("What the model reads").click()
     page.locator(".segments li").first.wait_for()
     told = [one.text for one in backend.inspect(InspectRequest(user="u1")).segments]
-    assert [line.split(" ", 1)[1] for line in page.locator(".segments li").all_inner_texts()] == told
+    assert page.locator(".segments .said").all_inner_texts() == told
+    # What the page asked for first has been ranked with this user's context.
+    assert set(page.locator(".segments .cached").all_inner_texts()) == {"kept with this user's context"}
+    page.get_by_text(f"{len(told)} of {len(told)} cached").wait_for()
 
 
 def test_a_reason_is_told_of_a_card(page):
@@ -288,21 +226,14 @@ def test_every_view_is_accessible_and_fits_its_screen(chromium, url, screen):
     page.locator(".card").first.get_by_role("button", name="Why?").click()
     page.locator(".why li, .why p").first.wait_for()
     page.get_by_role("button", name="Paste a history").click()
-    axe = (browser.WEB / "node_modules" / "axe-core" / "axe.min.js").read_text()
-
-    def check():
-        violations = page.evaluate(f"{axe}; axe.run().then((found) => found.violations)")
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in violations] == []
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it has to be scrolled sideways"
-
-    check()
+    check_screen(page)
     page.get_by_role("combobox", name="Find a user by id").fill("u")
     page.locator("[role=option]:visible").first.wait_for()
-    check()
+    check_screen(page)
     page.goto(f"{url}/#/item/evil")
     page.locator(".both .lines li").first.wait_for()
     page.locator("aside .lines li").first.wait_for()
-    check()
+    check_screen(page)
     page.context.close()
     assert faults == []
 

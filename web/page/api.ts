@@ -33,7 +33,7 @@ export interface User {
 export interface Asked {
     user: string;
     history: HistoryEvent[];
-    filters: { exclude: string[] };
+    filters: { exclude: string[]; exclude_categories: string[] };
 }
 export interface Spread {
     diversity: number;
@@ -51,6 +51,8 @@ export interface Reason {
 export interface Segment {
     text: string;
     slot: string;
+    /** Where its state was before it was asked for. */
+    cached: "context" | "memory" | "store" | "absent";
 }
 export interface Placement {
     filtered_by: string[];
@@ -81,7 +83,7 @@ export class Problem extends Error {
 /** Times that a request is sent again where the service is busy; it says when. */
 const RETRIES = 3;
 
-async function send<T>(method: string, path: string, body?: unknown, signal?: AbortSignal, left = RETRIES): Promise<T> {
+async function ask(method: string, path: string, body?: unknown, signal?: AbortSignal, left = RETRIES): Promise<Response> {
     const headers: Record<string, string> = { Accept: "application/json" };
     if (body !== undefined) headers["Content-Type"] = "application/json";
     if (key.value) headers["Authorization"] = `Bearer ${key.value}`;
@@ -98,14 +100,15 @@ async function send<T>(method: string, path: string, body?: unknown, signal?: Ab
     if ((answer.status === 429 || answer.status === 503) && left) {
         await new Promise((done) => setTimeout(done, 1000 * Math.min(Number(answer.headers.get("Retry-After")) || 1, 5)));
         signal?.throwIfAborted();
-        return send(method, path, body, signal, left - 1);
+        return ask(method, path, body, signal, left - 1);
     }
-    const told = await answer.json().catch(() => null);
-    if (answer.ok) return told as T;
+    if (answer.ok) return answer;
     if (answer.status === 401) refused.value = true;
-    const problem = told?.error ?? {};
+    const problem = (await answer.json().catch(() => null))?.error ?? {};
     throw new Problem(problem.message ?? `${answer.status}`, problem.type ?? "unknown", problem.request_id);
 }
+
+const send = async <T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> => (await ask(method, path, body, signal)).json();
 
 const where = (parameters: Record<string, string | number>): string =>
     Object.entries(parameters)
@@ -156,3 +159,136 @@ export const getUser = (id: string, signal?: AbortSignal): Promise<User> =>
     send("GET", `v1/users/${encodeURIComponent(id)}`, undefined, signal);
 
 export const putItem = (item: Item): Promise<unknown> => send("POST", "v1/items", { items: [item] });
+
+export interface Message {
+    role: "user" | "assistant";
+    content: string;
+}
+/** What a reply names, and what it rests on. */
+export interface Found {
+    items: Ranked[];
+    reasons: Reason[];
+}
+
+/** The next message of a conversation as it is written, and at last what it rests on. */
+export async function* chat(user: string, messages: Message[], signal: AbortSignal): AsyncGenerator<string | Found> {
+    const answer = await ask("POST", "v1/chat/completions", { user, messages, stream: true }, signal);
+    let text = "";
+    for await (const part of decoded(answer.body as ReadableStream<Uint8Array<ArrayBuffer>>)) {
+        const lines = (text + part).split("\n\n");
+        text = lines.pop() ?? "";
+        for (const line of lines) {
+            const data = line.slice("data: ".length);
+            if (data === "[DONE]") return;
+            const event = JSON.parse(data);
+            if (event.error) throw new Problem(event.error.message, event.error.type, event.error.request_id);
+            const piece = event.choices[0]?.delta.content;
+            if (piece) yield piece;
+            if (event.m6rec) yield event.m6rec;
+        }
+    }
+    throw new Problem("", "unreachable"); // it ended before its end
+}
+
+async function* decoded(body: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string> {
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    try {
+        for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
+    } finally {
+        reader.cancel().catch(() => undefined);
+    }
+}
+
+export interface Made {
+    text: string;
+    source: "model" | "template";
+    category: string;
+    item?: string;
+    rejected: string[];
+}
+export interface Wanted {
+    user: string;
+    kind: "design" | "query" | "headline";
+    count: number;
+    item?: string;
+    category?: string;
+    catalogue?: boolean;
+}
+
+export const create = async (wanted: Wanted, signal: AbortSignal): Promise<Made[]> =>
+    (await send<{ texts: Made[] }>("POST", "v1/create", wanted, signal)).texts;
+
+// Of those who run the service
+
+export type Role = "read" | "write" | "admin";
+export interface Route {
+    route: string;
+    requests: number;
+    refused: number;
+    failed: number;
+    p50_ms: number;
+    p99_ms: number;
+}
+export interface Status {
+    version: string;
+    now: number;
+    started: number;
+    role: Role;
+    keys: boolean;
+    running: number;
+    queues: { queue: string; waiting: number; limit: number }[];
+    traffic: Route[];
+    faults: { time: number; request_id: string; method: string; route: string; status: number; type: string }[];
+    cache?: { hits: number; misses: number; entries: number; bytes: number; store_failures: number };
+    data: { num_items: number; num_indexed: number; index_changed: number; num_users: number; num_events: number; num_new_events: number; events_changed?: number };
+    tasks: { name: string; done: number; total: number; eta_s?: number }[];
+}
+export interface MeasuredTable {
+    title: string;
+    metric: string;
+    ours: string;
+    verdict: string;
+    note: string;
+    rows: { method: string; metrics: Record<string, { mean: number; deviation?: number }> }[];
+}
+export interface Deployment {
+    runs: { run: string; task: string; readout: string; finished: number; method: string; num_parameters: number; validation_scores: number[] }[];
+    data?: {
+        domain: string;
+        split: string;
+        feedback: string;
+        num_events: number;
+        num_items: number;
+        num_users: number;
+        time: string;
+        columns: Record<string, Record<string, string>>;
+        dropped: Record<string, number>;
+        notes: string[];
+    };
+    tunings: { run: string; step: number; num_steps: number; saved: number; eta_s?: number }[];
+    evaluations: { title: string; measured: number; facts: Record<string, string | number>; tables: MeasuredTable[] }[];
+}
+export type Exported = "events" | "items" | "users";
+
+export const getStatus = (signal: AbortSignal): Promise<Status> => send("GET", "v1/status", undefined, signal);
+export const getDeployment = (signal: AbortSignal): Promise<Deployment> => send("GET", "v1/deployment", undefined, signal);
+export const reload = (): Promise<unknown> => send("POST", "v1/admin/reload");
+export const exported = async (kind: Exported): Promise<Blob> => (await ask("GET", `v1/export/${kind}`)).blob();
+
+/** Whether there was anything to erase, and under which id the log has it. */
+export async function erase(user: string): Promise<{ erased: boolean; request: string }> {
+    const answer = await ask("DELETE", `v1/users/${encodeURIComponent(user)}`);
+    return { erased: (await answer.json()).erased, request: answer.headers.get("X-Request-Id") ?? "" };
+}
+
+export interface Written {
+    written: number;
+    repeated: number;
+    unknown: string[];
+}
+
+/** Writes events or items, at most 1,000. */
+export async function write(kind: "events" | "items", rows: unknown[], signal: AbortSignal): Promise<Written> {
+    const told = await send<Partial<Written & { accepted: number }>>("POST", `v1/${kind}`, { [kind]: rows }, signal);
+    return { written: told.accepted ?? told.written ?? 0, repeated: told.repeated ?? 0, unknown: told.unknown ?? [] };
+}

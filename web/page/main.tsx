@@ -1,12 +1,16 @@
-// The page that `m6rec serve` has at /: a person's recommendations and an item's neighbours, moved and explained.
+// The page that `m6rec serve` has at /: views of a person, of an item, and of the service itself.
 
 import { signal } from "@preact/signals";
 import { type JSX, render } from "preact";
 import { useId, useState } from "preact/hooks";
+import { ChatView } from "./chat.tsx";
 import { ItemView } from "./item.tsx";
+import { OperatorView } from "./operator.tsx";
 import { PersonView } from "./person.tsx";
 import { key, type Language, language, refused, type Theme, theme } from "./settings.ts";
 import { words } from "./words.ts";
+
+const VIEWS = ["person", "item", "chat", "operator"] as const;
 
 const hash = signal(location.hash);
 addEventListener("hashchange", () => (hash.value = location.hash));
@@ -20,8 +24,8 @@ function decoded(part: string): string {
 }
 
 function Page(): JSX.Element {
-    const [, view = "person", id = ""] = hash.value.split("/");
-    const isItem = view === "item";
+    const [, wanted = "", id = ""] = hash.value.split("/");
+    const view = VIEWS.find((name) => name === wanted) ?? "person";
     return (
         <>
             <header class="top">
@@ -29,18 +33,30 @@ function Page(): JSX.Element {
                     m6rec
                 </a>
                 <nav aria-label={words.value.views}>
-                    <a href="#/person" aria-current={isItem ? undefined : "page"}>
-                        {words.value.person}
-                    </a>
-                    <a href="#/item" aria-current={isItem ? "page" : undefined}>
-                        {words.value.item}
-                    </a>
+                    {VIEWS.map((name) => (
+                        <a key={name} href={`#/${name}`} aria-current={view === name ? "page" : undefined}>
+                            {words.value[name]}
+                        </a>
+                    ))}
                 </nav>
                 <Choices />
             </header>
-            {refused.value ? <SignIn /> : isItem ? <ItemView id={decoded(id)} /> : <PersonView />}
+            {refused.value ? <SignIn /> : <View name={view} id={decoded(id)} />}
         </>
     );
+}
+
+function View({ name, id }: { name: (typeof VIEWS)[number]; id: string }): JSX.Element {
+    switch (name) {
+        case "person":
+            return <PersonView />;
+        case "item":
+            return <ItemView id={id} />;
+        case "chat":
+            return <ChatView />;
+        case "operator":
+            return <OperatorView />;
+    }
 }
 
 function Choices(): JSX.Element {

@@ -255,3 +255,37 @@ export const day = (time: number): string =>
     new Intl.DateTimeFormat(language.value === "zh" ? "zh-Hans" : "en-GB", { dateStyle: "medium", timeZone: "UTC" }).format(time * 1000);
 
 export const percent = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+
+const locale = (): string => (language.value === "zh" ? "zh-Hans" : "en-GB");
+
+export const count = (value: number): string => new Intl.NumberFormat(locale()).format(value);
+
+export const moment = (time: number): string => new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "medium" }).format(time * 1000);
+
+export function bytes(value: number): string {
+    const [unit, size]: [string, number] = value < 1e6 ? ["kilobyte", 1e3] : value < 1e9 ? ["megabyte", 1e6] : ["gigabyte", 1e9];
+    return new Intl.NumberFormat(locale(), { style: "unit", unit, maximumFractionDigits: 1 }).format(value / size);
+}
+
+const UNITS: ["day" | "hour" | "minute" | "second", number][] = [
+    ["day", 86_400],
+    ["hour", 3_600],
+    ["minute", 60],
+    ["second", 1],
+];
+
+/** A span of time in its largest unit. */
+function spanOf(seconds: number): ["day" | "hour" | "minute" | "second", number] {
+    const [unit, size] = UNITS.find(([, one]) => seconds >= one) ?? ["second", 1];
+    return [unit, Math.round(seconds / size)];
+}
+
+export function duration(seconds: number): string {
+    const [unit, value] = spanOf(seconds);
+    return new Intl.NumberFormat(locale(), { style: "unit", unit, unitDisplay: "long" }).format(value);
+}
+
+export function ago(time: number, now: number): string {
+    const [unit, value] = spanOf(Math.max(0, now - time));
+    return new Intl.RelativeTimeFormat(locale(), { numeric: "auto" }).format(-value, unit);
+}

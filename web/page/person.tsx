@@ -5,7 +5,7 @@ import { useId, useState } from "preact/hooks";
 import { explain, findItems, findUsers, inspect, type Item, type Placement, type Ranked, recommend, retrieve } from "./api.ts";
 import { day, ItemLine, ItemTitle, Lines, message, percent, Pick, Trouble, useAnswer, useGlide, useMoves, Waiting } from "./parts.tsx";
 import { paste } from "./paste.ts";
-import { asked, beNobody, beUser, editCopy, leftOut, person, say, spread, told, type Told, turn, unsay } from "./state.ts";
+import { asked, beNobody, beUser, editCopy, hidden, hide, leftOut, person, say, spread, told, type Told, turn, unsay } from "./state.ts";
 import { words } from "./words.ts";
 
 const COUNT = 12;
@@ -49,7 +49,7 @@ export function PersonView(): JSX.Element {
     );
 }
 
-function Who(): JSX.Element {
+export function Who(): JSX.Element {
     const [error, setError] = useState<unknown>();
     const { user, details } = person.value;
     const choose = (id: string): void => {
@@ -70,7 +70,7 @@ function Who(): JSX.Element {
                 </ul>
             )}
             <Pick label={words.value.findUser} find={findUsers} id={String} show={(id) => id} onPick={choose} />
-            {(user || told.value.length > 0 || leftOut.value.length > 0) && (
+            {(user || told.value.length > 0 || leftOut.value.length > 0 || hidden.value.length > 0) && (
                 <button class="plain" onClick={() => beNobody()}>
                     {words.value.asNobody}
                 </button>
@@ -122,24 +122,42 @@ function History(): JSX.Element {
                     {words.value.more(Math.min(100, kept.length - shown))}
                 </button>
             )}
-            {leftOut.value.length > 0 && (
-                <>
-                    <h3>{words.value.leftOut}</h3>
-                    <ul class="timeline">
-                        {leftOut.value.map((item) => (
-                            <li key={item.id}>
-                                <ItemTitle item={item} />
-                                <button class="plain" onClick={() => (leftOut.value = leftOut.value.filter((one) => one !== item))} aria-label={`${words.value.undo}${words.value.about(item.title)}`}>
-                                    {words.value.undo}
-                                </button>
-                            </li>
-                        ))}
-                    </ul>
-                </>
-            )}
+            <Undoing title={words.value.leftOut}>
+                {leftOut.value.map((item) => (
+                    <li key={item.id}>
+                        <ItemTitle item={item} />
+                        <Undo about={item.title} undo={() => (leftOut.value = leftOut.value.filter((one) => one !== item))} />
+                    </li>
+                ))}
+            </Undoing>
+            <Undoing title={words.value.hidden}>
+                {hidden.value.map((category) => (
+                    <li key={category}>
+                        <span class="title">{category}</span>
+                        <Undo about={category} undo={() => (hidden.value = hidden.value.filter((one) => one !== category))} />
+                    </li>
+                ))}
+            </Undoing>
         </section>
     );
 }
+
+/** What was left out, if anything was. */
+function Undoing({ title, children }: { title: string; children: JSX.Element[] }): JSX.Element | null {
+    if (!children.length) return null;
+    return (
+        <>
+            <h3>{title}</h3>
+            <ul class="timeline">{children}</ul>
+        </>
+    );
+}
+
+const Undo = ({ about, undo }: { about: string; undo: () => void }): JSX.Element => (
+    <button class="plain" onClick={undo} aria-label={`${words.value.undo}${words.value.about(about)}`}>
+        {words.value.undo}
+    </button>
+);
 
 function Line({ one, here }: { one: Told; here: boolean }): JSX.Element {
     const { item, kind, value, time, text } = one.event;
@@ -239,7 +257,7 @@ function Cards({ items, busy }: { items: Ranked[]; busy: boolean }): JSX.Element
 function Card({ item, score, place, step }: { item: Item; score: number; place: number; step: number | null | undefined }): JSX.Element {
     const [open, setOpen] = useState(false);
     const about = words.value.about(item.title);
-    const facts = [...item.categories, ...Object.entries(item.details).slice(0, 3).map(([name, value]) => `${name} ${String(value).slice(0, 80)}`)];
+    const details = Object.entries(item.details).slice(0, 3).map(([name, value]) => `${name} ${String(value).slice(0, 80)}`);
     return (
         <li class="card">
             <span class="place">
@@ -250,7 +268,19 @@ function Card({ item, score, place, step }: { item: Item; score: number; place: 
                 <h3>
                     <ItemTitle item={item} />
                 </h3>
-                {facts.length > 0 && <p class="quiet">{facts.join(" · ")}</p>}
+                {item.categories.length > 0 && (
+                    <ul class="chips">
+                        {item.categories.slice(0, 4).map((category) => (
+                            <li key={category}>
+                                {category}
+                                <button class="cross" onClick={() => hide(category)} aria-label={`${words.value.hide(category)}${about}`} title={words.value.hide(category)}>
+                                    ×
+                                </button>
+                            </li>
+                        ))}
+                    </ul>
+                )}
+                {details.length > 0 && <p class="quiet">{details.join(" · ")}</p>}
             </div>
             <span class="score" title={words.value.chance}>
                 <span class="number">{percent(score)}</span>
@@ -444,11 +474,13 @@ function Segments(): JSX.Element {
             {({ segments }) => (
                 <>
                     <p class="quiet">{segments.length ? words.value.readsHelp : words.value.readsNothing}</p>
+                    {segments.length > 0 && <p>{words.value.cachedOf(segments.filter(({ cached }) => cached !== "absent").length, segments.length)}</p>}
                     {segments.length > 0 && (
                         <ol class="segments" tabIndex={0} aria-label={words.value.reads}>
-                            {segments.map(({ slot, text }, place) => (
+                            {segments.map(({ slot, text, cached }, place) => (
                                 <li key={place}>
-                                    <span class="slot">{words.value.slots[slot] ?? slot}</span> {text}
+                                    <span class="slot">{words.value.slots[slot] ?? slot}</span> <span class="said">{text}</span>{" "}
+                                    <span class={`cached ${cached}`}>{words.value.cached[cached]}</span>
                                 </li>
                             ))}
                         </ol>

@@ -24,19 +24,24 @@ export const person = signal<Person>(NOBODY);
 /** What is told in the page, oldest first, after all that is stored. */
 export const told = signal<Told[]>([]);
 export const leftOut = signal<Item[]>([]);
+/** Categories of which nothing is wanted. */
+export const hidden = signal<string[]>([]);
+/** As many categories as a request may leave out. */
+const MOST_HIDDEN = 32;
 /** How the list is spread: over unlike items, or as the categories of what was liked. One of them is 0. */
 export const spread = signal({ diversity: 0, calibration: 0 });
 
 export const asked = computed<Asked>(() => ({
     user: person.value.user,
     history: told.value.map(({ event }) => event),
-    filters: { exclude: leftOut.value.map(({ id }) => id) },
+    filters: { exclude: leftOut.value.map(({ id }) => id), exclude_categories: hidden.value },
 }));
 
 export function beNobody(history: Told[] = []): void {
     person.value = NOBODY;
     told.value = history.slice(-MOST_EVENTS);
     leftOut.value = [];
+    hidden.value = [];
 }
 
 export async function beUser(id: string): Promise<void> {
@@ -51,12 +56,17 @@ export async function beUser(id: string): Promise<void> {
     };
     told.value = [];
     leftOut.value = [];
+    hidden.value = [];
 }
 
 /** Adds what is said of an item in the page; it takes the place of what was said there before. */
 export function say(item: Item, kind: "like" | "dislike"): void {
     const others = told.value.filter(({ event }) => event.item !== item.id || event.time);
     told.value = [...others, { event: { item: item.id, kind }, title: item.title }].slice(-MOST_EVENTS);
+}
+
+export function hide(category: string): void {
+    hidden.value = [...hidden.value.filter((one) => one !== category), category].slice(-MOST_HIDDEN);
 }
 
 export function unsay(one: Told): void {

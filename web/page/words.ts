@@ -2,10 +2,16 @@
 
 import { computed } from "@preact/signals";
 import { language } from "./settings.ts";
+import { chatWords } from "./words_chat.ts";
+import { operatorWords } from "./words_operator.ts";
 
 const en = {
     person: "Person",
     item: "Item",
+    chat: "Chat",
+    ofChat: chatWords.en,
+    operator: "Operator",
+    ofOperator: operatorWords.en,
     views: "Views",
     theme: "Theme",
     themes: { auto: "Auto", light: "Light", dark: "Dark" },
@@ -42,6 +48,8 @@ const en = {
     pasteUnknown: (lines: string[]) => `Not in the catalogue: ${lines.join(", ")}`,
     close: "Close",
     leftOut: "Seen, left out",
+    hidden: "Hidden categories",
+    hide: (category: string) => `Hide category ${category}`,
     undo: "Undo",
     says: {
         like: "liked", dislike: "disliked", view: "viewed", click: "clicked", play: "played", save: "saved",
@@ -83,7 +91,7 @@ const en = {
     findItem: "Find an item by title or id",
     filters: {
         seen: "it is in the history already", exclude: "you left it out", categories: "it has another category",
-        ranges: "it is out of a range",
+        ranges: "it is out of a range", exclude_categories: "you hid its category",
     } as Record<string, string>,
     filtered: (why: string) => `Filtered out: ${why}.`,
     notRetrieved: "Not retrieved: the first 100 candidates are ranked, and it is not among them.",
@@ -108,6 +116,10 @@ const en = {
     readsHelp: "The exact texts, in order. Each is encoded once and its state cached.",
     slots: { user: "profile", history: "event", candidate: "item", cross: "both", ask: "question" } as Record<string, string>,
     readsNothing: "Nothing yet.",
+    cached: {
+        context: "kept with this user's context", memory: "cached in memory", store: "cached on disk", absent: "not cached, will be computed",
+    } as Record<string, string>,
+    cachedOf: (count: number, all: number) => `${count} of ${all} cached`,
 
     pickItem: "Pick an item to see what is near it.",
     popularItems: "Much liked",
@@ -135,6 +147,10 @@ export type Words = typeof en;
 const zh: Words = {
     person: "用户",
     item: "物品",
+    chat: "对话",
+    ofChat: chatWords.zh,
+    operator: "运维",
+    ofOperator: operatorWords.zh,
     views: "视图",
     theme: "主题",
     themes: { auto: "自动", light: "浅色", dark: "深色" },
@@ -171,6 +187,8 @@ const zh: Words = {
     pasteUnknown: (lines) => `目录中没有：${lines.join("、")}`,
     close: "关闭",
     leftOut: "已看过，不再推荐",
+    hidden: "已隐藏的类别",
+    hide: (category) => `隐藏类别 ${category}`,
     undo: "撤销",
     says: {
         like: "喜欢", dislike: "不喜欢", view: "浏览", click: "点击", play: "播放", save: "收藏", cart: "加入购物车",
@@ -209,7 +227,7 @@ const zh: Words = {
     whyNot: "为什么没有……？",
     whyNotHelp: "选择任一物品，查看它为何落后。",
     findItem: "按标题或编号查找物品",
-    filters: { seen: "历史中已有", exclude: "已被你排除", categories: "类别不符", ranges: "数值超出范围" },
+    filters: { seen: "历史中已有", exclude: "已被你排除", categories: "类别不符", exclude_categories: "其类别已隐藏", ranges: "数值超出范围" },
     filtered: (why) => `被过滤：${why}。`,
     notRetrieved: "未被召回：只对前 100 个候选排序，它不在其中。",
     lower: (rank, of) => `在 ${of} 个候选中排第 ${rank}。`,
@@ -230,6 +248,8 @@ const zh: Words = {
     readsHelp: "按顺序列出的原文。每段只编码一次，其状态会被缓存。",
     slots: { user: "资料", history: "事件", candidate: "物品", cross: "交叉", ask: "问题" },
     readsNothing: "还没有内容。",
+    cached: { context: "随用户上下文保留", memory: "缓存在内存", store: "缓存在磁盘", absent: "未缓存，将重新计算" },
+    cachedOf: (count, all) => `${all} 段中 ${count} 段已缓存`,
 
     pickItem: "选择一个物品，查看与它相近的物品。",
     popularItems: "备受喜爱",

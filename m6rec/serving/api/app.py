@@ -7,26 +7,28 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from m6rec.errors import M6RecError
 from m6rec.serving.api import page
+from m6rec.serving.api.access import needs
 from m6rec.serving.api.client_routes import ClientRoutes
 from m6rec.serving.api.client_schema import ChatAnswer
 from m6rec.serving.api.gate import Gate
+from m6rec.serving.api.operator_routes import LINES, OperatorRoutes
 from m6rec.serving.api.problems import problem_of
 from m6rec.serving.api.routes import Service
 from m6rec.serving.api.schema import ErrorAnswer
 from m6rec.serving.backend import LocalBackend
-from m6rec.serving.settings import Settings
+from m6rec.serving.settings import Role, Settings
 
 if TYPE_CHECKING:
     from m6rec.foundation.states import CacheStatistics
+    from m6rec.serving.deployment import Deployment
 
 ERRORS = (400, 401, 403, 404, 408, 413, 422, 429, 500, 503)
 
@@ -37,6 +39,7 @@ def create_app(
     *,
     reload: Callable[[], None] | None = None,
     statistics: Callable[[], CacheStatistics] | None = None,
+    deployment: Callable[[], Deployment] | None = None,
 ) -> Gate:
     """The service as an ASGI application; its lifespan ends when all that was accepted is done.
 
@@ -44,13 +47,15 @@ def create_app(
         backend: What is served.
         settings: How.
         reload: Loads new tunings into the backend while it serves; M6RecError where it can't.
-        statistics: Of the cache of states, for ``/metrics``.
+        statistics: Of the cache of states, for ``/metrics`` and ``/v1/status``.
+        deployment: Reads which runs are served, and what was measured of them.
 
     Raises:
         ConfigError: The file of keys can't be used.
     """
     service = Service(backend, settings, reload, statistics)
     clients = ClientRoutes(backend, service.work, service.measurements)
+    operator = OperatorRoutes(backend, service, statistics, deployment)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,37 +73,42 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     problems: dict[int | str, dict[str, Any]] = {status: {"model": ErrorAnswer} for status in ERRORS}
-    routes = APIRouter(route_class=_Route, responses=problems, dependencies=[Depends(HTTPBearer(auto_error=False))])
+    routes = APIRouter(route_class=_Route, responses=problems)
     streamed: dict[int | str, dict[str, Any]] = {200: {"model": ChatAnswer, "content": {"text/event-stream": {}}}}
-    posts: tuple[tuple[str, Callable[..., Any], dict[str, Any]], ...] = (
-        ("/v1/recommend", service.recommend, {}),
-        ("/v1/retrieve", service.retrieve, {}),
-        ("/v1/rank", service.rank, {}),
-        ("/v1/neighbours", service.neighbours, {}),
-        ("/v1/inspect", service.inspect, {}),
-        ("/v1/explain", service.explain, {}),
-        ("/v1/create", service.create, {}),
-        ("/v1/events", service.events, {"status_code": 201}),
-        ("/v1/items", service.items, {}),
-        ("/v1/admin/reload", service.reload, {}),
-        ("/v1/rerank", clients.rerank, {}),
-        ("/v2/rerank", clients.rerank, {"name": "rerank_v2"}),
-        ("/rerank", clients.rerank, {"name": "rerank_plain"}),
-        ("/v1/embeddings", clients.embeddings, {}),
-        ("/v1/chat/completions", clients.chat, {"responses": streamed}),
+    exported: dict[int | str, dict[str, Any]] = {200: {"content": {LINES: {"schema": {"type": "string"}}}}}
+    plain: dict[str, Any] = {"response_model_exclude_none": True}
+    table: tuple[tuple[Role, str, str, Callable[..., Any], dict[str, Any]], ...] = (
+        ("read", "POST", "/v1/recommend", service.recommend, plain),
+        ("read", "POST", "/v1/retrieve", service.retrieve, plain),
+        ("read", "POST", "/v1/rank", service.rank, plain),
+        ("read", "POST", "/v1/neighbours", service.neighbours, plain),
+        ("read", "POST", "/v1/inspect", service.inspect, plain),
+        ("read", "POST", "/v1/explain", service.explain, plain),
+        ("read", "POST", "/v1/create", service.create, plain),
+        ("write", "POST", "/v1/events", service.events, {"status_code": 201, **plain}),
+        ("write", "POST", "/v1/items", service.items, plain),
+        ("admin", "POST", "/v1/admin/reload", service.reload, plain),
+        ("read", "POST", "/v1/rerank", clients.rerank, plain),
+        ("read", "POST", "/v2/rerank", clients.rerank, {"name": "rerank_v2", **plain}),
+        ("read", "POST", "/rerank", clients.rerank, {"name": "rerank_plain", **plain}),
+        ("read", "POST", "/v1/embeddings", clients.embeddings, plain),
+        ("read", "POST", "/v1/chat/completions", clients.chat, {"responses": streamed, **plain}),
+        ("read", "GET", "/v1/models", clients.models, {}),
+        ("read", "GET", "/v1/models/{id:path}", clients.model, {}),
+        ("read", "GET", "/v1/items", service.find_items, {}),
+        ("read", "GET", "/v1/users", service.find_users, {}),
+        ("read", "GET", "/v1/items/{id:path}", service.get_item, plain),
+        ("write", "DELETE", "/v1/items/{id:path}", service.delete, {}),
+        ("write", "PUT", "/v1/users/{id:path}", service.put_user, {}),
+        ("read", "GET", "/v1/users/{id:path}", service.get_user, {}),
+        ("admin", "DELETE", "/v1/users/{id:path}", service.forget, {}),
+        ("read", "GET", "/v1/status", operator.status, plain),
+        ("read", "GET", "/v1/deployment", operator.deployment, plain),
+        ("admin", "GET", "/v1/export/{kind}", operator.export, {"responses": exported, "response_class": Response}),
+        ("read", "GET", "/metrics", service.metrics, {"response_class": Response}),
     )
-    for path, answer, options in posts:
-        routes.add_api_route(path, answer, methods=["POST"], response_model_exclude_none=True, **options)
-    routes.add_api_route("/v1/models", clients.models, methods=["GET"])
-    routes.add_api_route("/v1/models/{id:path}", clients.model, methods=["GET"])
-    routes.add_api_route("/v1/items", service.find_items, methods=["GET"])
-    routes.add_api_route("/v1/users", service.find_users, methods=["GET"])
-    routes.add_api_route("/v1/items/{id:path}", service.get_item, methods=["GET"], response_model_exclude_none=True)
-    routes.add_api_route("/v1/items/{id:path}", service.delete, methods=["DELETE"])
-    routes.add_api_route("/v1/users/{id:path}", service.put_user, methods=["PUT"])
-    routes.add_api_route("/v1/users/{id:path}", service.get_user, methods=["GET"])
-    routes.add_api_route("/v1/users/{id:path}", service.forget, methods=["DELETE"])
-    routes.add_api_route("/metrics", service.metrics, methods=["GET"], response_class=Response)
+    for role, method, path, answer, options in table:
+        routes.add_api_route(path, answer, methods=[method], dependencies=[needs(role)], **options)
     app.include_router(routes)
     unready: dict[int | str, dict[str, Any]] = {503: {"model": ErrorAnswer}}
     app.add_api_route("/healthz", service.healthz, methods=["GET"], responses=unready)

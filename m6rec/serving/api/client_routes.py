@@ -75,7 +75,7 @@ class ClientRoutes:
             await pieces.aclose()
             raise
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        events = self._events(first, pieces, key, created, with_usage, request.scope["request_id"])
+        events = self._events(first, pieces, key, created, with_usage, request)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     async def _events(
@@ -85,7 +85,7 @@ class ClientRoutes:
         key: str,
         created: int,
         with_usage: bool,
-        request_id: str,
+        request: Request,
     ) -> AsyncGenerator[str, None]:
         """A reply as server-sent events, in OpenAI's shape."""
 
@@ -103,8 +103,10 @@ class ClientRoutes:
                     piece = await anext(pieces)
             except Exception as error:
                 # The status is out, so that the stream can only say it.
+                request_id, kind = request.scope["request_id"], "internal"
                 log.error("stream", extra={"facts": {"request_id": request_id, "error": type(error).__name__}})
-                failed = Problem(type="internal", message=INTERNAL, request_id=request_id)
+                request.scope["problem"] = kind
+                failed = Problem(type=kind, message=INTERNAL, request_id=request_id)
                 yield f"data: {ErrorAnswer(error=failed).model_dump_json()}\n\n"
                 return
             self._measurements.stage_s.labels("chat").observe(piece.run_ms / 1e3)

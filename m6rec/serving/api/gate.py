@@ -20,11 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from m6rec.serving.api.page import is_page
 from m6rec.serving.api.problems import TYPES, problem, problem_of
 from m6rec.serving.api.routes import Service
-from m6rec.serving.settings import is_loopback
+from m6rec.serving.settings import ApiKey, is_loopback
 
 log = logging.getLogger("m6rec.serving")
 
 OPEN = ("/healthz", "/readyz")  # without a key, and whatever the load
+EVERYTHING = ApiKey("admin")  # what callers of a service without keys may do
+KEY_NEEDED = "an API key is needed: send the header 'Authorization: Bearer KEY'"
 GONE = 499  # the client left before its answer; seen in logs and measurements only
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
@@ -39,7 +41,6 @@ class Gate:
 
     def __init__(self, app: FastAPI, service: Service) -> None:
         self.app, self.service = app, service
-        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
@@ -48,7 +49,7 @@ class Gate:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        began = time.perf_counter()
+        traffic, began = self.service.traffic, time.perf_counter()
         status = GONE
         failure: Exception | None = None
 
@@ -63,7 +64,7 @@ class Gate:
             except TimeoutError:
                 raise _ClientGoneError from None  # it reads nothing
 
-        self._running += 1
+        traffic.running += 1
         try:
             refusal = self._refuse(scope)
             if refusal is None:
@@ -79,7 +80,7 @@ class Gate:
             # The framework has answered with 500 already; the trace, without any value in it, goes to the log only.
             failure = error
         finally:
-            self._running -= 1
+            traffic.running -= 1
             self._tell(scope, status, time.perf_counter() - began, failure)
 
     def _refuse(self, scope: Scope) -> JSONResponse | None:
@@ -93,11 +94,15 @@ class Gate:
             return problem(scope, 403, TYPES[403], message)
         if is_page(scope["path"]):
             return None
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if service.keys and not (scheme.lower() == "bearer" and service.keys.allow(key.strip())):
-            message = "an API key is needed: send the header 'Authorization: Bearer KEY'"
-            return problem(scope, 401, TYPES[401], message, {"WWW-Authenticate": "Bearer"})
-        if self._running > service.settings.max_concurrent or service.work.overloaded(scope["path"]):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        key = EVERYTHING
+        if service.keys is not None:
+            found = service.keys.find(given.strip()) if scheme.lower() == "bearer" else None
+            if found is None:
+                return problem(scope, 401, TYPES[401], KEY_NEEDED, {"WWW-Authenticate": "Bearer"})
+            key = found
+        scope["api_key"] = key
+        if service.traffic.running > service.settings.max_concurrent or service.work.overloaded(scope["path"]):
             return problem(scope, 429, TYPES[429], "too many requests wait already; try again later")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > service.settings.max_body_bytes:
@@ -129,6 +134,8 @@ class Gate:
         route = getattr(scope.get("route"), "path", "unknown")
         self.service.measurements.requests.labels(route, status).inc()
         self.service.measurements.request_s.labels(route).observe(seconds)
+        kind = scope.get("problem", "internal" if failure else "")
+        self.service.traffic.add(route, scope["method"], status, seconds, scope["request_id"], kind)
         facts = {"request_id": scope["request_id"], "method": scope["method"], "route": route, "status": status}
         facts["ms"] = round(1e3 * seconds, 3)
         if failure is None:

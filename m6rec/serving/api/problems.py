@@ -45,6 +45,7 @@ TYPES |= {413: "too_large", 422: "invalid", 429: "overloaded"}
 
 def problem(scope: Scope, status: int, kind: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An answer that says what went wrong."""
+    scope["problem"] = kind
     retry = {"Retry-After": str(RETRY_S)} if status in (429, 503) else {}
     body = ErrorAnswer(error=Problem(type=kind, message=message, request_id=scope["request_id"]))
     return JSONResponse(body.model_dump(), status, {**(headers or {}), **retry})

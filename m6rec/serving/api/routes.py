@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Header, Path, Query, Response
+from fastapi import Header, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
@@ -38,6 +39,7 @@ from m6rec.serving.api.schema import (
     UserSearch,
     WriteAnswer,
 )
+from m6rec.serving.api.traffic import Traffic
 from m6rec.serving.api.work import Work
 from m6rec.serving.backend import Answer, Explanation, IngestResult, Inspection, LocalBackend
 from m6rec.serving.batching import Done, Kind
@@ -46,6 +48,8 @@ from m6rec.types import Item, Ranked, User
 
 if TYPE_CHECKING:
     from m6rec.foundation.states import CacheStatistics
+
+log = logging.getLogger("m6rec.serving")
 
 IdInPath = Annotated[Id, Path(alias="id")]
 IdempotencyKey = Annotated[
@@ -80,7 +84,7 @@ class Service:
         self.keys = ApiKeys.load(settings.keys) if settings.keys else None
         self.draining_since: float | None = None
         self._reload, self._reloading = reload, asyncio.Lock()
-        self.measurements = Measurements()
+        self.measurements, self.traffic = Measurements(), Traffic()
         if statistics:
             self.measurements.measure_cache(statistics)
         self.work = Work(backend, settings, self.measurements)
@@ -236,9 +240,13 @@ class Service:
         """All stored data of a user."""
         return (await self.work.do(self.work.events, self._get_user, user)).value
 
-    async def forget(self, user: IdInPath) -> ErasureAnswer:
+    async def forget(self, user: IdInPath, request: Request) -> ErasureAnswer:
         """Erases a user from all files of the service; ``erased`` is false if there was nothing to erase."""
-        return ErasureAnswer(erased=(await self.work.do(self.work.events, self._forget, user)).value)
+        erased = (await self.work.do(self.work.events, self._forget, user)).value
+        key = request.scope["api_key"]
+        facts = {"request_id": request.scope["request_id"], "key": key.name, "role": key.role, "erased": erased}
+        log.info("erasure", extra={"facts": facts})  # whom, only who asked for it knows: the request id links the two
+        return ErasureAnswer(erased=erased)
 
     async def reload(self) -> StatusAnswer:
         """Reloads runs and API keys; requires a key."""

@@ -83,6 +83,9 @@ class FiltersBody(BaseModel):
         list[Id],
         Field(max_length=Limits.NUM_CATEGORIES, description="Items of at least one of these; empty allows all."),
     ] = []
+    exclude_categories: Annotated[
+        list[Id], Field(max_length=Limits.NUM_CATEGORIES, description="Items of any of these are left out.")
+    ] = []
     exclude: Annotated[list[Id], Field(max_length=MAX_CANDIDATES, description="Ids to exclude.")] = []
     seen: Annotated[bool, Field(description="Whether to include items that the user has interacted with.")] = False
     ranges: Annotated[list[RangeBody], Field(max_length=Limits.NUM_DETAILS, description="All must hold.")] = []
@@ -95,7 +98,11 @@ class FiltersBody(BaseModel):
             least = least if one.least is None else max(least, one.least)
             ranges[one.name] = least, greatest if one.greatest is None else min(greatest, one.greatest)
         return Filters(
-            categories=tuple(self.categories), exclude=frozenset(self.exclude), seen=self.seen, ranges=ranges
+            categories=tuple(self.categories),
+            exclude_categories=tuple(self.exclude_categories),
+            exclude=frozenset(self.exclude),
+            seen=self.seen,
+            ranges=ranges,
         )
 
 

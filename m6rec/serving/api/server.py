@@ -24,6 +24,7 @@ from m6rec.serving.settings import Settings
 
 if TYPE_CHECKING:
     from m6rec.foundation.states import CacheStatistics
+    from m6rec.serving.deployment import Deployment
 
 log = logging.getLogger("m6rec.serving")
 
@@ -34,6 +35,7 @@ def serve(
     *,
     reload: Callable[[], None] | None = None,
     statistics: Callable[[], CacheStatistics] | None = None,
+    deployment: Callable[[], Deployment] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, and returns when the last answer is out. SIGHUP reloads.
 
@@ -42,11 +44,12 @@ def serve(
         settings: See there.
         reload: See there.
         statistics: See there.
+        deployment: See there.
 
     Raises:
         ConfigError: The address can't be listened at, or the file of keys can't be used.
     """
-    gate = create_app(backend, settings, reload=reload, statistics=statistics)
+    gate = create_app(backend, settings, reload=reload, statistics=statistics, deployment=deployment)
     Server(gate).run(sockets=[bind(settings)])
 
 

@@ -21,6 +21,7 @@ class Work:
     """Three queues with a thread each: a write to disk holds up no answer, and the encoding of items no event.
 
     Attributes:
+        queues: All three, by name.
         model: What is read of the model, and texts and encodings, which are done in slices.
         events: Events and users, which go to disk.
         items: The catalogue.
@@ -31,6 +32,7 @@ class Work:
         self.model = self._batcher("model", backend.turn, backend.step, settings.max_texts)
         self.events = self._batcher("events")
         self.items = self._batcher("items")
+        self.queues = {"model": self.model, "events": self.events, "items": self.items}
         reads = ("/v1/recommend", "/v1/retrieve", "/v1/rank", "/v1/neighbours", "/v1/inspect")
         sliced = ("/v1/explain", "/v1/create", "/v1/chat/", "/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank")
         self._full: tuple[tuple[tuple[str, ...], Callable[[], bool]], ...] = (
@@ -61,7 +63,7 @@ class Work:
     @property
     def alive(self) -> bool:
         """Whether work is being done in all queues."""
-        return self.model.alive and self.events.alive and self.items.alive
+        return all(batcher.alive for batcher in self.queues.values())
 
     def overloaded(self, path: str) -> bool:
         """Whether a request to ``path`` would be refused, known before its body is read."""
@@ -69,7 +71,7 @@ class Work:
 
     def close(self) -> None:
         """Returns when all that was accepted is done."""
-        for batcher in (self.model, self.events, self.items):
+        for batcher in self.queues.values():
             batcher.close()
 
     async def do(self, batcher: Batcher, kind: Kind[T, R], value: T) -> Done[R]:
