@@ -44,13 +44,13 @@ from tests import tiny
 WIDTH, FACTORS, COUNT = 256, 128, 10
 MANY, FEW = 100_000, 10_000
 EVENTS, WEIGHTS = 20, 100
-"""Events of a user, and items that a source of weights knows to go with one."""
+"""Events of a user, and other items that a source knows to go with one."""
 ALONE, PEER_USERS = 100, 4_096
 KILLS = 20
 
 
 def synthetic(num: int) -> ServingState:
-    """As many users as items: clusters of vectors, histories within them, and sources that know the clusters."""
+    """As many users as items: clusters of vectors, histories within them, and sources of random numbers."""
     vectors_IE, cluster_I = made_up.clustered(num, WIDTH)
     rng = np.random.default_rng(1)
     order = np.argsort(cluster_I, kind="stable")

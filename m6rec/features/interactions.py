@@ -129,6 +129,11 @@ class InteractionStore:
         total = self._store.total
         return float(total["values"] / total["count"]) if total["count"] else 0.0
 
+    @property
+    def pair_bytes(self) -> int:
+        """Memory of the table of pairs of items, which grows by doubling up to a limit (``features.store``)."""
+        return self._store.pair_bytes
+
     def timeline(self, user: str) -> Sequence[Event]:
         """The user's events so far, oldest first, searches among them."""
         row = self._users.get(user)

@@ -202,6 +202,11 @@ class FeatureStore:
             self._state.users[user] = before
             self.total["behaviours"] = end
 
+    @property
+    def pair_bytes(self) -> int:
+        """Memory of the table of pairs."""
+        return int(self._state.keys.nbytes + self._state.counts.nbytes)
+
     def _make_room(self, most_sets: int) -> None:
         """Lets the state grow where it is ``kernels.crowded``."""
         from m6rec.features import kernels

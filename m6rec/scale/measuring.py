@@ -7,14 +7,15 @@ Each rate is measured at one size, on what a service runs, and alone, so that a 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ from m6rec.serving.journal import FileJournal
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.tasks import task as tasks
 from m6rec.types import Event, Item, User
+
+R = TypeVar("R")
 
 TIMES = 7
 """Of a measurement; their median counts."""
@@ -88,10 +91,15 @@ def measure(foundation: Foundation, config: MeasureConfig = MeasureConfig()) -> 
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            found = {**_memory(config), **_disk(config), **_retrieval(config), **_model(foundation, config)}
+            found = {
+                **in_fresh_process(_memory, config),
+                **_disk(config),
+                **_retrieval(config),
+                **_model(foundation, config),
+            }
     finally:
         torch.set_num_threads(threads)
-    return Rates(**found)
+    return Rates(**found, **in_fresh_process(_memory, config))
 
 
 def items_of(num: int) -> dict[str, Item]:
@@ -134,16 +142,16 @@ def synthetic_blend(num: int, weights: int) -> Blend:
     )
 
 
-@contextmanager
-def growth() -> Iterator[Callable[[], int]]:
-    """How much the resident memory has grown in the block, in bytes."""
+def resident() -> int:
+    """Memory of this process, in bytes, without what can be collected."""
     gc.collect()
-    before = _resident()
-    yield lambda: gc.collect() * 0 + _resident() - before
-
-
-def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def in_fresh_process(function: Callable[..., R], *values: object) -> R:
+    """What a function returns in a process of its own, whose memory holds nothing of before."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *values).result()
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -158,19 +166,29 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _memory(config: MeasureConfig) -> dict[str, float]:
     feedback, num_users = named("movielens").feedback, config.events // config.history
-    with growth() as grown:
-        items = items_of(config.items)
-        store = InteractionStore(items, feedback)
-        item_bytes = grown() / config.items
-    with growth() as grown:
-        store.update_all(events_of(num_users, config.history, config.items))
-        event_bytes = grown() / config.events
-    index, vectors_IE = Index(config.width), _vectors(config)
-    ids, found_by = [*items], [attributes(item) for item in items.values()]
-    with growth() as grown:
-        index.put(ids, vectors_IE, found_by)
-        vector_bytes = grown() / config.items
-    return {"item_bytes": item_bytes, "event_bytes": event_bytes, "vector_bytes": vector_bytes}
+    vectors_IE = _vectors(config)
+    at = [resident()]
+    items = items_of(config.items)
+    store = InteractionStore(items, feedback)
+    at.append(resident())
+    events = events_of(num_users, config.history, config.items)
+    store.update_all(Event(f"u{user}", "i0", 0, 5.0) for user in range(num_users))
+    at.append(resident())
+    pair_bytes = store.pair_bytes
+    store.update_all(events)
+    at.append(resident() - store.pair_bytes + pair_bytes)
+    index = Index(config.width)
+    at.append(resident())
+    index.put([*items], vectors_IE, [attributes(item) for item in items.values()])
+    at.append(resident())
+    grown = np.diff(at).tolist()
+    event_bytes = grown[2] / config.events
+    return {
+        "item_bytes": grown[0] / config.items,
+        "user_bytes": max(grown[1] / num_users - event_bytes, 0.0),
+        "event_bytes": event_bytes,
+        "vector_bytes": grown[4] / config.items,
+    }
 
 
 def _vectors(config: MeasureConfig) -> NDArray[np.float32]:
@@ -193,25 +211,41 @@ def _disk(config: MeasureConfig) -> dict[str, float]:
 
 
 def _retrieval(config: MeasureConfig) -> dict[str, float]:
-    vectors_IE, blend, rng = _vectors(config), synthetic_blend(config.items, config.weights), np.random.default_rng(3)
-    index, ids = Index(config.width), [f"i{number}" for number in range(config.items)]
-    index.put(ids, vectors_IE)
-    query_E = vectors_IE[0]
+    vectors_IE, rng = _vectors(config), np.random.default_rng(3)
+    sizes = config.items // 5, config.items
+    found = [_search_s(vectors_IE[:size], config) for size in sizes]
+    scan_s, source_s, whole_s = ((most - least) / (sizes[1] - sizes[0]) for least, most in zip(*found, strict=True))
+    ids, blend = [f"i{number}" for number in range(config.items)], synthetic_blend(config.items, config.weights)
     likes = [[ids[row] for row in rng.integers(0, config.items, config.history).tolist()] for _ in range(256)]
-    scan_s = _seconds(lambda: index.search(query_E, 100))
-    source_s = _seconds(lambda: blend.strongest(likes[0], 1_000))
     search = ExhaustiveSearch(ids, vectors_IE, 0.8, blend, 1_000)
     some = likes[: search.block]
     batch_s = _seconds(lambda: search.search(some, [()] * len(some), 10)) / len(some)
     few = ExhaustiveSearch(ids[:500], vectors_IE[:500], 0.8, synthetic_blend(500, config.weights), 1_000)
     near = [[f"i{int(item[1:]) % 500}" for item in liked] for liked in some]
     batch_user_s = _seconds(lambda: few.search(near, [()] * len(near), 10)) / len(near)
+    share = whole_s / (scan_s + source_s)  # of what is done together, some is done once
     return {
-        "scan_s": scan_s / config.items,
-        "source_s": source_s / config.items,
+        "retrieve_s": max(found[1][2] - whole_s * config.items, 0.0),
+        "scan_s": scan_s * share,
+        "source_s": source_s * share,
         "batch_s": (batch_s - batch_user_s) / config.items,
         "batch_user_s": batch_user_s,
     }
+
+
+def _search_s(vectors_IE: NDArray[np.float32], config: MeasureConfig) -> tuple[float, float, float]:
+    """Seconds of (a scan of vectors, the sources, what the service does with both)."""
+    size = len(vectors_IE)
+    ids, index = [f"i{number}" for number in range(size)], Index(config.width)
+    blend = synthetic_blend(size, config.weights)
+    index.put(ids, vectors_IE)
+    liked = [ids[row] for row in np.random.default_rng(4).integers(0, size, config.history).tolist()]
+    query_E = np.float32(blend.text) * vectors_IE[0]
+    return (
+        _seconds(lambda: index.search(query_E, 100)),
+        _seconds(lambda: blend.strongest(liked, 1_000)),
+        _seconds(lambda: index.search(query_E, 100, without=liked, scores=blend.strongest(liked, 1_000))),
+    )
 
 
 def _model(foundation: Foundation, config: MeasureConfig) -> dict[str, Any]:

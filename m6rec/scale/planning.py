@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 
 from m6rec.errors import ConfigError
+from m6rec.features.layout import LATEST
+from m6rec.features.store import MOST_PAIRS
 
 DAY_S, YEAR_H = 86_400, 8_766
 FACTORS, WEIGHT_BYTES = 128, 8
 """Of the sources of a blend: factors of an item, and bytes of a weight between two."""
+PAIR_BYTES = 28
+"""Of a pair of items in the table of features."""
 _RANKS = 4_000
 
 
@@ -129,13 +133,15 @@ class Rates:
         rank_flop_per_s: Of the upper layers, for the candidates of one request.
         request_s: Of a request besides what follows.
         event_s: For each event of a history that is read.
+        retrieve_s: Of retrieval for a user besides what follows.
         scan_s: For each item's vector that is looked at.
         source_s: For each item that sources score for one user.
         batch_s: For each item and user of a job over all users.
         batch_user_s: For each user of such a job besides.
         vector_bytes: An item in the index.
         item_bytes: An item besides: its texts and features.
-        event_bytes: An event in memory.
+        user_bytes: A user in memory.
+        event_bytes: An event in memory, besides pairs of items.
         journal_bytes: An event on disk.
         state_bytes: A cached state on disk besides its numbers.
         measured: On what, in words.
@@ -145,12 +151,14 @@ class Rates:
     rank_flop_per_s: float
     request_s: float
     event_s: float
+    retrieve_s: float
     scan_s: float
     source_s: float
     batch_s: float
     batch_user_s: float
     vector_bytes: float
     item_bytes: float
+    user_bytes: float
     event_bytes: float
     journal_bytes: float
     state_bytes: float
@@ -171,7 +179,7 @@ class Rates:
 
 def retrieval_s(items: float, rates: Rates) -> float:
     """Of one core, for one user among so many items, each of which is looked at, and scored by the sources."""
-    return items * (rates.scan_s + rates.source_s)
+    return rates.retrieve_s + items * (rates.scan_s + rates.source_s)
 
 
 def rank_s(history: float, candidates: float, shape: Shape, rates: Rates, *, is_known: bool = True) -> float:
@@ -188,8 +196,14 @@ def memory_bytes(load: Load, rates: Rates) -> dict[str, float]:
         "item vectors": load.items * rates.vector_bytes,
         "items": load.items * rates.item_bytes,
         "sources": load.items * (4 * FACTORS + 2 * WEIGHT_BYTES * load.weights),
-        "histories": load.users * load.history * rates.event_bytes,
+        "histories": load.users * (rates.user_bytes + load.history * rates.event_bytes),
+        "pairs of items, at most": _pair_bytes(load.users * load.history * min(load.history / 2, LATEST)),
     }
+
+
+def _pair_bytes(pairs: float) -> float:
+    """Of the table of pairs, which doubles when it is half full."""
+    return PAIR_BYTES * min(MOST_PAIRS, 2 ** math.ceil(math.log2(max(2 * pairs, 2))))
 
 
 def cache_hit_rate(num: float, exponent: float, capacity: float) -> float:
@@ -246,6 +260,7 @@ def service_plan(load: Load, shape: Shape, rates: Rates, machine: Machine) -> di
             break
         machines = needed
     parts = {
+        "retrieval: of any size": rates.retrieve_s,
         "retrieval: scan of vectors": load.items * rates.scan_s,
         "retrieval: sources": load.items * rates.source_s,
         "ranking, user in memory": rank_s(load.history, load.candidates, shape, rates),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from m6rec.errors import StoreError
 from m6rec.serving.recommender import Recommender
 
-EVERY_S = 0.05
+EVERY_S = 0.03
 """Between two looks, each of which takes a fraction of a millisecond where nothing is new."""
 
 _log = logging.getLogger(__name__)

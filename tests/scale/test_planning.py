@@ -32,12 +32,14 @@ RATES = Rates(
     rank_flop_per_s=2e11,
     request_s=0.001,
     event_s=2e-5,
+    retrieve_s=0.0005,
     scan_s=1e-8,
     source_s=4e-8,
     batch_s=2e-8,
     batch_user_s=4e-4,
     vector_bytes=800,
     item_bytes=600,
+    user_bytes=600,
     event_bytes=500,
     journal_bytes=700,
     state_bytes=200,
@@ -104,7 +106,7 @@ def test_machines_have_room_for_what_they_hold_and_time_for_what_they_are_asked(
 
 
 def test_seconds_are_made_of_what_was_measured():
-    assert retrieval_s(1e5, RATES) == pytest.approx(1e5 * 5e-8)
+    assert retrieval_s(1e5, RATES) == pytest.approx(0.0005 + 1e5 * 5e-8)
     known, unknown = (rank_s(50, 100, SHAPE, RATES, is_known=one) for one in (True, False))
     assert known == pytest.approx(0.001 + 50 * 2e-5 + 100 * SHAPE.flop(1, 50) / 2e11)
     assert unknown - known == pytest.approx(50 * SHAPE.flop(1, 25) / 2e11)
