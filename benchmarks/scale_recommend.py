@@ -82,6 +82,7 @@ def synthetic(num: int) -> ServingState:
         lexicon=Lexicon([]),
         search=SearchIndex([], {}),
         latest=1_000,
+        num_retrieved=100,
     )
     state.models = SimpleNamespace(index=index, retrieve=retrieve)  # type: ignore[assignment]
     return state

@@ -24,7 +24,7 @@ from m6rec.errors import ConfigError
 from m6rec.fingerprint import Fingerprint, digest, of_file
 from m6rec.scale.partitions import Partitions
 from m6rec.serving import pipeline
-from m6rec.serving.backend import NUM_RETRIEVED, Request
+from m6rec.serving.backend import Request
 from m6rec.serving.journal import Journal, content_of
 from m6rec.serving.pipeline import ServingState
 from m6rec.types import Ranked
@@ -32,7 +32,7 @@ from m6rec.types import Ranked
 Stage = Literal["retrieve", "rank"]
 Progress = Callable[[int, int], None]
 MAX_COUNT = 1_000
-"""Items of a user at most where they are only retrieved."""
+"""Items of a user at most."""
 _RANKED_AT_ONCE = 8
 PartitionMaker = Callable[[Sequence[int]], Iterator[tuple[int, int]]]
 """Makes partitions of these numbers, in any order; yields each number with its rows when its file is there."""
@@ -47,7 +47,7 @@ class RecommendConfig:
 
     Attributes:
         count: Items at most.
-        stage: "retrieve" for the best by the blend of retrieval, "rank" for the best ``NUM_RETRIEVED`` of these,
+        stage: "retrieve" for the best by the blend of retrieval, "rank" for as many of these as the service ranks,
             ordered by the ranking model.
         users: Users of a partition; what a killed job loses is at most one.
     """
@@ -59,9 +59,8 @@ class RecommendConfig:
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):
             raise ConfigError(f"stage is {self.stage!r}; choose one of {', '.join(get_args(Stage))}")
-        limit = NUM_RETRIEVED if self.stage == "rank" else MAX_COUNT
-        if not 1 <= self.count <= limit:
-            raise ConfigError(f"count is {self.count}; at the stage {self.stage} it must be 1 to {limit}")
+        if not 1 <= self.count <= MAX_COUNT:
+            raise ConfigError(f"count is {self.count}; it must be 1 to {MAX_COUNT}")
         if self.users < 1:
             raise ConfigError(f"users of a partition are {self.users}; there must be at least 1")
 
@@ -97,9 +96,17 @@ class RecommendJob:
     Args:
         state: What a recommender answers from, to which nobody may write meanwhile.
         config: What is wanted.
+
+    Raises:
+        ConfigError: More items are wanted than are ranked.
     """
 
     def __init__(self, state: ServingState, config: RecommendConfig) -> None:
+        if config.stage == "rank" and config.count > state.num_retrieved:
+            raise ConfigError(
+                f"count is {config.count}, but {state.num_retrieved} items are ranked; give fewer, or set "
+                "serving.limits.num_retrieved"
+            )
         self._state, self.config = state, config
         self.search = self._state.models.index.exhaustive()
         self.users = sorted(self._state.users)
@@ -108,6 +115,12 @@ class RecommendJob:
     def num_items(self) -> int:
         """Items that may be recommended."""
         return len(self._state.live)
+
+    @property
+    def limits(self) -> str:
+        """What is read of a user and how many items are ranked; "" where nothing is ranked."""
+        state = self._state
+        return f"{state.latest} events, {state.num_retrieved} items" if self.config.stage == "rank" else ""
 
     def digest(self) -> str:
         """Of the items and the users, with their details."""
@@ -143,7 +156,7 @@ class RecommendJob:
     def _ranked(self, users: Sequence[str]) -> list[Found]:
         near = [
             [Ranked(self._state.live[item], score) for item, score in found]
-            for found in self._search_for(users, NUM_RETRIEVED)
+            for found in self._search_for(users, self._state.num_retrieved)
         ]
         ranked = pipeline.rank_retrieved(self._state, users, near)
         return [[(one.item.id, one.score) for one in hits[: self.config.count]] for hits in ranked]
@@ -229,6 +242,7 @@ def belongs_to(
         "domain": dataset.domain,
         "runs": digest([(file.name, of_file(file)) for file in files]),
         "catalogue": job.digest(),
+        "limits": job.limits,
         "journal": "" if journal is None else _of_journal(journal, job.users),
         **asdict(job.config),
     }

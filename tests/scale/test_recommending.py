@@ -13,6 +13,7 @@ import pytest
 from m6rec import cli
 from m6rec.cli import batch
 from m6rec.cli.runs import Served
+from m6rec.cli.tree import Config, FoundationSection
 from m6rec.domains import prepared
 from m6rec.errors import ConfigError, StoreError
 from m6rec.retrieval.blend import fit
@@ -138,13 +139,17 @@ def test_a_full_disk_leaves_what_is_there(recommender, tmp_path, monkeypatch):
     [
         ({"stage": "guess"}, "choose one of retrieve, rank"),
         ({"count": 0}, "must be 1 to 1000"),
-        ({"count": 101, "stage": "rank"}, "must be 1 to 100"),
         ({"users": 0}, "at least 1"),
     ],
 )
 def test_what_can_not_be_is_refused(given, message):
     with pytest.raises(ConfigError, match=message):
         RecommendConfig(**given)
+
+
+def test_no_more_items_are_ranked_than_the_service_ranks(recommender):
+    with pytest.raises(ConfigError, match="count is 101, but 100 items are ranked"):
+        RecommendJob(recommender.state, RecommendConfig(count=101, stage="rank"))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +190,8 @@ def test_a_job_goes_on_with_the_events_that_it_began_with(shop, tmp_path, monkey
     monkeypatch.setenv("M6REC_HOME", str(shop / "home"))
 
     def recommend(folder: Path):
-        batch.recommend_all(chosen, folder, RecommendConfig(count=3, users=2), dtype="float32", as_json=True)
+        config = Config(foundation=FoundationSection(dtype="float32"))
+        batch.recommend_all(chosen, folder, RecommendConfig(count=3, users=2), config, as_json=True)
 
     recommend(tmp_path / "before")
     kept = Partitions.commit
