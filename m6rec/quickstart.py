@@ -22,6 +22,7 @@ from m6rec.foundation.states import CacheConfig
 from m6rec.foundation.stores import Store
 from m6rec.project import Project
 from m6rec.readouts import EmbedModel, TaskModel, TaskModelConfig, TuningConfig
+from m6rec.readouts.model import AdapterModel
 from m6rec.report import Table
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named
@@ -240,7 +241,13 @@ def config_of(
         dataset: Its fingerprint.
         foundation: The model to tune.
         tuning: What of it is tuned.
+
+    Raises:
+        ConfigError: A size is given that the method doesn't take.
     """
+    readout = readouts.of(task)
+    if issubclass(readout, AdapterModel):
+        tuning.require_read(tuning.method or readout.METHOD)
     return TaskModelConfig(
         task=task,
         domain=made.domain_name,

@@ -227,6 +227,11 @@ def test_the_rank_of_lora_is_reachable(made, tmp_path):
         made, "click", tmp_path / "prompts", "--epochs", "1", "--depth", "1", "--set", "ranking.adapter.num_prompts=9"
     )
     usual = tuned(made, "click", tmp_path / "usual", "--epochs", "1", "--depth", "1")
+    done = m6rec(
+        made, "tune", "click", "--data", made / "data", "--run", tmp_path / "no", "--set", "ranking.adapter.lora_rank=4"
+    )
+    assert "lora_rank is 4, but method 'option-adapter' has none; " in str(done.exception)
+    assert "(lora)" in str(done.exception)
     assert few < many
     assert prompts["trained parameters"] > usual["trained parameters"]
 

@@ -47,21 +47,34 @@ class Method:
         prompts: Whether it has prompts.
         options: Whether the last prompts are the rows of the softmax; else a linear head is.
         slots: Whether it trains the segment embeddings.
+        reads: Sizes of ``TaskAdapterConfig`` that ``module`` takes; one that it doesn't take can't be set.
     """
 
     module: Callable[[TaskAdapterConfig, Model, Generator], AdapterModule] = _nothing
     prompts: bool = False
     options: bool = False
     slots: bool = True
+    reads: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Sizes of ``TaskAdapterConfig`` that it takes."""
+        return ("num_prompts", *self.reads) if self.prompts else self.reads
 
 
 PROMPT = Method(prompts=True)
 OPTION = Method(prompts=True, options=True)
 ADAPTER = Method(module=_adapters)
 OPTION_ADAPTER = Method(module=_adapters, prompts=True, options=True)
-LORA = Method(module=_lora)
+LORA = Method(module=_lora, reads=("lora_rank", "lora_alpha"))
 HEAD = Method(slots=False)
 UPPER = FULL = Method(module=_blocks)
+
+
+def reading(size: str) -> list[str]:
+    """Names of the methods that take a size of ``TaskAdapterConfig``."""
+    found = {name: named(name) for name in hooks.METHODS.names()}
+    return [name for name, one in found.items() if size in one.sizes]
 
 
 def named(name: str) -> Method:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from m6rec import config as configuration
 from m6rec import files
-from m6rec.adapters import TaskAdapter
+from m6rec.adapters import TaskAdapter, methods
 from m6rec.adapters import load as load_adapter
 from m6rec.config import Count, Natural, Positive
 from m6rec.data.split import Split
@@ -67,6 +67,15 @@ class TuningConfig:
 
     def __post_init__(self) -> None:
         configuration.validate(self)
+
+    def require_read(self, method: str) -> None:
+        """Raises ConfigError where a size is given that a method doesn't take."""
+        for name in ("num_prompts", "lora_rank", "lora_alpha"):
+            if name in self.given() and name not in methods.named(method).sizes:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, but method {method!r} has none; omit it, or choose a method "
+                    f"that has one ({', '.join(methods.reading(name))})"
+                )
 
     def given(self) -> list[str]:
         """Names of the settings that differ from their defaults."""

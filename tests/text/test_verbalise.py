@@ -1,7 +1,7 @@
 import doctest
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from m6rec.errors import DataError
@@ -17,6 +17,7 @@ def test_examples_in_the_docstrings() -> None:
 
 @settings(deadline=None)
 @given(st.text(), st.integers(2, 300))
+@example('The "real" McCoy\n', 40)
 def test_a_quoted_text_is_one_short_line_within_its_quotes(text: str, longest: int) -> None:
     quoted = quote(text, longest=longest)
     inner = quoted[1:-1]
