@@ -92,7 +92,6 @@ def measure(foundation: Foundation, config: MeasureConfig = MeasureConfig()) -> 
     try:
         with threadpool_limits(1):
             found = {
-                **in_fresh_process(_memory, config),
                 **_disk(config),
                 **_retrieval(config),
                 **_model(foundation, config),
@@ -214,7 +213,9 @@ def _retrieval(config: MeasureConfig) -> dict[str, float]:
     vectors_IE, rng = _vectors(config), np.random.default_rng(3)
     sizes = config.items // 5, config.items
     found = [_search_s(vectors_IE[:size], config) for size in sizes]
-    scan_s, source_s, whole_s = ((most - least) / (sizes[1] - sizes[0]) for least, most in zip(*found, strict=True))
+    scan_s, source_s, whole_s = (
+        max((most - least) / (sizes[1] - sizes[0]), 1e-12) for least, most in zip(*found, strict=True)
+    )
     ids, blend = [f"i{number}" for number in range(config.items)], synthetic_blend(config.items, config.weights)
     likes = [[ids[row] for row in rng.integers(0, config.items, config.history).tolist()] for _ in range(256)]
     search = ExhaustiveSearch(ids, vectors_IE, 0.8, blend, 1_000)
