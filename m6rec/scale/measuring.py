@@ -91,14 +91,11 @@ def measure(foundation: Foundation, config: MeasureConfig = MeasureConfig()) -> 
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            found = {
-                **_disk(config),
-                **_retrieval(config),
-                **_model(foundation, config),
-            }
+            found = {**_disk(config), **_retrieval(config), **_model(foundation, config)}
     finally:
         torch.set_num_threads(threads)
-    return Rates(**found, **in_fresh_process(_memory, config))
+    found |= in_fresh_process(_memory, config)
+    return Rates(**found)
 
 
 def items_of(num: int) -> dict[str, Item]:
