@@ -216,7 +216,7 @@ def _foundation(patient: Patient) -> Iterator[Finding]:
     start = time.perf_counter()
     foundation = load(patient.foundation)
     loaded = time.perf_counter()
-    ids_1L = torch.tensor([foundation.tokenizer.encode("A user clicks hiking shoes")], device=foundation.model.device)
+    ids_1L = torch.tensor(foundation.tokenizer.encode(["A user clicks hiking shoes"]), device=foundation.model.device)
     with torch.inference_mode():
         logits_1LV = foundation.model(ids_1L) if not foundation.model.config.narrow else None
     read = time.perf_counter()

@@ -41,6 +41,10 @@ DEFAULT = ExhaustiveConfig()
 class ExhaustiveSearch:
     """Item vectors and the sources of a blend. Any thread may search.
 
+    Attributes:
+        ids: Of the items, by the places that ``search`` returns.
+        num_from_sources: See below.
+
     Args:
         ids: Of the items that may be found.
         vectors_IE: Their vectors.
@@ -67,7 +71,7 @@ class ExhaustiveSearch:
         self._vectors_IE = np.zeros((len(self.ids), vectors_IE.shape[1]), np.float32)
         self._vectors_IE[~self._is_dead_I] = vectors_IE[numbers_I[~self._is_dead_I]]
         self._rows = {item: row for row, item in enumerate(self.ids)}
-        self._decay, self._blend, self._num_from_sources, self._config = decay, blend, num_from_sources, config
+        self._decay, self._blend, self.num_from_sources, self._config = decay, blend, num_from_sources, config
 
     @property
     def block(self) -> int:
@@ -98,7 +102,7 @@ class ExhaustiveSearch:
         else:
             users_UE *= np.float32(self._blend.text)
             added_UI = self._blend.scores_of_many(likes)
-        least_U = kernels.least_of_greatest(added_UI, self._num_from_sources)
+        least_U = kernels.least_of_greatest(added_UI, self.num_from_sources)
         for first in range(0, len(self.ids), self._config.items):
             product_UB = users_UE @ self._vectors_IE[first : first + self._config.items].T
             kernels.keep_best(

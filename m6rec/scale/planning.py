@@ -203,7 +203,7 @@ def memory_bytes(load: Load, rates: Rates) -> dict[str, float]:
 
 def _pair_bytes(pairs: float) -> float:
     """Of the table of pairs, which doubles when it is half full."""
-    return PAIR_BYTES * min(MOST_PAIRS, 2 ** math.ceil(math.log2(max(2 * pairs, 2))))
+    return PAIR_BYTES * min(float(MOST_PAIRS), 2.0 ** math.ceil(math.log2(max(2 * pairs, 2))))
 
 
 def cache_hit_rate(num: float, exponent: float, capacity: float) -> float:

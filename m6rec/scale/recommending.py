@@ -118,9 +118,11 @@ class RecommendJob:
 
     @property
     def limits(self) -> str:
-        """What is read of a user and how many items are ranked; "" where nothing is ranked."""
-        state = self._state
-        return f"{state.latest} events, {state.num_retrieved} items" if self.config.stage == "rank" else ""
+        """The settings of the service on which the results depend."""
+        told = f"{self.search.num_from_sources} items from sources"
+        if self.config.stage == "rank":
+            told += f", {self._state.num_retrieved} ranked, {self._state.latest} events read"
+        return told
 
     def digest(self) -> str:
         """Of the items and the users, with their details."""

@@ -7,7 +7,6 @@ import pytest
 from m6rec.predicate import ALL
 from m6rec.retrieval.blend import fit
 from m6rec.retrieval.exhaustive import ExhaustiveConfig, ExhaustiveSearch
-from m6rec.serving import item_index
 from m6rec.serving.item_index import ItemIndex
 from m6rec.types import Item
 from tests import tiny
@@ -27,14 +26,13 @@ def retrieve():
 
 
 @pytest.fixture
-def index(retrieve, monkeypatch):
+def index(retrieve):
     """Where sources add to the ten best alone; of what they know, some is deleted."""
-    monkeypatch.setattr(item_index, "NUM_FROM_SOURCES", 10)
-    return built(retrieve)
+    return built(retrieve, num_from_sources=10)
 
 
-def built(retrieve):
-    made = ItemIndex(retrieve)
+def built(retrieve, **options):
+    made = ItemIndex(retrieve, **options)
     made.put(ITEMS, retrieve.item_vectors(ITEMS))
     made.remove(["i000", "i001", "i140"])
     return made

@@ -186,7 +186,8 @@ def test_a_job_goes_on_with_the_events_that_it_began_with(shop, tmp_path, monkey
     bind_store(store, prepared.fingerprint(shop / "data"))
     journal = FileJournal(store / "histories")
     journal.append([Event("guest", "i3", 500, 1.0)])
-    chosen = Served(data=shop / "data", retrieve=shop / "retrieve", rank=shop / "click", store=store)
+    runs = {"data": shop / "data", "retrieve": shop / "retrieve", "rank": shop / "click"}
+    chosen = Served(**runs, store=store, report=None)
     monkeypatch.setenv("M6REC_HOME", str(shop / "home"))
 
     def recommend(folder: Path):

@@ -268,19 +268,21 @@ function Card({ item, score, place, step }: { item: Item; score: number; place: 
                 <h3>
                     <ItemTitle item={item} />
                 </h3>
-                {item.categories.length > 0 && (
-                    <ul class="chips">
-                        {item.categories.slice(0, 4).map((category) => (
-                            <li key={category}>
-                                {category}
-                                <button class="cross" onClick={() => hide(category)} aria-label={`${words.value.hide(category)}${about}`} title={words.value.hide(category)}>
-                                    ×
-                                </button>
-                            </li>
-                        ))}
-                    </ul>
-                )}
-                {details.length > 0 && <p class="quiet">{details.join(" · ")}</p>}
+                <div class="about">
+                    {item.categories.length > 0 && (
+                        <ul class="chips">
+                            {item.categories.slice(0, 4).map((category) => (
+                                <li key={category}>
+                                    {category}
+                                    <button class="cross" onClick={() => hide(category)} aria-label={`${words.value.hide(category)}${about}`} title={words.value.hide(category)}>
+                                        ×
+                                    </button>
+                                </li>
+                            ))}
+                        </ul>
+                    )}
+                    {details.length > 0 && <p class="quiet">{details.join(" · ")}</p>}
+                </div>
             </div>
             <span class="score" title={words.value.chance}>
                 <span class="number">{percent(score)}</span>
