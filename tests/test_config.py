@@ -18,7 +18,8 @@ from m6rec.retrieval.sources import EASE
 from m6rec.retrieval.training import Softmax
 from tests import shop
 
-LEAVES = {leaf.path: leaf for leaf in config.leaves(Config())}
+DEFAULT = Config()
+LEAVES = {leaf.path: leaf for leaf in config.leaves(DEFAULT)}
 
 
 def others(leaf):
@@ -39,7 +40,7 @@ def another(path):
     """(a tree with another value, the value)."""
     for value in others(LEAVES[path]):
         try:
-            return config.with_values(Config(), {path: Given(value=value, origin="test")}), value
+            return config.with_values(DEFAULT, {path: Given(value=value, origin="test")}), value
         except ConfigError:
             continue
     raise AssertionError(f"{path} takes no other value")
@@ -54,7 +55,7 @@ def test_a_leaf_is_set_checked_and_shown(tmp_path, path):
     tree, value = another(path)
     made = at(tree, path)
     assert (str(made) if isinstance(made, Path) else made) == value
-    assert tree != Config()
+    assert tree != DEFAULT
 
     table, _, name = path.rpartition(".")
     shown = config.to_toml(list(config.leaves(tree)), {path: "--set"})
@@ -63,11 +64,11 @@ def test_a_leaf_is_set_checked_and_shown(tmp_path, path):
 
     file = tmp_path / "config.toml"
     file.write_text(shown)
-    assert config.with_values(Config(), config.read(file)) == tree
+    assert config.with_values(DEFAULT, config.read(file)) == tree
     text = json.dumps(value)
-    assert config.with_values(Config(), config.parse([f"{path}={text}"])) == tree
+    assert config.with_values(DEFAULT, config.parse([f"{path}={text}"])) == tree
     if isinstance(value, str):
-        assert config.with_values(Config(), config.parse([f"{path}={value}"])) == tree  # quotes may be left out
+        assert config.with_values(DEFAULT, config.parse([f"{path}={value}"])) == tree  # quotes may be left out
 
     entry = config.to_entries(list(config.leaves(tree)), {path: "--set"})[path]
     assert (entry["value"], entry["origin"]) == (value if not isinstance(value, tuple) else list(value), "--set")
@@ -75,7 +76,7 @@ def test_a_leaf_is_set_checked_and_shown(tmp_path, path):
     assert len(entry["allowed"]) > 3
 
     with pytest.raises(ConfigError, match=f"{path} is \\[\\[1\\]\\] \\(from test\\); it must be ") as refused:
-        config.with_values(Config(), {path: Given(value=[[1]], origin="test")})
+        config.with_values(DEFAULT, {path: Given(value=[[1]], origin="test")})
     assert entry["allowed"] in str(refused.value)
 
 
@@ -88,7 +89,7 @@ def test_numbers_out_of_range_are_refused():
             and "at" in config.allowed(leaf.annotation)
         ):
             with pytest.raises(ConfigError, match=rf"{path} is -1 \(from --set\); it must be "):
-                config.with_values(Config(), config.parse([f"{path}=-1"]))
+                config.with_values(DEFAULT, config.parse([f"{path}=-1"]))
             refused += 1
     assert refused > 70
 
@@ -116,7 +117,7 @@ def test_numbers_out_of_range_are_refused():
 )
 def test_what_is_not_allowed_is_named(setting, message):
     with pytest.raises(ConfigError, match=message):
-        config.with_values(Config(), config.parse([setting]))
+        config.with_values(DEFAULT, config.parse([setting]))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
@@ -128,7 +129,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 def test_a_choice_brings_its_own_settings():
     tree = config.with_values(
-        Config(), config.parse(["retrieval.training.loss.temperature=0.2", "retrieval.training.loss.name=softmax"])
+        DEFAULT, config.parse(["retrieval.training.loss.temperature=0.2", "retrieval.training.loss.name=softmax"])
     )
     assert tree.retrieval.training.loss == Softmax(temperature=0.2)
     assert at(tree, "retrieval.training.loss.name") == "softmax"
@@ -136,12 +137,11 @@ def test_a_choice_brings_its_own_settings():
 
 def test_none_is_a_value_where_it_is_allowed():
     given = config.parse(["ranking.adapter.depth=2"])
-    assert config.with_values(Config(), given).ranking.adapter.depth == 2
+    assert config.with_values(DEFAULT, given).ranking.adapter.depth == 2
     assert (
-        config.with_values(config.with_values(Config(), given), config.parse(["ranking.adapter.depth=none"]))
-        == Config()
+        config.with_values(config.with_values(DEFAULT, given), config.parse(["ranking.adapter.depth=none"])) == DEFAULT
     )
-    assert config.with_values(Config(), config.parse(["ranking.adapter.method=none"])).ranking.adapter.method is None
+    assert config.with_values(DEFAULT, config.parse(["ranking.adapter.method=none"])).ranking.adapter.method is None
 
 
 def test_sources_of_packages_have_their_own_settings(monkeypatch):
@@ -171,8 +171,8 @@ def test_sources_of_packages_have_their_own_settings(monkeypatch):
 def test_every_readout_has_a_section():
     for task in readouts.tasks.names():
         readout = readouts.of(task).readout
-        assert Config().of(readout) is getattr(Config(), SECTIONS[readout]) or readout == "embed"
-        assert hasattr(Config().of(readout).training, "seed")
+        assert DEFAULT.of(readout) is getattr(DEFAULT, SECTIONS[readout])
+        assert hasattr(DEFAULT.of(readout).training, "seed")
 
 
 @pytest.fixture(scope="module")
