@@ -29,7 +29,7 @@ from m6rec.report import Row, Table
 from m6rec.serving.api.page import FOLDER
 from tests import browser, running, visits
 
-LOADS = 10
+LOADS = 5
 SLOWER = 4
 WIDTHS = (390, 1280)
 VIEWS = {"person": ".card", "item/i4": ".both .lines li", "chat": ".conversation", "operator": "#traffic ~ .wide tr"}

@@ -1,5 +1,7 @@
 """The view where one talks to the recommender and has texts made, in a real browser."""
 
+import time
+
 import pytest
 
 from m6rec.serving.backend import GenerationRequest, GenerationResult
@@ -49,6 +51,7 @@ def test_a_reply_is_read_while_it_is_written_and_can_be_stopped(chat, backend, m
         yield "How about "
         yield f"{HOSTILE} "
         while True:
+            time.sleep(0.02)  # as a step of a model takes a while, which leaves the processor to the browser
             yield ""
 
     monkeypatch.setattr(backend, "chatting", endless)
