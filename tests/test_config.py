@@ -228,7 +228,17 @@ def test_the_rank_of_lora_is_reachable(made, tmp_path):
     )
     usual = tuned(made, "click", tmp_path / "usual", "--epochs", "1", "--depth", "1")
     done = m6rec(
-        made, "tune", "click", "--data", made / "data", "--run", tmp_path / "no", "--set", "ranking.adapter.lora_rank=4"
+        made,
+        "tune",
+        "click",
+        "--data",
+        made / "data",
+        "--run",
+        tmp_path / "no",
+        "--foundation",
+        made / "foundation",
+        "--set",
+        "ranking.adapter.lora_rank=4",
     )
     assert "lora_rank is 4, but method 'option-adapter' has none; " in str(done.exception)
     assert "(lora)" in str(done.exception)
