@@ -109,6 +109,9 @@ def _numbers(value: Any) -> Iterator[float]:
         if len(value) > 1 and all(isinstance(one, int | float) for one in value):
             yield statistics.fmean(value)
             yield statistics.stdev(value)
+        if len(value) > 1 and all(isinstance(one, dict) for one in value):  # a dictionary a seed
+            for name in value[0]:
+                yield from _numbers([one[name] for one in value if isinstance(one.get(name), int | float)])
 
 
 def cell(values: Sequence[float]) -> str:

@@ -138,7 +138,7 @@ def test_targets_and_extras_that_are_told_exist():
 # Figures
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=[*NAMES, "README.md"])
 def test_figures_are_those_measured(page):
     assert figures.stale(page) == [], "python -m scripts.figures writes the tables anew; sentences are yours to mend"
 
