@@ -146,7 +146,7 @@ class Left:
     """In place of a cache: of each text the state of the layer after which it was left."""
 
     def __init__(self, small: ScoreModel, states: States) -> None:
-        self.config, self._states = small.cache.config, states
+        self.config, self.limits, self._states = small.cache.config, small.cache.limits, states
 
     @classmethod
     def of(cls, small: ScoreModel, texts: Sequence[str], states_NTD: Tensor, layers_T: NDArray[np.int64]) -> ScoreModel:
