@@ -85,7 +85,7 @@ def cold(setup: Setup) -> tuple[dict[str, Any], Claims]:
             method: [protocol.evaluate(split, _scorer(made, one)) for one in by_seed]
             for method, by_seed in methods.items()
         }
-    found = {name: _means(by_seed) for name, by_seed in results[SETS[0]].items()}
+    found = {name: means(by_seed) for name, by_seed in results[SETS[0]].items()}
     return {"results": results, "seeds": list(setup.seeds)}, [
         ("Toys, cold items: HitRate@10 among cold", found[HEAD]["cold HitRate@10"], ">=", 0.21),
         ("Toys, cold items: HitRate@10 among all", found[HEAD]["all HitRate@10"], ">=", 0.075),
@@ -111,7 +111,7 @@ def alone(setup: Setup) -> tuple[dict[str, Any], Claims]:
         results[name] = {
             method: [_measured(made, one, asked, count_I) for one in by_seed] for method, by_seed in methods.items()
         }
-    found = _means(results[SETS[0]][HEAD])
+    found = means(results[SETS[0]][HEAD])
     return {"results": results, "seeds": list(setup.seeds)}, [
         ("Toys, text alone: NDCG@10", found["NDCG@10"], ">=", 0.0565),
         ("Toys, text alone: HitRate@10", found["HitRate@10"], ">=", 0.099),
@@ -218,5 +218,5 @@ def _measured(made: Sequences, one: Embeddings, asked: Questions, count_I: Ints)
     return metrics
 
 
-def _means(by_seed: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def means(by_seed: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {metric: float(np.mean([one[metric] for one in by_seed])) for metric in by_seed[0]}

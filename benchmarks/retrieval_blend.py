@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.item_vectors import BUCKETS, MAX_VALIDATED, SETS, Sequences, load
+from benchmarks.item_vectors import BUCKETS, MAX_VALIDATED, SETS, Sequences, load, means
 from benchmarks.parts import kept, tell
 from benchmarks.setup import Claims, Setup
 from m6rec import report
@@ -47,18 +47,15 @@ def blend(setup: Setup) -> tuple[dict[str, Any], Claims]:
             method: [_metrics(np.array(one["ranks"][method]), count_Q) for one in by_seed]
             for method in by_seed[0]["ranks"]
         }
-        means = {
-            method: {metric: float(np.mean([one[metric] for one in found])) for metric in found[0]}
-            for method, found in metrics.items()
-        }
+        ours = means(metrics[BLEND])
         for metric, target in zip(("NDCG@10", "HitRate@10"), TARGETS[name], strict=True):
-            claims.append((f"{name}, blend: {metric}", means[BLEND][metric], ">=", target))
+            claims.append((f"{name}, blend: {metric}", ours[metric], ">=", target))
         values = [one["NDCG@10"] for one in metrics[BLEND]]
         claims.append(
             (f"{name}, blend: greatest over least NDCG@10 of the refits", max(values) / min(values), "<=", 1.02)
         )
         few = f"NDCG@10, items of {FEW} events"
-        claims.append((f"{name}, blend: {few}", means[BLEND][few], ">=", 0.05))
+        claims.append((f"{name}, blend: {few}", ours[few], ">=", 0.05))
         differences = {}
         for other in metrics:
             if other != BLEND:

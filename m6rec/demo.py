@@ -85,13 +85,13 @@ def demo(
         with seconds.stage(name), bar(name) as update:
             yield update
 
+    chosen = Plan(ranking_seeds=SEEDS[:seeds])
     with stage("first recommendations, by text alone") as update:
-        first = first_list(log, dataset, model, update)
+        first = first_list(log, dataset, model, chosen, update)
     assert first is not None, "MovieLens has likes"
     until_first = time.time() - float(os.environ.get(STARTED, _STARTED))
     err.print(f"  {first.describe()}\n  {until_first:.0f} s after the start", markup=False, highlight=False)
     seconds.add(FIRST, until_first)
-    chosen = Plan(ranking_seeds=SEEDS[:seeds])
     made = tune_all(project, log, dataset, model, chosen, stage)
     assert not made.impossible, "MovieLens can be ranked on"
     like = made.runs["like"][0][0]

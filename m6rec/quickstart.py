@@ -18,12 +18,13 @@ from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
 from m6rec.fingerprint import Fingerprint
 from m6rec.foundation.checkpoint import Foundation
-from m6rec.foundation.states import CacheConfig
+from m6rec.foundation.states import CacheConfig, StateCache
 from m6rec.foundation.stores import Store
 from m6rec.project import Project
 from m6rec.readouts import EmbedModel, TaskModel, TaskModelConfig, TuningConfig
 from m6rec.readouts.model import AdapterModel
 from m6rec.report import Table
+from m6rec.retrieval.embeddings import Embeddings, user_vectors
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named
 from m6rec.training import TrainConfig, TrainingHistory
@@ -87,6 +88,11 @@ class Plan:
     states: CacheConfig = CacheConfig()
     store: Path | Store | None = None
 
+    def cache(self, config: TaskModelConfig, foundation: Foundation) -> StateCache:
+        """A cache of the states that runs of a task read."""
+        store = self.store or assets.home() / "states"
+        return readouts.of(config.task).cache_of(config, foundation, None, store, self.states)
+
     def describe(self) -> dict[str, str]:
         """The choices in words."""
         return {
@@ -148,6 +154,7 @@ def first_list(
     made: Prepared,
     dataset: Fingerprint,
     model: Foundation,
+    chosen: Plan,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FirstList | None:
     """Recommends to the user of the latest like by whitened states of texts alone, in the first minute of any log.
@@ -156,6 +163,7 @@ def first_list(
         made: The prepared log.
         dataset: Its fingerprint.
         model: The foundation.
+        chosen: What is tuned next, and where its states are kept.
         progress: Called with (done, total) texts.
 
     Returns:
@@ -172,10 +180,13 @@ def first_list(
     liked = [*dict.fromkeys(number[event.item] for event in reversed(liking) if event.user == user)]
     seen = {number[event.item] for event in latest if event.user == user and event.item in number}
     config = config_of(RETRIEVAL, made, dataset, model, TuningConfig())
-    one = EmbedModel.create(config, model, assets.home() / "states")
-    one.item_states(items, progress)  # kept for what is tuned next
-    vectors_IE = one.whiten(items).item_vectors(items)
-    score_I = vectors_IE @ one.user_vector(vectors_IE[liked[::-1]])
+    one = EmbedModel.create(config, model, cache=chosen.cache(config, model))
+    states_ID = one.item_states(items, progress)  # kept for what is tuned next
+    training = chosen.retrieval_training
+    embeddings = Embeddings.untrained(states_ID, training.width, training.decay)
+    vectors_IE = embeddings.item_vectors([item.id for item in items], states_ID)
+    (user_E,) = user_vectors(vectors_IE, [np.array(liked[::-1])], embeddings.decay)
+    score_I = vectors_IE @ user_E
     found = [row for row in np.argsort(-score_I).tolist() if row not in seen][:10]
     if not found:
         return None
@@ -272,7 +283,7 @@ def _tune(
     """A run of a task for each seed."""
     results: list[tuple[TaskModel[Any, Any, Any], TrainingHistory]] = []
     readout = readouts.of(config.task)
-    cache = readout.cache_of(config, foundation, None, chosen.store or assets.home() / "states", chosen.states)
+    cache = chosen.cache(config, foundation)
     for seed in seeds:
         name = f"{config.task}-{seed}"
         one = readout.create(config, foundation, cache=cache, seed=seed)

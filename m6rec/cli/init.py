@@ -88,7 +88,7 @@ def init(
             yield update
 
     with stage("first recommendations, by text alone") as update:
-        first = first_list(made, dataset, model, update)
+        first = first_list(made, dataset, model, chosen, update)
     if first and not as_json:
         words = f"  {first.describe()} (after {time.monotonic() - start:.0f} s, nothing tuned yet)"
         err.print(words, markup=False, highlight=False, soft_wrap=True)

@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useId, useRef, useState } from "preact/hooks";
 import { erase, type Exported, exported, findUsers } from "./api.ts";
 import { bring, chosen, type CsvTable, guess, type Imported, type Kind, kindOf, type Meaning, MEANINGS, MOST_BYTES, MOST_REFUSED, NEEDED, tableOf } from "./importing.ts";
-import { bytes, count, duration, Pick, Trouble } from "./parts.tsx";
+import { bytes, count, duration, Pick, Table, Trouble } from "./parts.tsx";
 import { words } from "./words.ts";
 
 const SHOWN = 3;
@@ -102,45 +102,32 @@ function Mapping({ table, changed }: { table: CsvTable; changed: () => void }): 
                     ))}
                 </select>
             </div>
-            <div class="wide" tabIndex={0} role="group" aria-label={table.name}>
-                <table>
-                    <thead>
-                        <tr>
-                            {[told.column, told.meaning, told.example].map((one) => (
-                                <th scope="col" key={one}>
-                                    {one}
-                                </th>
-                            ))}
-                        </tr>
-                    </thead>
-                    <tbody>
-                        {table.header.map((column, place) => (
-                            <tr key={place}>
-                                <th scope="row">{column}</th>
-                                <td>
-                                    <select
-                                        aria-label={`${told.meaning}: ${column}`}
-                                        value={meanings[place] ?? ""}
-                                        onChange={(event) => setMeanings(chosen(meanings, place, event.currentTarget.value as Meaning))}
-                                    >
-                                        {MEANINGS[kind].map((one) => (
-                                            <option key={one} value={one}>
-                                                {told.meanings[one]}
-                                            </option>
-                                        ))}
-                                    </select>
-                                </td>
-                                <td class="quiet">
-                                    {table.rows
-                                        .slice(0, SHOWN)
-                                        .map((cells) => (cells[place] ?? "").slice(0, 40))
-                                        .join(" · ")}
-                                </td>
-                            </tr>
-                        ))}
-                    </tbody>
-                </table>
-            </div>
+            <Table columns={[told.column, told.meaning, told.example]} label={{ "aria-label": table.name }}>
+                {table.header.map((column, place) => (
+                    <tr key={place}>
+                        <th scope="row">{column}</th>
+                        <td>
+                            <select
+                                aria-label={`${told.meaning}: ${column}`}
+                                value={meanings[place] ?? ""}
+                                onChange={(event) => setMeanings(chosen(meanings, place, event.currentTarget.value as Meaning))}
+                            >
+                                {MEANINGS[kind].map((one) => (
+                                    <option key={one} value={one}>
+                                        {told.meanings[one]}
+                                    </option>
+                                ))}
+                            </select>
+                        </td>
+                        <td class="quiet">
+                            {table.rows
+                                .slice(0, SHOWN)
+                                .map((cells) => (cells[place] ?? "").slice(0, 40))
+                                .join(" · ")}
+                        </td>
+                    </tr>
+                ))}
+            </Table>
             {missing.length > 0 && <p role="status">{told.missing(missing.map((one) => told.meanings[one]).join(", "))}</p>}
             <div class="row">
                 <button class="main" disabled={missing.length > 0 || state.busy}>

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { type Deployment, type MeasuredTable, reload, type Status } from "./api.ts";
-import { count, moment, Trouble } from "./parts.tsx";
+import { count, moment, Table, Trouble } from "./parts.tsx";
 import { words } from "./words.ts";
 
 export function Served({ runs, status, changed }: { runs: Deployment["runs"]; status: Status | undefined; changed: () => void }): JSX.Element {
@@ -22,30 +22,17 @@ export function Served({ runs, status, changed }: { runs: Deployment["runs"]; st
     return (
         <>
             {runs.length ? (
-                <div class="wide" tabIndex={0} role="group" aria-labelledby="served">
-                    <table>
-                        <thead>
-                            <tr>
-                                {[told.task, told.run, told.method, told.validation, told.finished].map((name) => (
-                                    <th scope="col" key={name}>
-                                        {name}
-                                    </th>
-                                ))}
-                            </tr>
-                        </thead>
-                        <tbody>
-                            {runs.map((one) => (
-                                <tr key={one.run}>
-                                    <th scope="row">{one.task}</th>
-                                    <td>{one.run}</td>
-                                    <td>{one.method}</td>
-                                    <td>{one.validation_scores.length ? Math.max(...one.validation_scores).toFixed(4) : "–"}</td>
-                                    <td>{moment(one.finished)}</td>
-                                </tr>
-                            ))}
-                        </tbody>
-                    </table>
-                </div>
+                <Table columns={[told.task, told.run, told.method, told.validation, told.finished]} label={{ "aria-labelledby": "served" }}>
+                    {runs.map((one) => (
+                        <tr key={one.run}>
+                            <th scope="row">{one.task}</th>
+                            <td>{one.run}</td>
+                            <td>{one.method}</td>
+                            <td>{one.validation_scores.length ? Math.max(...one.validation_scores).toFixed(4) : "–"}</td>
+                            <td>{moment(one.finished)}</td>
+                        </tr>
+                    ))}
+                </Table>
             ) : (
                 <p class="quiet">{told.noRuns}</p>
             )}
@@ -86,42 +73,29 @@ export function Measured({ evaluations }: { evaluations: Deployment["evaluations
                     <summary>
                         <h3>{table.title}</h3>
                     </summary>
-                    <Table table={table} />
+                    <MeasuredMethods table={table} />
                 </details>
             ))}
         </>
     );
 }
 
-function Table({ table }: { table: MeasuredTable }): JSX.Element {
+function MeasuredMethods({ table }: { table: MeasuredTable }): JSX.Element {
     const told = words.value.ofOperator;
     const names = [...new Set([table.metric, ...table.rows.flatMap(({ metrics }) => Object.keys(metrics))])];
     return (
         <>
             {table.verdict && <p>{table.verdict}</p>}
-            <div class="wide" tabIndex={0} role="group" aria-label={table.title}>
-                <table>
-                    <thead>
-                        <tr>
-                            {[told.methodColumn, ...names].map((name) => (
-                                <th scope="col" key={name}>
-                                    {name}
-                                </th>
-                            ))}
-                        </tr>
-                    </thead>
-                    <tbody>
-                        {table.rows.map(({ method, metrics }) => (
-                            <tr key={method} class={method === table.ours ? "ours" : ""}>
-                                <th scope="row">{method}</th>
-                                {names.map((name) => (
-                                    <td key={name}>{metrics[name] ? cell(metrics[name]) : ""}</td>
-                                ))}
-                            </tr>
+            <Table columns={[told.methodColumn, ...names]} label={{ "aria-label": table.title }}>
+                {table.rows.map(({ method, metrics }) => (
+                    <tr key={method} class={method === table.ours ? "ours" : ""}>
+                        <th scope="row">{method}</th>
+                        {names.map((name) => (
+                            <td key={name}>{metrics[name] ? cell(metrics[name]) : ""}</td>
                         ))}
-                    </tbody>
-                </table>
-            </div>
+                    </tr>
+                ))}
+            </Table>
             {table.note && <p class="quiet">{table.note}</p>}
         </>
     );

@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { type Deployment, getDeployment, getStatus, type Status } from "./api.ts";
 import { Erase, Export, Import } from "./data.tsx";
 import { DataCard, Measured, Served } from "./deployment.tsx";
-import { ago, bytes, count, duration, moment, percent, useAnswer, Waiting } from "./parts.tsx";
+import { ago, bytes, count, duration, moment, percent, Table, useAnswer, Waiting } from "./parts.tsx";
 import { words } from "./words.ts";
 
 const LOOK_MS = 3000;
@@ -193,33 +193,20 @@ function Traffic({ status }: { status: Status }): JSX.Element {
     const told = words.value.ofOperator;
     if (!status.traffic.length) return <p class="quiet">{told.noTraffic}</p>;
     return (
-        <div class="wide" tabIndex={0} role="group" aria-labelledby="traffic">
-            <table>
-                <thead>
-                    <tr>
-                        {[told.route, told.requests, told.refused, told.failed, "p50", "p99"].map((name) => (
-                            <th scope="col" key={name}>
-                                {name}
-                            </th>
-                        ))}
-                    </tr>
-                </thead>
-                <tbody>
-                    {status.traffic.map((one) => (
-                        <tr key={one.route}>
-                            <th scope="row">
-                                <code>{one.route}</code>
-                            </th>
-                            <td>{count(one.requests)}</td>
-                            <td>{count(one.refused)}</td>
-                            <td class={one.failed ? "bad" : ""}>{count(one.failed)}</td>
-                            <td>{words.value.took(one.p50_ms.toFixed(1))}</td>
-                            <td>{words.value.took(one.p99_ms.toFixed(1))}</td>
-                        </tr>
-                    ))}
-                </tbody>
-            </table>
-        </div>
+        <Table columns={[told.route, told.requests, told.refused, told.failed, "p50", "p99"]} label={{ "aria-labelledby": "traffic" }}>
+            {status.traffic.map((one) => (
+                <tr key={one.route}>
+                    <th scope="row">
+                        <code>{one.route}</code>
+                    </th>
+                    <td>{count(one.requests)}</td>
+                    <td>{count(one.refused)}</td>
+                    <td class={one.failed ? "bad" : ""}>{count(one.failed)}</td>
+                    <td>{words.value.took(one.p50_ms.toFixed(1))}</td>
+                    <td>{words.value.took(one.p99_ms.toFixed(1))}</td>
+                </tr>
+            ))}
+        </Table>
     );
 }
 
@@ -227,36 +214,23 @@ function Faults({ status }: { status: Status }): JSX.Element {
     const told = words.value.ofOperator;
     if (!status.faults.length) return <p class="quiet">{told.noFaults}</p>;
     return (
-        <div class="wide tall" tabIndex={0} role="group" aria-labelledby="faults">
-            <table>
-                <thead>
-                    <tr>
-                        {[told.when, told.status, told.type, told.route, told.requestId].map((name) => (
-                            <th scope="col" key={name}>
-                                {name}
-                            </th>
-                        ))}
-                    </tr>
-                </thead>
-                <tbody>
-                    {status.faults.map((one) => (
-                        <tr key={`${one.time} ${one.request_id}`}>
-                            <td>{moment(one.time)}</td>
-                            <td class={one.status >= 500 || one.type === "internal" ? "bad" : ""}>{one.status}</td>
-                            <td>{one.type}</td>
-                            <td>
-                                <code>
-                                    {one.method} {one.route}
-                                </code>
-                            </td>
-                            <td>
-                                <code>{one.request_id}</code>
-                            </td>
-                        </tr>
-                    ))}
-                </tbody>
-            </table>
-        </div>
+        <Table columns={[told.when, told.status, told.type, told.route, told.requestId]} label={{ "aria-labelledby": "faults" }} tall>
+            {status.faults.map((one) => (
+                <tr key={`${one.time} ${one.request_id}`}>
+                    <td>{moment(one.time)}</td>
+                    <td class={one.status >= 500 || one.type === "internal" ? "bad" : ""}>{one.status}</td>
+                    <td>{one.type}</td>
+                    <td>
+                        <code>
+                            {one.method} {one.route}
+                        </code>
+                    </td>
+                    <td>
+                        <code>{one.request_id}</code>
+                    </td>
+                </tr>
+            ))}
+        </Table>
     );
 }
 

@@ -160,6 +160,35 @@ export function Pick<T>({ label, find, id, show, onPick }: PickProps<T>): JSX.El
     );
 }
 
+interface TableProps {
+    /** Names of the columns. */
+    columns: string[];
+    /** What names the table: a text, or an element by `aria-labelledby`. */
+    label: { "aria-label": string } | { "aria-labelledby": string };
+    tall?: boolean;
+    children: ComponentChildren;
+}
+
+/** A table that scrolls where it is too wide, by keyboard too; the children are its rows. */
+export function Table({ columns, label, tall, children }: TableProps): JSX.Element {
+    return (
+        <div class={tall ? "wide tall" : "wide"} tabIndex={0} role="group" {...label}>
+            <table>
+                <thead>
+                    <tr>
+                        {columns.map((name) => (
+                            <th scope="col" key={name}>
+                                {name}
+                            </th>
+                        ))}
+                    </tr>
+                </thead>
+                <tbody>{children}</tbody>
+            </table>
+        </div>
+    );
+}
+
 export const ItemLine = ({ item }: { item: Item }): JSX.Element => (
     <>
         <span class="title">{item.title}</span>
@@ -251,8 +280,7 @@ export function useGlide(ids: string): { current: HTMLOListElement | null } {
     return list;
 }
 
-export const day = (time: number): string =>
-    new Intl.DateTimeFormat(language.value === "zh" ? "zh-Hans" : "en-GB", { dateStyle: "medium", timeZone: "UTC" }).format(time * 1000);
+export const day = (time: number): string => new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeZone: "UTC" }).format(time * 1000);
 
 export const percent = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
