@@ -35,8 +35,8 @@ from m6rec.serving import pipeline
 from m6rec.serving.backend import Request
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.memory import keep_freed_memory
-from m6rec.serving.pipeline import ServingState
 from m6rec.serving.search import SearchIndex
+from m6rec.serving.state import ServingState
 from m6rec.text.lexicon import Lexicon
 from m6rec.types import Event, Item, User
 from tests import tiny

@@ -26,7 +26,7 @@ from m6rec.scale.partitions import Partitions
 from m6rec.serving import pipeline
 from m6rec.serving.backend import Request
 from m6rec.serving.journal import Journal, content_of
-from m6rec.serving.pipeline import ServingState
+from m6rec.serving.state import ServingState
 from m6rec.types import Ranked
 
 Stage = Literal["retrieve", "rank"]

@@ -23,8 +23,8 @@ from m6rec.serving.backend import (
     Similarity,
     SourceScore,
 )
-from m6rec.serving.pipeline import ServingState
 from m6rec.serving.settings import MAX_CANDIDATES
+from m6rec.serving.state import ServingState
 from m6rec.text.batch import Example
 from m6rec.types import Item, Ranked
 

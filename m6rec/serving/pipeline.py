@@ -5,33 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec.errors import ConfigError, UnknownError
-from m6rec.features.interactions import InteractionStore
+from m6rec.errors import ConfigError
 from m6rec.predicate import Predicate
-from m6rec.readouts import EmbedModel, ScoreModel
 from m6rec.retrieval.blend import reciprocal_rank_fusion
 from m6rec.retrieval.examples import NUM_MOST_LIKED
 from m6rec.serving import chatting
-from m6rec.serving.admission import Admission
 from m6rec.serving.backend import Answer, CandidateSource, RankRequest, Request
-from m6rec.serving.creating import Creator
 from m6rec.serving.diversity import calibrated, mmr
-from m6rec.serving.documents import Documents
-from m6rec.serving.item_index import ItemIndex
-from m6rec.serving.kv_cache_pool import KVCachePool
-from m6rec.serving.search import SearchIndex
-from m6rec.serving.text_model_pool import TextModelPool
-from m6rec.tasks import task as tasks
+from m6rec.serving.state import ServingState
 from m6rec.tasks.chat import Session
-from m6rec.text.batch import Example
-from m6rec.text.lexicon import Lexicon
-from m6rec.types import Event, Item, Ranked, User
+from m6rec.types import Event, Item, Ranked
 
 QUERY_WEIGHT = 1.0
 """What the words of a conversation weigh in its retrieval, beside what is read of the user."""
@@ -39,72 +27,6 @@ NUM_POPULAR = 50
 """Much-liked items that stand beside what is retrieved where little is known of who asks."""
 MAX_POPULAR = 2_000
 """Items that these are sought among."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Models:
-    """The models that answer, and what is made of them; others are put in place as a whole."""
-
-    retrieve: EmbedModel
-    rank: ScoreModel
-    index: ItemIndex
-    ranking: KVCachePool
-    documents: Documents
-    writers: TextModelPool
-    creator: Creator
-    admission: Admission
-
-
-@dataclass(kw_only=True, eq=False)
-class ServingState:
-    """What answers are made from. It changes between two requests and never within one.
-
-    Attributes:
-        items: By id, deleted ones too: histories still name them.
-        live: By id, those that may be recommended.
-        users: By id, those whom something is known of.
-        interactions: What they did.
-        lexicon: The names of what is live.
-        search: Finds what is live and who is known.
-        latest: How many behaviours of a user are read.
-        num_retrieved: How many items are ranked.
-        models: What reads all this.
-    """
-
-    items: dict[str, Item]
-    live: dict[str, Item]
-    users: dict[str, User]
-    interactions: InteractionStore
-    lexicon: Lexicon
-    search: SearchIndex
-    latest: int
-    num_retrieved: int
-    models: Models = field(init=False)
-
-    def user(self, user: str) -> User:
-        """The user; one of whom nothing is known has no details."""
-        return self.users.get(user) or User(user)
-
-    def need(self, items: Sequence[str], advice: str) -> None:
-        """Raises UnknownError where none of the items is in the catalogue."""
-        if items and not any(item in self.live for item in items):
-            raise UnknownError(f"there is no item {items[0]!r} in the catalogue of {len(self.live)}; {advice}")
-
-    def having_done(self, user: str, history: Sequence[Event]) -> AbstractContextManager[None]:
-        """As if the user had done this as well. Items that nobody knows are left out; DataError as for any event."""
-        now = self.interactions.time
-        told = []
-        for event in history:
-            if not event.item or event.item in self.items:
-                told.append(replace(event, user=user or "someone", time=event.time or now))
-                self.models.admission.event(told[-1], self.items.get(event.item))
-        return self.interactions.overlay(user, told)
-
-    def asked(self, task: ScoreModel, user: str, items: Sequence[Item]) -> Example:
-        """What the task is asked of the user and the items now."""
-        return tasks.ask(
-            task.task, self.interactions, self.user(user), items, task.domain, self.items, latest=self.latest
-        )
 
 
 def recommend(state: ServingState, requests: Sequence[Request]) -> list[Answer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -83,3 +83,19 @@ def slices(values: Sequence[T], work: Callable[[Sequence[T]], R], slice_s: float
         done += size
         size = max(1, min(2 * size, int(size * slice_s / max(spent_s, 1e-9))))
         yield made
+
+
+def in_turn(lock: FairLock, work: Generator[str, None, R]) -> Generator[str, None, R]:
+    """The same work, with the lock held at each slice and not between two."""
+    try:
+        while True:
+            with lock:
+                try:
+                    told = next(work)
+                except StopIteration as end:
+                    result: R = end.value
+                    return result
+            yield told
+    finally:
+        with lock:
+            work.close()

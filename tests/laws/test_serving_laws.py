@@ -484,19 +484,18 @@ def test_an_upsert_of_seconds_holds_no_reader_up(shops, monkeypatch):
 
 
 @pytest.mark.parametrize("write", ["ingest", "upsert"])
-def test_nobody_waits_for_the_disk_of_a_writer(shops, tmp_path, write):
+def test_nobody_waits_for_the_disk_of_a_writer(shops, tmp_path, write, monkeypatch):
     shop = shops["movielens"]
     recommender = shop.open(tmp_path)
-    store = recommender._journal if write == "ingest" else recommender._catalogue
-    name = "append" if write == "ingest" else "upsert"
+    store, name = (FileJournal, "append") if write == "ingest" else (Catalogue, "upsert")
     at_disk, go, kept = threading.Event(), threading.Event(), getattr(store, name)
 
-    def waits(given):
+    def waits(self, given):
         at_disk.set()
         assert go.wait(20)
-        return kept(given)
+        return kept(self, given)
 
-    setattr(store, name, waits)
+    monkeypatch.setattr(store, name, waits)
     what = [Event("u0", "i1", 99, 5.0)] if write == "ingest" else [Item("new", "Storm")]
     writer = threading.Thread(target=getattr(recommender, write), args=(what,))
     writer.start()

@@ -137,7 +137,7 @@ def test_a_reply_that_nobody_waits_for_is_given_up(recommender):
     pieces = recommender.stream(Chat(messages=[Message("user", "Anything good?")], user="u1"))
     next(pieces)
     pieces.close()
-    assert not recommender._writers[-1].active
+    assert not recommender.state.models.writers.active
 
 
 def test_disliked_items_are_told_before_liked_ones():

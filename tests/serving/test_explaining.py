@@ -205,9 +205,9 @@ def test_unknown_ids_are_told(recommender):
 def test_an_explanation_that_nobody_waits_for_is_given_up(recommender):
     writing = recommender.explaining("u0", "i2")
     next(writing)
-    assert recommender._writers[-1].active
+    assert recommender.state.models.writers.active
     writing.close()
-    assert not recommender._writers[-1].active
+    assert not recommender.state.models.writers.active
 
 
 def test_others_are_answered_between_two_steps_and_new_tunings_come_in(recommender):
