@@ -123,9 +123,9 @@ MUTANTS = (
     ),
     Mutant(
         "what was only imagined stays judged",
-        "features/interactions.py",
-        "del self._histories[row][num_events:], self._traced[row][num_events:], self._judged[row][num_judged:]",
-        "del self._histories[row][num_events:], self._traced[row][num_events:]",
+        "features/timelines.py",
+        "del self._events[user][num_events:], self._feature_rows[user][num_events:], self._judged[user][num_judged:]",
+        "del self._events[user][num_events:], self._feature_rows[user][num_events:]",
         ("features/test_interactions.py::test_passing_events_count_for_the_user_alone_and_leave_nothing",),
     ),
     Mutant(
@@ -228,9 +228,9 @@ MUTANTS = (
     ),
     Mutant(
         "a candidate misses the last context tokens behind the prompts",
-        "readouts/score.py",
-        "_tensor(batch.visible_BC, device) + num_prompts,",
-        "_tensor(batch.visible_BC, device),",
+        "readouts/upper.py",
+        "tensor(batch.visible_BC, device) + num_prompts,",
+        "tensor(batch.visible_BC, device),",
         ("readouts/test_score.py::test_one_pass_over_a_life_equals_each_question_alone",),
     ),
     Mutant(

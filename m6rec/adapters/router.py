@@ -34,6 +34,11 @@ class AdapterRouter:
         else:
             self._rows = {task: (task_B == task).nonzero()[:, 0] for task in sorted(set(task_B.tolist()))}
 
+    @classmethod
+    def of_one(cls, adapter: TaskAdapter, num_rows: int) -> AdapterRouter:
+        """The same adapter for every row of a batch."""
+        return cls([adapter], torch.zeros(num_rows, dtype=torch.long, device=adapter.slots_SD.device))
+
     @property
     def prompts_BPD(self) -> Tensor:
         """The prompts of each row.

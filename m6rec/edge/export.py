@@ -211,7 +211,7 @@ class _Upper(nn.Module):
     def __init__(self, tuned: ScoreModel) -> None:
         super().__init__()
         self.model, self.adapter = tuned.foundation.model, tuned.adapter
-        self.depth, self.end, self.bidirectional = tuned.cache.config.depth, tuned.end, tuned.config.bidirectional
+        self.depth, self.end, self.bidirectional = tuned.upper.depth, tuned.upper.end, tuned.upper.bidirectional
 
     def forward(
         self,

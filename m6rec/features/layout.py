@@ -6,7 +6,8 @@ feedback (``types.Feedback``), from 0 to 1; its residual is how much more it is 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +156,13 @@ class EventColumns(NamedTuple):
     positive: NDArray[np.int64]
     strengths: NDArray[np.float64]
     times: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, int, int, float, int]]) -> Self:
+        """The columns of events that are given as rows."""
+        users, items, positive, strengths, times = zip(*rows, strict=True) if rows else [()] * len(cls._fields)
+        user_N, item_N, positive_N, time_N = (np.array(column, np.int64) for column in (users, items, positive, times))
+        return cls(user_N, item_N, positive_N, np.array(strengths, np.float64), time_N)
 
 
 class QueryColumns(NamedTuple):

@@ -84,10 +84,20 @@ class FeatureStore:
         """An ``ITEM`` each."""
         return self._state.items[: self.num_items]
 
-    @property
-    def items_by_count(self) -> NDArray[np.int64]:
-        """How many items were met 0, 1, … times, the last for as many and more; those never met aren't counted."""
-        return self._state.items_by_count_C
+    def popularity_rank(self, item: int) -> float:
+        """The share of the items met so far that were met less often than this one; 0 before the first event.
+
+        Items met ``MOST_MET`` times or more are alike.
+        """
+        count = min(int(self.items["count"][item]), MOST_MET)
+        # How many items were met 0, 1, … times, the last for as many and more; those never met aren't counted.
+        return int(self._state.items_by_count_C[:count].sum()) / int(self.total["met"]) if count else 0.0
+
+    def by_likes(self) -> list[int]:
+        """The items that were met, by the number of likes, most first; of equals, the one that was met first."""
+        order = np.lexsort([self.items["first"], -self.items["likes"]])
+        rows: list[int] = order[self.items["count"][order] > 0].tolist()
+        return rows
 
     def start(self, total: Count, counts: Mapping[int, Count]) -> None:
         """Goes on from what others did: (events, likes, sum of values) of all items, and of single rows."""

@@ -24,12 +24,13 @@ from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.evaluation.ablation import BASE_ALONE, MEAN_STATE, TEXT, reading_tables
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES
-from m6rec.foundation.attention import CachedQuery, KVCache
+from m6rec.foundation.attention import KVCache
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.states import StateCache, States
 from m6rec.metrics import base_rates
 from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress
 from m6rec.readouts.scoring import BASE, class_metric, fit_numbers, pair_loss
+from m6rec.readouts.upper import UpperPass, tensor
 from m6rec.report import Table
 from m6rec.tasks import task as tasks
 from m6rec.tasks.examples import TaskExamples, task_examples
@@ -122,63 +123,19 @@ class ScoreModel(AdapterModel[Rows, Rows]):
         """Examples as ``read`` takes them: one per timestamp if region 1 is bidirectional."""
         return [moment for row in rows for moment in row.by_timestamp()] if self.config.bidirectional else rows
 
-    def read(
-        self, batch: Batch, states: States, others: Sequence[ScoreModel] = (), task_B: Tensor | None = None
-    ) -> Tensor:
-        """Runs the upper layers.
+    def read(self, batch: Batch, states: States) -> Tensor:
+        """normed_BCD of padded rows; see ``UpperPass.read``."""
+        return self.upper.read(batch, states, AdapterRouter.of_one(self.adapter, len(batch.length_B)))
 
-        Args:
-            batch: Padded rows.
-            states: A table that holds all their texts.
-            others: Further tasks, where the rows of a batch belong to several.
-            task_B: For each row the number of its task: 0 is this one, 1 the first of ``others``, …
-
-        Returns:
-            normed_BCD at the last token of each candidate's block.
-        """
-        model = self.foundation.model
-        device = model.device
-        if task_B is None:
-            task_B = torch.zeros(len(batch.length_B), dtype=torch.long, device=device)
-        mixture = AdapterRouter([self.adapter, *(other.adapter for other in others)], task_B)
-        prompts_BPD = mixture.prompts_BPD
-        states_BND, blocks_BCMD = self._states(batch, states, mixture, len(task_B))
-        context_BND = torch.cat([prompts_BPD, states_BND], 1)
-        num_prompts = prompts_BPD.shape[1]
-        length_B = None
-        if self.config.bidirectional:
-            past = batch.visible_BC == batch.length_B[:, None]
-            assert past[batch.valid_BC].all(), "a question would see behind its moment; give Example.by_timestamp()"
-            length_B = _tensor(batch.length_B, device) + num_prompts
-        normed_BCMD = model.upper(
-            context_BND,
-            blocks_BCMD,
-            _tensor(batch.visible_BC, device) + num_prompts,
-            self.cache.config.depth,
+    @property
+    def upper(self) -> UpperPass:
+        """The forward pass that makes of cached states what is scored."""
+        return UpperPass(
+            model=self.foundation.model,
+            depth=self.cache.config.depth,
             end=self.end,
-            length_B=length_B,
-            hook=mixture,
+            bidirectional=self.config.bidirectional,
         )
-        return _at(normed_BCMD, _tensor(batch.last_BC, device))
-
-    def _states(self, batch: Batch, states: States, mixture: AdapterRouter, num_rows: int) -> tuple[Tensor, Tensor]:
-        """(states_BND of contexts, blocks_BCMD of candidates), fp32, with segment embeddings and event features added.
-
-        A sum in bf16 would turn the last bit of a product, which depends on the batch, into one of 256.
-        """
-        device = self.foundation.model.device
-        slots_BSD = mixture.slots_BSD
-        row_B = torch.arange(num_rows, device=device)
-
-        def states_of(tokens: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
-            owner = row_B.view(-1, *[1] * (tokens.ndim - 1))
-            return states.tokens_TD[_tensor(tokens, device)] + slots_BSD[owner, _tensor(slots, device)]
-
-        states_BND = states_of(batch.context_BN, batch.context_slot_BN)
-        if batch.event_features_BNG.size:
-            added_BND = mixture.encode_events(_tensor(batch.event_features_BNG, device))
-            states_BND = states_BND + added_BND * _tensor(batch.has_event_features_BN, device)[..., None]
-        return states_BND, states_of(batch.block_BCM, batch.block_slot_BCM)
 
     def predict_cached(
         self, asked: Sequence[tuple[KVCache, Example]]
@@ -196,24 +153,11 @@ class ScoreModel(AdapterModel[Rows, Rows]):
         """
         if self.config.bidirectional:
             raise ConfigError("a bidirectional context changes as it grows and can't be read in turns")
-        model = self.foundation.model
         states = self.cache.fetch(tasks.texts([row for _, row in asked]))
-        mixture = AdapterRouter([self.adapter], torch.zeros(1, dtype=torch.long, device=model.device))
-        turns, last = [], []
         with torch.no_grad():
-            for known, row in asked:
-                batch = pad([row], states.places)
-                states_1ND, blocks_1CMD = self._states(batch, states, mixture, 1)
-                new_ND = states_1ND[0]
-                if not known:
-                    new_ND = torch.cat([mixture.prompts_BPD[0], new_ND])
-                turns.append(CachedQuery(known, new_ND, blocks_1CMD[0]))
-                last.append(_tensor(batch.last_BC[0], model.device))
-            read, kept = model.forward_cached(turns, self.cache.config.depth, end=self.end, hook=mixture)
-            pairs = zip(read, last, strict=True)
-            normed_QD = torch.cat([_at(normed_CMD, last_C) for normed_CMD, last_C in pairs])
+            normed_QD, kept = self.upper.read_cached(asked, states, self.adapter)
         answers = self._predictions(normed_QD, [row for _, row in asked])
-        return np.split(answers, np.cumsum([len(at) for at in last])[:-1]), kept
+        return np.split(answers, np.cumsum([len(row.candidates) for _, row in asked])[:-1]), kept
 
     def loss(self, batch: Batch, states: States, *, pairwise: float = 0.0) -> Tensor:
         """Mean cross-entropy of the labelled queries.
@@ -223,10 +167,10 @@ class ScoreModel(AdapterModel[Rows, Rows]):
             states: A table that holds all their texts.
             pairwise: Share of ``pair_loss`` in the loss.
         """
-        valid_BC = _tensor(batch.valid_BC & (batch.labels_BC >= 0), self.foundation.model.device)
-        labels_Q = _tensor(batch.labels_BC, self.foundation.model.device)[valid_BC]
+        valid_BC = tensor(batch.valid_BC & (batch.labels_BC >= 0), self.foundation.model.device)
+        labels_Q = tensor(batch.labels_BC, self.foundation.model.device)[valid_BC]
         normed_QD = self.read(batch, states)[valid_BC]
-        features_QF = _tensor(batch.features_BCF, self.foundation.model.device)[valid_BC]
+        features_QF = tensor(batch.features_BCF, self.foundation.model.device)[valid_BC]
         logits_QC = self.adapter.score(normed_QD, features_QF)
         loss = F.cross_entropy(logits_QC, labels_Q)
         if not pairwise:
@@ -327,7 +271,7 @@ class ScoreModel(AdapterModel[Rows, Rows]):
 
     def _features(self, rows: Rows) -> Tensor:
         """features_QF of all queries."""
-        return _tensor(np.concatenate([row.features for row in rows]), self.foundation.model.device)
+        return tensor(np.concatenate([row.features for row in rows]), self.foundation.model.device)
 
     def _hidden(self, rows: Rows, progress: Progress, *, mean_state: bool = False) -> Tensor:
         """normed_QD of all queries; see ``logits``."""
@@ -336,17 +280,8 @@ class ScoreModel(AdapterModel[Rows, Rows]):
         if mean_state:
             mean_1D = states.tokens_TD.float().mean(0, keepdim=True).to(states.tokens_TD.dtype)
             states = replace(states, tokens_TD=mean_1D.expand_as(states.tokens_TD))
-        parts: dict[int, Tensor] = {}
-        most = self.cache.limits.batch_tokens
-        groups = pack([size(row, states.length) for row in rows], most * self.foundation.model.at_once)
-        with torch.no_grad():
-            for group in groups:
-                batch = pad([rows[number] for number in group], states.places)
-                normed_BCD = self.read(batch, states)
-                for place, number in enumerate(group):
-                    parts[number] = normed_BCD[place, : len(rows[number].candidates)]
-                progress(len(parts), len(rows))
-        return torch.cat([parts[number] for number in range(len(rows))])
+        batch_tokens = self.cache.limits.batch_tokens * self.foundation.model.at_once
+        return self.upper.read_all(rows, states, self.adapter, batch_tokens, progress)
 
 
 def ablations(
@@ -389,15 +324,3 @@ def _softmax(logits_QC: Tensor) -> NDArray[np.float64]:
     """Probabilities, float64 [Q, C]."""
     probabilities_QC: NDArray[np.float64] = logits_QC.softmax(-1).double().cpu().numpy()
     return probabilities_QC
-
-
-def _at(hidden_CMD: Tensor, place_C: Tensor) -> Tensor:
-    """The state at one position of each block; C may be several dimensions."""
-    if hidden_CMD.shape[-2] == 1:  # most blocks, and a fortieth of a request to gather
-        return hidden_CMD.squeeze(-2)
-    index_C1D = place_C[..., None, None].expand(*place_C.shape, 1, hidden_CMD.shape[-1])
-    return hidden_CMD.gather(-2, index_C1D).squeeze(-2)
-
-
-def _tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device)

@@ -11,9 +11,9 @@ from m6rec.features.interactions import (
     FEATURES,
     InteractionStore,
     PopularityCounts,
-    numbers,
     without_neighbours,
 )
+from m6rec.features.item_columns import numbers
 from m6rec.features.layout import NEIGHBOURLY, SHARES
 from m6rec.types import Event, Feedback, Item
 

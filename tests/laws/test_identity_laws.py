@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from m6rec.data.feedback import Rule
 from m6rec.errors import ConfigError
-from m6rec.features import interactions, layout
+from m6rec.features import item_columns, layout
 from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import FILE, Fingerprint
 from m6rec.foundation import checkpoint
@@ -184,7 +184,7 @@ def test_a_run_is_used_with_the_features_it_was_tuned_with(tmp_path, monkeypatch
     if redefined == "names":
         monkeypatch.setattr(probe, "FEATURES", ("renamed", *layout.FEATURES[1:]))
     elif redefined == "numbers":
-        monkeypatch.setattr(interactions, "numbers", lambda item: {"length": float(len(item.title))})
+        monkeypatch.setattr(item_columns, "numbers", lambda item: {"length": float(len(item.title))})
     else:
         monkeypatch.setattr(layout, redefined, getattr(layout, redefined) / 2)
     probe.features.cache_clear()

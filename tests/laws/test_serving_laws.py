@@ -16,7 +16,10 @@ from m6rec.data.log import Log
 from m6rec.domains import domain as domains
 from m6rec.errors import DataError, UnknownError
 from m6rec.features.interactions import FEATURES, InteractionStore
+from m6rec.features.item_columns import ItemColumns
+from m6rec.features.item_feedback import ItemFeedback
 from m6rec.features.store import FeatureStore
+from m6rec.features.timelines import Timelines
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving.admission import MAX_AHEAD_S
 from m6rec.serving.backend import Chat, Filters, RankRequest, Request
@@ -139,8 +142,8 @@ def test_what_can_not_have_happened_is_refused_with_what_can(served, event, told
     assert fingerprint(recommender._state.interactions) == before
 
 
-CACHES = {"_by_likes", "_trace_NT"}
-"""What a ``InteractionStore`` only keeps to be faster, and what has room left; a question may fill it."""
+CACHES = {"_by_likes"}
+"""What a ``InteractionStore`` only keeps to be faster; a question may fill it."""
 
 
 def fingerprint(interactions):
@@ -155,10 +158,13 @@ def fingerprint(interactions):
             return [plain(one) for one in value]
         if isinstance(value, FeatureStore):
             return plain(known(value))
+        if isinstance(value, Timelines):
+            return plain({**vars(value), "_feature_NT": value._feature_NT[: value._num_events]})
+        if isinstance(value, ItemFeedback | ItemColumns):
+            return plain(vars(value))
         return value if not callable(value) else None
 
-    held = {**vars(interactions), "traces": interactions._trace_NT[: interactions._num_traced]}
-    return copy.deepcopy([(name, plain(value)) for name, value in held.items() if name not in CACHES])
+    return copy.deepcopy([(name, plain(value)) for name, value in vars(interactions).items() if name not in CACHES])
 
 
 def test_asking_leaves_no_trace(shops):

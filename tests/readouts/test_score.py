@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from m6rec import hooks
+from m6rec.adapters import AdapterRouter
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
 from m6rec.foundation.attention import Dense
@@ -158,7 +159,8 @@ def test_tasks_mixed_in_one_batch_equal_each_alone(others):
     order = np.random.default_rng(0).permutation(len(rows))
     rows, task_B = [rows[n] for n in order], [task_B[n] for n in order]
     states = first.cache.fetch(texts(rows))
-    mixed_BCD = first.read(pad(rows, states.places), states, rest, torch.tensor(task_B))
+    router = AdapterRouter([tuned.adapter for tuned in everyone], torch.tensor(task_B))
+    mixed_BCD = first.upper.read(pad(rows, states.places), states, router)
     for row, task, found_CD in zip(rows, task_B, mixed_BCD, strict=True):
         alone_BCD = everyone[task].read(pad([row], states.places), states)
         torch.testing.assert_close(found_CD[: len(row.events)], alone_BCD[0], rtol=1e-5, atol=1e-5)
