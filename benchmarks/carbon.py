@@ -29,13 +29,13 @@ from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, TRAIN, VALID
+from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import StateCache
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.readouts.scoring import fit_numbers
-from m6rec.report import Row, Table
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import ask, named, texts

@@ -28,14 +28,14 @@ from benchmarks.setup import SEEDS, Claims, Setup
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import prepared
 from m6rec.domains.prepared import Prepared
+from m6rec.evaluation.metrics import Difference, WinRate, bootstrap_difference, hit_rate, ranks, win_rate
+from m6rec.evaluation.metrics.words import catalogue_validity
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Sampling
 from m6rec.foundation.states import StateCache
-from m6rec.metrics import Difference, WinRate, bootstrap_difference, hit_rate, ranks, win_rate
-from m6rec.metrics.words import catalogue_validity
 from m6rec.readouts import GenerateModel, TaskModelConfig
-from m6rec.report import Row, Table
 from m6rec.tasks import design
 from m6rec.tasks.examples import task_drafts
 from m6rec.tasks.task import named

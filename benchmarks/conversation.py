@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import dialogues
 from benchmarks.setup import AbsentError, Claims, Setup, research
 from m6rec.cli import tuned_runs
-from m6rec.metrics.words import catalogue_validity
+from m6rec.evaluation.metrics.words import catalogue_validity
 from m6rec.serving.recommender import Recommender
 from m6rec.text.lexicon import Lexicon
 from m6rec.types import Item

@@ -32,11 +32,11 @@ from m6rec.data.split import TEST, Split, leave_one_out, split_by_item
 from m6rec.demo import OURS
 from m6rec.domains import domain as domains
 from m6rec.evaluation.ranking import ranking_table
+from m6rec.evaluation.report import Table
 from m6rec.evaluation.retrieval import retrieval_tables
 from m6rec.foundation.checkpoint import load
 from m6rec.quickstart import RANKING
 from m6rec.readouts import TaskModelConfig
-from m6rec.report import Table
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.training import TrainConfig
 

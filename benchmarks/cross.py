@@ -28,10 +28,10 @@ from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.demo import OURS
+from m6rec.evaluation.metrics import auc, bootstrap_difference
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation.checkpoint import load
-from m6rec.metrics import auc, bootstrap_difference
 from m6rec.readouts import ScoreModel, TaskModelConfig
-from m6rec.report import Row, Table
 from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Example

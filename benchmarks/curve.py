@@ -16,7 +16,7 @@ from benchmarks.latency import NUM_EVENTS, timed
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.metrics import auc
+from m6rec.evaluation.metrics import auc
 from m6rec.readouts import ScoreModel
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.tasks.examples import task_examples

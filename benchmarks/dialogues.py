@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.data.log import Log
+from m6rec.evaluation.metrics.conversation import naive_repeat, recall
+from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
-from m6rec.metrics.conversation import naive_repeat, recall
 from m6rec.predicate import ALL, Predicate, attributes
 from m6rec.readouts import EmbedModel, ScoreModel
-from m6rec.report import Row, Table
 from m6rec.retrieval import blend
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks.chat import Message, Session, read

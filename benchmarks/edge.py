@@ -44,12 +44,12 @@ from m6rec.edge import shrink
 from m6rec.edge.export import export, send
 from m6rec.edge.model_card import fidelity
 from m6rec.edge.recipe import Recipe
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import States
-from m6rec.metrics import auc
 from m6rec.readouts import ScoreModel, read_config
-from m6rec.report import Row, Table
 from m6rec.tasks import task as tasks
 from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.like import TASK

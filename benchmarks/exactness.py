@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.data.split import TEST
+from m6rec.evaluation.metrics import auc
 from m6rec.foundation.states import StateCache
-from m6rec.metrics import auc
 from m6rec.readouts import ScoreModel
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.tasks.examples import task_examples

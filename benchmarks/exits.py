@@ -34,10 +34,10 @@ from benchmarks.setup import Claims
 from m6rec.data.split import TEST, VALID
 from m6rec.edge.model_card import around
 from m6rec.edge.shrink import at_exit
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation.states import States
-from m6rec.metrics import auc
 from m6rec.readouts import ScoreModel
-from m6rec.report import Row, Table
 from m6rec.text.batch import Example
 
 SHARES = (0.25, 0.5, 0.75)

@@ -28,13 +28,13 @@ from benchmarks.setup import SEEDS, AbsentError, Claims, Setup, research
 from m6rec.data.split import TRAIN, VALID, split_by_item, split_by_time
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
+from m6rec.evaluation.metrics.words import statement_precision
+from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Prompt, Sampling
-from m6rec.metrics.words import statement_precision
 from m6rec.readouts import EmbedModel, GenerateModel, ScoreModel, TaskModelConfig
-from m6rec.report import Row, Table
 from m6rec.serving.backend import Reason
 from m6rec.serving.recommender import Recommender
 from m6rec.tasks import explanations

@@ -17,11 +17,11 @@ import typer
 
 from benchmarks import parts, sets
 from benchmarks.setup import Claims, Setup
-from m6rec import baselines
 from m6rec.data.split import TEST, TRAIN, VALID
+from m6rec.evaluation import baselines
+from m6rec.evaluation.metrics import auc
 from m6rec.features.layout import EventColumns, QueryColumns
 from m6rec.features.store import FeatureStore
-from m6rec.metrics import auc
 from m6rec.tasks import task as tasks
 from m6rec.tasks.examples import task_examples
 from tests import running

@@ -23,13 +23,13 @@ from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains import domain as domains
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation.checkpoint import Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.model import Model
-from m6rec.metrics import auc
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
-from m6rec.report import Row, Table
 from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.task import named
 

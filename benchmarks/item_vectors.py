@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup, research
 from m6rec import assets
+from m6rec.evaluation.metrics import hit_rate, ndcg
 from m6rec.foundation import checkpoint
-from m6rec.metrics import hit_rate, ndcg
 from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, Whitening, user_vectors
 from m6rec.retrieval.training import EmbeddingConfig, Questions, fit

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.setup import Claims, Setup
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
-from m6rec.metrics import auc, bootstrap_difference
+from m6rec.evaluation.metrics import auc, bootstrap_difference
 from m6rec.readouts import ScoreModel
 from m6rec.tasks.examples import task_examples
 from m6rec.text.batch import Example

@@ -26,7 +26,7 @@ from benchmarks import parts, sets
 from benchmarks.core import most_read
 from benchmarks.samples import normed
 from benchmarks.setup import Claims, Setup
-from m6rec import assets, baselines
+from m6rec import assets
 from m6rec.adapters import TaskAdapter, TaskAdapterConfig
 from m6rec.adapters import create as create_adapter
 from m6rec.assets import DEFAULT_FOUNDATION
@@ -34,14 +34,15 @@ from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, Split, leave_one_out, split_by_item
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
+from m6rec.evaluation import baselines
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES
 from m6rec.foundation.checkpoint import Foundation, load
 from m6rec.foundation.states import StateCache
-from m6rec.metrics import auc
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.readouts.score import GATED_BY
 from m6rec.readouts.scoring import fit_numbers
-from m6rec.report import Row, Table
 from m6rec.tasks.examples import TaskExamples, task_drafts, task_examples
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import pack, pad, size

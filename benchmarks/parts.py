@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 
 from benchmarks.setup import Claims, Setup
-from m6rec import report
+from m6rec.evaluation import report
 
 ValueT = TypeVar("ValueT")
 Measure = Callable[[Setup], tuple[dict[str, Any], Claims]]
-"""Returns what is written as it is, but for ``tables``, which are those of ``m6rec.report``; and the claims."""
+"""Returns what is written as it is, but for ``tables``, those of ``m6rec.evaluation.report``; and the claims."""
 
 
 def tell(text: str) -> None:

@@ -24,11 +24,11 @@ from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, VALID, Split
 from m6rec.demo import OURS
 from m6rec.domains.domain import Domain
+from m6rec.evaluation.metrics import auc, uauc
+from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
-from m6rec.metrics import auc, uauc
 from m6rec.quickstart import RANKING
 from m6rec.readouts import TaskModelConfig
-from m6rec.report import Row, Table
 from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import Task, ask, named
 from m6rec.text.batch import Example

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from m6rec.report import COLOURS, INK, inline_svg
+from m6rec.evaluation.report import COLOURS, INK, inline_svg
 
 Parts = Mapping[str, Mapping[str, Any]]
 """Those of a benchmark's JSON, by name."""

@@ -35,13 +35,13 @@ from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation, load
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.states import StateCache
-from m6rec.metrics import auc
 from m6rec.readouts import ScoreModel, TaskModelConfig
-from m6rec.report import Row, Table
 from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.like import event_text
 from m6rec.tasks.task import named

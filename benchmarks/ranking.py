@@ -23,12 +23,12 @@ from m6rec.demo import OURS
 from m6rec.domains import prepared
 from m6rec.domains.domain import Domain
 from m6rec.evaluation.ablation import BASE_ALONE, MEAN_STATE, TEXT, reading_tables
+from m6rec.evaluation.metrics import bootstrap_difference
 from m6rec.evaluation.ranking import ranking_table
-from m6rec.metrics import bootstrap_difference
+from m6rec.evaluation.report import Table
 from m6rec.quickstart import RANKING, plan
 from m6rec.readouts import TaskModelConfig
 from m6rec.readouts.score import ablations
-from m6rec.report import Table
 from m6rec.training import TrainConfig
 
 NOWHERE = Path("runs/bench/ranking")

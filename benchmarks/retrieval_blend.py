@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.item_vectors import BUCKETS, MAX_VALIDATED, SETS, Sequences, load, means
 from benchmarks.parts import kept, tell
 from benchmarks.setup import Claims, Setup
-from m6rec import report
-from m6rec.metrics import bootstrap_difference, hit_rate, ndcg, ranks
+from m6rec.evaluation import report
+from m6rec.evaluation.metrics import bootstrap_difference, hit_rate, ndcg, ranks
 from m6rec.retrieval.blend import TEXT, Blend, HeldOut, weigh
 from m6rec.retrieval.blend import fit as fit_sources
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, user_vectors

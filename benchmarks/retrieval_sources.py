@@ -22,9 +22,9 @@ from benchmarks.parts import tell
 from benchmarks.setup import Claims, Setup
 from m6rec import assets, hooks
 from m6rec.data.split import TRAIN, VALID
+from m6rec.evaluation.metrics import hit_rate, ndcg
 from m6rec.evaluation.retrieval import retrieval_ranks
 from m6rec.foundation import checkpoint
-from m6rec.metrics import hit_rate, ndcg
 from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.retrieval.sources import IALS, Likes
 from m6rec.retrieval.training import EmbeddingConfig

@@ -28,7 +28,7 @@ from m6rec.data.log import Log
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
-from m6rec.metrics import words
+from m6rec.evaluation.metrics import words
 from m6rec.tasks import writing
 from m6rec.tasks.task import Task
 from m6rec.text.opinions import Statement, agree, mine

@@ -28,16 +28,17 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks import sets
 from benchmarks.setup import Claims, Setup, research
-from m6rec import assets, baselines
+from m6rec import assets
 from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, TRAIN
 from m6rec.demo import OURS
+from m6rec.evaluation import baselines
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation.checkpoint import load
-from m6rec.metrics import auc
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.readouts.scoring import fit_numbers
-from m6rec.report import Row, Table
 from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.task import named, texts
 from m6rec.text.batch import Example, pack, pad, size

@@ -16,7 +16,6 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from m6rec import baselines
 from m6rec.data import leakage
 from m6rec.data.lines import table
 from m6rec.data.read import read
@@ -25,7 +24,8 @@ from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import amazon, movielens, prepared
 from m6rec.domains.domain import Domain
 from m6rec.domains.grouplens import title_and_year
-from m6rec.metrics import auc, hit_rate, ndcg, uauc
+from m6rec.evaluation import baselines
+from m6rec.evaluation.metrics import auc, hit_rate, ndcg, uauc
 from m6rec.text.verbalise import choice
 from m6rec.types import Feedback
 

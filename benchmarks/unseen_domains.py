@@ -25,8 +25,8 @@ from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.data.split import TEST, TRAIN, leave_one_out
 from m6rec.domains import domain as domains
+from m6rec.evaluation.metrics import hit_rate, ndcg
 from m6rec.foundation import checkpoint
-from m6rec.metrics import hit_rate, ndcg
 from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, Whitening, unit
 from m6rec.retrieval.examples import build_examples

@@ -25,7 +25,7 @@ import typer
 
 from benchmarks import parts
 from benchmarks.setup import Claims, Setup
-from m6rec.report import Row, Table
+from m6rec.evaluation.report import Row, Table
 from m6rec.serving.api.page import FOLDER
 from tests import browser, running, visits
 

@@ -16,15 +16,16 @@ from typing import Annotated, Any
 
 import typer
 
-from m6rec import report, zero_shot
+from m6rec import zero_shot
 from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar, err, guard
 from m6rec.domains import prepared
+from m6rec.evaluation import report
+from m6rec.evaluation.report import Claim, Curve, Report, Table
 from m6rec.foundation.checkpoint import load
 from m6rec.project import Project
 from m6rec.quickstart import RETRIEVAL, Plan, first_list, tune_all
 from m6rec.readouts import ScoreModel
-from m6rec.report import Claim, Curve, Report, Table
 from m6rec.training import TrainingHistory
 
 SEEDS = (0, 1, 2)

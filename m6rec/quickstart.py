@@ -16,6 +16,7 @@ from m6rec.config import Count, validate
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains.prepared import Prepared
 from m6rec.errors import DataError
+from m6rec.evaluation.report import Table
 from m6rec.fingerprint import Fingerprint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.states import CacheConfig, StateCache
@@ -23,7 +24,6 @@ from m6rec.foundation.stores import Store
 from m6rec.project import Project
 from m6rec.readouts import EmbedModel, TaskModel, TaskModelConfig, TuningConfig
 from m6rec.readouts.model import AdapterModel
-from m6rec.report import Table
 from m6rec.retrieval.embeddings import Embeddings, user_vectors
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.task import named

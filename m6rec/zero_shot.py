@@ -19,13 +19,13 @@ from m6rec.adapters import TaskAdapter, TaskAdapterConfig, create
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation import likelihood
 from m6rec.foundation.attention import Dense
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import AdapterHook
-from m6rec.metrics import auc
 from m6rec.readouts import ScoreModel
-from m6rec.report import Row, Table
 from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import ANSWERS, QUESTIONS, Diary, write
 from m6rec.text.batch import Example

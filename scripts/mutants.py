@@ -59,6 +59,13 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "a file that is replaced is read by its writer alone",
+        "files.py",
+        "partial.chmod(0o666 & ~_umask())",
+        "partial.chmod(0o600)",
+        ("test_files.py::test_a_file_is_replaced_whole_and_can_be_read_by_others",),
+    ),
+    Mutant(
         "what happens in the same second is known",
         "data/examples.py",
         "while times[begin] and end < len(times) and times[end] == times[begin]:",
@@ -200,10 +207,10 @@ MUTANTS = (
     ),
     Mutant(
         "ties count as wins",
-        "metrics/scores.py",
+        "evaluation/metrics/scores.py",
         "midranks = np.cumsum(counts) - (counts - 1) / 2",
         "midranks = np.cumsum(counts) - (counts - 1)",
-        ("metrics/test_scores.py::test_auc_equals_scikit_learn",),
+        ("evaluation/metrics/test_scores.py::test_auc_equals_scikit_learn",),
     ),
     Mutant(
         "item vectors have other lengths than 1",
@@ -284,10 +291,10 @@ MUTANTS = (
     ),
     Mutant(
         "a report holds a title as HTML",
-        "report.py",
+        "evaluation/report.py",
         "<h1>{escape(report.title)}</h1>",
         "<h1>{report.title}</h1>",
-        ("test_report.py::test_text_of_users_stays_text",),
+        ("evaluation/test_report.py::test_text_of_users_stays_text",),
     ),
     Mutant(
         "rounded weights overflow their bits",

@@ -15,7 +15,7 @@ from torch import nn
 
 from m6rec.domains import domain as domains
 from m6rec.errors import AssetError, ConfigError
-from m6rec.metrics import auc, base_rates, cross_entropy, perplexity
+from m6rec.evaluation.metrics import auc, base_rates, cross_entropy, perplexity
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.readouts.scoring import class_metric, fit_numbers
 from m6rec.tasks import task as tasks

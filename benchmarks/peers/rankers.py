@@ -21,13 +21,13 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.peers import networks
 from benchmarks.peers.search import Budget, Floats, Peer, Settings, Tell, measured
-from m6rec import baselines
 from m6rec.data import leakage
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
+from m6rec.evaluation import baselines
+from m6rec.evaluation.metrics import auc, uauc
+from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import FEATURES
-from m6rec.metrics import auc, uauc
-from m6rec.report import Row, Table
 from m6rec.tasks.examples import TaskExamples, check_leaks
 from m6rec.text.batch import Example
 from m6rec.types import Event, Item

@@ -40,7 +40,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        from m6rec.report import commit_of_code
+        from m6rec.evaluation.report import commit_of_code
 
         commit = commit_of_code()
         typer.echo(f"m6rec {version('m6rec')}" + (f" ({commit})" if commit else ""))

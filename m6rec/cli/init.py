@@ -43,9 +43,9 @@ def init(
     import time
     from dataclasses import asdict, replace
 
-    from m6rec import report
     from m6rec.data import card
     from m6rec.domains import prepared
+    from m6rec.evaluation import report
     from m6rec.foundation.checkpoint import load
     from m6rec.project import Project
     from m6rec.quickstart import first_list, plan, tune_all

@@ -122,8 +122,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluates runs on the test part against classical baselines, or the untuned model; writes a report."""
-    from m6rec import readouts, report
+    from m6rec import readouts
     from m6rec.domains import prepared
+    from m6rec.evaluation import report
     from m6rec.foundation.checkpoint import load
 
     chosen = settings(file, changes, of_foundation(None, device, dtype), project=project)
@@ -172,9 +173,9 @@ def zero_shot(
     as_json: Json = False,
 ) -> None:
     """Zero-shot and few-shot AUC by likelihood: untuned, and after 80 and 400 examples."""
-    from m6rec import report
     from m6rec import zero_shot as shots
     from m6rec.domains import prepared
+    from m6rec.evaluation import report
     from m6rec.foundation.checkpoint import load
 
     chosen = settings(file, changes, of_foundation(foundation, device, dtype), project=project).foundation

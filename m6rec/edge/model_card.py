@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from m6rec.edge.recipe import Recipe
-from m6rec.metrics import auc
+from m6rec.evaluation.metrics import auc
 from m6rec.readouts import ScoreModel
 from m6rec.text.batch import Example
 

@@ -34,13 +34,13 @@ from m6rec.edge.model_card import model_card
 from m6rec.edge.pruning import copy_upper, pruning, upper_parts
 from m6rec.edge.recipe import Recipe
 from m6rec.errors import ConfigError
+from m6rec.evaluation.metrics import auc
 from m6rec.features.interactions import without_neighbours
 from m6rec.foundation import checkpoint
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.config import ModelConfig, RopeConfig
 from m6rec.foundation.model import Block, Model
 from m6rec.foundation.states import StateCache, States
-from m6rec.metrics import auc
 from m6rec.readouts import ScoreModel
 from m6rec.readouts.scoring import fit_numbers
 from m6rec.tasks.task import Task

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.data.split import Split
-from m6rec.metrics import auc, bootstrap_difference
-from m6rec.report import Row, Table
+from m6rec.evaluation.metrics import auc, bootstrap_difference
+from m6rec.evaluation.report import Row, Table
 
 COUNTS = (0, 3, 10)
 """Where the numbers of earlier events are cut."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec import baselines
 from m6rec.data.examples import SAY_WHAT
 from m6rec.data.split import TRAIN, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
+from m6rec.evaluation import baselines
 from m6rec.retrieval.sources import sparse_rows
 
 if TYPE_CHECKING:

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec import baselines
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
-from m6rec.evaluation import collaborative
+from m6rec.evaluation import baselines, collaborative
 from m6rec.evaluation.collaborative import users_of
-from m6rec.features.interactions import FEATURES
-from m6rec.metrics import (
+from m6rec.evaluation.metrics import (
     auc,
     base_rates,
     bootstrap_difference,
@@ -23,7 +21,8 @@ from m6rec.metrics import (
     log_loss,
     uauc,
 )
-from m6rec.report import Row, Table
+from m6rec.evaluation.report import Row, Table
+from m6rec.features.interactions import FEATURES
 from m6rec.retrieval.examples import queries
 from m6rec.tasks.examples import TaskExamples
 from m6rec.tasks.task import Task

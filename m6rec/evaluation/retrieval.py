@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from m6rec import baselines
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
-from m6rec.evaluation import collaborative
-from m6rec.metrics import hit_rate, mrr, ndcg
-from m6rec.report import Row, Table
+from m6rec.evaluation import baselines, collaborative
+from m6rec.evaluation.metrics import hit_rate, mrr, ndcg
+from m6rec.evaluation.report import Row, Table
 from m6rec.retrieval.blend import Blend, ranked
 from m6rec.retrieval.examples import RetrievalExamples
 

@@ -15,6 +15,7 @@ from m6rec.data import leakage
 from m6rec.data.split import TEST, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
+from m6rec.evaluation.report import Table
 from m6rec.evaluation.retrieval import Retriever
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Model
@@ -22,7 +23,6 @@ from m6rec.foundation.states import StateCache, StatesConfig
 from m6rec.foundation.stores import Store
 from m6rec.project import CONFIG
 from m6rec.readouts.model import Progress, TaskModel, TaskModelConfig, TrainingProgress, require_no_exit
-from m6rec.report import Table
 from m6rec.retrieval import blend as blending
 from m6rec.retrieval import embeddings as embedding
 from m6rec.retrieval.blend import Blend, weigh

@@ -23,14 +23,14 @@ from m6rec.adapters import create as create_adapter
 from m6rec.data.split import TEST, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
+from m6rec.evaluation.metrics import perplexity, words
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation.attention import KVCache
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
 from m6rec.foundation.likelihood import log_probabilities
 from m6rec.foundation.states import StateCache, States
-from m6rec.metrics import perplexity, words
 from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress
-from m6rec.report import Row, Table
 from m6rec.tasks.examples import task_drafts
 from m6rec.tasks.task import Task
 from m6rec.text.batch import flat, pack

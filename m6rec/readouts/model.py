@@ -30,7 +30,7 @@ from m6rec.tasks.task import Readout, Task
 from m6rec.training import CHECKPOINT, TrainConfig, TrainingHistory
 
 if TYPE_CHECKING:
-    from m6rec.report import Table
+    from m6rec.evaluation.report import Table
 
 Progress = Callable[[int, int], None]
 TrainingProgress = Callable[[int, int, float], None]

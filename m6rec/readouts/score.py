@@ -23,15 +23,15 @@ from m6rec.data.split import TEST, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
 from m6rec.evaluation.ablation import BASE_ALONE, MEAN_STATE, TEXT, reading_tables
+from m6rec.evaluation.metrics import base_rates
+from m6rec.evaluation.report import Table
 from m6rec.features.interactions import EVENT_FEATURES, FEATURES
 from m6rec.foundation.attention import KVCache
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.states import StateCache, States
-from m6rec.metrics import base_rates
 from m6rec.readouts.model import AdapterModel, Progress, TaskModelConfig, TrainingProgress
 from m6rec.readouts.scoring import BASE, class_metric, fit_numbers, pair_loss
 from m6rec.readouts.upper import UpperPass, tensor
-from m6rec.report import Table
 from m6rec.tasks import task as tasks
 from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.task import Task

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m6rec.adapters import TaskAdapter
-from m6rec.metrics import auc, base_rates, cross_entropy, uauc
+from m6rec.evaluation.metrics import auc, base_rates, cross_entropy, uauc
 from m6rec.text.batch import Example
 from m6rec.training import TrainConfig, TrainingHistory, fit
 

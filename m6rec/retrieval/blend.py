@@ -24,8 +24,8 @@ from safetensors.numpy import save_file
 from m6rec import hooks
 from m6rec.config import Count, Natural, NonNegative, Positive, Share, validate
 from m6rec.errors import AssetError, ConfigError
+from m6rec.evaluation.metrics import ranks
 from m6rec.features.interactions import MAX_LIKES
-from m6rec.metrics import ranks
 from m6rec.retrieval import kernels
 from m6rec.retrieval.sources import MEMORY, Arrays, Floats, Ints, Likes, Source
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from m6rec import hooks
 from m6rec.config import CHOICES, Count, Natural, NonNegative, OpenShare, Positive, Share, validate
-from m6rec.metrics import ndcg, ranks
+from m6rec.evaluation.metrics import ndcg, ranks
 from m6rec.retrieval.blend import WeightConfig
 from m6rec.retrieval.embeddings import Embeddings, Floats, Head, Ints, Whitening, user_vectors
 from m6rec.retrieval.sources import Source

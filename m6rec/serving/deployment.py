@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m6rec import report
 from m6rec.adapters.task_adapter import CARD
 from m6rec.data import dataset
 from m6rec.errors import M6RecError
+from m6rec.evaluation import report
 from m6rec.project import Run, writers_in
 from m6rec.tasks.task import Readout
 from m6rec.training import TrainingState

@@ -22,7 +22,7 @@ from benchmarks.exits import (
 from m6rec.data.split import TEST, VALID
 from m6rec.edge import shrink
 from m6rec.edge.model_card import fidelity
-from m6rec.report import Row
+from m6rec.evaluation.report import Row
 from tests import pocket
 from tests.edge import test_shrink
 

@@ -10,13 +10,13 @@ import pytest
 
 from benchmarks.peers import Budget, Peer, rankers, ranking, retrieval, retrievers, search
 from benchmarks.sets import LIKES, PURCHASES
-from m6rec import baselines
-from m6rec.baselines import EASEBaseline
 from m6rec.data.read import read
 from m6rec.data.schema import Columns
 from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out
 from m6rec.errors import DataError
-from m6rec.metrics import auc
+from m6rec.evaluation import baselines
+from m6rec.evaluation.baselines import EASEBaseline
+from m6rec.evaluation.metrics import auc
 from m6rec.tasks.examples import task_examples
 from m6rec.tasks.task import named
 from m6rec.types import Feedback

@@ -12,8 +12,8 @@ from benchmarks.samples import Cells, corrected, correction
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
 from m6rec.evaluation.ablation import by_count
+from m6rec.evaluation.metrics import auc, hit_rate
 from m6rec.foundation.attention import CachedQuery
-from m6rec.metrics import auc, hit_rate
 from tests import tiny
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from m6rec.baselines import fit_mlp
 from m6rec.data.log import Log
 from m6rec.data.split import TEST, Split
 from m6rec.domains import domain as domains
+from m6rec.evaluation.baselines import fit_mlp
+from m6rec.evaluation.metrics import auc
 from m6rec.features.interactions import InteractionStore
-from m6rec.metrics import auc
 from m6rec.retrieval.examples import queries
 from m6rec.tasks import diary, writing
 from m6rec.tasks import task as tasks

@@ -7,8 +7,8 @@ from m6rec.data.log import Log
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import domain as domains
 from m6rec.errors import ConfigError
+from m6rec.evaluation.metrics import ndcg
 from m6rec.features.interactions import InteractionStore
-from m6rec.metrics import ndcg
 from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.readouts.embed import fit_sources
 from m6rec.retrieval.embeddings import user_vectors

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from m6rec.metrics import ndcg
+from m6rec.evaluation.metrics import ndcg
 from m6rec.retrieval.embeddings import Embeddings, unit
 from m6rec.retrieval.training import EmbeddingConfig, ItemMatrix, Questions, Softmax, Step, fit
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from m6rec import report
 from m6rec.data import dataset, read, split
 from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.errors import AssetError
+from m6rec.evaluation import report
 from m6rec.features.interactions import InteractionStore
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving.api.app import create_app

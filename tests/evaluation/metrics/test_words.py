@@ -7,7 +7,7 @@ from math import exp, sqrt
 import pytest
 
 from m6rec.errors import ConfigError, DataError, ExtraError
-from m6rec.metrics import words
+from m6rec.evaluation.metrics import words
 
 TEXTS = ["the sound is great", "the case is nice", "the sound is great", "sound and case rock"]
 FEATURES = {"sound", "case", "price", "sound quality"}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from m6rec import baselines
-from m6rec.baselines import GRIDS, NUM_TRIALS, EASEBaseline, ItemKNN, MatrixFactorisation, Popularity
 from m6rec.errors import ConfigError, DataError, ExtraError
-from m6rec.metrics import auc
+from m6rec.evaluation import baselines
+from m6rec.evaluation.baselines import GRIDS, NUM_TRIALS, EASEBaseline, ItemKNN, MatrixFactorisation, Popularity
+from m6rec.evaluation.metrics import auc
 
 MODELS = [Popularity(), ItemKNN(k=10), EASEBaseline(regularisation=100), MatrixFactorisation(factors=4)]
 NUM_ITEMS = 20

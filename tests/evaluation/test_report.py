@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from m6rec import report as reports
 from m6rec.errors import DataError
-from m6rec.report import Claim, Curve, Report, Row, Table
+from m6rec.evaluation import report as reports
+from m6rec.evaluation.report import Claim, Curve, Report, Row, Table
 
 LOST = Table(
     title="Like-ranking",

@@ -3,8 +3,8 @@ import doctest
 import pytest
 
 from m6rec.errors import ConfigError, DataError
-from m6rec.metrics import conversation
-from m6rec.metrics.conversation import naive_repeat, recall
+from m6rec.evaluation.metrics import conversation
+from m6rec.evaluation.metrics.conversation import naive_repeat, recall
 
 NAMED = [[], ["a"], ["a", "b", "a"]]
 TARGETS = [["a"], ["a", "b"], ["b", "c", "d"]]

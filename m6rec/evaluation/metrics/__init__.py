@@ -3,7 +3,7 @@
 ``scores`` are of numbers (its names are here too), ``words`` of texts, ``conversation`` of items named in turns.
 """
 
-from m6rec.metrics.scores import (
+from m6rec.evaluation.metrics.scores import (
     Difference,
     WinRate,
     auc,

@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from m6rec import metrics
 from m6rec.errors import ConfigError, DataError
+from m6rec.evaluation import metrics
 
 # Few distinct scores, so that most examples have ties.
 events = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=2, max_size=60)

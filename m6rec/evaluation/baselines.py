@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from m6rec.errors import ConfigError, DataError, ExtraError
-from m6rec.metrics import auc, ranks
+from m6rec.evaluation.metrics import auc, ranks
 from m6rec.retrieval.sources import factorise
 
 if TYPE_CHECKING:
