@@ -137,13 +137,9 @@ def _ranks(blend: Blend, held_out: HeldOut, weightings: Mapping[str, Mapping[str
     """Rank of each target by the same parts with several weights, as ``retrieval.blend.ranked`` with one."""
     names = [*blend.arrays, TEXT]
     weight_MS = np.array([[weights.get(name, 0.0) for name in names] for weights in weightings.values()], np.float32)
-    known, rows = held_out.rows(blend)
-    parts_SI = np.zeros((len(names), len(held_out.ids)), np.float32)
     seen_MI = np.zeros((len(weight_MS), len(held_out.ids)), np.bool_)
     found = np.empty((len(weight_MS), len(held_out.target_Q)))
-    for number, target in enumerate(held_out.target_Q.tolist()):
-        parts_SI[:-1, known] = blend.parts(held_out.likes(number))[:, rows]
-        parts_SI[-1] = held_out.items_IE @ held_out.users_QE[number]
+    for number, (target, parts_SI) in enumerate(zip(held_out.target_Q.tolist(), held_out.parts(blend), strict=True)):
         seen_MI[:, held_out.seen[number]] = True
         found[:, number] = ranks(weight_MS @ parts_SI, np.full(len(weight_MS), target), seen_MI)
         seen_MI[:, held_out.seen[number]] = False

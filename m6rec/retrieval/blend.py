@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -226,6 +226,15 @@ class HeldOut:
         """Ids of what had been liked, as many of the latest as count."""
         return [self.ids[number] for number in self.liked[question][-MAX_LIKES:]]
 
+    def parts(self, blend: Blend) -> Iterator[Floats]:
+        """Of each question the score of every item by each part alone, [S + 1, I]: the sources, then the vectors."""
+        known, rows = self.rows(blend)
+        for number in range(len(self.target_Q)):
+            parts_SI = np.zeros((len(blend.arrays) + 1, len(self.ids)), np.float32)
+            parts_SI[:-1, known] = blend.parts(self.likes(number))[:, rows]
+            parts_SI[-1] = self.items_IE @ self.users_QE[number]
+            yield parts_SI
+
     def drawn(self, count: int) -> HeldOut:
         """These, or of more than ``count`` so many at random."""
         chosen = np.random.default_rng(0).permutation(len(self.target_Q))[:count].tolist()
@@ -303,12 +312,8 @@ def weigh(blend: Blend, held_out: HeldOut, config: WeightConfig = WeightConfig()
     if len(held_out.target_Q) >= config.min_questions:
         blend = _remembering(blend, held_out.drawn(config.memory_questions), config.memories)
     held_out = held_out.drawn(config.max_questions)
-    known, rows = held_out.rows(blend)
     gaps, starts, end = [], [], 0
-    for number in range(len(held_out.target_Q)):
-        parts_SI = np.zeros((len(blend.arrays) + 1, len(held_out.ids)), np.float32)
-        parts_SI[:-1, known] = blend.parts(held_out.likes(number))[:, rows]
-        parts_SI[-1] = held_out.items_IE @ held_out.users_QE[number]
+    for number, parts_SI in enumerate(held_out.parts(blend)):
         parts_SI[:, held_out.seen[number]] = -np.inf
         gap_RS = _gaps(parts_SI, int(held_out.target_Q[number]), config.rivals)
         if len(gap_RS):
