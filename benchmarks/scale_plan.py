@@ -17,7 +17,7 @@ from benchmarks.scale_recommend import COUNT, EVENTS, WEIGHTS, synthetic
 from benchmarks.setup import Claims, Setup
 from m6rec.foundation.checkpoint import load
 from m6rec.scale import measuring, planning
-from m6rec.scale.planning import Load
+from m6rec.scale.planning import Assumptions, Load
 from m6rec.scale.recommending import RecommendConfig, RecommendJob
 from m6rec.serving import pipeline
 from m6rec.serving.backend import NUM_RETRIEVED, Request
@@ -55,7 +55,7 @@ def plan(setup: Setup) -> tuple[dict[str, Any], Claims]:
 
 def _of_size(num: int, rates: planning.Rates) -> dict[str, dict[str, float]]:
     state, held = synthetic(num), measuring.in_fresh_process(_held, num)
-    load_ = Load(users=num, items=num, qps=1, history=EVENTS, weights=WEIGHTS)
+    load_ = Load(users=num, items=num, qps=1, history=EVENTS, assumed=Assumptions(weights=WEIGHTS))
     asked = [(Request(user=user), NUM_RETRIEVED) for user in list(state.users)[:REQUESTS]]
     pipeline.retrieve(state, asked[:1])
     seconds = [_timed(lambda one=one: pipeline.retrieve(state, [one])) for one in asked]

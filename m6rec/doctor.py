@@ -11,9 +11,9 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from m6rec import assets
-from m6rec.errors import ExtraError, M6RecError, missing
+from m6rec.errors import ExtraError, M6RecError, StoreError, missing
 from m6rec.project import Project
 
 Status = Literal["ok", "warning", "failure"]
@@ -31,6 +31,8 @@ LEAST_MEMORY, LEAST_DISK = 2 << 30, 2 << 30
 """Below these, a service of the default foundation is likely to be killed, or to fail writing."""
 PARITY = (0.0067732, 0.0423032, 0.0031918)
 """Logits of ``_logits`` as measured by the developers (AMD EPYC, torch 2.13)."""
+STATES = "states.store"
+"""The server that may forget: what it held is computed again."""
 ROUNDING = 1e-5
 """How far a correct machine may be from ``PARITY``: float32 sums in another order differ by some 1e-7."""
 
@@ -58,13 +60,17 @@ class Patient:
 
     Attributes:
         foundation: Name, folder, .gguf file or hub id of the language model.
+        device: Where it runs.
+        dtype: In which precision.
         project: The project that is meant to be served; None for that of the environment, if there is one.
-        redis: URL of a server for events or states; "" for none.
+        servers: URLs of Redis servers by what names them: "states.store" keeps states, any other may keep events.
     """
 
     foundation: str = assets.DEFAULT_FOUNDATION
+    device: str = "cpu"
+    dtype: str = "auto"
     project: Path | None = None
-    redis: str = ""
+    servers: Mapping[str, str] = field(default_factory=dict)
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
@@ -214,7 +220,7 @@ def _foundation(patient: Patient) -> Iterator[Finding]:
         yield Finding(name=name, status="failure", told="not fetched", remedy=remedy)
         return
     start = time.perf_counter()
-    foundation = load(patient.foundation)
+    foundation = load(patient.foundation, dtype=patient.dtype, device=patient.device)
     loaded = time.perf_counter()
     ids_1L = torch.tensor(foundation.tokenizer.encode(["A user clicks hiking shoes"]), device=foundation.model.device)
     with torch.inference_mode():
@@ -321,19 +327,26 @@ def _project(patient: Patient) -> Iterator[Finding]:
 
 
 def _redis(patient: Patient) -> Iterator[Finding]:
-    if not patient.redis:
-        return
+    for name, url in patient.servers.items():
+        try:
+            yield _server(name, url)
+        except StoreError as error:
+            yield Finding(name=name, status="failure", told=str(error), remedy=_REMEDIES["redis"])
+
+
+def _server(name: str, url: str) -> Finding:
     from m6rec.foundation.stores import connect, served
     from m6rec.serving.redis_journal import lossy
 
-    client = connect(patient.redis, timeout_s=2.0)
+    client = connect(url, timeout_s=2.0)
     with served():
         client.ping()
         start = time.perf_counter()
         client.ping()
         told = f"answers in {1_000 * (time.perf_counter() - start):.1f} ms"
+        if name == STATES:
+            return Finding(name=name, status="ok", told=told)
         if why := lossy(client):
             remedy = f"share states by it (--states); for events: make redis-durable, or set {why}"
-            yield Finding(name="redis", status="warning", told=f"{told}; it may lose events", remedy=remedy)
-        else:
-            yield Finding(name="redis", status="ok", told=f"{told} and loses no event")
+            return Finding(name=name, status="warning", told=f"{told}; it may lose events", remedy=remedy)
+    return Finding(name=name, status="ok", told=f"{told} and loses no event")

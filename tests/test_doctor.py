@@ -119,13 +119,24 @@ def test_a_project_that_is_not_whole_is_a_failure(home):
 
 
 def test_a_server_is_asked_whether_it_keeps_events(home):
-    patient = Patient(foundation=str(home / "foundation"), redis="redis://127.0.0.1:1/0")
+    patient = Patient(foundation=str(home / "foundation"), servers={"redis": "redis://127.0.0.1:1/0"})
     one = of(patient)["redis"]
     assert (one.status, "doesn't serve" in one.told) == ("failure", True)
     for durable, status in ((False, "warning"), (True, "ok")):
         server = redis_server.Server(home / f"redis-{durable}", durable=durable).start()
         try:
-            one = of(Patient(foundation=str(home / "foundation"), redis=server.url))["redis"]
+            one = of(Patient(foundation=str(home / "foundation"), servers={"redis": server.url}))["redis"]
         finally:
             server.stop()
         assert (one.status, "may lose events" in one.told) == (status, not durable)
+
+
+def test_what_is_set_is_what_is_looked_at(home):
+    """By the project's file, --config and --set, as for `m6rec serve`."""
+    nobody = ("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/1")
+    (home / "a.toml").write_text(f'[foundation]\nname = "{home / "foundation"}"\n[states]\nstore = "{nobody[0]}"\n')
+    words = ["--config", str(home / "a.toml"), "--set", f"serving.journal={nobody[1]}", "--json"]
+    done = CliRunner().invoke(cli.app, ["doctor", *words])
+    told = {one["name"]: one["status"] for one in json.loads(done.stdout)["findings"]}
+    assert told[f"foundation {home / 'foundation'}"] == "ok"
+    assert {name for name, status in told.items() if status == "failure"} == {"states.store", "serving.journal"}

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from m6rec.cli.app import Foundation, Json, app, say
-from m6rec.cli.config import of_foundation, settings
+from m6rec.cli.app import Device, Dtype, Foundation, Json, app, say
+from m6rec.cli.config import Changes, ConfigFile, of_foundation, settings
 from m6rec.cli.runs import ProjectFolder
 
+URLS = ("redis://", "rediss://", "unix://")
+"""Of servers that are looked at; folders and the stores of packages are not."""
 _MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
 
 
@@ -19,14 +21,26 @@ def doctor(
     *,
     project: ProjectFolder = None,
     foundation: Foundation = None,
-    redis: Annotated[str, typer.Option(help="URL of a Redis or Valkey server to look at as well.")] = "",
+    redis: Annotated[str, typer.Option(help="URL of a Redis or Valkey server to look at besides those set.")] = "",
+    device: Device = None,
+    dtype: Dtype = None,
+    file: ConfigFile = None,
+    changes: Changes = None,
     as_json: Json = False,
 ) -> None:
     """Says what works on this machine, what is missing and how to get it; exit code 1 if a service could not run."""
-    from m6rec.doctor import Patient, examine
+    from m6rec.doctor import STATES, Patient, examine
 
-    name = settings(None, None, of_foundation(foundation), project=project).foundation.name
-    found = list(examine(Patient(foundation=name, project=project, redis=redis)))
+    tree = settings(file, changes, of_foundation(foundation, device, dtype), project=project)
+    stores = {"redis": redis, STATES: tree.states.store, "serving.journal": tree.serving.journal}
+    patient = Patient(
+        foundation=tree.foundation.name,
+        device=tree.foundation.device,
+        dtype=tree.foundation.dtype,
+        project=project,
+        servers={name: url for name, url in stores.items() if url.startswith(URLS)},
+    )
+    found = list(examine(patient))
     can_serve = not any(one.status == "failure" for one in found)
     lines = []
     for one in found:

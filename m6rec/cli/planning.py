@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from m6rec.cli.app import Device, Dtype, Foundation, Json, app, say
-from m6rec.cli.config import of_foundation, settings
+from m6rec.cli.config import Changes, ConfigFile, of_foundation, settings
 from m6rec.errors import ConfigError
 
 
@@ -21,15 +21,23 @@ def plan(
     items: Annotated[float, typer.Option(help="Items in the catalogue.")],
     qps: Annotated[float, typer.Option(help="Recommendations per second at the peak.")],
     history: Annotated[float, typer.Option(help="Events per user on average.")],
-    candidates: Annotated[int, typer.Option(help="Items ranked per recommendation.")] = 100,
-    item_tokens: Annotated[float, typer.Option(help="Tokens of an item's text.")] = 20,
-    churn: Annotated[float, typer.Option(help="Share of the catalogue that is new or reworded per day.")] = 0.01,
-    user_exponent: Annotated[float, typer.Option(help="Zipf exponent of how often users ask.")] = 0.8,
-    item_exponent: Annotated[float, typer.Option(help="Zipf exponent of how often items occur.")] = 1.0,
+    candidates: Annotated[int | None, typer.Option(help="Items ranked per recommendation. [default: 100]")] = None,
+    item_tokens: Annotated[float | None, typer.Option(help="Tokens of an item's text. [default: 20]")] = None,
+    churn: Annotated[
+        float | None, typer.Option(help="Share of the catalogue that is new or reworded per day. [default: 0.01]")
+    ] = None,
+    user_exponent: Annotated[
+        float | None, typer.Option(help="Zipf exponent of how often users ask. [default: 0.8]")
+    ] = None,
+    item_exponent: Annotated[
+        float | None, typer.Option(help="Zipf exponent of how often items occur. [default: 1.0]")
+    ] = None,
     foundation: Foundation = None,
-    cores: Annotated[int, typer.Option(help="Cores of a machine.")] = 32,
-    memory: Annotated[float, typer.Option(help="GiB of a machine that the service may use.")] = 128,
-    utilisation: Annotated[float, typer.Option(help="Share of the cores to plan for.")] = 0.5,
+    cores: Annotated[int | None, typer.Option(help="Cores of a machine. [default: 32]")] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB of a machine that the service may use. [default: 128]")
+    ] = None,
+    utilisation: Annotated[float | None, typer.Option(help="Share of the cores to plan for. [default: 0.5]")] = None,
     price: Annotated[float | None, typer.Option(help="Price of a machine per hour, in any currency.")] = None,
     watts: Annotated[float | None, typer.Option(help="Watts of a machine.")] = None,
     grams_per_kwh: Annotated[float | None, typer.Option(help="Grams of CO₂ per kWh.")] = None,
@@ -39,6 +47,8 @@ def plan(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    file: ConfigFile = None,
+    changes: Changes = None,
     as_json: Json = False,
 ) -> None:
     """Estimates memory, disk, cache hits, arithmetic and machines for a service, from measured rates."""
@@ -48,32 +58,35 @@ def plan(
 
     if rates is not None and measure is not None:
         raise ConfigError("--rates and --measure were given; measure into a file first, then give it as --rates")
+    options = {
+        "serving.limits.num_retrieved": ("--candidates", candidates),
+        "plan.load.item_tokens": ("--item-tokens", item_tokens),
+        "plan.load.churn": ("--churn", churn),
+        "plan.load.user_exponent": ("--user-exponent", user_exponent),
+        "plan.load.item_exponent": ("--item-exponent", item_exponent),
+        "plan.machine.cores": ("--cores", cores),
+        "plan.machine.memory_gib": ("--memory", memory),
+        "plan.machine.utilisation": ("--utilisation", utilisation),
+        "plan.machine.price_per_hour": ("--price", price),
+        "plan.machine.watts": ("--watts", watts),
+        "plan.machine.grams_per_kwh": ("--grams-per-kwh", grams_per_kwh),
+    }
+    tree = settings(file, changes, options | of_foundation(foundation, device, dtype))
     load_ = planning.Load(
         users=users,
         items=items,
         qps=qps,
         history=history,
-        candidates=candidates,
-        item_tokens=item_tokens,
-        churn=churn,
-        user_exponent=user_exponent,
-        item_exponent=item_exponent,
+        candidates=tree.serving.limits.num_retrieved,
+        assumed=tree.plan.load,
     )
-    machine = planning.Machine(
-        cores=cores,
-        memory_gib=memory,
-        utilisation=utilisation,
-        price_per_hour=price,
-        watts=watts,
-        grams_per_kwh=grams_per_kwh,
-    )
-    config = settings(None, None, of_foundation(foundation, device, dtype)).foundation
+    config = tree.foundation
     if measure is not None:
         found = measuring.measure(load(config.name, dtype=config.dtype, device=config.device))
         files.write(measure, json.dumps(asdict(found), indent=1) + "\n")
     else:
         found = planning.Rates.read(rates)
-    made = planning.service_plan(load_, measuring.shape_of(model_config_of(config.name)), found, machine)
+    made = planning.service_plan(load_, measuring.shape_of(model_config_of(config.name)), found, tree.plan.machine)
     say(made, as_json, "\n".join(_lines(made)))
 
 

@@ -15,6 +15,7 @@ from m6rec.foundation.states import CacheConfig
 from m6rec.quickstart import RANKING, QuestionLimits
 from m6rec.readouts import TuningConfig
 from m6rec.retrieval.training import EmbeddingConfig
+from m6rec.scale.planning import Assumptions, Machine
 from m6rec.serving.recommender import ServingLimits
 from m6rec.serving.settings import Settings
 from m6rec.tasks.task import Readout
@@ -113,6 +114,19 @@ class ServingSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanSection:
+    """What ``m6rec plan`` plans for.
+
+    Attributes:
+        load: What the load is taken to be like.
+        machine: What it is served by.
+    """
+
+    load: Assumptions = Assumptions()
+    machine: Machine = Machine()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings.
 
@@ -125,6 +139,7 @@ class Config:
         init: What ``m6rec init`` does in its own way.
         serving: The service.
         shrink: The small model that ``m6rec shrink`` makes.
+        plan: What ``m6rec plan`` plans for.
     """
 
     foundation: FoundationSection = FoundationSection()
@@ -135,6 +150,7 @@ class Config:
     init: InitSection = InitSection()
     serving: ServingSection = ServingSection()
     shrink: Recipe = Recipe()
+    plan: PlanSection = PlanSection()
 
     def of(self, readout: Readout) -> Any:
         """The section of the tasks of a readout; ``training`` is what ``TaskModel.tune`` takes."""

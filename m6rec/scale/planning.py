@@ -10,10 +10,11 @@ import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from m6rec.config import Count, NonNegative, Positive, Range, Share, validate
 from m6rec.errors import ConfigError
 from m6rec.features.layout import LATEST
 from m6rec.features.store import MOST_PAIRS
@@ -63,6 +64,28 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Assumptions:
+    """What a load is taken to be like.
+
+    Attributes:
+        item_tokens: Tokens of an item's text.
+        weights: Other items that a source knows to go with one, for each of two sources.
+        churn: Share of the catalogue that is new or reworded in a day.
+        user_exponent: Of the Zipf law by which users ask: 0 for all alike.
+        item_exponent: Likewise, by which items occur in histories and among candidates.
+    """
+
+    item_tokens: NonNegative = 20.0
+    weights: NonNegative = 100.0
+    churn: Share = 0.01
+    user_exponent: NonNegative = 0.8
+    item_exponent: NonNegative = 1.0
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """What is to be served.
 
@@ -72,11 +95,7 @@ class Load:
         qps: Recommendations a second at the peak.
         history: Events of a user on average.
         candidates: Items that are ranked for one recommendation.
-        item_tokens: Of an item's text.
-        weights: Other items that a source knows to go with one, for each of two sources.
-        churn: Share of the catalogue that is new or reworded in a day.
-        user_exponent: Of the Zipf law by which users ask: 0 for all alike.
-        item_exponent: Likewise, by which items occur in histories and among candidates.
+        assumed: What it is taken to be like.
     """
 
     users: float
@@ -84,17 +103,13 @@ class Load:
     qps: float
     history: float
     candidates: int = 100
-    item_tokens: float = 20
-    weights: float = 100
-    churn: float = 0.01
-    user_exponent: float = 0.8
-    item_exponent: float = 1.0
+    assumed: Assumptions = Assumptions()
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value, least = getattr(self, one.name), 1 if one.name in ("users", "items") else 0
+        for name in ("users", "items", "qps", "history", "candidates"):
+            value, least = getattr(self, name), 1 if name in ("users", "items") else 0
             if not (math.isfinite(value) and value >= least):
-                raise ConfigError(f"{one.name.replace('_', '-')} is {value}; it must be a number from {least}")
+                raise ConfigError(f"{name} is {value}; it must be a number from {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,25 +118,22 @@ class Machine:
 
     Attributes:
         cores: Of its processor.
-        memory_gib: That states, histories and vectors may take.
+        memory_gib: GiB that states, histories and vectors may take.
         utilisation: Share of the cores that is planned for; above it, waiting grows fast.
         price_per_hour: In any currency; None where it isn't given.
         watts: At this utilisation; None likewise.
         grams_per_kwh: Of CO₂; None likewise.
     """
 
-    cores: int = 32
-    memory_gib: float = 128
-    utilisation: float = 0.5
-    price_per_hour: float | None = None
-    watts: float | None = None
-    grams_per_kwh: float | None = None
+    cores: Count = 32
+    memory_gib: Positive = 128.0
+    utilisation: Annotated[float, Range(0, 1, above=True)] = 0.5
+    price_per_hour: NonNegative | None = None
+    watts: NonNegative | None = None
+    grams_per_kwh: NonNegative | None = None
 
     def __post_init__(self) -> None:
-        if self.cores < 1 or self.memory_gib <= 0 or not 0 < self.utilisation <= 1:
-            raise ConfigError(f"{self}: it needs a core, memory, and a utilisation above 0 and at most 1")
-        if self.grams_per_kwh is not None and self.watts is None:
-            raise ConfigError("grams-per-kwh without watts; give both")
+        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +207,7 @@ def memory_bytes(load: Load, rates: Rates) -> dict[str, float]:
     return {
         "item vectors": load.items * rates.vector_bytes,
         "items": load.items * rates.item_bytes,
-        "sources": load.items * (4 * FACTORS + 2 * WEIGHT_BYTES * load.weights),
+        "sources": load.items * (4 * FACTORS + 2 * WEIGHT_BYTES * load.assumed.weights),
         "histories": load.users * (rates.user_bytes + load.history * rates.event_bytes),
         "pairs of items, at most": _pair_bytes(load.users * load.history * min(load.history / 2, LATEST)),
     }
@@ -233,23 +245,31 @@ def cache_hit_rate(num: float, exponent: float, capacity: float) -> float:
 
 
 def service_plan(load: Load, shape: Shape, rates: Rates, machine: Machine) -> dict[str, Any]:
-    """The plan, in plain values: bytes, hit rates, FLOP, seconds of a core, machines, and what limits them."""
+    """The plan, in plain values: bytes, hit rates, FLOP, seconds of a core, machines, and what limits them.
+
+    Raises:
+        ConfigError: Grams of CO₂ per kWh are given without watts.
+    """
+    if machine.grams_per_kwh is not None and machine.watts is None:
+        raise ConfigError("grams-per-kwh without watts; give both")
+    assumed = load.assumed
     memory, per_machine = memory_bytes(load, rates), machine.memory_gib * 2**30
     kv_of_user = load.history * shape.kv_bytes
     resident = sum(memory.values())
 
     def hits_of(machines: float) -> float:
         return cache_hit_rate(
-            load.users, load.user_exponent, max(machines * per_machine - resident, 0) / max(kv_of_user, 1)
+            load.users, assumed.user_exponent, max(machines * per_machine - resident, 0) / max(kv_of_user, 1)
         )
 
     def request_s(hits: float) -> float:
         ranked = {known: rank_s(load.history, load.candidates, shape, rates, is_known=known) for known in (True, False)}
         return retrieval_s(load.items, rates) + hits * ranked[True] + (1 - hits) * ranked[False]
 
-    read_flop = load.item_tokens * shape.flop(shape.num_layers - shape.upper_layers, load.item_tokens / 2)
-    read_flop += load.item_tokens * shape.flop(shape.state_layers, load.item_tokens / 2)
-    churn_cores = load.churn * load.items / DAY_S * read_flop / rates.read_flop_per_s
+    tokens = assumed.item_tokens
+    read_flop = tokens * shape.flop(shape.num_layers - shape.upper_layers, tokens / 2)
+    read_flop += tokens * shape.flop(shape.state_layers, tokens / 2)
+    churn_cores = assumed.churn * load.items / DAY_S * read_flop / rates.read_flop_per_s
     for_memory = max(1, math.ceil(resident / per_machine))
     machines = for_memory
     for _ in range(20):  # more machines keep more users' keys and values, so that they need fewer
@@ -275,9 +295,9 @@ def service_plan(load: Load, shape: Shape, rates: Rates, machine: Machine) -> di
         "hit rates": {
             "users' keys and values in memory": hits,
             "item states, if a machine keeps 1 GiB of them": cache_hit_rate(
-                load.items, load.item_exponent, 2**30 / (2 * shape.width + rates.state_bytes)
+                load.items, assumed.item_exponent, 2**30 / (2 * shape.width + rates.state_bytes)
             )
-            * (1 - load.churn),
+            * (1 - assumed.churn),
         },
         "flop": {
             "a request, user in memory": load.candidates * shape.flop(shape.upper_layers, load.history),

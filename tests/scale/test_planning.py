@@ -15,6 +15,7 @@ from m6rec.errors import ConfigError
 from m6rec.scale import measuring
 from m6rec.scale.measuring import MeasureConfig
 from m6rec.scale.planning import (
+    Assumptions,
     Load,
     Machine,
     Rates,
@@ -130,9 +131,10 @@ def test_money_and_carbon_come_from_what_is_given_alone():
         (lambda: replace(LOAD, users=0), "users is 0"),
         (lambda: replace(LOAD, qps=-1), "qps is -1"),
         (lambda: replace(LOAD, history=math.nan), "history is nan"),
-        (lambda: Machine(cores=0), "it needs a core"),
-        (lambda: Machine(utilisation=1.5), "utilisation above 0 and at most 1"),
-        (lambda: Machine(grams_per_kwh=50), "give both"),
+        (lambda: Machine(cores=0), "cores is 0"),
+        (lambda: Machine(utilisation=1.5), "utilisation is 1.5"),
+        (lambda: Assumptions(churn=2.0), "churn is 2"),
+        (lambda: service_plan(LOAD, SHAPE, RATES, Machine(grams_per_kwh=50)), "give both"),
     ],
 )
 def test_what_can_not_be_is_refused(make, message):
@@ -164,6 +166,12 @@ def test_the_command_plans_by_our_rates(tmp_path):
     made = json.loads(done.stdout)
     assert made["machines"]["needed"] == max(made["machines"].values())
     assert made["cost"]["price a year"] == made["machines"]["needed"] * 8_766
+    (tmp_path / "a.toml").write_text("[plan.machine]\nprice_per_hour = 2.0\ncores = 64\n")
+    given = ["--config", str(tmp_path / "a.toml"), "--set", "plan.load.churn=0"]
+    told = json.loads(CliRunner().invoke(cli.app, [*words[:-4], *words[-2:], *given, "--json"]).stdout)
+    assert told["cost"]["price a year"] == told["machines"]["needed"] * 2 * 8_766
+    assert told["core hours"]["to read what changes in a day"] == 0
+    assert told["machines"]["for requests"] < made["machines"]["for requests"]
     said = CliRunner().invoke(cli.app, words).stdout
     assert "machines:\n" in said
     assert " TiB\n" in said
