@@ -42,8 +42,6 @@ ADAPTERS = "adapters.bin"
 """Weights of the upper graph that change when the same foundation is tuned again."""
 BUNDLE, CHECKSUM = "bundle", "sha256"
 """Metadata of a bundle: its JSON, and the checksum of JSON and states."""
-CANDIDATES = 256
-"""Candidates per run of the upper half, whose cost is quadratic in them."""
 ME = User("me")
 _TAKEN = frozenset(
     "states slots owners positions event_features event_tokens last_states last_slots last_positions features".split()
@@ -121,9 +119,9 @@ class Device:
         interactions: History of the user, and popularity counts of everybody.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, store: _Store, user: User) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, store: _Store, user: User, max_candidates: int) -> None:
         self.manifest = manifest
-        self._folder, self._store, self._user = folder, store, user
+        self._folder, self._store, self._user, self._max_candidates = folder, store, user, max_candidates
         self._task, self._domain = tasks.named(manifest.task), domains.named(manifest.domain, manifest.rule)
         _require_same(folder, manifest, self._task, self._domain)
         self._tokenizer = Tokenizer.open(folder) if TOKENIZER in manifest.files else None
@@ -131,7 +129,7 @@ class Device:
         self._remember()
 
     @classmethod
-    def load(cls, folder: Path, store: Path | None = None, *, user: User = ME) -> Device:
+    def load(cls, folder: Path, store: Path | None = None, *, user: User = ME, max_candidates: int = 256) -> Device:
         """Opens a device folder and verifies its files.
 
         Args:
@@ -139,6 +137,7 @@ class Device:
             store: The file that keeps items, events and states; made if need be. None keeps them in memory only. It may
                 outlive the folder: states of another model are dropped, items and events stay.
             user: Whose device it is; ``details`` are the fields that the domain words.
+            max_candidates: Candidates per run of the upper half, whose time and memory are quadratic in them.
 
         Raises:
             AssetError: The folder is no device folder, of another format, or damaged.
@@ -147,7 +146,7 @@ class Device:
         """
         manifest = verify_folder(folder)
         reader = manifest.files[LOWER]["sha256"] if LOWER in manifest.files else manifest.model
-        device = cls(folder, manifest, _Store(store, f"{reader}|{manifest.keep}"), user)
+        device = cls(folder, manifest, _Store(store, f"{reader}|{manifest.keep}"), user, max_candidates)
         if ITEMS in manifest.files:
             device._receive_once(manifest.files[ITEMS]["sha256"])
         return device
@@ -197,8 +196,8 @@ class Device:
         parts = []
         for moment in row.by_timestamp():
             number = np.arange(len(moment.candidates))
-            for first in range(0, len(number), CANDIDATES):
-                part = moment.only((first <= number) & (number < first + CANDIDATES))
+            for first in range(0, len(number), self._max_candidates):
+                part = moment.only((first <= number) & (number < first + self._max_candidates))
                 parts.append(self._upper.run(None, _inputs(part, states_TD, places))[0])
         return np.concatenate(parts).astype(np.float64)
 

@@ -35,14 +35,39 @@ BATCH_TOKENS = 2048
 NUM_SHOWN = 4000
 """Few-shot examples are drawn from this many events at the end of the training part."""
 SHOTS = (80, 400)
-FEW_SHOT = TrainConfig(epochs=4, learning_rate=5e-4, average=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig:
+    """How an untuned model is asked, and fitted to a few answers.
+
+    Attributes:
+        answers: The words for no and yes, whose first tokens must differ.
+        training: How examples are fitted; the seed is that of the examples.
+    """
+
+    answers: tuple[str, str] = ANSWERS
+    training: TrainConfig = TrainConfig(epochs=4, learning_rate=5e-4, average=0.0)
+
+
+DEFAULT = ZeroShotConfig()
 
 
 @dataclass(frozen=True, eq=False)
 class PromptBatch:
-    """Diaries after the lower layers: hidden_BLD, and where in it the Q blanks are, with their answers and events."""
+    """Diaries after the lower layers.
+
+    Attributes:
+        hidden_BLD: The hidden states.
+        options_C: Tokens of the answers.
+        row_Q: Of each blank the row of ``hidden_BLD``.
+        place_Q: … and the place in it.
+        answer_Q: … and the right answer.
+        events: … and its event.
+    """
 
     hidden_BLD: Tensor
+    options_C: Sequence[int]
     row_Q: Tensor
     place_Q: Tensor
     answer_Q: Tensor
@@ -61,15 +86,17 @@ def log_odds(
     return found
 
 
-def few_shot(foundation: Foundation, diaries: Sequence[Diary], *, seed: int = 0) -> TaskAdapter:
+def few_shot(
+    foundation: Foundation, diaries: Sequence[Diary], config: ZeroShotConfig = DEFAULT, *, seed: int = 0
+) -> TaskAdapter:
     """Adapters of the upper layers, fitted to the answers in the diaries."""
     adapter = _adapters(foundation, seed)
-    batches = [read(foundation, [diary])[0] for diary in diaries]
+    batches = [read(foundation, [diary], config)[0] for diary in diaries]
 
     def loss(batch: PromptBatch) -> Tensor:
         return F.cross_entropy(_logits(foundation, batch, adapter), batch.answer_Q)
 
-    fit(adapter, batches, loss, replace(FEW_SHOT, seed=seed))
+    fit(adapter, batches, loss, replace(config.training, seed=seed))
     return adapter
 
 
@@ -88,19 +115,19 @@ class Way:
     note: str
 
 
-def _diary(foundation: Foundation, split: Split, domain: Domain, most: int) -> Way:
+def _diary(foundation: Foundation, split: Split, domain: Domain, most: int, config: ZeroShotConfig) -> Way:
     events, items = split.log.events, dict(split.log.items)
     (test, end), (shown_from, shown_to) = _parts(split)
-    asked = read(foundation, _examples(write(events, items, domain, test, end), most, 0))
+    asked = read(foundation, _examples(write(events, items, domain, test, end), most, 0), config)
     shown = write(events, items, domain, shown_from, shown_to)
     return Way(
         measure=lambda adapter: log_odds(foundation, asked, adapter),
-        learn=lambda shots, seed: few_shot(foundation, _examples(shown, shots, seed), seed=seed),
+        learn=lambda shots, seed: few_shot(foundation, _examples(shown, shots, seed), config, seed=seed),
         note=f"{QUESTIONS} questions at most in a diary; the share of viewers who like the item stands in each line.",
     )
 
 
-def _also_clicks(foundation: Foundation, split: Split, domain: Domain, most: int) -> Way:
+def _also_clicks(foundation: Foundation, split: Split, domain: Domain, most: int, config: ZeroShotConfig) -> Way:
     events, items = split.log.events, split.log.items
     (test, end), (shown_from, shown_to) = _parts(split)
 
@@ -121,7 +148,7 @@ def _also_clicks(foundation: Foundation, split: Split, domain: Domain, most: int
             adapter,
             draw(shown, shots, seed),
             lambda row: likelihood.loss(foundation, [row], adapter=adapter),
-            replace(FEW_SHOT, seed=seed),
+            replace(config.training, seed=seed),
         )
         return adapter
 
@@ -132,7 +159,10 @@ def _also_clicks(foundation: Foundation, split: Split, domain: Domain, most: int
     )
 
 
-WAYS: dict[str, Callable[[Foundation, Split, Domain, int], Way]] = {"diary": _diary, "also-clicks": _also_clicks}
+WAYS: dict[str, Callable[[Foundation, Split, Domain, int, ZeroShotConfig], Way]] = {
+    "diary": _diary,
+    "also-clicks": _also_clicks,
+}
 """From foundation, split, domain, and how many test questions are asked at most, of users drawn at random."""
 
 
@@ -151,6 +181,7 @@ def zero_shot_table(
     seeds: Sequence[int] = (0, 1, 2),
     shots: Sequence[int] = SHOTS,
     questions: int | None = None,
+    config: ZeroShotConfig = DEFAULT,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Table:
     """Test AUC without training, and after some examples from the end of the time before the test part.
@@ -163,6 +194,7 @@ def zero_shot_table(
         seeds: For the examples that are drawn.
         shots: Numbers of examples, a row each.
         questions: How many of the test part are asked at most, of users drawn at random; None for all.
+        config: How the model is asked and fitted.
         progress: Told what is measured.
 
     Raises:
@@ -171,7 +203,7 @@ def zero_shot_table(
     if way not in WAYS:
         raise ConfigError(f"there is no prompting strategy {way!r}; choose one of {', '.join(WAYS)}")
     progress("reading")
-    made = WAYS[way](foundation, split, domain, questions or len(split.log.events))
+    made = WAYS[way](foundation, split, domain, questions or len(split.log.events), config)
     untuned = made.measure(None)
     rows = [Row(method="zero-shot", metrics={"AUC": (likes_auc(untuned, split, domain),)})]
     for count in shots:
@@ -236,20 +268,25 @@ def _logits(foundation: Foundation, batch: PromptBatch, hook: AdapterHook | None
     positions_BL = torch.arange(batch.hidden_BLD.shape[1], device=model.device).expand(batch.hidden_BLD.shape[:2])
     hidden_BLD = model.run(batch.hidden_BLD, positions_BL, Dense(positions_BL), first=depth, hook=hook)
     normed_QD = model.finish(hidden_BLD[batch.row_Q, batch.place_Q])
-    answers = [ids[0] for ids in foundation.tokenizer.encode(ANSWERS)]
-    if answers[0] == answers[1]:
-        raise ConfigError(
-            f"the tokenizer of {foundation.source!r} starts both {ANSWERS} with one token; use another model"
-        )
-    return normed_QD.float() @ model.head_VD[answers].float().T
+    return normed_QD.float() @ model.head_VD[batch.options_C].float().T
 
 
 @torch.no_grad()
-def read(foundation: Foundation, diaries: Sequence[Diary]) -> list[PromptBatch]:
-    """Runs the lower layers over diaries, padded to batches of rows alike in length."""
+def read(foundation: Foundation, diaries: Sequence[Diary], config: ZeroShotConfig = DEFAULT) -> list[PromptBatch]:
+    """Runs the lower layers over diaries, padded to batches of rows alike in length.
+
+    Raises:
+        ConfigError: The answers start with one token.
+    """
     model, tokenizer, device = foundation.model, foundation.tokenizer, foundation.model.device
     depth = model.config.num_layers - ScoreModel.UPPER_LAYERS
-    answers = tokenizer.encode(ANSWERS)
+    answers = tokenizer.encode(config.answers)
+    options_C = [ids[0] for ids in answers]
+    if options_C[0] == options_C[1]:
+        raise ConfigError(
+            f"the tokenizer of {foundation.source!r} starts both {config.answers} with one token; give other answers, "
+            "or use another model"
+        )
     rows = []
     for diary in diaries:
         ids: list[int] = []
@@ -272,6 +309,7 @@ def read(foundation: Foundation, diaries: Sequence[Diary]) -> list[PromptBatch]:
         batches.append(
             PromptBatch(
                 model.lower(ids_BL.to(device), depth),
+                options_C,
                 torch.tensor([n for n, row in enumerate(part) for _ in row[1]], device=device),
                 torch.tensor([place for row in part for place in row[1]], device=device),
                 torch.tensor([answer for row in part for answer in row[2]], device=device),

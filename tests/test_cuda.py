@@ -169,13 +169,14 @@ def test_texts_are_learned(monkeypatch, tmp_path):
     close(again.nats(drafts)[0], writer.nats(drafts)[0])
 
 
-def test_likelihoods_are_those_of_the_cpu(monkeypatch):
+def test_likelihoods_are_those_of_the_cpu():
     here, there = on(CPU), on(CUDA)
     close(likelihood.scores(there, PROMPTS), likelihood.scores(here, PROMPTS))
-    monkeypatch.setattr(zero_shot, "ANSWERS", ("n", "y"))
+    config = zero_shot.ZeroShotConfig(answers=("n", "y"))
     diaries = [Diary((("\nHeat, liked by 50%:", 1), ("\nAlien, liked by 75%:", 0)), (4, 9), 1)] * 4
-    fitted = [zero_shot.few_shot(of, diaries) for of in (here, there)]
+    fitted = [zero_shot.few_shot(of, diaries, config) for of in (here, there)]
     found = [
-        zero_shot.log_odds(of, zero_shot.read(of, diaries), one) for of, one in zip((here, there), fitted, strict=True)
+        zero_shot.log_odds(of, zero_shot.read(of, diaries, config), one)
+        for of, one in zip((here, there), fitted, strict=True)
     ]
     assert found[1] == pytest.approx(found[0], rel=1e-3)

@@ -70,13 +70,13 @@ def test_a_new_user_and_no_candidates(bundle):
     assert here.rank([]) == []
 
 
-def test_many_candidates_are_scored_in_parts_as_in_one(bundle, monkeypatch):
-    here = load()
-    here.receive(bundle)
-    here.ingest(MINE)
-    whole = scores(here.rank(list(pocket.ITEMS)))
-    monkeypatch.setattr(module, "CANDIDATES", 3)
-    assert scores(here.rank(list(pocket.ITEMS))) == pytest.approx(whole, abs=1e-6)
+def test_many_candidates_are_scored_in_parts_as_in_one(bundle):
+    whole, parts = load(), Device.load(pocket.exported()[1], user=ME, max_candidates=3)
+    for here in (whole, parts):
+        here.receive(bundle)
+        here.ingest(MINE)
+    expected = scores(whole.rank(list(pocket.ITEMS)))
+    assert scores(parts.rank(list(pocket.ITEMS))) == pytest.approx(expected, abs=1e-6)
 
 
 def test_what_is_known_outlives_the_process(bundle, store):

@@ -13,14 +13,15 @@ from m6rec.foundation import likelihood
 from m6rec.tasks import also_clicks
 from m6rec.tasks.diary import Diary, write
 from m6rec.types import Event, Item, User
+from m6rec.zero_shot import ZeroShotConfig
 from tests import tiny
 
 ANSWERS = ("n", "y")  # the tiny tokenizer starts " no" and " yes" alike
+CONFIG = ZeroShotConfig(answers=ANSWERS)
 
 
 @pytest.fixture
-def foundation(monkeypatch):
-    monkeypatch.setattr(zero_shot, "ANSWERS", ANSWERS)
+def foundation():
     return tiny.foundation(num_layers=4)
 
 
@@ -34,7 +35,7 @@ def make_log(num_events: int = 120) -> Log:
 
 def test_a_score_is_the_likelihood_of_the_answer_after_the_text_so_far(foundation):
     lines = (("\nHeat, liked by 50%:", 1), ("\nAlien, liked by 75%:", 0))
-    batches = zero_shot.read(foundation, [Diary(lines, (4, 9), 1)])
+    batches = zero_shot.read(foundation, [Diary(lines, (4, 9), 1)], CONFIG)
     found = zero_shot.log_odds(foundation, batches)
     text = lines[0][0] + ANSWERS[1] + lines[1][0]
     pieces = [lines[0][0], ANSWERS[1], lines[1][0]]
@@ -46,11 +47,9 @@ def test_a_score_is_the_likelihood_of_the_answer_after_the_text_so_far(foundatio
     assert found[9] == pytest.approx(float(logits[yes] - logits[no]), abs=1e-5)
 
 
-def test_answers_that_look_alike_are_refused(foundation, monkeypatch):
-    monkeypatch.setattr(zero_shot, "ANSWERS", (" no", " yes"))
-    batches = zero_shot.read(foundation, [Diary((("\nHeat?", 1),), (0,), 0)])
-    with pytest.raises(ConfigError, match="one token"):
-        zero_shot.log_odds(foundation, batches)
+def test_answers_that_look_alike_are_refused(foundation):
+    with pytest.raises(ConfigError, match=r"\(' no', ' yes'\) with one token; give other answers"):
+        zero_shot.read(foundation, [Diary((("\nHeat?", 1),), (0,), 0)])
 
 
 def test_every_wanted_event_is_asked_once_and_sees_only_the_past(foundation):
@@ -68,9 +67,9 @@ def test_every_wanted_event_is_asked_once_and_sees_only_the_past(foundation):
 
 
 @pytest.mark.parametrize("way", zero_shot.WAYS)
-def test_a_table_measures_zero_and_few_shot(foundation, way, monkeypatch):
-    monkeypatch.setattr(zero_shot, "FEW_SHOT", replace(zero_shot.FEW_SHOT, learning_rate=0.1))
-    table = zero_shot.zero_shot_table(foundation, split_by_time(make_log(200)), named("movielens"), way=way, seeds=(0,))
+def test_a_table_measures_zero_and_few_shot(foundation, way):
+    config, split = replace(CONFIG, training=replace(CONFIG.training, learning_rate=0.1)), split_by_time(make_log(200))
+    table = zero_shot.zero_shot_table(foundation, split, named("movielens"), way=way, seeds=(0,), config=config)
     assert [row.method for row in table.rows] == ["zero-shot", "80 examples", "400 examples"]
     assert all(0 <= row.mean("AUC") <= 1 for row in table.rows)
     assert table.rows[0].mean("AUC") != table.rows[1].mean("AUC")
@@ -80,7 +79,7 @@ def test_a_table_measures_zero_and_few_shot(foundation, way, monkeypatch):
 @pytest.mark.parametrize("way", zero_shot.WAYS)
 def test_of_many_questions_as_many_are_asked_as_wanted(foundation, way):
     split, domain = split_by_time(make_log(200)), named("movielens")
-    few, every = (zero_shot.WAYS[way](foundation, split, domain, most).measure(None) for most in (7, 200))
+    few, every = (zero_shot.WAYS[way](foundation, split, domain, most, CONFIG).measure(None) for most in (7, 200))
     assert len(few) == 7
     assert few == pytest.approx({position: every[position] for position in few}, rel=1e-4)
 
@@ -102,7 +101,7 @@ def test_a_split_that_mixes_the_parts_is_refused(foundation, split, way):
 
 def test_the_papers_way_scores_each_event_by_its_title(foundation):
     split, domain = split_by_time(make_log(100)), named("movielens")
-    found = zero_shot.WAYS["also-clicks"](foundation, split, domain, 100).measure(None)
+    found = zero_shot.WAYS["also-clicks"](foundation, split, domain, 100, CONFIG).measure(None)
     rows = also_clicks.build_examples(split.log.events, split.log.items, domain, 90, 100)
     for row in rows:
         for number, event in enumerate(row.events):
