@@ -6,8 +6,9 @@ answer any turn.
 
 Wishes are found by rules for English that fit on this page: words of negation hold up to the end of their clause,
 categories are known by their own words and by ``SYNONYMS``, titles by their longest match in the catalogue
-(``text.lexicon``). They are no understanding: what they miss is answered by a question, never by a guess at an item.
-Only the user's messages and what was recommended in ours count; a system message or an order in a title is just text.
+(``text.lexicon``), years and other numbers by what stands beside them (``text.ranges``). They are no understanding:
+what they miss is answered by a question, never by a guess at an item. Only the user's messages and what was recommended
+in ours count; a system message or an order in a title is just text.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Literal
 
 from m6rec.predicate import Predicate
 from m6rec.text.lexicon import Lexicon, Token, tokens
+from m6rec.text.ranges import ranges
 from m6rec.text.verbalise import listed, quote
 from m6rec.types import Item
 
@@ -62,10 +64,6 @@ _PLACES = {"first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "l
 _THAT = re.compile(r"\b(?:more|something|anything|others?|ones?) (?:like|similar to) (?:that|this|it)\b", re.IGNORECASE)
 _LIKE = re.compile(
     r"\b(?:more|something|anything|others?|ones?|movies?|books?|items?) (?:like|similar to)\b", re.IGNORECASE
-)
-_DECADE = re.compile(r"\b(?:19|20)?(\d)0['’]?s\b")
-_FROM_YEAR = re.compile(
-    r"\b(before|until|after|since|from|in)\s+(?:the\s+year\s+)?((?:19|20)\d\d)\b(?!['’]?s)", re.IGNORECASE
 )
 
 
@@ -212,7 +210,11 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         {"liked": liked, "disliked": disliked, "seen": seen}.get(verdict, set()).update(target)
     wanted, unwanted = _categories(free, free_signs, lexicon)
     akin = lexicon.categories_of(sorted(liked)) if _LIKE.search(text) else ()
-    bounds, untold = _bounds(free, text, session, lexicon)
+    untitled = text
+    for name in titles:  # neither is a number in a title
+        start, end = heard[name.first].start, heard[name.last].end
+        untitled = f"{untitled[:start]}{' ' * (end - start)}{untitled[end:]}"
+    bounds, untold = _bounds(free, untitled, session, lexicon)
     changed = bool(wanted or unwanted or bounds or untold or liked or disliked or seen)
     asks = bool(words & _REQUESTS) or bool(_THAT.search(text))
     rejects = bool(session.last) and bool(words & _REJECTIONS)
@@ -344,23 +346,10 @@ def _bounds(
             bounds[scale.name] = (max(told) + step, float("inf")) if way > 0 else (float("-inf"), min(told) - step)
         elif session.last:
             untold.append(scale.name)
-    latest = lexicon.latest_year
-    for found in _DECADE.finditer(text):
-        digits = found.group().rstrip("s'’")
-        decade = int(digits) if len(digits) == 4 else 1900 + int(digits) if int(digits) >= 20 else 2000 + int(digits)
-        if decade <= latest:
-            bounds["year"] = (decade, decade + 9)
-    for found in _FROM_YEAR.finditer(text):
-        year, least, greatest = int(found.group(2)), *bounds.get("year", (float("-inf"), float("inf")))
-        match found.group(1).lower():
-            case "before" | "until":
-                greatest = year - (found.group(1).lower() == "before")
-            case "after" | "since":
-                least = year + (found.group(1).lower() == "after")
-            case _:
-                least = greatest = year
-        bounds["year"] = (least, greatest)
-    return bounds, tuple(untold)
+    asked = ranges(text, lexicon.latest_year, lexicon.numbers)
+    bounds |= {name: bound for name, bound in asked.items() if name in lexicon.numbers}
+    untold += [name for name in asked if name not in lexicon.numbers]
+    return bounds, _unique(name for name in untold if name not in bounds)
 
 
 def _way(free: Sequence[Token], scale: Scale) -> int:

@@ -120,6 +120,7 @@ class Lexicon:
         self._titles: dict[tuple[str, ...], dict[str, None]] = {}
         self._counts: Counter[str] = Counter()
         self._years: Counter[int] = Counter()
+        self._numbers: Counter[str] = Counter()
         self._phrases: dict[tuple[str, ...], str] | None = None
         self.put(items)
 
@@ -131,8 +132,7 @@ class Lexicon:
             for key in _keys(item):
                 self._titles.setdefault(key, {})[item.id] = None
             self._counts.update(item.categories)
-            if (year := self.number(item.id, "year")) is not None:
-                self._years[int(year)] += 1
+            self._count(item, 1)
         self._phrases = None
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -146,8 +146,7 @@ class Lexicon:
                 if not self._titles[key]:
                     del self._titles[key]
             self._counts.subtract(item.categories)
-            if (year := self.number(one, "year")) is not None:
-                self._years[int(year)] -= 1
+            self._count(item, -1)
             del self._items[one]
             self._phrases = None
 
@@ -155,6 +154,11 @@ class Lexicon:
     def latest_year(self) -> int:
         """Of any item; 0 where none has one."""
         return max((year for year, count in self._years.items() if count > 0), default=0)
+
+    @property
+    def numbers(self) -> list[str]:
+        """The names of numbers that some item has, such as "year"."""
+        return [name for name, count in self._numbers.items() if count > 0]
 
     def commonest(self, count: int) -> list[str]:
         """The categories that most items are of."""
@@ -208,6 +212,13 @@ class Lexicon:
                     break
             at += 1
         return found
+
+    def _count(self, item: Item, more: int) -> None:
+        numbers = attributes(item).numbers
+        for name in numbers:
+            self._numbers[name] += more
+        if "year" in numbers:
+            self._years[int(numbers["year"])] += more
 
     def _name(self, text: Sequence[Token], words: Sequence[int], at: int, size: int) -> Name | None:
         """The title of exactly these words, if it is meant."""

@@ -185,6 +185,44 @@ def test_years(text, bounds):
     assert told(text).bounds == bounds
 
 
+@pytest.mark.parametrize("ask", ["", "films ", "I'd like a comedy ", "something newer, so "])
+@pytest.mark.parametrize(
+    ("said", "bounds"),
+    [
+        ("from the nineties", (1990, 1999)),
+        ("from 1994", (1994, 1994)),
+        ("between 1990 and 1995", (1990, 1995)),
+        ("newer than 1990", (1991, math.inf)),
+        ("no older than ten years", (1986, math.inf)),
+    ],
+)
+def test_years_with_and_without_a_noun(ask, said, bounds):
+    for session in (told(ask + said), after(ask + said)):
+        assert session.bounds == {"year": bounds}
+        assert session.intent in ("feedback", "recommend")
+
+
+def test_numbers_in_titles_are_no_wishes():
+    lexicon = Lexicon([*ITEMS.values(), Item("2001", "2001: A Space Odyssey", ("Sci-Fi",), {"year": 1968})])
+    said = [Message("user", "Something like 2001: A Space Odyssey, before 1980")]
+    session = read(said, lexicon)
+    assert (session.liked, session.bounds) == (("2001",), {"year": (-math.inf, 1979)})
+
+
+def test_numbers_that_the_items_have_are_known_by_their_names():
+    lexicon = Lexicon([Item("tent", "Tent", (), {"weight": 2.5, "price": 90})])
+    session = read([Message("user", "weight below 3 and at most $100, not older than five years")], lexicon)
+    assert {name: pytest.approx(bounds) for name, bounds in session.bounds.items()} == {
+        "weight": (-math.inf, 3),
+        "price": (-math.inf, 100),
+    }
+    assert session.untold == ("year",)
+    assert chat.untold(session, "item") == "I don't know how old these items are."
+    assert not Lexicon().numbers
+    lexicon.remove(["tent"])
+    assert not lexicon.numbers
+
+
 @pytest.mark.parametrize("text", ["something shorter", "too long", "not that long", "less long", "not short enough"])
 def test_shorter_than_all_that_was_offered(text):
     least, greatest = told(text).bounds["length"]
