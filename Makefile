@@ -3,19 +3,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check mutants fix bench-core bench-data bench-durability bench-edge bench-evidence bench-page bench-peers bench-retrieval bench-scale bench-serving bench-text docs redis redis-durable test-web web
+.PHONY: demo test check mutants fix bench-durability bench-edge bench-evidence bench-page bench-retrieval bench-scale bench-serving docs redis redis-durable test-web web
 STARTED := $(shell date +%s)
 demo: $(READY)
 	M6REC_DEMO_STARTED=$(STARTED) $(BIN)/python -m m6rec.demo --out runs/demo
 
 test: $(READY) # JOBS=1 for one process, whose output comes in order
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile
-
-bench-core: $(READY)
-	$(BIN)/python -m benchmarks.core
-
-bench-data: $(READY)
-	$(BIN)/python -m benchmarks.data
 
 bench-durability: $(READY)
 	$(BIN)/python -m benchmarks.durability
@@ -24,14 +18,11 @@ bench-edge: $(READY)
 	$(BIN)/python -m benchmarks.edge
 
 bench-evidence: $(READY)
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[evidence]'
 	$(BIN)/python -m benchmarks.evidence
 
 bench-page: $(READY) web
 	$(BIN)/python -m benchmarks.web_page
-
-bench-peers: $(READY)
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[evidence]'
-	$(BIN)/python -m benchmarks.peers
 
 bench-retrieval: $(READY)
 	$(BIN)/python -m benchmarks.retrieval
@@ -41,9 +32,6 @@ bench-scale: $(READY)
 
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving
-
-bench-text: $(READY)
-	$(BIN)/python -m benchmarks.text
 
 docs: $(READY) # the documentation, into runs/site
 	$(BIN)/mkdocs build --strict --quiet

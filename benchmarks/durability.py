@@ -14,7 +14,6 @@ knows of each user, and the journal and the catalogue what they hold.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import resource
 import threading
@@ -276,7 +275,7 @@ def _life(kind: str, numbers: Iterable[int], store: Path, redis: Server) -> Coun
     return counts
 
 
-def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+def trials(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     counts = {kind: Counter[str]() for kind in KINDS}
     began = time.monotonic()
@@ -307,12 +306,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"results": results, "seconds": time.monotonic() - began}, claims
 
 
-def main() -> None:
-    """Measures and writes the results."""
-    nowhere = Path()
-    setup = Setup(run=nowhere, retrieve=nowhere, data=nowhere, quick=bool(os.environ.get("QUICK")))
-    parts.measure("durability", TITLE, {"trials": measure}, setup)
-
+PARTS: dict[str, parts.Measure] = {"trials": trials}
 
 if __name__ == "__main__":
-    main()
+    parts.run("durability", TITLE, PARTS)

@@ -2,9 +2,7 @@
 
 Parts, each of which can be run alone (``--part``):
 
-- sizes: each technique of ``m6rec shrink`` alone and all together, and every exit, beside the teacher, beside training
-  without a teacher, and beside a model that is told nothing of any text;
-- exits: reading that stops by confidence, beside exits by depth (``benchmarks/exits.py``);
+- sizes: students of ``m6rec shrink`` beside the teacher, one that had no teacher, and a teacher that reads nothing;
 - bundles: the folders of ``m6rec export``, in MB, with the AUC and the times of a device that has nothing else;
 - parity: scores and tokens of those folders beside torch's;
 - browser: such folders in Chromium (``benchmarks/browser.py``).
@@ -16,24 +14,20 @@ the texts and the teacher's tuning, and asks 1 000 questions; it writes to ``run
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 
 from benchmarks import parts
-from benchmarks.exits import Study, score
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.cli import bar
@@ -42,7 +36,6 @@ from m6rec.device import LOWER, TOKENIZER, UPPER, Device
 from m6rec.domains import prepared
 from m6rec.edge import shrink
 from m6rec.edge.export import export, send
-from m6rec.edge.model_card import fidelity
 from m6rec.edge.recipe import Recipe
 from m6rec.evaluation.metrics import auc
 from m6rec.evaluation.report import Row, Table
@@ -57,6 +50,7 @@ from m6rec.text.batch import Example
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.training import TrainConfig
 from m6rec.types import Event, User
+from tests import fuzz
 
 FOLDER = Path("runs/bench/edge")
 WORDS = replace(TASK, name="like-words", uses_features=False)
@@ -72,23 +66,7 @@ RECIPES = {
     "tiny": TINY,
     "swift": SWIFT,
     "small, no teacher": replace(SMALL, hidden=0.0, relation=0.0, logits=0.0),
-    "small, states alone": replace(SMALL, relation=0.0, logits=0.0),
-    "small, no relations": replace(SMALL, relation=0.0),
-    "small, no scores": replace(SMALL, logits=0.0),
-    "small, no exits": replace(SMALL, exits=False),
-    "small, own weights a layer": replace(SMALL, num_blocks=SMALL.num_layers),
-    "small, table not factorised": replace(SMALL, embed_width=0),
-    "small, all tokens": replace(SMALL, vocab_size=0),
-    "small, 80 % of the weights zero": replace(SMALL, sparsity=0.8),
-    "small, a quarter of the upper neurons": replace(SMALL, upper_neurons=0.25),
-    "small, tuned to a device": replace(SMALL, alone=True),
-    "tiny, 50 % of the weights zero": replace(TINY, sparsity=0.5),
 }
-DEEP = "deep"
-MADE = {**RECIPES, DEEP: replace(SMALL, num_layers=6, tuning_epochs=0)}
-"""… and a student for ``exits`` alone, which has more layers to leave out."""
-AFTER = ("logits", "labels", "upper_neurons", "upper_heads", "alone", "tuning_epochs", "tuning_learning_rate")
-"""Switches of what comes after a student has been distilled."""
 QUICK = ("small", "swift")
 BUNDLES = (
     *(("small", dtype) for dtype in ("float16", "int8", "int4")),
@@ -97,7 +75,7 @@ BUNDLES = (
 PAGES = (("swift", "float16"), ("swift", "int8"), ("small", "float16"))
 PAGE_MS = 20.0
 """Of the swift ones, with the processor throttled."""
-ASKED = 1_000
+ASKED, FUZZED = 1_000, 2_000
 EVENTS, CANDIDATES, TRIES = 20, 50, 50
 ME = User("me")
 
@@ -113,14 +91,10 @@ class _Bench:
             setup.run, load(read_config(setup.run).foundation), store=assets.home() / "states"
         )
 
-    def _ask(self, task: tasks.Task) -> TaskExamples:
-        questions = task_examples(task, self.made.split, self.domain)
-        return questions
-
     @cached_property
     def questions(self) -> TaskExamples:
         """The questions of all parts, as the server asks them."""
-        return self._ask(TASK)
+        return task_examples(TASK, self.made.split, self.domain)
 
     @cached_property
     def start(self) -> int:
@@ -156,14 +130,12 @@ class _Bench:
     @cached_property
     def on_server(self) -> list[Example]:
         """The same, as the server asks them."""
-        asked = np.concatenate([row.events for row in self.on_device])
-        kept = [(row, np.isin(row.events, asked)) for row in self.questions.rows[TEST]]
-        return [row.only(keep) for row, keep in kept if keep.any()]
+        return self._same(self.questions.rows[TEST])
 
     @cached_property
     def words(self) -> tuple[TaskExamples, ScoreModel]:
         """Questions without statistics, and the teacher's foundation tuned to them."""
-        questions = self._ask(WORDS)
+        questions = task_examples(WORDS, self.made.split, self.domain)
         config = replace(self.teacher.config, task="benchmarks.edge:WORDS")
         made = ScoreModel.create(config, self.teacher.foundation, cache=self.teacher.cache)
         self._tune_to_words(made, questions, FOLDER / f"words{'-quick' * self.setup.quick}", "the teacher", 3)
@@ -183,11 +155,10 @@ class _Bench:
 
     def small(self, name: str) -> tuple[ScoreModel, dict[str, Any]]:
         """(the small model of a recipe, its card), made where it is not there."""
-        recipe = MADE[name]
+        recipe = RECIPES[name]
         if self.setup.quick:
             recipe = replace(recipe, epochs=1, tuning_epochs=0)
         folder = self.folder(name)
-        _borrow(recipe, folder)
         with bar(name) as update:
             card = shrink.shrink(
                 self.teacher,
@@ -208,52 +179,29 @@ class _Bench:
             "AUC, server": (score(one, self.on_server),),
         }
 
-    def all_quality(self, one: ScoreModel, folder: Path, words: str) -> dict[str, tuple[float, ...]]:
-        """AUC of a small model in all three ways; what was measured is kept in its folder."""
-        file = folder / f"{words}.json"
-        if not file.exists():
-            found = {**self.quality(one), **self.quality_of_words(one, folder / words)}
-            file.write_text(json.dumps(found) + "\n")
-        return {name: tuple(values) for name, values in json.loads(file.read_text()).items()}
-
-    def quality_of_words(self, one: ScoreModel, folder: Path | None = None) -> dict[str, tuple[float, ...]]:
+    def by_words(self, one: ScoreModel, folder: Path | None = None) -> dict[str, tuple[float, ...]]:
         """AUC of the states alone, by the teacher's tuning to words.
 
         It reads the states of ``one`` as they are, or with ``folder`` after an epoch with them and the upper half of
         ``one``.
         """
-        return {"AUC, words alone": (score(self.to_words(one, folder), self.asked_by_words[TEST]),)}
-
-    def to_words(self, one: ScoreModel, folder: Path | None = None) -> ScoreModel:
-        """The teacher's tuning to words on the foundation and the states of ``one``; see ``quality_of_words``."""
         questions, teacher = self.words
         reader = ScoreModel.create(replace(teacher.config, depth=one.config.depth), one.foundation, cache=one.cache)
         reader.adapter.load_state_dict(teacher.adapter.state_dict())
         if folder is not None:
             self._tune_to_words(reader, questions, folder, folder.parent.name, 1)
-        return reader
+        return {"AUC, words alone": (score(reader, self._same(questions.rows[TEST])),)}
 
-    @cached_property
-    def asked_by_words(self) -> dict[int, list[Example]]:
-        """The questions without statistics that are judged by, by part; of the test part those of ``on_device``."""
-        rows = {part: list(self.words[0].rows[part]) for part in (VALID, TEST)}
-        if self.setup.quick:
-            asked = np.concatenate([row.events for row in self.on_device])
-            kept = [(row, np.isin(row.events, asked)) for row in rows[TEST]]
-            rows[TEST] = [row.only(keep) for row, keep in kept if keep.any()]
-        return rows
+    def _same(self, rows: Sequence[Example]) -> list[Example]:
+        """Of these rows the questions of ``on_device``."""
+        asked = np.concatenate([row.events for row in self.on_device])
+        kept = [(row, np.isin(row.events, asked)) for row in rows]
+        return [row.only(keep) for row, keep in kept if keep.any()]
 
 
-def _borrow(recipe: Recipe, folder: Path) -> None:
-    """Copies what was distilled for another recipe, where they differ in what comes after alone."""
-    wanted = {name: value for name, value in asdict(recipe).items() if name not in AFTER}
-    for distilled in FOLDER.glob("*/distilling"):
-        card = distilled.parent / shrink.CARD
-        if not card.exists():
-            continue
-        theirs = json.loads(card.read_text())["recipe"]
-        if {name: theirs[name] for name in wanted} == wanted and not folder.exists():
-            shutil.copytree(distilled, folder / "distilling")
+def score(one: ScoreModel, rows: Sequence[Example]) -> float:
+    """AUC of a model's scores."""
+    return auc(np.concatenate([row.labels for row in rows]), one.scores(rows))
 
 
 _benches: dict[Setup, _Bench] = {}
@@ -278,74 +226,36 @@ class _Blind:
 
 
 def sizes(setup: Setup) -> tuple[dict[str, Any], Claims]:
-    """Each technique alone and all together."""
+    """Size and quality of each student."""
     bench = _bench(setup)
     teacher = bench.teacher
-    learned, held_out = shrink.texts_of(teacher.task, teacher.domain, bench.log, SMALL)
-    all_parameters = teacher.foundation.model.num_parameters() + sum(p.numel() for p in teacher.adapter.parameters())
-    rows = [
-        Row(
-            method="teacher",
-            metrics={
-                "M parameters": (all_parameters / 1e6,),
-                "M not zero": (all_parameters / 1e6,),
-                **bench.quality(teacher),
-                **bench.quality_of_words(teacher),
-            },
-        )
-    ]
-    blind = _Blind(teacher, learned)
-    told_nothing = ScoreModel(teacher.config, teacher.foundation, teacher.adapter, blind)  # type: ignore[arg-type]
-    rows.append(
-        Row(
-            method="teacher that reads nothing",
-            metrics={**bench.quality(told_nothing), **bench.quality_of_words(told_nothing)},
-        )
-    )
+    learned, _ = shrink.texts_of(teacher.task, teacher.domain, bench.log, SMALL)
+    size = teacher.foundation.model.num_parameters() + sum(p.numel() for p in teacher.adapter.parameters())
+    told_nothing = ScoreModel(teacher.config, teacher.foundation, teacher.adapter, _Blind(teacher, learned))  # type: ignore[arg-type]
+    metrics: dict[str, dict[str, tuple[float, ...]]] = {
+        "teacher": {"M parameters": (size / 1e6,), **bench.quality(teacher), **bench.by_words(teacher)},
+        "teacher that reads nothing": {**bench.quality(told_nothing), **bench.by_words(told_nothing)},
+    }
     cards = {}
     for name in QUICK if setup.quick else RECIPES:
         small, cards[name] = bench.small(name)
-        metrics = {
+        metrics[name] = {
             "M parameters": (cards[name]["parameters"]["all"] / 1e6,),
-            "M not zero": (cards[name]["parameters that are not zero"] / 1e6,),
-            **bench.all_quality(small, bench.folder(name), "words"),
+            **bench.quality(small),
+            **bench.by_words(small, bench.folder(name) / "words"),
             "cosine, items held out": (cards[name]["quality"]["texts of items held out"]["cosine"],),
         }
-        rows.append(Row(method=name, metrics=metrics))
-    small, card = bench.small("small")
-    for layers in range(1, small.foundation.model.config.reader.num_layers + 1):
-        left = shrink.at_exit(small, layers)
-        metrics = {
-            "M operations a text": (card["operations"]["to read a text, by layers"][layers - 1] / 1e6,),
-            **bench.all_quality(left, bench.folder("small"), f"words-{layers}"),
-            "cosine, items held out": (fidelity(left, teacher, held_out)["cosine"],),
-        }
-        rows.append(Row(method=f"small, exit after layer {layers}", metrics=metrics))
-    by_name = {row.method: row for row in rows}
     claims: Claims = [
         (f"{name}: parameters", cards[name]["parameters"]["all"], "<=", most)
-        for name, most in (("small", 10e6), ("swift", 2e6))
+        for name, most in (("small", 1e7), ("swift", 2e6))
     ]
     if not setup.quick:
         what = "AUC, words alone"
-        lead = by_name["small"].mean(what) - by_name["small, no teacher"].mean(what)
+        lead = metrics["small"][what][0] - metrics["small, no teacher"][what][0]
         claims.append(("small: lead over no teacher in AUC by words alone", lead, ">", 0.0))
-    table = Table(title="Like-ranking by small models", metric="AUC, device", rows=tuple(rows))
+    rows = tuple(Row(method=name, metrics=values) for name, values in metrics.items())
+    table = Table(title="Like-ranking by small models", metric="AUC, device", rows=rows)
     return {"tables": (table,), "cards": cards, "questions": len(bench.on_device)}, claims
-
-
-def exits(setup: Setup) -> tuple[dict[str, Any], Claims]:
-    """Whether a text should leave the student where its state rests."""
-    bench = _bench(setup)
-    learned, held_out = shrink.texts_of(bench.teacher.task, bench.teacher.domain, bench.log, SMALL)
-    names = ("small",) if setup.quick else ("small", DEEP)
-    return Study(
-        teacher=bench.teacher,
-        learned=learned,
-        held_out=held_out,
-        words=bench.asked_by_words,
-        to_words=bench.to_words,
-    ).of({name: (bench.small(name)[0], bench.folder(name)) for name in names})
 
 
 def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
@@ -391,7 +301,7 @@ def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
     asked = bench.on_device[:: max(1, len(bench.on_device) // ASKED)][:ASKED]
     answers = np.concatenate([row.labels for row in asked])
     texts = [*dict.fromkeys(tasks.texts(bench.on_device)), *(item.title for item in bench.log.items.values())]
-    fuzzed = _fuzzed()
+    fuzzed = fuzz.texts(FUZZED)
     with TemporaryDirectory(prefix="m6rec-edge-") as parent:
         for name in QUICK:
             small, _ = bench.small(name)
@@ -400,28 +310,30 @@ def parity(setup: Setup) -> tuple[dict[str, Any], Claims]:
                 folder = Path(parent, f"{name}-{dtype}")
                 export(small, folder, dtype=dtype)
                 scores = _scored(Device.load(folder), asked, lambda done, total: None)
-                difference = np.abs(scores - expected)
-                rows.append(
-                    Row(
-                        method=f"{name}, {dtype}",
-                        metrics={
-                            "AUC": (auc(answers, scores),),
-                            "largest difference": (float(difference.max()),),
-                            "mean difference": (float(difference.mean()),),
-                        },
-                    )
-                )
+                gap = np.abs(scores - expected)
+                largest = float(gap.max())
+                values = {
+                    "AUC": auc(answers, scores),
+                    "largest difference": largest,
+                    "mean difference": float(gap.mean()),
+                }
+                rows.append(Row.of(f"{name}, {dtype}", [values]))
                 if dtype in ("float32", "float16"):
                     what = f"{name}, {dtype}: largest difference of onnxruntime from torch, {len(asked)} questions"
-                    claims.append((what, float(difference.max()), "<=", 1e-3))
-            here, there = Tokenizer.open(folder), small.foundation.tokenizer
+                    claims.append((what, largest, "<=", 1e-3))
+            here, there, whole = (
+                Tokenizer.open(folder),
+                small.foundation.tokenizer,
+                bench.teacher.foundation.tokenizer,
+            )
             same = np.mean([a == b for a, b in zip(here.encode(fuzzed), there.encode(fuzzed), strict=True)])
-            claims.append((f"{name}: fuzzed texts with the same tokens on device and server", float(same), ">=", 1.0))
-            kept = np.mean([_pieces(here, text) == _pieces(bench.teacher.foundation.tokenizer, text) for text in texts])
-            claims.append((f"{name}: texts and titles with the teacher's tokens", float(kept), ">=", 1.0))
-            whole = bench.teacher.foundation.tokenizer
+            kept = np.mean([_pieces(here, text) == _pieces(whole, text) for text in texts])
             read = np.mean([here.decode(here.encode([t])[0]) == whole.decode(whole.encode([t])[0]) for t in fuzzed])
-            claims.append((f"{name}: fuzzed texts that lose nothing by fewer tokens", float(read), ">=", 1.0))
+            claims += [
+                (f"{name}: fuzzed texts with the same tokens on device and server", float(same), ">=", 1.0),
+                (f"{name}: texts and titles with the teacher's tokens", float(kept), ">=", 1.0),
+                (f"{name}: fuzzed texts that lose nothing by fewer tokens", float(read), ">=", 1.0),
+            ]
     table = Table(title=f"Device folders beside torch, {len(asked)} questions", metric="AUC", rows=tuple(rows))
     return {"tables": (table,), "texts": len(texts), "fuzzed": len(fuzzed)}, claims
 
@@ -484,42 +396,8 @@ def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
     return [tokenizer.decode([number]) for number in tokenizer.encode([text])[0]]
 
 
-def _fuzzed(count: int = 2_000) -> list[str]:
-    """Strings of all planes of Unicode, of scripts alone and mixed."""
-    rng = np.random.default_rng(0)
-    ranges = (
-        (0x20, 0x7F),
-        (0xA0, 0x250),
-        (0x370, 0x600),
-        (0x900, 0xA00),
-        (0x3040, 0xA000),
-        (0x1F300, 0x1FA00),
-        (1, 0xD800),
-    )
-    texts = []
-    for number in range(count):
-        first, last = ranges[number % len(ranges)]
-        texts.append("".join(map(chr, rng.integers(first, last, rng.integers(1, 30)))))
-    return texts
-
-
-PARTS: dict[str, parts.Measure] = {
-    "sizes": sizes,
-    "exits": exits,
-    "bundles": bundles,
-    "parity": parity,
-    "browser": browser,
-}
-
-
-def main(
-    run: Annotated[Path, typer.Option(help="A run of the like task.")] = Path("runs/demo/runs/like-0"),
-    data: Annotated[Path, typer.Option(help="The prepared log.")] = Path("runs/demo/data"),
-    part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
-) -> None:
-    setup = Setup(run=run, retrieve=run, data=data, quick=bool(os.environ.get("QUICK")))
-    parts.measure("edge", "The edge", {name: PARTS[name] for name in part or PARTS}, setup)
-
+TITLE = "The edge"
+PARTS: dict[str, parts.Measure] = {"sizes": sizes, "bundles": bundles, "parity": parity, "browser": browser}
 
 if __name__ == "__main__":
-    typer.run(main)
+    parts.run("edge", TITLE, PARTS, demo=True)

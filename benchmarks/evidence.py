@@ -4,14 +4,7 @@ Parts, each of which can be run alone (``--part``):
 
 - movielens_like, ml1m_collm: like-ranking, beside peers that one harness tuned (``benchmarks.peers``);
 - movielens_retrieve, amazon_beauty, amazon_toys: full ranking of the catalogue;
-- samples: how many examples each method needs (``benchmarks.samples``);
-- per_user_auc: likes ordered within a user, all asked at one moment (``benchmarks.per_user_auc``);
-- methods, methods_texts: tuning methods at one number of parameters (``benchmarks.methods``);
-- forgetting: what tuning one task does to the others and to the language model (``benchmarks.forgetting``);
-- pretraining: the foundation that read on in behaviours, and as shipped (``benchmarks.pretraining``);
-- multi_task: one set of adapters for several domains and tasks, and a domain that no tuning has seen;
-- cross: a cross-encoder on the same foundation;
-- carbon: energy of tuning and ranking (``benchmarks.carbon``).
+- methods, methods_texts: tuning methods at one number of parameters (``benchmarks.methods``).
 
 ``QUICK=1`` has one seed and short searches, and writes to ``runs/bench``; the full form writes to
 ``benchmarks/results``. A part that was stopped goes on where it was.
@@ -19,20 +12,15 @@ Parts, each of which can be run alone (``--part``):
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 
 from benchmarks import methods, parts, sets
 from benchmarks.peers import FULL, QUICK, Budget, folder, rankers, retrievers
-from benchmarks.per_user_auc import moments
-from benchmarks.setup import AbsentError, Claims, Setup, research
+from benchmarks.setup import Claims, Setup, research
 from benchmarks.tunings import retrievals, tunings
 from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.data.split import TEST, TRAIN, VALID, Split
@@ -44,17 +32,17 @@ from m6rec.evaluation.ablation import by_count
 from m6rec.evaluation.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
 from m6rec.evaluation.report import Row, Table
 from m6rec.evaluation.retrieval import Retriever, retrieval_ranks
-from m6rec.features.interactions import FEATURES
+from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.readouts.embed import fit_sources
+from m6rec.report import Row
 from m6rec.retrieval.examples import likes_of
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.examples import TaskExamples
 from m6rec.training import TrainConfig
 
 Floats = NDArray[np.floating[Any]]
-NOWHERE = Path("runs/bench/evidence")
 SOURCES, TEXT = "m6rec, its item-item models alone", "m6rec, its text alone"
 COUNTS, COLD = (0, 3, 10, 30, 100), (0, 1, 3, 6, 10)
 """Where the numbers of earlier events of user or item are cut for the tables of cold starts, of likes and retrieval."""
@@ -68,14 +56,14 @@ def _tuned(
     name: str, config: TaskModelConfig, split: Split, domain: Domain, training: TrainConfig, setup: Setup
 ) -> tuple[TaskExamples, list[ScoreModel]]:
     training = replace(training, epochs=1) if setup.quick else training
-    at = NOWHERE / ("quick" if setup.quick else "full") / name
+    at = parts.cache("evidence", setup) / name
     return tunings(config, split, domain, training, setup.seeds, at)
 
 
 def ranked(
     name: str, task_domain: str, split: Split, domain: Domain, setup: Setup, warm: NDArray[np.bool_] | None = None
 ) -> tuple[dict[str, Any], Claims]:
-    """Like-ranking of one set: ours and the peers, the same by how much was known, and all of a user asked at once."""
+    """Like-ranking of one set: ours and the peers, and the same by how much was known."""
     config = TaskModelConfig(task="like", domain=task_domain, foundation=DEFAULT_FOUNDATION)
     questions, runs = _tuned(name, config, split, domain, RANKING, setup)
     found: dict[str, list[Floats]] = {OURS: [one.scores(questions.rows[TEST]) for one in runs]}
@@ -96,7 +84,6 @@ def ranked(
 
     chosen = {OURS: found[OURS], best: peers[best]}
     tables = [table, *by_count(f"Likes, {name}: AUC", split, events, COUNTS, chosen, validate)]
-    tables.append(_at_once(name, runs, questions, split, domain))
     claims: Claims = [
         (f"{name}: lead over the best tuned peer, {best}, in AUC", gap.value, ">", 0),
         (f"{name}: p of that lead", gap.p, "<=", 0.05),
@@ -116,34 +103,6 @@ def _published(name: str, metric: str) -> list[Row]:
     ]
 
 
-def _at_once(name: str, runs: Sequence[ScoreModel], questions: TaskExamples, split: Split, domain: Domain) -> Table:
-    """All test questions of a user asked at the moment of the first: nobody is told what happens between them."""
-    rows = moments(runs[0].task, split, domain, TEST)
-    events, labels = (np.concatenate([getattr(row, of) for row in rows]) for of in ("events", "labels"))
-    features = np.concatenate([row.features for row in rows])
-    users = np.unique([split.log.events[at].user for at in events], return_inverse=True)[1]
-    found: dict[str, list[Floats]] = {OURS: [one.scores(rows) for one in runs]}
-    train = questions.features(TRAIN), questions.labels(TRAIN)
-    found["MLP, same statistics"] = [baselines.fit_mlp(*train, seed=seed)(features) for seed in range(len(runs))]
-    found["item's share of likes"] = [features[:, FEATURES.index("item_share")]]
-    return Table(
-        title=f"Likes, {name}: a user's test questions all at once",
-        metric="AUC",
-        rows=tuple(
-            Row(
-                method=method,
-                metrics={
-                    "AUC": tuple(auc(labels, scores) for scores in by_seed),
-                    "UAUC": tuple(uauc(labels, scores, users) for scores in by_seed),
-                },
-            )
-            for method, by_seed in found.items()
-        ),
-        ours=OURS,
-        note="Asked at the moment of a user's first test event; nobody is told what anyone does from then on.",
-    )
-
-
 def retrieved(
     name: str, task_domain: str, made: Prepared | sets.Set, setup: Setup, *, refit: bool
 ) -> tuple[dict[str, Any], Claims]:
@@ -151,7 +110,7 @@ def retrieved(
     config = TaskModelConfig(task="retrieve", domain=task_domain, foundation=DEFAULT_FOUNDATION)
     split, domain = made.split, made.domain
     training = EmbeddingConfig(epochs=1) if setup.quick else EmbeddingConfig()
-    at = NOWHERE / ("quick" if setup.quick else "full") / name
+    at = parts.cache("evidence", setup) / name
     examples, by_seed = retrievals(config, made, training, setup.seeds, at)
     if refit:
         by_seed = [_refitted(one, split, domain) for one in by_seed]
@@ -230,38 +189,16 @@ def _purchases(name: str) -> parts.Measure:
     return measure
 
 
-def _present(measure: parts.Measure) -> parts.Measure:
-    """The part, or a note of what is absent."""
-
-    def measured(setup: Setup) -> tuple[dict[str, Any], Claims]:
-        try:
-            return measure(setup)
-        except AbsentError as error:
-            parts.tell(str(error))
-            return {"absent": str(error)}, []
-
-    return measured
-
-
-PARTS: dict[str, Callable[[Setup], tuple[dict[str, Any], Claims]]] = {
+TITLE = "Evidence"
+PARTS: dict[str, parts.Measure] = {
     "movielens_like": movielens_like,
-    "ml1m_collm": _present(ml1m_collm),
+    "ml1m_collm": ml1m_collm,
     "movielens_retrieve": movielens_retrieve,
-    "amazon_beauty": _present(_purchases("amazon_beauty")),
-    "amazon_toys": _present(_purchases("amazon_toys")),
-    "per_user_auc": _present(parts.module("per_user_auc")),
+    "amazon_beauty": _purchases("amazon_beauty"),
+    "amazon_toys": _purchases("amazon_toys"),
     "methods": methods.likes,
-    "methods_texts": methods.explanations,
-    **{name: parts.module(name) for name in ("samples", "forgetting", "pretraining", "multi_task", "cross", "carbon")},
+    "methods_texts": methods.texts,
 }
 
-
-def main(
-    part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
-) -> None:
-    setup = Setup(run=NOWHERE, retrieve=NOWHERE, data=NOWHERE, quick=bool(os.environ.get("QUICK")))
-    parts.measure("evidence", "Evidence", {name: PARTS[name] for name in part or PARTS}, setup)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    parts.run("evidence", TITLE, PARTS)

@@ -1,6 +1,6 @@
-"""A benchmark's pictures and tables as a page: ``python -m benchmarks.page evidence`` rewrites ``docs/evidence.md``.
+"""A benchmark's tables as a page: ``python -m benchmarks.page evidence`` rewrites ``docs/evidence.md``.
 
-What stands above the mark there is written by hand and stays. ``python -m benchmarks.plots`` draws the pictures.
+What stands above the mark there is written by hand and stays.
 """
 
 import json
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots
 from scripts.figures import cell
 
 MARK = "<!-- below: python -m benchmarks.page {name} -->"
@@ -22,15 +21,7 @@ def main(name: str) -> None:
     above, found, _ = page.read_text().partition(mark)
     if not found:
         raise SystemExit(f"{page} lacks the line {mark!r}, below which the tables go")
-    page.write_text(f"{above}{mark}\n\n{pictures(name, value)}{tables(name, value)}")
-
-
-def pictures(name: str, value: Mapping[str, Any]) -> str:
-    """Those for which everything has been measured, with the parts that they show."""
-    lines = []
-    for picture in plots.of(name, value["parts"]):
-        lines += [f"![{picture.about}]({picture.file})", "", f"{picture.about} Of {', '.join(picture.parts)}.", ""]
-    return "\n".join(["## Pictures", "", "`python -m benchmarks.plots`", "", *lines, ""]) if lines else ""
+    page.write_text(f"{above}{mark}\n\n{tables(name, value)}")
 
 
 def tables(name: str, value: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""A benchmark made of parts: each is measured alone and leaves its results beside those of the others."""
+"""A benchmark made of parts: each is measured alone and leaves its results beside those of the others.
+
+A results file says of each part which commit it is of.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,18 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
-from benchmarks.setup import Claims, Setup
-from m6rec.evaluation import report
+from benchmarks.setup import AbsentError, Claims, Setup
+from m6rec import files, report
 
 ValueT = TypeVar("ValueT")
 Measure = Callable[[Setup], tuple[dict[str, Any], Claims]]
-"""Returns what is written as it is, but for ``tables``, those of ``m6rec.evaluation.report``; and the claims."""
+"""Returns what is written as it is, but for ``tables``, which are those of ``m6rec.report``; and the claims."""
+RESULTS, QUICK_RESULTS = Path("benchmarks/results"), Path("runs/bench")
 
 
 def tell(text: str) -> None:
@@ -36,6 +40,11 @@ def module(part: str) -> Measure:
     return measured
 
 
+def cache(name: str, setup: Setup) -> Path:
+    """The folder of what a benchmark keeps between runs of the same commit."""
+    return Path("runs/bench", name, report.commit_of_code() or "no-commit", "quick" if setup.quick else "full")
+
+
 def kept(path: Path, run: Callable[[], ValueT]) -> ValueT:
     """What a run brought, from its file if it is there; so what was stopped goes on."""
     if not path.is_file():
@@ -44,12 +53,38 @@ def kept(path: Path, run: Callable[[], ValueT]) -> ValueT:
     return value
 
 
+def run(name: str, title: str, parts: Mapping[str, Measure], *, demo: bool = False) -> None:
+    """The command line of a benchmark; with ``demo`` it measures runs of the demo, or others that are named."""
+
+    def of_runs(
+        run: Annotated[Path, typer.Option(help="A run of the like task.")] = Setup.run,
+        retrieve: Annotated[Path, typer.Option(help="A run of the retrieval task.")] = Setup.retrieve,
+        data: Annotated[Path, typer.Option(help="The prepared log.")] = Setup.data,
+        part: Annotated[list[str] | None, typer.Option(help="Parts to measure; all by default.")] = None,
+    ) -> None:
+        if unknown := set(part or ()) - set(parts):
+            raise typer.BadParameter(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+        setup = Setup(run=run, retrieve=retrieve, data=data, quick=bool(os.environ.get("QUICK")))
+        measure(name, title, {one: parts[one] for one in part or parts}, setup)
+
+    def of_nothing(
+        part: Annotated[list[str] | None, typer.Option(help="Parts to measure; all by default.")] = None,
+    ) -> None:
+        of_runs(run=Path(), part=part)
+
+    typer.run(of_runs if demo else of_nothing)
+
+
 def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -> None:
     """Measures the parts, writes ``name.json`` after each, and prints what it holds."""
-    path = Path("runs/bench" if setup.quick else "benchmarks/results") / f"{name}.json"
+    path = (QUICK_RESULTS if setup.quick else RESULTS) / f"{name}.json"
     for part, run in parts.items():
         typer.echo(f"· {part}", err=True)
-        measured, claims = run(setup)
+        try:
+            measured, claims = run(setup)
+        except AbsentError as absent:
+            tell(f"{part} is left out: {absent}")
+            continue
         # Read now, as another part may have been measured meanwhile.
         value = json.loads(path.read_text()) if path.is_file() else {"title": title, "claims": [], "parts": {}}
         tables: tuple[report.Table, ...] = measured.pop("tables", ())
@@ -64,13 +99,11 @@ def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -
         _write(path, value)
         if tables:
             Console().print(report.to_table(report.Report(title=part, tables=tables)))
-    for claim in value["claims"]:
+    for claim in json.loads(path.read_text())["claims"] if path.is_file() else ():
         mark, bound = "holds" if claim["holds"] else "FAILS", f"{claim['relation']} {claim['target']:g}"
         typer.echo(f"{mark}  {claim['part']:12}  {claim['name']}: {claim['value']:.4g} ({bound})")
 
 
 def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)
+    files.write(path, json.dumps(value, indent=1) + "\n")

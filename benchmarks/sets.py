@@ -1,38 +1,26 @@
-"""Research sets with their published splits, and the floors that any model must pass on them.
+"""Research sets with their published splits, each checked for leaks. None is part of the product."""
 
-``python -m benchmarks.sets FOLDER`` checks each for leaks and prints its size and floors. None is part of the product.
-"""
-
-import json
-import sys
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from m6rec.data import leakage
 from m6rec.data.lines import table
+from m6rec.data.log import Log
 from m6rec.data.read import read
 from m6rec.data.schema import Columns
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains import amazon, movielens, prepared
 from m6rec.domains.domain import Domain
 from m6rec.domains.grouplens import title_and_year
-from m6rec.evaluation import baselines
-from m6rec.evaluation.metrics import auc, hit_rate, ndcg, uauc
 from m6rec.text.verbalise import choice
 from m6rec.types import Feedback
 
-Floors = dict[str, dict[str, float]]
-"""By method, by metric."""
-PARTS = {"training": TRAIN, "validation": VALID, "test": TEST}
-MEMORY = 0.6  # of .1 to 1, chosen by NDCG@10 on the validation part of Beauty
 LIKES = replace(
     movielens.DOMAIN,
     name="ml1m_collm",
@@ -41,8 +29,6 @@ LIKES = replace(
     values=(0, 1),
 )
 PURCHASES = replace(amazon.DOMAIN, assets=(), rating=lambda value: Feedback(True, 1.0, "bought {}"))
-
-
 PUBLISHED = {
     "ml1m_collm": {
         "SASRec": {"AUC": 0.7078, "UAUC": 0.6884},
@@ -132,105 +118,15 @@ def amazon_sequences(folder: Path) -> Set:
     return Set(made, PURCHASES, np.ones(len(rows), np.bool_))
 
 
-def ranking_floors(made: Set) -> Floors:
-    """AUC and UAUC on the test part of what was counted in training: likes of the item, and its and the user's share.
-
-    A share is shrunk towards the like rate by five observations; "item and user" is the sum of the two.
-    """
-    events = made.split.log.events
-    known, asked = ([events[at] for at in made.split.indices(part)] for part in (TRAIN, TEST))
-    rate = float(np.mean([event.value for event in known]))
-    likes_of: Counter[str] = Counter()
-    for event in known:
-        likes_of[event.item] += int(event.value)
-        likes_of[f"user {event.user}"] += int(event.value)
-    count_of = Counter(chain(*((event.item, f"user {event.user}") for event in known)))
-
-    def share(key: str) -> float:
-        return (likes_of[key] + 5 * rate) / (count_of[key] + 5)
-
-    labels, users = np.array([int(event.value) for event in asked]), np.array([event.user for event in asked])
-    warm = made.warm[made.split.indices(TEST)]
-    found = {}
-    for name, score in (
-        ("likes of the item", lambda event: float(likes_of[event.item])),
-        ("item's share", lambda event: share(event.item)),
-        ("item's and user's share", lambda event: share(event.item) + share(f"user {event.user}")),
-    ):
-        scores = np.array([score(event) for event in asked])
-        found[name] = {
-            "AUC": auc(labels, scores),
-            "UAUC": uauc(labels, scores, users),
-            "AUC, warm": auc(labels[warm], scores[warm]),
-            "UAUC, warm": uauc(labels[warm], scores[warm], users[warm]),
-        }
-    return found
-
-
-@dataclass
-class CoOccurrence:
-    """Cosine of the buyers of two items, summed over a history whose items are weighted (``baselines.Baseline``)."""
-
-    cosine_II: csr_matrix = field(init=False, repr=False)
-
-    def fit(self, interactions: csr_matrix) -> Self:
-        """Counts who bought both."""
-        unit = interactions / np.sqrt(np.maximum(interactions.sum(0), 1))
-        self.cosine_II = (unit.tocsc().T @ unit.tocsc()).tocsr()
-        self.cosine_II.setdiag(0)
-        return self
-
-    def scores(self, histories: csr_matrix) -> NDArray[np.floating]:
-        """Sums them up [B, I]."""
-        return np.asarray((histories @ self.cosine_II).toarray())
-
-
-def retrieval_floors(made: Set) -> Floors:
-    """Full ranking of each user's last item, those before left out: popularity and co-occurrence.
-
-    Both count all but the test part. For co-occurrence an item of the history weighs ``MEMORY`` of the one after it.
-    """
-    numbers = {item: number for number, item in enumerate(made.split.log.items)}
-    sequences: dict[str, list[int]] = {}
-    for event in made.split.log.events:
-        sequences.setdefault(event.user, []).append(numbers[event.item])
-    targets = [sequence[-1] for sequence in sequences.values()]
-    before = [sequence[:-1] for sequence in sequences.values()]
-    ends = np.concatenate([[0], np.cumsum([len(items) for items in before])])
-    columns = np.concatenate(before)
-    weights = np.concatenate([MEMORY ** np.arange(len(items))[::-1] for items in before])
-    shape = (len(before), len(numbers))
-    bought = csr_matrix((np.ones(len(columns)), columns, ends), shape=shape)
-    recent = csr_matrix((weights, columns, ends), shape=shape)
-    found = {}
-    for name, model, histories in (
-        ("popularity", baselines.Popularity(), bought),
-        ("co-occurrence", CoOccurrence(), recent),
-    ):
-        ranks = baselines.target_ranks(model.fit(bought), histories, targets, bought)
-        found[name] = {"R@10": hit_rate(ranks, 10), "N@10": ndcg(ranks, 10)}
-    return found
-
-
-SETS = {
-    "ml1m_collm": (ml1m_collm, ranking_floors),
-    "amazon_beauty": (amazon_sequences, retrieval_floors),
-    "amazon_toys": (amazon_sequences, retrieval_floors),
-}
-
-
-def main(folder: Path) -> None:
-    """Prints the size and the floors of each set, as JSON."""
-    result = {}
-    for name, (load, floors) in SETS.items():
-        made = load(folder / name)
-        log = made.split.log
-        sizes = {"events": len(log.events), "users": len(log.users), "items": len(log.items)}
-        parts = {name: len(made.split.indices(part)) for name, part in PARTS.items()}
-        found = {leak.name: leak.count for leak in leakage.find(made.split)}
-        result[name] = {**sizes, **parts, "leaks": found, "floors": floors(made)}
-        print(f"{name}: {json.dumps(result[name], indent=1)}", flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def most_active(log: Log, *, items: int, users: int) -> Log:
+    """The log of so many items with the most events and, of these, so many users with the most."""
+    count = Counter(event.item for event in log.events)
+    kept = {item for item, _ in count.most_common(items)}
+    people = {user for user, _ in Counter(event.user for event in log.events if event.item in kept).most_common(users)}
+    events = tuple(event for event in log.events if event.item in kept and event.user in people)
+    return replace(
+        log,
+        events=events,
+        users={user: log.users[user] for user in dict.fromkeys(event.user for event in events)},
+        items={item: log.items[item] for item in dict.fromkeys(event.item for event in events)},
+    )

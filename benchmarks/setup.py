@@ -38,12 +38,12 @@ def research(name: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The runs that are served, and whether the short form is wanted."""
+    """The runs that are served, those of the demo by default, and whether the short form is wanted."""
 
-    run: Path
-    retrieve: Path
-    data: Path
-    quick: bool
+    run: Path = Path("runs/demo/runs/like-0")
+    retrieve: Path = Path("runs/demo/runs/retrieve-0")
+    data: Path = Path("runs/demo/data")
+    quick: bool = False
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -14,14 +14,10 @@ content, not what is seen first. ``QUICK=1`` loads each view twice and writes to
 from __future__ import annotations
 
 import gzip
-import os
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from benchmarks import parts
 from benchmarks.setup import Claims, Setup
@@ -112,16 +108,8 @@ def axe(setup: Setup) -> tuple[dict[str, Any], Claims]:
     return {"looks": looks, "violations": found}, [(f"axe violations in {looks} looks", count, "<=", 0)]
 
 
-PARTS = {"paint": paint, "bundle": bundle, "axe": axe}
-
-
-def main(
-    part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = None,
-) -> None:
-    nothing = Path("no run is measured")
-    setup = Setup(run=nothing, retrieve=nothing, data=nothing, quick=bool(os.environ.get("QUICK")))
-    parts.measure("page", "The page", {name: PARTS[name] for name in part or PARTS}, setup)
-
+TITLE = "The page"
+PARTS: dict[str, parts.Measure] = {"paint": paint, "bundle": bundle, "axe": axe}
 
 if __name__ == "__main__":
-    typer.run(main)
+    parts.run("page", TITLE, PARTS)

@@ -147,10 +147,11 @@ def test_a_figure_that_nobody_measured_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- figures: durability.json -->\nOf 1 000 trials, 0.123 were lost.\n\nAUC .712 it has.\n")
     assert [told.partition(":")[0] for told in figures.stale(page)] == ["0.123", ".712"]
-    page.write_text("<!-- figures: evidence.json | Energy | Wh -->\n| method | Wh |\n|---|---|\n| ours | 1.0000 |\n")
+    where = "<!-- figures: evidence.json | Likes, ml1m_collm | AUC -->"
+    page.write_text(f"{where}\n| method | AUC |\n|---|---|\n| ours | 1.0 |\n")
     assert len(figures.stale(page)) == 1
     figures.write(page)
-    assert "a task tuned on the foundation | 0.0751" in page.read_text()
+    assert "EASE | 0.6427" in page.read_text()
     assert figures.stale(page) == []
 
 

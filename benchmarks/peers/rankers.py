@@ -1,4 +1,4 @@
-"""Peers that tell whether a user will like an item: what was counted, what was factorised, trees and networks.
+"""Peers that tell whether a user will like an item: what was counted, linear models, trees and a network.
 
 All are fitted on the likes of the training part and chosen by AUC on validation. What a question may know is what came
 before it, test events included, as in ``m6rec.evaluation``; a peer of numbers alone (user, item) knows less.
@@ -6,20 +6,18 @@ before it, test events included, as in ``m6rec.evaluation``; a peer of numbers a
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.sparse import csr_matrix
+from torch import nn
 
-from benchmarks.peers import networks
 from benchmarks.peers.search import Budget, Floats, Peer, Settings, Tell, measured
 from m6rec.data import leakage
 from m6rec.data.split import TEST, TRAIN, VALID, Split
@@ -29,15 +27,14 @@ from m6rec.evaluation.metrics import auc, uauc
 from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import FEATURES
 from m6rec.tasks.examples import TaskExamples, check_leaks
-from m6rec.text.batch import Example
-from m6rec.types import Event, Item
+from m6rec.types import Event
 
 Ints = NDArray[np.int64]
 Scorer = Callable[[Ints], Floats]
 """From positions of events to a score for each."""
-MIN_ITEMS = 3
-"""A tag tells something if so many items have it."""
-MAX_TAGS = 12
+MAX_HISTORY = 400
+"""Likes of a user that linear peers look at."""
+BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,7 @@ class Asked:
         liked_E: 1 for a like, else 0.
         train: Positions that may be fitted on.
         statistics_ES: ``m6rec.features.interactions.FEATURES`` of each question; 0 of an event that asks nothing.
-        tag_IT: Numbers of the tags of each item, from 1; row 0 is nobody's.
+        num_items: How many items there are, those without events included.
         count_E4: Before each event: events and likes of its item, events and likes of its user.
         rate_E: Share of likes before each event.
     """
@@ -60,7 +57,7 @@ class Asked:
     liked_E: Ints
     train: Ints
     statistics_ES: NDArray[np.float32]
-    tag_IT: Ints
+    num_items: int
     count_E4: Ints = field(init=False)
     rate_E: Floats = field(init=False)
 
@@ -75,11 +72,6 @@ class Asked:
     def num_users(self) -> int:
         """How many users there are."""
         return int(self.user_E.max())
-
-    @property
-    def num_items(self) -> int:
-        """How many items there are, those without events included."""
-        return len(self.tag_IT) - 1
 
     def histories(self, positions: Ints, length: int) -> Ints:
         """The latest items that each event's user had liked before it, oldest first, after zeros [N, length]."""
@@ -105,24 +97,8 @@ def ask(split: Split, domain: Domain, questions: TaskExamples) -> Asked:
         np.array([int(domain.positive(event)) for event in events]),
         questions.events(TRAIN),
         statistics_ES,
-        _tags([*ids.values()]),
+        len(ids),
     )
-
-
-def _tags(items: Sequence[Item]) -> Ints:
-    """Categories and words of the title, year included, that several items share [I + 1, MAX_TAGS]."""
-    tags = [
-        [
-            *dict.fromkeys(
-                [*item.categories, *re.findall(r"\w+", f"{item.title} {item.details.get('year', '')}".lower())]
-            )
-        ]
-        for item in items
-    ]
-    number_of = Counter(tag for of_item in tags for tag in of_item)
-    known = {tag: n for n, tag in enumerate((tag for tag, number in number_of.items() if number >= MIN_ITEMS), 1)}
-    numbers = [np.array([known[tag] for tag in of_item if tag in known][:MAX_TAGS], np.int64) for of_item in tags]
-    return networks.padded([np.zeros(0, np.int64), *numbers], MAX_TAGS)
 
 
 def _before(key_E: Ints, liked_E: Ints) -> tuple[Ints, Ints]:
@@ -189,28 +165,19 @@ def _linear(factory: Callable[..., baselines.Baseline]) -> Callable[[Asked, Sett
     return fit
 
 
-MAX_HISTORY = 400
-"""Likes of a user that linear peers look at."""
 _HISTORY = {"mean": CategoricalDistribution([False, True]), "memory": FloatDistribution(0.8, 1)}
 _AS_IS = {"mean": False, "memory": 1.0}
 
 
-def _trees(data: Asked, settings: Settings, seed: int, *, pairs: bool = False) -> Iterator[Scorer]:
-    """A pass is twenty trees. With ``pairs`` they order each user's questions (lambdarank), else they tell likes."""
+def _trees(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
+    """A pass is twenty trees."""
     import lightgbm
 
     fixed = {
-        "bagging_fraction": 0.8, "bagging_freq": 1, "seed": seed, "deterministic": True,
+        "objective": "binary", "bagging_fraction": 0.8, "bagging_freq": 1, "seed": seed, "deterministic": True,
         "force_row_wise": True, "num_threads": 1, "verbosity": -1,
     }  # fmt: skip
-    known = data.train[np.argsort(data.user_E[data.train], kind="stable")] if pairs else data.train
-    table = lightgbm.Dataset(data.statistics_ES[known], data.liked_E[known])
-    if pairs:
-        sizes = np.unique(data.user_E[known], return_counts=True)[1]
-        table.set_group(sizes)
-        fixed |= {"objective": "lambdarank", "lambdarank_truncation_level": int(sizes.max()), "bagging_by_query": True}
-    else:
-        fixed["objective"] = "binary"
+    table = lightgbm.Dataset(data.statistics_ES[data.train], data.liked_E[data.train])
     booster = lightgbm.Booster({**fixed, **settings}, table)
     while True:
         for _ in range(20):
@@ -218,105 +185,35 @@ def _trees(data: Asked, settings: Settings, seed: int, *, pairs: bool = False) -
         yield lambda at: np.asarray(booster.predict(data.statistics_ES[at]))
 
 
-def _perceptron(data: Asked, settings: Settings, seed: int, *, pairs: bool = False) -> Iterator[Scorer]:
-    """With ``pairs`` a share of the loss orders each user's questions."""
+def _perceptron(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
+    """Two hidden layers on the statistics, by cross-entropy; a pass is one over the training questions."""
+    torch.manual_seed(seed)
+    width, dropout = settings["width"], settings["dropout"]
+    hidden = (nn.ReLU(), nn.Dropout(dropout))
+    network = nn.Sequential(
+        nn.Linear(len(FEATURES), width), *hidden, nn.Linear(width, width), *hidden, nn.Linear(width, 1)
+    )
     known = data.statistics_ES[data.train]
     mean, spread = known.mean(0), known.std(0) + 1e-6
+    number_NS, liked_N = torch.from_numpy((known - mean) / spread), torch.from_numpy(data.liked_E[data.train]).float()
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings["rate"], weight_decay=settings["decay"])
 
-    def inputs(at: Ints) -> tuple[torch.Tensor, ...]:
-        return (torch.from_numpy((data.statistics_ES[at] - mean) / spread),)
+    @torch.inference_mode()
+    def score(at: Ints) -> Floats:
+        logits = network(torch.from_numpy((data.statistics_ES[at] - mean) / spread))[:, 0]
+        found: Floats = logits.double().sigmoid().numpy()
+        return found
 
-    def network() -> torch.nn.Module:
-        return networks.Perceptron(len(FEATURES), settings["width"], settings["dropout"])
-
-    return _learnt(network, inputs, data, settings, seed, pairs=pairs)
-
-
-def _network(build: Callable[[Asked, Settings], torch.nn.Module]) -> Callable[[Asked, Settings, int], Iterator[Scorer]]:
-    """A network of user, item and what was liked before."""
-
-    def fit(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
-        def inputs(at: Ints) -> tuple[torch.Tensor, ...]:
-            history_NL = data.histories(at, settings.get("length", 1))
-            return tuple(map(torch.from_numpy, (data.user_E[at], data.item_E[at], history_NL)))
-
-        return _learnt(lambda: build(data, settings), inputs, data, settings, seed)
-
-    return fit
+    while True:
+        network.train()
+        for chosen in torch.randperm(len(liked_N)).split(BATCH):
+            optimiser.zero_grad()
+            F.binary_cross_entropy_with_logits(network(number_NS[chosen])[:, 0], liked_N[chosen]).backward()
+            optimiser.step()
+        network.eval()
+        yield score
 
 
-def _learnt(
-    build: Callable[[], torch.nn.Module],
-    inputs: Callable[[Ints], tuple[torch.Tensor, ...]],
-    data: Asked,
-    settings: Settings,
-    seed: int,
-    *,
-    pairs: bool = False,
-) -> Iterator[Scorer]:
-    torch.manual_seed(seed)
-    network = build()
-    labels = torch.from_numpy(data.liked_E[data.train].astype(np.float32))
-    rates = {"rate": settings["rate"], "decay": settings["decay"], "batch": 256}
-    if pairs:
-        rates |= {"user_N": torch.from_numpy(data.user_E[data.train]), "pairwise": settings["pairwise"]}
-    for _ in networks.learn(network, inputs(data.train), labels, **rates, seed=seed):
-        yield lambda at: networks.answers(network, inputs(at))
-
-
-def _factorisation(data: Asked, settings: Settings) -> torch.nn.Module:
-    return networks.Factorisation(data.num_users, data.num_items, settings["width"])
-
-
-def _deepfm(data: Asked, settings: Settings) -> torch.nn.Module:
-    tag_IT = torch.from_numpy(data.tag_IT)
-    return networks.DeepFM(data.num_users, data.num_items, tag_IT, settings["width"], settings["dropout"])
-
-
-def _din(data: Asked, settings: Settings) -> torch.nn.Module:
-    tag_IT = torch.from_numpy(data.tag_IT)
-    return networks.DIN(data.num_users, data.num_items, tag_IT, settings["width"], settings["dropout"])
-
-
-def _sasrec(data: Asked, settings: Settings) -> torch.nn.Module:
-    return networks.SASRec(
-        data.num_items, settings["width"], settings["blocks"], settings["dropout"], settings["length"]
-    )
-
-
-_WIDTH = CategoricalDistribution([16, 32, 64])
-_RATE = FloatDistribution(3e-4, 1e-2, log=True)
-_DECAY = FloatDistribution(1e-7, 1e-2, log=True)
-_DROPOUT = FloatDistribution(0, 0.5)
-_LENGTH = CategoricalDistribution([10, 20, 50])
-_LEARNT = {"width": _WIDTH, "rate": _RATE, "decay": _DECAY}
-_LEARNT_FIRST = {"width": 64, "rate": 1e-3, "decay": 1e-4}
-_TREES: Peer[Asked, Scorer] = Peer(
-    name="LightGBM, same statistics",
-    fit=_trees,
-    space={
-        "num_leaves": IntDistribution(4, 63, log=True),
-        "min_data_in_leaf": IntDistribution(10, 500, log=True),
-        "learning_rate": FloatDistribution(0.01, 0.1, log=True),
-        "feature_fraction": FloatDistribution(0.4, 1),
-        "lambda_l2": FloatDistribution(0.01, 100, log=True),
-    },
-    first={
-        "num_leaves": 15, "min_data_in_leaf": 100, "learning_rate": 0.05, "feature_fraction": 0.7, "lambda_l2": 1.0,
-    },
-    draws=True,
-    reads=FEATURES,
-)  # fmt: skip
-_PERCEPTRON: Peer[Asked, Scorer] = Peer(
-    name="MLP, same statistics",
-    fit=_perceptron,
-    space={
-        "width": CategoricalDistribution([32, 64, 128, 256]), "rate": _RATE, "decay": _DECAY, "dropout": _DROPOUT,
-    },
-    first={"width": 128, "rate": 5e-4, "decay": 1e-5, "dropout": 0.0},
-    draws=True,
-    reads=FEATURES,
-)  # fmt: skip
 PEERS: tuple[Peer[Asked, Scorer], ...] = (
     Peer(name="item's share", fit=_item_share, space={"item_prior": _PRIOR}, first={"item_prior": 5.0}),
     Peer(name="user's share", fit=_user_share, space={"user_prior": _PRIOR}, first={"user_prior": 5.0}),
@@ -355,49 +252,35 @@ PEERS: tuple[Peer[Asked, Scorer], ...] = (
         draws=True,
     ),
     Peer(
-        name="logistic factorisation",
-        fit=_network(_factorisation),
-        space=_LEARNT,
-        first=_LEARNT_FIRST,
+        name="LightGBM, same statistics",
+        fit=_trees,
+        space={
+            "num_leaves": IntDistribution(4, 63, log=True),
+            "min_data_in_leaf": IntDistribution(10, 500, log=True),
+            "learning_rate": FloatDistribution(0.01, 0.1, log=True),
+            "feature_fraction": FloatDistribution(0.4, 1),
+            "lambda_l2": FloatDistribution(0.01, 100, log=True),
+        },
+        first={
+            "num_leaves": 15, "min_data_in_leaf": 100, "learning_rate": 0.05, "feature_fraction": 0.7, "lambda_l2": 1.0,
+        },
         draws=True,
-    ),
-    _TREES,
-    _PERCEPTRON,
-    Peer(
-        name="DeepFM",
-        fit=_network(_deepfm),
-        space={**_LEARNT, "dropout": _DROPOUT},
-        first={**_LEARNT_FIRST, "dropout": 0.2},
-        draws=True,
-    ),
-    Peer(
-        name="DIN",
-        fit=_network(_din),
-        space={**_LEARNT, "dropout": _DROPOUT, "length": _LENGTH},
-        first={**_LEARNT_FIRST, "dropout": 0.2, "length": 10},
-        draws=True,
+        reads=FEATURES,
     ),
     Peer(
-        name="SASRec, likes",
-        fit=_network(_sasrec),
-        space={**_LEARNT, "dropout": _DROPOUT, "length": _LENGTH, "blocks": IntDistribution(1, 2)},
-        first={**_LEARNT_FIRST, "dropout": 0.2, "length": 10, "blocks": 2},
+        name="MLP, same statistics",
+        fit=_perceptron,
+        space={
+            "width": CategoricalDistribution([32, 64, 128, 256]),
+            "rate": FloatDistribution(3e-4, 1e-2, log=True),
+            "decay": FloatDistribution(1e-7, 1e-2, log=True),
+            "dropout": FloatDistribution(0, 0.5),
+        },
+        first={"width": 128, "rate": 5e-4, "decay": 1e-5, "dropout": 0.0},
         draws=True,
+        reads=FEATURES,
     ),
 )  # fmt: skip
-OF_STATISTICS: tuple[Peer[Asked, Scorer], ...] = (
-    _TREES,
-    replace(_TREES, name="LightGBM, pairs of a user", fit=partial(_trees, pairs=True)),
-    _PERCEPTRON,
-    replace(
-        _PERCEPTRON,
-        name="MLP, pairs of a user",
-        fit=partial(_perceptron, pairs=True),
-        space={**_PERCEPTRON.space, "pairwise": FloatDistribution(0.1, 1)},
-        first={**_PERCEPTRON.first, "pairwise": 0.7},
-    ),
-)
-"""Peers that know our statistics, which alone can be asked all at once; told likes, or to order a user's items."""
 
 
 def ranking(
@@ -408,7 +291,6 @@ def ranking(
     folder: Path,
     *,
     peers: Sequence[Peer[Asked, Scorer]] = PEERS,
-    at_once: Mapping[int, list[Example]] | None = None,
     tell: Tell = lambda text: None,
 ) -> dict[str, list[Floats]]:
     """Test scores of each peer, one array a seed, in the order of ``questions.labels(TEST)``.
@@ -420,23 +302,18 @@ def ranking(
         budget: Of each peer.
         folder: Where results are kept; what is there is not measured again.
         peers: Which.
-        at_once: Rows of validation and test that ask all of a user's questions at one moment, in place of the usual
-            ones; UAUC then chooses, not AUC.
         tell: Told of progress.
 
     Raises:
         DataError: The split leaks, or a question knows its answer or what comes after.
     """
     check_leaks(split, questions)
-    if at_once is not None:
-        questions = replace(questions, rows={**questions.rows, **at_once})
     data = ask(split, domain, questions)
     check_future(split, domain, data)
     valid, test = questions.events(VALID), questions.events(TEST)
 
     def validate(score: Scorer) -> float:
-        scores = score(valid)
-        return uauc(data.liked_E[valid], scores, data.user_E[valid]) if at_once else auc(data.liked_E[valid], scores)
+        return auc(data.liked_E[valid], score(valid))
 
     found = {}
     for peer in peers:
@@ -457,7 +334,9 @@ def check_future(split: Split, domain: Domain, data: Asked, num_moments: int = 3
         size = len(events)
         item_E = np.array([number_of[event.item] for event in events])
         liked_E = np.array([int(domain.positive(event)) for event in events])
-        of = Asked(data.user_E[:size], item_E, liked_E, data.train[data.train < size], data.statistics_ES, data.tag_IT)
+        of = Asked(
+            data.user_E[:size], item_E, liked_E, data.train[data.train < size], data.statistics_ES, data.num_items
+        )
         at = held_out[held_out < size]
         told = zip(of.count_E4[at], of.rate_E[at], of.histories(at, 20), strict=True)
         return {int(n): (c.tobytes(), float(r), h.tobytes()) for n, (c, r, h) in zip(at, told, strict=True)}

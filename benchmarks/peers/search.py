@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -205,18 +205,6 @@ def slug(name: str) -> str:
     'items-and-users-share'
     """
     return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("'", "")).strip("-")
-
-
-def told(peers: Sequence[Peer[Any, Any]], folder: Path) -> list[dict[str, Any]]:
-    """What each peer's search chose and took, for the results of a benchmark."""
-    rows = []
-    for peer in peers:
-        path = folder / f"{slug(peer.name)}.json"
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            names = ("peer", "draws", "seeds", "settings", "passes", "value", "seconds", "seconds_after")
-            rows.append({name: kept[name] for name in names} | {"trials": len(kept["trials"])})
-    return rows
 
 
 def _words(settings: Settings) -> str:

@@ -8,43 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.evidence import OURS
 from benchmarks.latency import flop, upper_products
-from benchmarks.samples import Cells, corrected, correction
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
 from m6rec.evaluation.ablation import by_count
 from m6rec.evaluation.metrics import auc, hit_rate
 from m6rec.foundation.attention import CachedQuery
+from m6rec.metrics import hit_rate
 from tests import tiny
-
-
-def test_a_correction_of_no_example_is_nothing_and_of_many_is_the_truth():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(20_000, 3))
-    truth = np.array([1.0, -0.5, 0.0])
-    known = 0.7 * x[:, 2]
-    liked = (rng.random(len(x)) < 1 / (1 + np.exp(-(known + x @ truth + 0.3)))).astype(np.int64)
-    np.testing.assert_allclose(correction(x, liked, known), [*truth, 0.3], atol=0.1)
-    np.testing.assert_array_equal(correction(x[:0], liked[:0], known[:0]), np.zeros(4))
-    few = correction(x[:16], liked[:16], known[:16])
-    assert np.abs(few).max() < 0.2  # pulled to nothing
-    better = known[1000:] + corrected(x[1000:], correction(x[:1000], liked[:1000], known[:1000]))
-    assert auc(liked[1000:], better) > auc(liked[1000:], known[1000:])
-
-
-def test_cells_are_measured_once(tmp_path):
-    path, asked = tmp_path / "deep" / "cells.json", []
-
-    def run():
-        asked.append(1)
-        return 0.5
-
-    Cells(path).measure("a", 16, 0, run)
-    again = Cells(path)
-    again.measure("a", 16, 0, run)
-    again.measure("a", 16, 1, lambda: 0.7)
-    assert len(asked) == 1
-    assert again.means(16) == {"a": 0.6}
-    assert again.means(64) == {}
 
 
 def test_questions_are_counted_by_what_was_before_them():
