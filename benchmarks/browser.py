@@ -7,8 +7,7 @@ throttled to a quarter, as DevTools does it.
 - parity: scores of real questions of the test part, one after another as they were asked, each user on a device of
   their own; ids of all titles and of fuzzed texts, by the folder's own tokenizer;
 - time: one request of ``CANDIDATES`` items by a user of ``EVENTS`` events;
-- offline: the same request once the network is gone, of the folder opened anew;
-- refused: files that are cut off, changed or absent, and cards that aren't those of the folder.
+- offline: the same request once the network is gone, of the folder opened anew.
 """
 
 from __future__ import annotations
@@ -31,9 +30,6 @@ from m6rec.data.split import TEST
 from m6rec.device import ITEMS, MANIFEST, Device, file_sha256
 from m6rec.domains import prepared
 from m6rec.edge.export import export, send
-from m6rec.errors import AssetError
-from m6rec.evaluation.metrics import auc
-from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
 from m6rec.readouts import ScoreModel
 from m6rec.text.tokenizer import Tokenizer
@@ -46,7 +42,6 @@ SLOWER = 4
 TIMES = 40
 TEXTS = 20_000
 """Fuzzed ones."""
-_STRANGE: dict[str, Any] = {"format": 99, "files": {}, "width": None}
 
 _REPLAY = """async (events) => {
     const scores = [];
@@ -106,12 +101,6 @@ def of(folders: Sequence[Folder], made: prepared.Prepared, *, quick: bool) -> tu
             (what, parity["largest"], "<=", 1e-3),
             (f"{folder.name}: requests after loading", parity["requests"], "<=", 0),
             (f"{folder.name}: scores as before, offline, the folder opened anew", found["offline"], ">=", 1.0),
-            (
-                f"{folder.name}: damaged files and invalid manifests that are refused, here and in Python",
-                found["refused"],
-                ">=",
-                1.0,
-            ),
         ]
         if folder.target_ms:
             what = f"{folder.name}: {CANDIDATES} × {EVENTS}, warm, one thread, {SLOWER}× throttled, p50 ms"
@@ -165,8 +154,6 @@ def _measured(
         update(2, 5)
         told["parity"] = _parity(chromium, server.url, folder, of, made, interactions, quick)
         update(3, 5)
-        told["refused"] = _refused(chromium, server.url, whole)
-        update(4, 5)
         if of.lower:
             texts = [*(item.title for item in items), *fuzz.texts(TEXTS // (10 if quick else 1))]
             found = browser.Phone(chromium.new_context(), server.url).load().encode(texts)
@@ -177,43 +164,6 @@ def _measured(
     finally:
         server.stop()
     return told
-
-
-def _refused(chromium: Any, url: str, whole: Path) -> float:
-    """The share of changes to the folder's files that a page and a device in Python refuse, each with a message.
-
-    A file is cut off, one bit of it is turned, or it is not there; or the card is of a format, or has checksums, that
-    are other than its files'.
-    """
-    refused = []
-    manifest = json.loads((whole / MANIFEST).read_text())
-    names = [MANIFEST, *manifest["files"]]
-    for name in names:
-        content = (whole / name).read_bytes()
-        middle = len(content) // 2
-        turned = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        changes = [content[:-1], b"", None, *([turned] if name != MANIFEST else [])]
-        if name == MANIFEST:
-            changes += [json.dumps({**manifest, key: value}).encode() for key, value in _STRANGE.items()]
-        for change in changes:
-            if change is None:
-                (whole / name).unlink()
-            else:
-                (whole / name).write_bytes(change)
-            context = chromium.new_context()
-            try:
-                Device.load(whole)
-                refused.append(False)
-            except AssetError:
-                refused.append(True)
-            try:
-                browser.Phone(context, url).load("/whole/", threads=1)
-                refused.append(False)
-            except Exception as error:
-                refused.append("AssetError" in str(error))
-            context.close()
-            (whole / name).write_bytes(content)
-    return float(np.mean(refused))
 
 
 def add_checksum(folder: Path) -> None:
@@ -248,7 +198,7 @@ def _parity(
         history, events = list(interactions.history(user)), asked[user][:NUM_ASKED]
         bundle = folder.parent / "user.safetensors"
         items = [log.items[item] for item in dict.fromkeys(event.item for event in history + events)]
-        told = {"states": not of.lower, "event_texts": not of.lower, "user": log.users[user]}
+        told: dict[str, Any] = {"states": not of.lower, "event_texts": not of.lower, "user": log.users[user]}
         send(of.sender, items, interactions, bundle, **told)
         device = Device.load(folder, user=log.users[user])
         device.receive(bundle)

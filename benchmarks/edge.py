@@ -15,11 +15,10 @@ the texts and the teacher's tuning, and asks 1 000 questions; it writes to ``run
 from __future__ import annotations
 
 import os
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import parts
+from benchmarks.latency import timed
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.cli import bar
@@ -68,10 +68,7 @@ RECIPES = {
     "small, no teacher": replace(SMALL, hidden=0.0, relation=0.0, logits=0.0),
 }
 QUICK = ("small", "swift")
-BUNDLES = (
-    *(("small", dtype) for dtype in ("float16", "int8", "int4")),
-    *(("swift", dtype) for dtype in ("float16", "int8", "int4")),
-)
+DTYPES = ("float16", "int8", "int4")
 PAGES = (("swift", "float16"), ("swift", "int8"), ("small", "float16"))
 PAGE_MS = 20.0
 """Of the swift ones, with the processor throttled."""
@@ -204,13 +201,9 @@ def score(one: ScoreModel, rows: Sequence[Example]) -> float:
     return auc(np.concatenate([row.labels for row in rows]), one.scores(rows))
 
 
-_benches: dict[Setup, _Bench] = {}
-
-
+@lru_cache(maxsize=1)
 def _bench(setup: Setup) -> _Bench:
-    if setup not in _benches:
-        _benches[setup] = _Bench(setup)
-    return _benches[setup]
+    return _Bench(setup)
 
 
 class _Blind:
@@ -265,7 +258,7 @@ def bundles(setup: Setup) -> tuple[dict[str, Any], Claims]:
     served = score(bench.teacher, bench.on_device)
     rows, found = [], {}
     with TemporaryDirectory(prefix="m6rec-edge-") as parent:
-        for name, dtype in BUNDLES:
+        for name, dtype in product(QUICK, DTYPES):
             small, _ = bench.small(name)
             folder = Path(parent, f"{name}-{dtype}")
             card = export(small, folder, dtype=dtype)
@@ -373,23 +366,13 @@ def _times(folder: Path, items: Path, bench: _Bench) -> dict[str, tuple[float, .
         known = list(bench.log.items)
         here.ingest([Event(ME.id, item, 10**9 + n, 1.0 + n % 5) for n, item in enumerate(known[:EVENTS])])
         asked = known[EVENTS : EVENTS + CANDIDATES]
-        texts = [f'The movie "{item.title}". Does the user like it?' for item in bench.log.items.values()]
-        here._read(texts[:1])
-        reading = _median(lambda n: here._read([texts[n]]), 1 + np.arange(TRIES))
-        here.rank(asked)
-        ranking = _median(lambda n: here.rank(asked), np.arange(TRIES))
+        texts = [bench.domain.item(item) for item in bench.log.items.values()]
+        fresh = iter(texts)
+        reading = timed(lambda: here._read([next(fresh)]), TRIES)
+        ranking = timed(lambda: here.rank(asked), TRIES)
     finally:
         os.sched_setaffinity(0, cores)
-    return {"ms to read a text": (reading,), f"ms for {CANDIDATES} × {EVENTS}": (ranking,)}
-
-
-def _median(run: Callable[[int], object], numbers: NDArray[np.int64]) -> float:
-    spent = []
-    for number in numbers:
-        begun = time.perf_counter()
-        run(int(number))
-        spent.append(1e3 * (time.perf_counter() - begun))
-    return statistics.median(spent)
+    return {"ms to read a text": (reading["p50_ms"],), f"ms for {CANDIDATES} × {EVENTS}": (ranking["p50_ms"],)}
 
 
 def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:

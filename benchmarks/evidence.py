@@ -111,7 +111,7 @@ def retrieved(
     split, domain = made.split, made.domain
     training = EmbeddingConfig(epochs=1) if setup.quick else EmbeddingConfig()
     at = parts.cache("evidence", setup) / name
-    examples, by_seed = retrievals(config, made, training, setup.seeds, at)
+    examples, by_seed = retrievals(config, split, domain, training, setup.seeds, at)
     if refit:
         by_seed = [_refitted(one, split, domain) for one in by_seed]
     found = {

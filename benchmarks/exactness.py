@@ -36,7 +36,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
             "bytes_of_a_text_in_memory": held.bytes / held.entries,
         }
     by_row = np.split(scores["as computed"], np.cumsum([len(row.labels) for row in rows])[:-1])
-    turns, served, evaluated = KVCachePool(like), [], []
+    turns = KVCachePool(like)
+    served: list[Any] = []
+    evaluated: list[Any] = []
     for number in range(0, len(rows), max(1, len(rows) // NUM_USERS)):
         served += [turns.predict([(str(number), row)])[0] for row in rows[number].by_timestamp()[:NUM_TURNS]]
         evaluated.append(by_row[number][: sum(map(len, served)) - sum(map(len, evaluated))])

@@ -3,11 +3,8 @@
 - exactness: scores of 100 candidates for each of some users, beside the CPU's, each from states of its own;
 - latency of a request, 50 behaviours, 100 and 1 000 candidates, as in ``benchmarks.latency``; what waits for the GPU
   waits in the time measured;
-- throughput of many users at once, and of reading segments ahead of time, by how many tokens a pass takes;
-- the floor: operations of our upper layers over the rate of a large product here, or the bytes of their weights and
-  states over the rate of a large copy here, whichever takes longer. A request is some hundred small kernels, so their
-  launches take longer than either: how many, how long the GPU works on them, and what a CUDA graph of the upper layers
-  takes, which launches them at once.
+- throughput of many users at once, and of reading segments ahead of time;
+- kernels of a request, and how long the GPU works on them: launching them takes longer.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -22,10 +20,8 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.latency import NUM_EVENTS, Unsplit, flop, lived, served, timed, upper_products
-from benchmarks.parts import tell
+from benchmarks.latency import Unsplit, lived, served, timed
 from benchmarks.setup import Claims, Setup
-from m6rec.foundation.attention import CachedQuery
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import CacheConfig, StateCache
 from m6rec.readouts import ScoreModel
@@ -38,7 +34,7 @@ from m6rec.types import User
 GPU = "cuda"
 COUNTS = (100, 1_000)
 """Candidates of a request."""
-AT_ONCE = (2_048, 16_384, 65_536)
+AT_ONCE = (2_048, 16_384)
 """Tokens of a pass; the first is what cores take."""
 NUM_EXACT, NUM_USERS = 20, 400
 """Users whose scores are compared, and who are scored at once."""
@@ -55,17 +51,12 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     def row_of(person: User, count: int) -> Example:
         return ask(like.task, past, person, items[:count], made.domain, dict(log.items))
 
-    found: dict[str, Any] = {"rates": _rates()}
     rows = {count: row_of(User(user), count) for count in COUNTS}
-    ids = [item.id for item in items]
-    found["latency"] = latency = _latency(recommender, like, user, ids, rows, times)
-    found["floor"] = {count: _floor(like, rows[count], found["rates"]) for count in COUNTS}
-    found["launches"] = {count: _launches(like, user, rows[count], times) for count in COUNTS}
-    tell(f"{found}")
+    latency = _latency(recommender, like, user, [item.id for item in items], rows, times)
+    found: dict[str, Any] = {"latency": latency, "launches": _launches(like, user, rows[100])}
     people = [person for person in log.users.values() if past.history(person.id)]
     asked = [row_of(person, 100) for person in people[: 20 if setup.quick else NUM_USERS]]
     found["throughput"] = _throughput(like, asked, 100 / latency["full prompts"]["p50_ms"] * 1_000)
-    tell(f"{found['throughput']}")
     found["exactness"] = exactness = _exactness(setup, like, asked[: 2 if setup.quick else NUM_EXACT])
     ours = latency["ours, 100 candidates"]["p50_ms"]
     claims: Claims = [
@@ -75,26 +66,6 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         ("largest difference of a score from fp32 on the CPU", exactness["cpu, float32"]["max"], "<=", 0.02),
     ]
     return found, claims
-
-
-def _rates() -> dict[str, float]:
-    """FLOP a second of a large product in bf16, and bytes a second, read and written, of a large copy; medians."""
-    x, w = (torch.randn(8_192, 8_192, device=GPU, dtype=torch.bfloat16) for _ in range(2))
-    source = torch.randn(1 << 28, device=GPU)
-    target = torch.empty_like(source)
-    product_s = median(_event_s(lambda: torch.nn.functional.linear(x, w)) for _ in range(20))
-    copy_s = median(_event_s(lambda: target.copy_(source)) for _ in range(20))
-    return {"flop_a_second": 2 * 8_192**3 / product_s, "bytes_a_second": 2 * source.nbytes / copy_s}
-
-
-def _event_s(run: Callable[[], Any]) -> float:
-    """Seconds that the GPU takes."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    run()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1_000
 
 
 def _waited(run: Callable[[], Any]) -> Callable[[], None]:
@@ -121,55 +92,16 @@ def _latency(
     }
 
 
-def _floor(like: ScoreModel, row: Example, rates: dict[str, float]) -> dict[str, float]:
-    """Of a request whose history is known."""
-    model, depth = like.foundation.model, like.cache.config.depth
-    context, count = NUM_EVENTS + len(like.adapter.prompts_PD), len(row.candidates)
-    layers = model.config.num_layers - depth
-    operations = flop(upper_products(model.config, layers, context, 0, count))
-    weights = sum(p.nbytes for layer in model.layers[depth:] for p in layer.parameters())
-    keys = layers * 2 * context * model.config.num_kv_heads * model.config.head_width * model.dtype.itemsize
-    kept = like.cache.fetch(texts([row]))
-    asked = sum(kept.length(segment.text) for block in row.candidates for segment in block)
-    moved = weights + keys + asked * model.config.width * model.dtype.itemsize
-    by = {"flop_ms": 1e3 * operations / rates["flop_a_second"], "bytes_ms": 1e3 * moved / rates["bytes_a_second"]}
-    return {"flop": operations, "bytes": moved, **by, "floor_ms": max(by.values())}
-
-
-def _launches(like: ScoreModel, user: str, row: Example, times: int) -> dict[str, float]:
-    """Kernels of a request whose history is known, and its upper layers alone, launched one by one or as a graph."""
+def _launches(like: ScoreModel, user: str, row: Example) -> dict[str, float]:
+    """Kernels of a request whose history is known, and the milliseconds that they and the copies take."""
     turns = KVCachePool(like)
     turns.predict([(user, row)])
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         turns.predict([(user, row)])
         torch.cuda.synchronize()
-    on_gpu = [event for event in profiled.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    copies = [event for event in on_gpu if event.name.startswith(("Memcpy", "Memset"))]
-    found = {
-        "kernels": len(on_gpu) - len(copies),
-        "copies": len(copies),
-        "gpu_ms": sum(event.time_range.elapsed_us() for event in on_gpu) / 1_000,
-    }
-    model, depth = like.foundation.model, like.cache.config.depth
-    width = model.config.width
-    context_ND = torch.randn(NUM_EVENTS, width, device=GPU)
-    blocks_CMD = torch.randn(len(row.candidates), 1, width, device=GPU)
-    with torch.no_grad():
-        _, (known,) = model.forward_cached([CachedQuery((), context_ND, blocks_CMD)], depth, hook=like.adapter)
-        turn = CachedQuery(known, context_ND[:0], blocks_CMD)
-
-        def upper() -> None:
-            model.forward_cached([turn], depth, hook=like.adapter)
-
-        found["upper layers, p50_ms"] = timed(_waited(upper), times)["p50_ms"]
-        try:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                upper()
-            found["upper layers as a graph, p50_ms"] = timed(_waited(graph.replay), times)["p50_ms"]
-        except RuntimeError as error:
-            tell(f"no graph of the upper layers: {error}")
-    return found
+    on_gpu = [event for event in profiled.events() if "CUDA" in str(event.device_type)]
+    kernels = [event for event in on_gpu if not event.name.startswith(("Memcpy", "Memset"))]
+    return {"kernels": len(kernels), "gpu_ms": sum(event.time_range.elapsed_us() for event in on_gpu) / 1_000}
 
 
 def _throughput(like: ScoreModel, rows: Sequence[Example], prompts_a_second: float) -> dict[str, Any]:
@@ -183,8 +115,8 @@ def _throughput(like: ScoreModel, rows: Sequence[Example], prompts_a_second: flo
         one = copy(like)
         one.cache = _fresh(like, most)
         one.scores(rows)  # so that states are known
-        score_s = median(_seconds(lambda one=one: one.scores(rows)) for _ in range(3))
-        read_s = median(_seconds(lambda most=most: _fresh(like, most).fetch(segments)) for _ in range(3))
+        score_s = median(_seconds(partial(one.scores, rows)) for _ in range(3))
+        read_s = median(_seconds(partial(_fresh(like, most).fetch, segments)) for _ in range(3))
         found[f"{most} tokens at once"] = {
             "candidates a second": candidates / score_s,
             "segments a second": len(segments) / read_s,

@@ -10,9 +10,6 @@ One user with 50 behaviours, 100 and 1 000 candidates. Every method reads the sa
 - … history known: the same, with those keys and values at hand before the request;
 - llama.cpp: its server on the GGUF file, with the history in its prompt cache, a request a candidate; left out where
   neither ``LLAMA_SERVER`` nor the search path names a ``llama-server``.
-
-The floor is the multiplications of our upper layers, counted by hand, each over the rate of a product of its shape,
-measured here.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +33,6 @@ from benchmarks.setup import Claims, Setup
 from m6rec.data.log import Log
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.checkpoint import Foundation, locate
-from m6rec.foundation.config import ModelConfig
 from m6rec.readouts import ScoreModel
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.serving.recommender import Recommender
@@ -56,51 +52,10 @@ def timed(run: Callable[[], Any], times: int) -> dict[str, float]:
     return {"p50_ms": float(np.median(spent)), "p99_ms": float(np.quantile(spent, 0.99)), "times": times}
 
 
-def matmul_rate(rows: int, inner: int, outer: int, dtype: torch.dtype) -> float:
-    """FLOP a second of a matrix product of this shape, two for a multiply-add; best of 30."""
-    x, w = torch.randn(rows, inner).to(dtype), torch.randn(outer, inner).to(dtype)
-    best = min(_once(lambda: torch.nn.functional.linear(x, w)) for _ in range(30))
-    return 2 * rows * inner * outer / best
-
-
 def _once(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-Shape = tuple[int, int, int]
-"""(rows, inner, outer) of a matrix product."""
-
-
-def upper_products(
-    config: ModelConfig, num_layers: int, num_context: int, num_fresh: int, num_candidates: int
-) -> list[Shape]:
-    """The matrix products of the upper layers for one request with one kept token a segment.
-
-    A layer multiplies a token by q, o (D×HK), k, v (D×GK) and three feed-forward maps (D×F), and its attention by the
-    context twice (HK each). Of the context, ``num_fresh`` tokens are read; in the last layer they give keys and values
-    only. Adapters are left out (1 %), as are the networks of the numbers.
-    """
-    c = config
-    heads, groups = c.num_heads * c.head_width, c.num_kv_heads * c.head_width
-    products: list[Shape] = []
-    for layer in range(num_layers):
-        read = num_fresh + num_candidates
-        asked = read if layer < num_layers - 1 else num_candidates
-        products += [(read, c.width, groups)] * 2
-        products += [(asked, c.width, heads), (asked, heads, c.width)]
-        products += [(asked, c.width, c.ffn_width)] * 2 + [(asked, c.ffn_width, c.width)]
-        products += [
-            (asked * c.num_heads, c.head_width, num_context),
-            (asked * c.num_heads, num_context, c.head_width),
-        ]
-    return products
-
-
-def flop(products: Iterable[Shape]) -> int:
-    """Operations, two for a multiply-add."""
-    return sum(2 * rows * inner * outer for rows, inner, outer in products)
 
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
@@ -114,35 +69,13 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     rows = {n: ask(like.task, interactions, User(user), items[:n], made.domain, dict(log.items)) for n in (100, 1_000)}
     results = served(recommender, like, user, rows, [item.id for item in items], lambda run: timed(run, times))
     results |= _rivals(like.foundation, rows[100], 4 if quick else 100, 3)
-    config = like.foundation.model.config
-    dtype = like.foundation.model.dtype
-    layers = config.num_layers - like.cache.config.depth
-    num_context = NUM_EVENTS + len(like.adapter.prompts_PD)
-    products = {n: upper_products(config, layers, num_context, 0, n) for n in rows}
-    rates = {shape: matmul_rate(*shape, dtype) for n in rows for shape in dict.fromkeys(products[n])}
-    floor = {n: 1_000 * sum(flop([shape]) / rates[shape] for shape in products[n]) for n in rows}
     ours = results["ours, 100 candidates"]["p50_ms"]
     claims: Claims = [
         ("100 candidates: times faster than full prompts", results["full prompts"]["p50_ms"] / ours, ">=", 3_000),
         ("100 candidates: times faster than prefix reuse", results["prefix reuse"]["p50_ms"] / ours, ">=", 200),
-        *(
-            (
-                f"{n} candidates, model only: times its floor",
-                results[f"ours, model only, {n} candidates"]["p50_ms"] / floor[n],
-                "<=",
-                1.5,
-            )
-            for n in rows
-        ),
         ("1 000 candidates: p50 in ms", results["ours, 1000 candidates"]["p50_ms"], "<=", 60),
     ]
-    return {
-        "flop": {n: flop(products[n]) for n in rows},
-        "matmul_flop_a_second": {" × ".join(map(str, shape)): rate for shape, rate in rates.items()},
-        "upper_layers": layers,
-        "floor_ms": floor,
-        "results": results,
-    }, claims
+    return {"results": results}, claims
 
 
 def lived(recommender: Recommender, interactions: InteractionStore, log: Log) -> str:

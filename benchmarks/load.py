@@ -51,7 +51,7 @@ async def _capacity(url: str, users: Sequence[str], seconds: float) -> float:
         rng = np.random.default_rng(number)
         async with _client(url) as http:
             while time.perf_counter() < until:
-                status, _ = await _one(http, users[rng.integers(len(users))], 0)
+                status, _ = await _one(http, users[int(rng.integers(len(users)))], 0)
                 done += status == 200
 
     start = time.perf_counter()
@@ -75,7 +75,7 @@ async def _open_loop(url: str, users: Sequence[str], rate: float, seconds: float
         start = time.perf_counter()
         for moment in due:
             await asyncio.sleep(max(0, start + moment - time.perf_counter()))
-            tasks.append(asyncio.create_task(_one(http, users[rng.integers(len(users))], start + moment)))
+            tasks.append(asyncio.create_task(_one(http, users[int(rng.integers(len(users)))], start + moment)))
         return list(await asyncio.gather(*tasks))
 
 

@@ -86,7 +86,8 @@ def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -
             tell(f"{part} is left out: {absent}")
             continue
         # Read now, as another part may have been measured meanwhile.
-        value = json.loads(path.read_text()) if path.is_file() else {"title": title, "claims": [], "parts": {}}
+        empty: dict[str, Any] = {"title": title, "claims": [], "parts": {}}
+        value: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else empty
         tables: tuple[report.Table, ...] = measured.pop("tables", ())
         told = {"tables": [asdict(table) | {"verdict": table.verdict} for table in tables]} if tables else {}
         made_from = {"fingerprint": setup.fingerprint()}

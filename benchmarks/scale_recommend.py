@@ -62,7 +62,8 @@ def synthetic(num: int) -> ServingState:
 
     def near(rows: NDArray[np.int64], spread: int) -> NDArray[np.int64]:
         """Items at most so many places away in the order of clusters."""
-        return order[np.clip(place_I[rows] + rng.integers(-spread, spread + 1, rows.shape), 0, num - 1)]
+        places = np.clip(place_I[rows] + rng.integers(-spread, spread + 1, rows.shape), 0, num - 1)
+        return np.asarray(order[places])
 
     def events() -> Iterator[Event]:
         for user in users:

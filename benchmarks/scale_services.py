@@ -46,7 +46,7 @@ def services(setup: Setup) -> tuple[dict[str, Any], Claims]:
             acknowledged.append(f"k{number}")
         time.sleep(1)
         lost = sum(not _seen(second, user) for user in acknowledged)
-    results = {
+    results: dict[str, Any] = {
         "events": num,
         "seen after, ms": {
             "p50": 1_000 * median(seconds),

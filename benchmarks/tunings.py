@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from m6rec import assets
 from m6rec.cli import bar
 from m6rec.data.split import TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
-from m6rec.domains.prepared import Prepared
 from m6rec.evaluation.retrieval import Retriever
 from m6rec.foundation.checkpoint import load
 from m6rec.readouts import EmbedModel, ScoreModel, TaskModelConfig
@@ -18,7 +17,6 @@ from m6rec.retrieval.examples import RetrievalExamples
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.task import named
-from m6rec.text.batch import Example
 from m6rec.training import TrainConfig
 
 
@@ -29,8 +27,6 @@ def tunings(
     training: TrainConfig,
     seeds: Sequence[int],
     folder: Path,
-    *,
-    at_once: Mapping[int, list[Example]] | None = None,
 ) -> tuple[TaskExamples, list[ScoreModel]]:
     """(questions, a tuning for each seed).
 
@@ -41,12 +37,10 @@ def tunings(
         training: How; its seed is set.
         seeds: One tuning each.
         folder: Where the runs are kept, each in a folder of its seed.
-        at_once: Rows of validation and test that ask all of a user's questions at one moment, in place of the usual.
     """
     foundation = load(config.foundation)
     task = named(config.task)
     questions = task_examples(task, split, domain)
-    questions = replace(questions, rows={**questions.rows, **(at_once or {})})
     first = ScoreModel.create(config, foundation, assets.home() / "states")
     runs = []
     for seed in seeds:
@@ -60,14 +54,15 @@ def tunings(
 
 def retrievals(
     config: TaskModelConfig,
-    made: Prepared,
+    split: Split,
+    domain: Domain,
     training: EmbeddingConfig,
     seeds: Sequence[int],
     folder: Path,
 ) -> tuple[RetrievalExamples, list[Retriever]]:
     """(examples, what a run of each seed retrieves with on the test part); see ``tunings``."""
     foundation = load(config.foundation)
-    examples = EmbedModel.examples(named(config.task), made.split, made.domain)
+    examples = EmbedModel.examples(named(config.task), split, domain)
     found = []
     for seed in seeds:
         one = EmbedModel.create(config, foundation, assets.home() / "states")

@@ -27,6 +27,8 @@ from m6rec.tasks.task import Readout
 FILE = "project.json"
 CONFIG = "config.json"
 """The last file of a run to be written: where it is, the run is finished."""
+TRAINING = "training.json"
+"""How a run was trained: every setting, those left at their defaults too."""
 ENVIRONMENT = "M6REC_PROJECT"
 """Names the project of commands that are given none."""
 

@@ -211,6 +211,14 @@ def test_a_project_needs_no_other_path(tmp_path, monkeypatch, capsys):
     assert "click-0" in said
     # The newest run is served, but for one that is named or given.
     m6rec(tmp_path, "tune", "click", *options, "--seed", "1")
+    page = tmp_path / "both.html"
+    m6rec(tmp_path, "report", "click-0", "click-1", "--project", home, "--compare", "--out", page)
+    html = page.read_text()
+    assert "click: loss" in html  # of both seeds
+    assert "Reliability, by tenth of the predictions" in html  # of the one that was evaluated
+    code, said = run(monkeypatch, capsys, "report", str(home / "data"), "--out", str(page))
+    assert code == 2
+    assert "data is no finished run, no report and no results of a benchmark; give a run folder" in said
     newest = m6rec(tmp_path, "rank", "i0", "i5", *where, "--user", "u1", "--json")
     given = m6rec(tmp_path, "rank", "i0", "i5", *where, "--user", "u1", "--rank", home / "runs" / "click-0", "--json")
     (home / "project.json").write_text('{"ranking": "click-0"}')

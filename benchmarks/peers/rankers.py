@@ -134,7 +134,8 @@ def _both_shares(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]
 
 def _share(data: Asked, at: Ints, column: int, prior: float) -> Floats:
     events, likes = data.count_E4[at, column], data.count_E4[at, column + 1]
-    return (likes + prior * data.rate_E[at]) / (events + prior)
+    share: Floats = (likes + prior * data.rate_E[at]) / (events + prior)
+    return share
 
 
 def _linear(factory: Callable[..., baselines.Baseline]) -> Callable[[Asked, Settings, int], Iterator[Scorer]]:
@@ -206,9 +207,10 @@ def _perceptron(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
 
     while True:
         network.train()
-        for chosen in torch.randperm(len(liked_N)).split(BATCH):
+        for chosen in torch.split(torch.randperm(len(liked_N)), BATCH):
             optimiser.zero_grad()
-            F.binary_cross_entropy_with_logits(network(number_NS[chosen])[:, 0], liked_N[chosen]).backward()
+            loss = F.binary_cross_entropy_with_logits(network(number_NS[chosen])[:, 0], liked_N[chosen])
+            torch.autograd.backward(loss)
             optimiser.step()
         network.eval()
         yield score

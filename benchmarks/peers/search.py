@@ -178,11 +178,12 @@ def measured(
     if path.is_file() and json.loads(path.read_text())["key"] == key:
         tell(f"{peer.name}: kept")
         tensors = load_file(path.with_suffix(".safetensors"))
-        return [tensors[f"seed-{seed}"] for seed in seeds]
+        found: list[Floats] = [tensors[f"seed-{seed}"] for seed in seeds]
+        return found
     chosen = tune(peer, data, validate, budget, tell)
     start = time.process_time()
     last = final()
-    answers = []
+    answers: list[Floats] = []
     for seed in seeds:
         answers.append(np.ascontiguousarray(answer(fitted(peer, last, chosen, seed)), np.float64))
         tell(f"{peer.name}: seed {seed} done")

@@ -157,6 +157,29 @@ def evaluate(
         Console().print(report.to_table(made_report))
 
 
+@app.command()
+def report(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Runs, by folder or name, reports of `m6rec evaluate`, or JSON files of benchmarks."),
+    ],
+    *,
+    compare: Annotated[bool, typer.Option("--compare", help="Merge tables and curves of the same title.")] = False,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    project: ProjectFolder = None,
+) -> None:
+    """Writes what was measured into one HTML file with plots that fetches nothing; runs by seed share a curve."""
+    from m6rec import files
+    from m6rec.evaluation import comparison
+    from m6rec.report import to_html
+
+    found = comparison.read([one if one.exists() else run_of(project, one) for one in sources])
+    made = comparison.compare(found) if compare else comparison.gather(found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write(out, to_html(made))
+    err.print(f"{len(made.tables)} tables and {len(made.curves)} curves of {len(found)} sources are in {out}")
+
+
 @app.command("zero-shot")
 def zero_shot(
     *,

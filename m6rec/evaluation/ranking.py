@@ -116,6 +116,24 @@ def ranking_table(
     return Table(title="Like-ranking", metric="AUC", rows=tuple(rows), ours=next(iter(ours)), note=note)
 
 
+def reliability_table(labels: Ints, by_seed: Sequence[Floats]) -> Table:
+    """What is predicted beside what happens, by tenth of the predictions; lines that lie on each other are calibrated.
+
+    Args:
+        labels: 0 or 1 a question.
+        by_seed: Probabilities of 1, one array a seed.
+    """
+    predicted: dict[str, tuple[float, ...]] = {}
+    observed: dict[str, tuple[float, ...]] = {}
+    for tenth in range(min(10, len(labels))):
+        bins = [np.array_split(np.argsort(scores, kind="stable"), min(10, len(labels)))[tenth] for scores in by_seed]
+        name = f"{tenth + 1} (n={len(bins[0])})"
+        predicted[name] = tuple(float(scores[chosen].mean()) for scores, chosen in zip(by_seed, bins, strict=True))
+        observed[name] = tuple(float(labels[chosen].mean()) for chosen in bins)
+    rows = (Row(method="predicted", metrics=predicted), Row(method="observed", metrics=observed))
+    return Table(title="Reliability, by tenth of the predictions", metric=next(iter(predicted)), rows=rows)
+
+
 def class_table(
     questions: TaskExamples,
     task: Task,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from m6rec.errors import DataError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
@@ -148,7 +149,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Lines over a common x axis: name → (x, y) points."""
+    """Lines over a common x axis: name → (x, y) points; of several y at one x the mean, with a band of their range."""
 
     title: str
     x: str
@@ -421,7 +422,21 @@ INK = "#010203"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito; the first is ours
 
 
+_COUNTED = re.compile(r"(.+) \(n=(\d+)\)")
+"""A column that holds a bucket of questions, such as "1-3 (n=615)"."""
+_TIME = re.compile(r"\b(ms|s|seconds|minutes)\b")
+
+
 def _table_svg(table: Table) -> str:
+    """Lines over buckets where the columns are such; else dots, and beside them quality by time where that is known."""
+    if len(table.columns) > 1 and all(_COUNTED.fullmatch(name) for name in table.columns):
+        return _buckets_svg(table)
+    timed = next((name for name in table.columns if _TIME.search(name)), None)
+    pairs = [row for row in table.rows if timed in row.metrics]
+    return _dots_svg(table) + (_frontier_svg(table, timed, pairs) if timed and len(pairs) > 1 else "")
+
+
+def _dots_svg(table: Table) -> str:
     """A dot for each seed and a tick for the mean of the deciding metric, best on top.
 
     Dots and not bars: a bar must start at zero, where an AUC of .765 and one of .760 look the same.
@@ -442,17 +457,59 @@ def _table_svg(table: Table) -> str:
     return inline_svg(draw, height=0.9 + 0.32 * len(rows), label=f"{table.title}: {table.metric} of each method")
 
 
+def _frontier_svg(table: Table, time: str, rows: Sequence[Row]) -> str:
+    """Quality over time: a point a method, best above left."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.add_subplot(xlabel=time, ylabel=table.metric)
+        for row in rows:
+            at = row.mean(time), row.mean(table.metric)
+            axes.plot(*at, "o", color=COLOURS[0] if row.method == table.ours else INK, markersize=5)
+            axes.annotate(row.method, at, xytext=(5, 3), textcoords="offset points", fontsize=7)
+        if min(row.mean(time) for row in rows) > 0:
+            axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.grid(color=INK, alpha=0.15)
+
+    return inline_svg(draw, height=3.2, label=f"{table.title}: {table.metric} by {time}")
+
+
+def _buckets_svg(table: Table) -> str:
+    """A line a method over the buckets, with a band of its seeds."""
+    buckets = {name: place for place, name in enumerate(table.columns)}
+    series = {
+        row.method: tuple((float(buckets[name]), value) for name, values in row.metrics.items() for value in values)
+        for row in table.rows
+    }
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.add_subplot()
+        _lines(axes, series)
+        axes.set_xticks(range(len(buckets)), [name.replace(" (", "\n(") for name in buckets])
+
+    return inline_svg(draw, height=3.2, label=table.title)
+
+
 def _curve_svg(curve: Curve) -> str:
     def draw(figure: "Figure") -> None:
-        axes = figure.add_subplot(xlabel=curve.x, ylabel=curve.y)
-        for number, (name, points) in enumerate(curve.series.items()):
-            x, y = zip(*points, strict=True) if points else ((), ())
-            axes.plot(x, y, ".-", color=COLOURS[number % len(COLOURS)], label=name)
-        axes.grid(color=INK, alpha=0.15)
-        if curve.series:
-            axes.legend(frameon=False)
+        _lines(figure.add_subplot(xlabel=curve.x, ylabel=curve.y), curve.series)
 
     return inline_svg(draw, height=3.2, label=curve.title)
+
+
+def _lines(axes: "Axes", series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    for number, (name, points) in enumerate(series.items()):
+        values: dict[float, list[float]] = {}
+        for x, y in points:
+            values.setdefault(x, []).append(y)
+        known, colour = sorted(values), COLOURS[number % len(COLOURS)]
+        axes.plot(known, [statistics.fmean(values[x]) for x in known], ".-", color=colour, label=name)
+        if len(points) > len(known):
+            low, high = ([limit(values[x]) for x in known] for limit in (min, max))
+            axes.fill_between(known, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.grid(color=INK, alpha=0.15)
+    if series:
+        axes.legend(frameon=False)
 
 
 def inline_svg(draw: Callable[["Figure"], None], *, width: float = 7, height: float, label: str) -> str:

@@ -23,7 +23,7 @@ from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.model import Model
 from m6rec.foundation.states import CacheConfig, StateCache, StatesConfig
 from m6rec.foundation.stores import Store
-from m6rec.project import CONFIG, config_at, require_saved, save_config
+from m6rec.project import CONFIG, TRAINING, config_at, require_saved, save_config
 from m6rec.tasks import probe
 from m6rec.tasks import task as tasks
 from m6rec.tasks.task import Readout, Task
@@ -37,8 +37,6 @@ TrainingProgress = Callable[[int, int, float], None]
 TrainingT = TypeVar("TrainingT")
 ValidationT = TypeVar("ValidationT")
 SettingsT = TypeVar("SettingsT")
-TRAINING = "training.json"
-"""How a run was trained: every setting, those left at their defaults too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -252,7 +252,7 @@ class ScoreModel(AdapterModel[Rows, Rows]):
         progress: Progress = lambda done, total: None,
     ) -> tuple[Table, ...]:
         """Beside the peers, whatever the number of classes, and of two what reading adds; see ``TaskModel``."""
-        from m6rec.evaluation.ranking import class_table, ranking_table
+        from m6rec.evaluation.ranking import class_table, ranking_table, reliability_table
 
         first, labels = models[0], examples.labels(TEST)
         found = ablations(first.title, models, examples.rows[TEST], progress)
@@ -261,6 +261,7 @@ class ScoreModel(AdapterModel[Rows, Rows]):
         scores = {part: [of_seed[:, 1] for of_seed in by_seed] for part, by_seed in found.items()}
         return (
             ranking_table(split, examples, first.domain, scores),
+            reliability_table(labels, scores[first.title]),
             *reading_tables(split, labels, examples.events(TEST), scores),
         )
 
