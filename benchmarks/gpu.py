@@ -21,7 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.latency import Unsplit, lived, served, timed
-from benchmarks.setup import Claims, Setup
+from benchmarks.setup import AbsentError, Claims, Setup
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.states import CacheConfig, StateCache
 from m6rec.readouts import ScoreModel
@@ -42,6 +42,8 @@ NUM_EXACT, NUM_USERS = 20, 400
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
+    if not torch.cuda.is_available():
+        raise AbsentError("torch sees no GPU")
     times = 30 if setup.quick else 200
     recommender, like, made, past = setup.recommender(GPU)
     log = made.split.log

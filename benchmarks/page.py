@@ -29,8 +29,6 @@ def tables(name: str, value: Mapping[str, Any]) -> str:
     lines = []
     for part, measured in value["parts"].items():
         lines += [f"## {part}", "", f"`python -m benchmarks.{name} --part {part}`", ""]
-        if "absent" in measured:
-            lines += [measured["absent"], ""]
         for table in measured.get("tables", ()):
             told = f"{table['verdict']}. {table['note']}" if table["verdict"] else table["note"]
             lines += [f"**{table['title']}**", "", *_table(table), "", told, ""]

@@ -1,6 +1,6 @@
 """A benchmark made of parts: each is measured alone and leaves its results beside those of the others.
 
-A results file says of each part which commit it is of.
+A results file says of each part which commit it is of; ``python -m benchmarks`` brings all to one.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +19,14 @@ from rich.console import Console
 
 from benchmarks.setup import AbsentError, Claims, Setup
 from m6rec import files, report
+from m6rec.errors import ConfigError
 
 ValueT = TypeVar("ValueT")
 Measure = Callable[[Setup], tuple[dict[str, Any], Claims]]
 """Returns what is written as it is, but for ``tables``, which are those of ``m6rec.report``; and the claims."""
 RESULTS, QUICK_RESULTS = Path("benchmarks/results"), Path("runs/bench")
+WRITINGS = (RESULTS.as_posix(), "docs", "design", "*.md")
+"""Files that change no result."""
 
 
 def tell(text: str) -> None:
@@ -42,7 +46,7 @@ def module(part: str) -> Measure:
 
 def cache(name: str, setup: Setup) -> Path:
     """The folder of what a benchmark keeps between runs of the same commit."""
-    return Path("runs/bench", name, report.commit_of_code() or "no-commit", "quick" if setup.quick else "full")
+    return Path("runs/bench", name, code_commit() or "no-commit", "quick" if setup.quick else "full")
 
 
 def kept(path: Path, run: Callable[[], ValueT]) -> ValueT:
@@ -51,6 +55,30 @@ def kept(path: Path, run: Callable[[], ValueT]) -> ValueT:
         _write(path, run())
     value: ValueT = json.loads(path.read_text())
     return value
+
+
+def code_commit() -> str:
+    """The latest commit of what can change a result, with "-dirty" where files differ from it; empty without one."""
+    paths = ["--", ".", *(f":(exclude){path}" for path in WRITINGS)]
+    try:
+        latest, changed = (
+            subprocess.run(["git", *words, *paths], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("log", "-1", "--format=%h"), ("status", "--porcelain"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{latest}-dirty" if changed else latest
+
+
+def measured_at(name: str, part: str, setup: Setup) -> str:
+    """The commit that the results of a part are of; empty without results."""
+    path = _results(name, setup)
+    known = json.loads(path.read_text())["parts"] if path.is_file() else {}
+    return str(known.get(part, {}).get("commit", ""))
+
+
+def _results(name: str, setup: Setup) -> Path:
+    return (QUICK_RESULTS if setup.quick else RESULTS) / f"{name}.json"
 
 
 def run(name: str, title: str, parts: Mapping[str, Measure], *, demo: bool = False) -> None:
@@ -75,23 +103,38 @@ def run(name: str, title: str, parts: Mapping[str, Measure], *, demo: bool = Fal
     typer.run(of_runs if demo else of_nothing)
 
 
-def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup) -> None:
-    """Measures the parts, writes ``name.json`` after each, and prints what it holds."""
-    path = (QUICK_RESULTS if setup.quick else RESULTS) / f"{name}.json"
+def measure(name: str, title: str, parts: Mapping[str, Measure], setup: Setup, *, commit: str = "") -> None:
+    """Measures the parts, writes ``name.json`` after each, and prints what it holds.
+
+    Raises:
+        ConfigError: ``commit`` is given, and a part was not measured at it.
+    """
+    path = _results(name, setup)
     for part, run in parts.items():
         typer.echo(f"· {part}", err=True)
+        began = code_commit()
         try:
             measured, claims = run(setup)
         except AbsentError as absent:
             tell(f"{part} is left out: {absent}")
             continue
+        if commit and (began, code_commit()) != (commit, commit):
+            raise ConfigError(f"files changed while {part} was measured, which is not kept; begin anew")
         # Read now, as another part may have been measured meanwhile.
         empty: dict[str, Any] = {"title": title, "claims": [], "parts": {}}
         value: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else empty
         tables: tuple[report.Table, ...] = measured.pop("tables", ())
         told = {"tables": [asdict(table) | {"verdict": table.verdict} for table in tables]} if tables else {}
         made_from = {"fingerprint": setup.fingerprint()}
-        value["parts"][part] = {**report.facts(), **made_from, "seed": 0, "quick": setup.quick, **measured, **told}
+        value["parts"][part] = {
+            **report.facts(),
+            "commit": began,
+            **made_from,
+            "seed": 0,
+            "quick": setup.quick,
+            **measured,
+            **told,
+        }
         value["claims"] = [claim for claim in value["claims"] if claim["part"] != part]
         for what, number, relation, target in claims:
             command = f"make bench-{name}"

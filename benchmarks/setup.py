@@ -25,7 +25,7 @@ SEEDS = (0, 1, 2)
 
 
 class AbsentError(Exception):
-    """A public research set is not on this machine."""
+    """What a part needs is not on this machine, such as a public research set or a GPU."""
 
 
 def research(name: str) -> Path:
