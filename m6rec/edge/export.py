@@ -265,18 +265,34 @@ class _Upper(nn.Module):
 
 
 def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
-    """Traces one half, any number of whose tokens, behaviours and candidates may differ from the example's."""
+    """Writes one half as a graph with weights of ``dtype``."""
     try:
         import onnx
         import onnxscript  # noqa: F401 - by torch
     except ImportError as error:
         raise ExtraError("m6rec export", "edge") from error
+    graph = _traced(half)
+    if DTYPES[dtype] < 32:
+        _round(graph, DTYPES[dtype])
+    # What differs between runs goes, as the same model must have the same checksum.
+    del graph.graph.metadata_props[:]
+    used = {node.domain for node in graph.graph.node}
+    opsets = [one for one in graph.opset_import if one.domain in used]
+    del graph.opset_import[:]
+    graph.opset_import.extend(opsets)
+    if isinstance(half, _Upper):
+        _part(graph, file.with_name(ADAPTERS))
+    onnx.save(graph, file)
+
+
+def _traced(half: _Lower | _Upper) -> Any:
+    """The graph of one half in fp32; tokens, behaviours and candidates may be other numbers than the example's."""
     example = half.example()
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)  # it misses torchvision
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of torch's own deprecations
             program = torch.onnx.export(
                 half.eval(),
@@ -295,17 +311,7 @@ def _write(half: _Lower | _Upper, file: Path, dtype: str) -> None:
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
     _transpose(graph)
-    if DTYPES[dtype] < 32:
-        _round(graph, DTYPES[dtype])
-    # What differs between runs goes, as the same model must have the same checksum.
-    del graph.graph.metadata_props[:]
-    used = {node.domain for node in graph.graph.node}
-    opsets = [one for one in graph.opset_import if one.domain in used]
-    del graph.opset_import[:]
-    graph.opset_import.extend(opsets)
-    if isinstance(half, _Upper):
-        _part(graph, file.with_name(ADAPTERS))
-    onnx.save(graph, file)
+    return graph
 
 
 def _transpose(graph: Any) -> None:

@@ -104,12 +104,9 @@ def test_it_learns_to_read_as_the_teacher(tmp_path):
 @pytest.mark.parametrize(
     "switches",
     [
-        {"num_blocks": 2},
-        {"embed_width": 0, "vocab_size": 0},
-        {"hidden": 0.0, "relation": 0.0},
-        {"sparsity": 0.5},
-        {"upper_neurons": 0.5, "upper_heads": 0.5},
-        {"alone": True, "labels": 0.0},
+        {"num_blocks": 2, "sparsity": 0.5},
+        {"embed_width": 0, "vocab_size": 0, "hidden": 0.0, "relation": 0.0},
+        {"upper_neurons": 0.5, "upper_heads": 0.5, "alone": True, "labels": 0.0},
         {"exits": False, "relation": 0.0, "logits": 0.0},
     ],
     ids=str,
