@@ -30,6 +30,8 @@ from m6rec.data.split import TEST
 from m6rec.device import ITEMS, MANIFEST, Device, file_sha256
 from m6rec.domains import prepared
 from m6rec.edge.export import export, send
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
 from m6rec.readouts import ScoreModel
 from m6rec.text.tokenizer import Tokenizer

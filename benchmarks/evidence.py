@@ -27,16 +27,13 @@ from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.demo import OURS
 from m6rec.domains.domain import Domain
 from m6rec.domains.prepared import Prepared
-from m6rec.evaluation import baselines
 from m6rec.evaluation.ablation import by_count
-from m6rec.evaluation.metrics import auc, bootstrap_difference, hit_rate, ndcg, uauc
-from m6rec.evaluation.report import Row, Table
+from m6rec.evaluation.metrics import auc, bootstrap_difference, hit_rate, ndcg
+from m6rec.evaluation.report import Row
 from m6rec.evaluation.retrieval import Retriever, retrieval_ranks
-from m6rec.metrics import auc, bootstrap_difference, hit_rate, ndcg
 from m6rec.quickstart import RANKING
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.readouts.embed import fit_sources
-from m6rec.report import Row
 from m6rec.retrieval.examples import likes_of
 from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.examples import TaskExamples

@@ -22,11 +22,11 @@ from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID, split_by_item
 from m6rec.domains import domain as domains
+from m6rec.evaluation.metrics import auc
+from m6rec.evaluation.report import Row, Table
 from m6rec.foundation.checkpoint import load
-from m6rec.metrics import auc
 from m6rec.quickstart import RANKING
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
-from m6rec.report import Row, Table
 from m6rec.tasks.task import named
 from m6rec.training import TrainConfig, TrainingHistory
 from m6rec.types import Draft

@@ -18,12 +18,13 @@ import typer
 from rich.console import Console
 
 from benchmarks.setup import AbsentError, Claims, Setup
-from m6rec import files, report
+from m6rec import files
 from m6rec.errors import ConfigError
+from m6rec.evaluation import report
 
 ValueT = TypeVar("ValueT")
 Measure = Callable[[Setup], tuple[dict[str, Any], Claims]]
-"""Returns what is written as it is, but for ``tables``, which are those of ``m6rec.report``; and the claims."""
+"""Returns what is written as it is, but for ``tables``, which are those of ``report``; and the claims."""
 RESULTS, QUICK_RESULTS = Path("benchmarks/results"), Path("runs/bench")
 WRITINGS = (RESULTS.as_posix(), "docs", "design", "*.md")
 """Files that change no result."""

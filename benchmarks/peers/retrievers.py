@@ -19,7 +19,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from scipy.sparse import csr_matrix
 
 from benchmarks.peers.search import Budget, Floats, Peer, Settings, Tell, measured
-from m6rec import baselines
 from m6rec.data import leakage
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain

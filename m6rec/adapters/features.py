@@ -56,7 +56,8 @@ class FeatureEncoder(nn.Module):
         """vectors_BCD."""
         normed_NF = self.normed(features_BCF).flatten(0, 1)
         count = normed_NF.shape[0]  # not len(), which would fix it where this is traced
-        normed_NF = F.pad(normed_NF, (0, 0, 0, torch.sym_max(0, LEAST_ROWS - count)))
+        lacking = torch.sym_max(0, LEAST_ROWS - count)  # type: ignore[no-untyped-call]
+        normed_NF = F.pad(normed_NF, (0, 0, 0, lacking))
         hidden_NR = (normed_NF @ self.w1_FR).add_(self.b1_R).relu_()
         hidden_NR = (hidden_NR @ self.w2_RR).add_(self.b2_R).relu_()
         added_ND = (hidden_NR @ self.w3_RD).mul_(self._gain)

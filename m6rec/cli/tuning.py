@@ -171,7 +171,7 @@ def report(
     """Writes what was measured into one HTML file with plots that fetches nothing; runs by seed share a curve."""
     from m6rec import files
     from m6rec.evaluation import comparison
-    from m6rec.report import to_html
+    from m6rec.evaluation.report import to_html
 
     found = comparison.read([one if one.exists() else run_of(project, one) for one in sources])
     made = comparison.compare(found) if compare else comparison.gather(found)

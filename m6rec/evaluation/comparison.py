@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from m6rec import report
 from m6rec.errors import AssetError, DataError
+from m6rec.evaluation import report
+from m6rec.evaluation.report import Curve, Report, Table
 from m6rec.project import CONFIG, TRAINING, Run
-from m6rec.report import Curve, Report, Table
 from m6rec.training import TrainingState
 
 REPORT = "report.json"

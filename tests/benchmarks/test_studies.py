@@ -7,7 +7,7 @@ from benchmarks.evidence import OURS
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
 from m6rec.evaluation.ablation import by_count
-from m6rec.metrics import hit_rate
+from m6rec.evaluation.metrics import hit_rate
 
 
 def test_questions_are_counted_by_what_was_before_them():

@@ -6,8 +6,8 @@ import pytest
 
 from m6rec.errors import AssetError, DataError
 from m6rec.evaluation import comparison
-from m6rec.report import Claim, Curve, Report, Row, Table, to_html, write_report
-from tests.test_report import HOSTILE, Page
+from m6rec.evaluation.report import Claim, Curve, Report, Row, Table, to_html, write_report
+from tests.evaluation.test_report import HOSTILE, Page
 
 BUCKETS = {"0 (n=5)": (0.5, 0.6), "1-3 (n=7)": (0.7, 0.8)}
 TABLES = (
