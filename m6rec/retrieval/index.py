@@ -42,7 +42,7 @@ class IndexConfig:
     growth: Annotated[float, Range(1, above=True)] = 2.0
     sampled: Count = 40
     queries: Count = 64
-    gathered: Share = 0.01
+    gathered: Share = 0.003
 
     def __post_init__(self) -> None:
         validate(self)
