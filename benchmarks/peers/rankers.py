@@ -1,13 +1,13 @@
 """Peers that tell whether a user will like an item: what was counted, linear models, trees and a network.
 
 All are fitted on the likes of the training part and chosen by AUC on validation. What a question may know is what came
-before it, test events included, as in ``m6rec.evaluation``; a peer of numbers alone (user, item) knows less.
+before it, test events included, as for ours, whose questions they are (``tasks.examples``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,21 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from scipy.sparse import csr_matrix
 from torch import nn
 
+from benchmarks.peers.retrievers import weighted
 from benchmarks.peers.search import Budget, Floats, Peer, Settings, Tell, measured
-from m6rec.data import leakage
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.evaluation import baselines
+from m6rec.evaluation.collaborative import likes_matrix
 from m6rec.evaluation.metrics import auc, uauc
 from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import FEATURES
+from m6rec.retrieval.embeddings import Ints
+from m6rec.retrieval.examples import queries
 from m6rec.tasks.examples import TaskExamples, check_leaks
-from m6rec.types import Event
 
-Ints = NDArray[np.int64]
-Scorer = Callable[[Ints], Floats]
-"""From positions of events to a score for each."""
+Scorer = Callable[[int], Floats]
+"""From a part to a score for each of its questions."""
 MAX_HISTORY = 400
 """Likes of a user that linear peers look at."""
 BATCH = 256
@@ -39,127 +40,56 @@ BATCH = 256
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """A log in numbers, each event with what was known before it.
+    """What peers are told.
 
     Attributes:
-        user_E: Number of the user of each event, from 1.
-        item_E: Number of its item, from 1.
-        liked_E: 1 for a like, else 0.
-        train: Positions that may be fitted on.
-        statistics_ES: ``m6rec.features.interactions.FEATURES`` of each question; 0 of an event that asks nothing.
-        num_items: How many items there are, those without events included.
-        count_E4: Before each event: events and likes of its item, events and likes of its user.
-        rate_E: Share of likes before each event.
+        questions: Of a ranking task, which hold our statistics.
+        training: 1 where a user liked an item in the training part.
+        likes: Of VALID and TEST, what each question's user had liked before it, oldest first.
     """
 
-    user_E: Ints
-    item_E: Ints
-    liked_E: Ints
-    train: Ints
-    statistics_ES: NDArray[np.float32]
-    num_items: int
-    count_E4: Ints = field(init=False)
-    rate_E: Floats = field(init=False)
+    questions: TaskExamples
+    training: csr_matrix
+    likes: Mapping[int, Sequence[Ints]]
 
-    def __post_init__(self) -> None:
-        counts = [*_before(self.item_E, self.liked_E), *_before(self.user_E, self.liked_E)]
-        object.__setattr__(self, "count_E4", np.stack(counts, 1))
-        earlier_E = np.arange(len(self.liked_E))
-        rate_E = (np.cumsum(self.liked_E) - self.liked_E + 0.5) / (earlier_E + 1)  # 0.5 before the first
-        object.__setattr__(self, "rate_E", rate_E)
-
-    @property
-    def num_users(self) -> int:
-        """How many users there are."""
-        return int(self.user_E.max())
-
-    def histories(self, positions: Ints, length: int) -> Ints:
-        """The latest items that each event's user had liked before it, oldest first, after zeros [N, length]."""
-        likes = np.flatnonzero(self.liked_E)
-        likes = likes[np.argsort(self.user_E[likes], kind="stable")]
-        starts_U = np.searchsorted(self.user_E[likes], np.arange(self.num_users + 1))
-        first_N1 = starts_U[self.user_E[positions]][:, None]
-        at_NL = first_N1 + self.count_E4[positions, 3][:, None] + np.arange(-length, 0)
-        return np.where(at_NL >= first_N1, self.item_E[likes[np.maximum(at_NL, 0)]], 0)
+    def share(self, part: int, name: str) -> Floats:
+        """One of our statistics."""
+        found: Floats = self.questions.features(part)[:, FEATURES.index(name)].astype(np.float64)
+        return found
 
 
 def ask(split: Split, domain: Domain, questions: TaskExamples) -> Asked:
-    """Puts a log in numbers."""
-    events, ids = split.log.events, split.log.items
-    item_of = {item: number for number, item in enumerate(ids, 1)}
-    user_of = {user: number for number, user in enumerate(split.log.users, 1)}
-    statistics_ES = np.zeros((len(events), len(FEATURES)), np.float32)
-    for part in (TRAIN, VALID, TEST):
-        statistics_ES[questions.events(part)] = questions.features(part)
-    return Asked(
-        np.array([user_of[event.user] for event in events]),
-        np.array([item_of[event.item] for event in events]),
-        np.array([int(domain.positive(event)) for event in events]),
-        questions.events(TRAIN),
-        statistics_ES,
-        len(ids),
-    )
-
-
-def _before(key_E: Ints, liked_E: Ints) -> tuple[Ints, Ints]:
-    """Of each event: how many earlier ones have its key, and how many of those are likes."""
-    order = np.argsort(key_E, kind="stable")
-    likes = np.cumsum(liked_E[order]) - liked_E[order]
-    _, starts, sizes = np.unique(key_E[order], return_index=True, return_counts=True)
-    found = np.empty((2, len(key_E)), np.int64)
-    found[0, order] = np.arange(len(key_E)) - np.repeat(starts, sizes)
-    found[1, order] = likes - np.repeat(likes[starts], sizes)
-    return found[0], found[1]
-
-
-_PRIOR = FloatDistribution(0.3, 100, log=True)
+    """What peers are told of a split."""
+    likes = {part: queries(split, domain, questions.events(part)).likes for part in (VALID, TEST)}
+    return Asked(questions, likes_matrix(split, domain), likes)
 
 
 def _item_share(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
-    yield lambda at: _share(data, at, 0, settings["item_prior"])
+    yield lambda part: data.share(part, "item_share")
 
 
 def _user_share(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
-    yield lambda at: _share(data, at, 2, settings["user_prior"])
+    yield lambda part: data.share(part, "user_share")
 
 
 def _both_shares(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
-    yield (
-        lambda at: (
-            _share(data, at, 0, settings["item_prior"])
-            + settings["weight"] * _share(data, at, 2, settings["user_prior"])
-        )
-    )
-
-
-def _share(data: Asked, at: Ints, column: int, prior: float) -> Floats:
-    events, likes = data.count_E4[at, column], data.count_E4[at, column + 1]
-    share: Floats = (likes + prior * data.rate_E[at]) / (events + prior)
-    return share
+    yield lambda part: data.share(part, "item_share") + settings["weight"] * data.share(part, "user_share")
 
 
 def _linear(factory: Callable[..., baselines.Baseline]) -> Callable[[Asked, Settings, int], Iterator[Scorer]]:
     """A recommender of histories; "mean" divides its score by the weight of the history."""
 
     def fit(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
-        mean, memory = settings["mean"], settings["memory"]
         seeded = {"seed": seed} if factory is baselines.MatrixFactorisation else {}
         model = factory(**{k: v for k, v in settings.items() if k not in ("mean", "memory")}, **seeded)
-        likes = data.train[data.liked_E[data.train] == 1]
-        shape = (data.num_users + 1, data.num_items)
-        ones = np.ones(len(likes), np.float32)
-        matrix = csr_matrix((ones, (data.user_E[likes], data.item_E[likes] - 1)), shape)
-        matrix.data[:] = 1
-        model.fit(matrix)
+        model.fit(data.training)
 
-        def score(at: Ints) -> Floats:
-            history_NL = data.histories(at, MAX_HISTORY)
-            rows, places = np.nonzero(history_NL)
-            weights = (memory ** np.arange(MAX_HISTORY - 1, -1, -1)).astype(np.float32)[places]
-            histories = csr_matrix((weights, (rows, history_NL[rows, places] - 1)), (len(at), data.num_items))
-            scores = baselines.pair_scores(model, histories, data.item_E[at] - 1)
-            whole = np.asarray(histories.sum(1)).ravel() if mean else 1
-            return scores / np.maximum(whole, 1e-9)
+        def score(part: int) -> Floats:
+            latest = [likes[-MAX_HISTORY:] for likes in data.likes[part]]
+            histories = weighted(latest, data.training.shape[1], settings["memory"])
+            scores = baselines.pair_scores(model, histories, data.questions.items(part))
+            whole = np.asarray(histories.sum(1)).ravel() if settings["mean"] else 1
+            return np.asarray(scores / np.maximum(whole, 1e-9))
 
         yield score
 
@@ -178,12 +108,12 @@ def _trees(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
         "objective": "binary", "bagging_fraction": 0.8, "bagging_freq": 1, "seed": seed, "deterministic": True,
         "force_row_wise": True, "num_threads": 1, "verbosity": -1,
     }  # fmt: skip
-    table = lightgbm.Dataset(data.statistics_ES[data.train], data.liked_E[data.train])
+    table = lightgbm.Dataset(data.questions.features(TRAIN), data.questions.labels(TRAIN))
     booster = lightgbm.Booster({**fixed, **settings}, table)
     while True:
         for _ in range(20):
             booster.update()
-        yield lambda at: np.asarray(booster.predict(data.statistics_ES[at]))
+        yield lambda part: np.asarray(booster.predict(data.questions.features(part)))
 
 
 def _perceptron(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
@@ -194,14 +124,15 @@ def _perceptron(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
     network = nn.Sequential(
         nn.Linear(len(FEATURES), width), *hidden, nn.Linear(width, width), *hidden, nn.Linear(width, 1)
     )
-    known = data.statistics_ES[data.train]
+    known = data.questions.features(TRAIN)
     mean, spread = known.mean(0), known.std(0) + 1e-6
-    number_NS, liked_N = torch.from_numpy((known - mean) / spread), torch.from_numpy(data.liked_E[data.train]).float()
+    number_NS = torch.from_numpy((known - mean) / spread)
+    liked_N = torch.from_numpy(data.questions.labels(TRAIN)).float()
     optimiser = torch.optim.Adam(network.parameters(), lr=settings["rate"], weight_decay=settings["decay"])
 
     @torch.inference_mode()
-    def score(at: Ints) -> Floats:
-        logits = network(torch.from_numpy((data.statistics_ES[at] - mean) / spread))[:, 0]
+    def score(part: int) -> Floats:
+        logits = network(torch.from_numpy((data.questions.features(part) - mean) / spread))[:, 0]
         found: Floats = logits.double().sigmoid().numpy()
         return found
 
@@ -217,13 +148,13 @@ def _perceptron(data: Asked, settings: Settings, seed: int) -> Iterator[Scorer]:
 
 
 PEERS: tuple[Peer[Asked, Scorer], ...] = (
-    Peer(name="item's share", fit=_item_share, space={"item_prior": _PRIOR}, first={"item_prior": 5.0}),
-    Peer(name="user's share", fit=_user_share, space={"user_prior": _PRIOR}, first={"user_prior": 5.0}),
+    Peer(name="item's share", fit=_item_share),
+    Peer(name="user's share", fit=_user_share),
     Peer(
         name="item's and user's share",
         fit=_both_shares,
-        space={"item_prior": _PRIOR, "user_prior": _PRIOR, "weight": FloatDistribution(0.1, 3, log=True)},
-        first={"item_prior": 5.0, "user_prior": 5.0, "weight": 1.0},
+        space={"weight": FloatDistribution(0.1, 3, log=True)},
+        first={"weight": 1.0},
     ),
     Peer(
         name="item-kNN",
@@ -300,51 +231,32 @@ def ranking(
     Args:
         split: The split.
         domain: The domain.
-        questions: Of the task "like", which hold the statistics (``evaluate.task_examples``).
+        questions: Of the task "like".
         budget: Of each peer.
         folder: Where results are kept; what is there is not measured again.
         peers: Which.
         tell: Told of progress.
 
     Raises:
-        DataError: The split leaks, or a question knows its answer or what comes after.
+        DataError: The split leaks.
     """
     check_leaks(split, questions)
-    data = ask(split, domain, questions)
-    check_future(split, domain, data)
-    valid, test = questions.events(VALID), questions.events(TEST)
-
-    def validate(score: Scorer) -> float:
-        return auc(data.liked_E[valid], score(valid))
-
+    data, labels = ask(split, domain, questions), questions.labels(VALID)
     found = {}
     for peer in peers:
         tell(peer.name)
         found[peer.name] = measured(
-            peer, data, validate, lambda: data, lambda score: score(test), budget, folder, test, tell
+            peer,
+            data,
+            lambda score: auc(labels, score(VALID)),
+            lambda: data,
+            lambda score: score(TEST),
+            budget,
+            folder,
+            questions.events(TEST),
+            tell,
         )
     return found
-
-
-def check_future(split: Split, domain: Domain, data: Asked, num_moments: int = 3) -> None:
-    """Fails where counts or histories of a held-out event know what comes after it (the statistics have their law)."""
-    log = split.log
-    held_out = np.flatnonzero(split.part != TRAIN)
-    number_of = {item: number for number, item in enumerate(log.items, 1)}
-
-    def lay(events: Sequence[Event]) -> dict[int, object]:
-        size = len(events)
-        item_E = np.array([number_of[event.item] for event in events])
-        liked_E = np.array([int(domain.positive(event)) for event in events])
-        of = Asked(
-            data.user_E[:size], item_E, liked_E, data.train[data.train < size], data.statistics_ES, data.num_items
-        )
-        at = held_out[held_out < size]
-        told = zip(of.count_E4[at], of.rate_E[at], of.histories(at, 20), strict=True)
-        return {int(n): (c.tobytes(), float(r), h.tobytes()) for n, (c, r, h) in zip(at, told, strict=True)}
-
-    moments = held_out[np.linspace(0, len(held_out) - 1, num_moments).astype(np.int64)]
-    leakage.fail(leakage.future(log.events, lay, moments.tolist()))
 
 
 def table(

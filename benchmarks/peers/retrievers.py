@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.sparse import csr_matrix
 
@@ -24,119 +22,51 @@ from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError, ExtraError
 from m6rec.evaluation import baselines
+from m6rec.evaluation.collaborative import matrix
 from m6rec.evaluation.metrics import hit_rate, mrr, ndcg, ranks
 from m6rec.evaluation.report import Row, Table
+from m6rec.retrieval.embeddings import Ints
+from m6rec.retrieval.examples import LikeSequences, RetrievalQueries, build_examples, likes_of
 from m6rec.retrieval.sources import sparse_rows
-from m6rec.types import Event, Item
+from m6rec.tasks.task import named
+from m6rec.types import Item
 
-Ints = NDArray[np.int64]
 MAX_JUDGED = 10_000
 """Validation questions that a trial is judged by: all, or so many drawn once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """What a peer is fitted on: the likes of each user, oldest first, as numbers of items from 0."""
-
-    sequences: tuple[Ints, ...]
-    items: tuple[Item, ...]
-
-    def matrix(self) -> csr_matrix:
-        """1 where a user liked an item."""
-        found = weighted(self.sequences, len(self.items), 1)
-        found.data[:] = 1
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """Questions for the item that is liked next.
-
-    Attributes:
-        events: Position of each question's event in the log.
-        histories: What its user had liked before, oldest first.
-        seen: All that the user had had to do with.
-        users: Number of the user's sequence in ``Known``; -1 for a stranger.
-        targets: Number of the right item.
-    """
-
-    events: Ints
-    histories: tuple[Ints, ...]
-    seen: tuple[Ints, ...]
-    users: Ints
-    targets: Ints
-
-    def only(self, chosen: Ints) -> Asked:
-        """Some of the questions."""
-        histories, seen = (tuple(lists[n] for n in chosen) for lists in (self.histories, self.seen))
-        return Asked(self.events[chosen], histories, seen, self.users[chosen], self.targets[chosen])
-
-
-Scorer = Callable[[Asked], Floats]
+Scorer = Callable[[RetrievalQueries], Floats]
 """From questions to a score of every item [B, I]."""
 
 
-def weighted(histories: Sequence[Ints], num_items: int, memory: float) -> csr_matrix:
-    """Histories as rows in which each item weighs ``memory`` of the one after it."""
-    rows = [(items, memory ** np.arange(len(items) - 1, -1, -1.0)) for items in histories]
-    found = sparse_rows(rows, num_items)
+def weighted(likes: Sequence[Ints], num_items: int, memory: float) -> csr_matrix:
+    """Likes as rows in which each item weighs ``memory`` of the one after it."""
+    found = sparse_rows([(items, memory ** np.arange(len(items) - 1, -1, -1.0)) for items in likes], num_items)
     found.sum_duplicates()
     return found
 
 
-def ask(split: Split, domain: Domain, *, refit: bool) -> tuple[Known, Asked, Known, Asked]:
+def ask(
+    split: Split, domain: Domain, *, refit: bool
+) -> tuple[LikeSequences, RetrievalQueries, LikeSequences, RetrievalQueries]:
     """What to tune on and the questions of validation, what to fit on then and the questions of the test.
+
+    They are ours (``retrieval.examples``), so who is asked what, and what is known then, is the same for all.
 
     Args:
         split: The split.
         domain: Tells likes; a question is asked of each held-out one.
         refit: Whether the last fit knows the validation part too, as leave-one-out figures are published.
     """
-    log = split.log
-    drafts, liked = _walk(log.events, split.part, domain, {item: number for number, item in enumerate(log.items)})
-    made: list[tuple[Known, Asked]] = []
-    for part, parts in ((VALID, (TRAIN,)), (TEST, (TRAIN, VALID) if refit else (TRAIN,))):
-        if not drafts[part]:
-            raise DataError(f"part {part} of the split has no like to ask for; give a larger part")
-        known = {user: [n for n, of in likes if of in parts] for user, likes in liked.items()}
-        places = {user: place for place, user in enumerate(user for user, likes in known.items() if likes)}
-        sequences = tuple(np.array(known[user], np.int64) for user in places)
-        events, users, histories, seen, targets = zip(*drafts[part], strict=True)
-        user_Q = np.array([places.get(user, -1) for user in users])
-        asked = Asked(np.array(events), histories, seen, user_Q, np.array(targets))
-        made.append((Known(sequences, tuple(log.items.values())), asked))
-    return *made[0], *made[1]
+    examples = build_examples(named("retrieve"), split, domain)
+    last = likes_of(split, domain, TRAIN, VALID) if refit else examples.training
+    return examples.training, examples.queries[VALID], last, examples.queries[TEST]
 
 
-_Draft = tuple[int, str, Ints, Ints, int]
-"""Position and user of an event, what the user had liked and seen before, and the item."""
-
-
-def _walk(
-    events: Sequence[Event], part_E: NDArray[np.uint8], domain: Domain, numbers: Mapping[str, int]
-) -> tuple[dict[int, list[_Draft]], dict[str, list[tuple[int, int]]]]:
-    """(the questions of validation and test, each before its event; by user, each like and its part)."""
-    drafts: dict[int, list[_Draft]] = {VALID: [], TEST: []}
-    liked: dict[str, list[tuple[int, int]]] = {}
-    seen: dict[str, list[int]] = {}
-    for position, (event, part) in enumerate(zip(events, part_E.tolist(), strict=True)):
-        item = numbers[event.item]
-        likes, met = liked.setdefault(event.user, []), seen.setdefault(event.user, [])
-        if domain.positive(event):
-            if part in drafts:
-                history = np.array([number for number, _ in likes], np.int64)
-                drafts[part].append((position, event.user, history, np.array(met, np.int64), item))
-            likes.append((item, part))
-        met.append(item)
-    return drafts, liked
-
-
-def rank(score: Scorer, asked: Asked, num_items: int) -> Floats:
+def rank(score: Scorer, asked: RetrievalQueries, num_items: int) -> Floats:
     """Rank of each target among all items that the user has not seen, from 1."""
     step = max(1, baselines.MAX_SCORES // num_items)
     found = []
     for start in range(0, len(asked.targets), step):
-        part = asked.only(np.arange(start, min(start + step, len(asked.targets))))
+        part = asked.only(range(start, min(start + step, len(asked.targets))))
         scores_BI = score(part)
         seen_BI = np.zeros(scores_BI.shape, np.bool_)
         for row, items in zip(seen_BI, part.seen, strict=True):
@@ -145,32 +75,36 @@ def rank(score: Scorer, asked: Asked, num_items: int) -> Floats:
     return np.concatenate(found)
 
 
-def _popularity(known: Known, settings: Settings, seed: int) -> Iterator[Scorer]:
-    model = baselines.Popularity().fit(known.matrix())
-    yield lambda asked: model.scores(weighted(asked.histories, len(known.items), 1))
+def _popularity(known: LikeSequences, settings: Settings, seed: int) -> Iterator[Scorer]:
+    model = baselines.Popularity().fit(matrix(known.likes, len(known.items)))
+    yield lambda asked: model.scores(weighted(asked.likes, len(known.items), 1))
 
 
 Linear = Callable[[csr_matrix], Floats]
 """From histories [B, I] to scores [B, I]."""
 
 
-def _by_history(fit: Callable[[Known, Settings], Linear]) -> Callable[[Known, Settings, int], Iterator[Scorer]]:
+def _by_history(
+    fit: Callable[[LikeSequences, Settings], Linear],
+) -> Callable[[LikeSequences, Settings, int], Iterator[Scorer]]:
     """A recommender of histories whose items weigh ``memory`` of the one after them."""
 
-    def fitted(known: Known, settings: Settings, seed: int) -> Iterator[Scorer]:
+    def fitted(known: LikeSequences, settings: Settings, seed: int) -> Iterator[Scorer]:
         scores = fit(known, {**settings, "seed": seed})
-        yield lambda asked: scores(weighted(asked.histories, len(known.items), settings["memory"]))
+        yield lambda asked: scores(weighted(asked.likes, len(known.items), settings["memory"]))
 
     return fitted
 
 
-def _item_knn(known: Known, settings: Settings) -> Linear:
-    return baselines.ItemKNN(settings["k"], settings["weighting"]).fit(known.matrix()).scores
+def _item_knn(known: LikeSequences, settings: Settings) -> Linear:
+    model = baselines.ItemKNN(settings["k"], settings["weighting"])
+    return model.fit(matrix(known.likes, len(known.items))).scores
 
 
-def _factors(known: Known, settings: Settings) -> Linear:
+def _factors(known: LikeSequences, settings: Settings) -> Linear:
     names = ("factors", "regularisation", "alpha", "seed")
-    return baselines.MatrixFactorisation(**{name: settings[name] for name in names}).fit(known.matrix()).scores
+    model = baselines.MatrixFactorisation(**{name: settings[name] for name in names})
+    return model.fit(matrix(known.likes, len(known.items))).scores
 
 
 def _inverse(gram_II: Floats, regularisation: float) -> Floats:
@@ -194,19 +128,19 @@ def _inverse(gram_II: Floats, regularisation: float) -> Floats:
 
 
 @lru_cache(maxsize=2)
-def _ease_weights(known: Known, octave: int) -> Floats:
+def _ease_weights(known: LikeSequences, octave: int) -> Floats:
     """``baselines.EASEBaseline`` in float32, by Cholesky: a quarter of the time, half of the memory.
 
     Kept for a later trial with the same regularisation, 2 to the power of ``octave``, and another memory.
     """
-    matrix = known.matrix()
-    weight_II = _inverse((matrix.T @ matrix).toarray(), 2.0**octave)
+    liked = matrix(known.likes, len(known.items))
+    weight_II = _inverse((liked.T @ liked).toarray(), 2.0**octave)
     weight_II /= -weight_II.diagonal().copy()
     np.fill_diagonal(weight_II, 0)
     return weight_II
 
 
-def _ease(known: Known, settings: Settings) -> Linear:
+def _ease(known: LikeSequences, settings: Settings) -> Linear:
     weight_II = _ease_weights(known, settings["octave"])
     return lambda histories: np.asarray(histories @ weight_II)
 
@@ -237,14 +171,14 @@ def minilm_states(items: tuple[Item, ...]) -> Floats:
     return found
 
 
-def _titles(known: Known, settings: Settings, seed: int) -> Iterator[Scorer]:
-    item_ID = minilm_states(known.items)
-    yield lambda asked: (weighted(asked.histories, len(known.items), settings["memory"]) @ item_ID) @ item_ID.T
+def _titles(known: LikeSequences, settings: Settings, seed: int) -> Iterator[Scorer]:
+    item_ID = minilm_states(tuple(known.items))
+    yield lambda asked: (weighted(asked.likes, len(known.items), settings["memory"]) @ item_ID) @ item_ID.T
 
 
 _MEMORY = FloatDistribution(0.1, 1)
 _WIDTHS = CategoricalDistribution([32, 64, 128, 256])
-PEERS: tuple[Peer[Known, Scorer], ...] = (
+PEERS: tuple[Peer[LikeSequences, Scorer], ...] = (
     Peer(name="popularity", fit=_popularity),
     Peer(
         name="item-kNN",
@@ -285,7 +219,7 @@ def retrieval(
     folder: Path,
     *,
     refit: bool,
-    peers: Sequence[Peer[Known, Scorer]] = PEERS,
+    peers: Sequence[Peer[LikeSequences, Scorer]] = PEERS,
     tell: Tell = lambda text: None,
 ) -> dict[str, list[Floats]]:
     """Ranks of the liked test items by each peer, one array a seed, in the order of the log.
@@ -300,15 +234,12 @@ def retrieval(
         tell: Told of progress.
 
     Raises:
-        DataError: The split leaks, or a question knows what comes after it.
+        DataError: The split leaks.
     """
     leakage.check(split, allowed=leakage.PROTOCOL)
-    check_future(split, domain)
     known, valid, last, test = ask(split, domain, refit=refit)
     num_items = len(known.items)
-    if len(valid.targets) > MAX_JUDGED:
-        drawn = np.random.default_rng(0).choice(len(valid.targets), MAX_JUDGED, replace=False)
-        valid = valid.only(np.sort(drawn))
+    valid = valid.drawn(MAX_JUDGED)
 
     def validate(score: Scorer) -> float:
         return ndcg(rank(score, valid, num_items), 10)
@@ -329,20 +260,6 @@ def retrieval(
         )
         _ease_weights.cache_clear()
     return found
-
-
-def check_future(split: Split, domain: Domain, num_moments: int = 2) -> None:
-    """Fails where the histories of held-out questions know what comes after them."""
-    held_out = np.flatnonzero(split.part != TRAIN)
-
-    numbers = {item: number for number, item in enumerate(split.log.items)}
-
-    def lay(events: Sequence[Event]) -> dict[int, object]:
-        drafts, _ = _walk(events, split.part[: len(events)], domain, numbers)
-        return {at: (liked.tobytes(), met.tobytes()) for part in drafts.values() for at, _, liked, met, _ in part}
-
-    moments = held_out[np.linspace(0, len(held_out) - 1, num_moments).astype(np.int64)]
-    leakage.fail(leakage.future(split.log.events, lay, moments.tolist()))
 
 
 def tables(
