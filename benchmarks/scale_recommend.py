@@ -25,6 +25,7 @@ from benchmarks import vectors as made_up
 from benchmarks.setup import Claims, Setup, rss_mib
 from m6rec.domains.domain import named
 from m6rec.features.interactions import InteractionStore
+from m6rec.language.lexicon import Lexicon
 from m6rec.readouts import EmbedModel, TaskModelConfig
 from m6rec.retrieval.blend import Blend
 from m6rec.retrieval.embeddings import Embeddings, Head, Whitening
@@ -37,7 +38,6 @@ from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.memory import keep_freed_memory
 from m6rec.serving.search import SearchIndex
 from m6rec.serving.state import ServingState
-from m6rec.text.lexicon import Lexicon
 from m6rec.types import Event, Item, User
 from tests import tiny
 

@@ -144,10 +144,10 @@ MUTANTS = (
     ),
     Mutant(
         "a generated text may hold a blocked word",
-        "text/safety.py",
+        "language/safety.py",
         "    if blocked.holds(text):\n",
         "    if blocked.holds(text) and len(text) > longest:\n",
-        ("text/test_safety.py",),
+        ("language/test_safety.py",),
     ),
     Mutant(
         "a title can close its quotes",

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from m6rec.language.chat import Message
+from m6rec.language.lexicon import Lexicon
 from m6rec.serving.backend import Backend, Chat, Reply
-from m6rec.tasks.chat import Message
-from m6rec.text.lexicon import Lexicon
 from m6rec.text.verbalise import quote
 from m6rec.types import Item
 

@@ -9,7 +9,7 @@ FOLDER = Path(os.environ.get("M6REC_SHARED_DATA", Path(__file__).parents[2] / "s
 
 
 def shared(name: str) -> Path:
-    """A file of the research sets, such as "redial/valid_1000_raw_linked.jsonl"."""
+    """A file of the research sets, such as "redial/item_ids.json"."""
     path = FOLDER / name
     if not path.exists():
         pytest.skip(f"{name} is not in {FOLDER}; M6REC_SHARED_DATA names the folder of the research sets")

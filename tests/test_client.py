@@ -11,10 +11,10 @@ import pytest
 
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.language.chat import Message
 from m6rec.serving.backend import Backend, Chat, Filters, IngestResult, InspectRequest, RankRequest, Request
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.settings import make_key
-from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item
 from tests import lossy, running
 from tests.fake import FakeBackend

@@ -156,9 +156,9 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Conversational recommendation. An empty line ends it."""
+    from m6rec.language.chat import Message
     from m6rec.serving.backend import Chat, Reply
     from m6rec.serving.settings import MAX_MESSAGES
-    from m6rec.tasks.chat import Message
 
     config = settings(file, changes, of_foundation(None, device, dtype), project=project)
     recommender, _ = _recommender(project, data, retrieve, rank, user, config)

@@ -202,7 +202,7 @@ def text_writers(rank: Path, ranking: Any, states: StatesSection) -> dict[str, A
 
 def blocklist(file: Path | None) -> Any:
     """Words that generated texts must not contain, besides the built-in ones; None without a file."""
-    from m6rec.text.safety import Blocklist
+    from m6rec.language.safety import Blocklist
 
     return None if file is None else Blocklist.load(file)
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
+from m6rec.domains.genres import GENRES
 from m6rec.domains.reviews import Record, read_reviews
 from m6rec.text.verbalise import cost, quote, stars
 from m6rec.types import Item
@@ -36,13 +37,8 @@ def _describe(row: Record) -> tuple[object, ...]:
     categories = [*dict.fromkeys(chain.from_iterable(reversed(path) for path in paths))]
     amount = re.match(r"\$?(\d[\d,]*\.?\d*)", str(row.get("price")))
     price = amount and float(amount[1].replace(",", ""))
-    return (
-        row.get("parent_asin") or row["asin"],
-        row.get("title"),
-        categories,
-        row.get("brand") or row.get("store"),
-        price,
-    )
+    brand = row.get("brand") or row.get("store")
+    return row.get("parent_asin") or row["asin"], row.get("title"), categories, brand, price
 
 
 def _item(item: Item) -> str:
@@ -55,5 +51,5 @@ def _item(item: Item) -> str:
 
 DOMAIN = Domain(
     name="amazon", noun="product", assets=(), load=_load, item=_item, user=lambda user: "",
-    rating=stars, happened="bought {}", values=(1, 5),
+    rating=stars, happened="bought {}", values=(1, 5), synonyms=GENRES,
 )  # fmt: skip

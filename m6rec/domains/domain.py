@@ -13,6 +13,7 @@ from m6rec import assets, hooks
 from m6rec.data.feedback import KINDS, Rule
 from m6rec.data.log import Log
 from m6rec.errors import ConfigError
+from m6rec.language.lexicon import Vocabulary
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Feedback, Item, User
 
@@ -26,6 +27,8 @@ class Domain:
     Attributes:
         name: Its name in ``named``.
         noun: What an item is called; the plural adds an s.
+        other_nouns: What else it is called.
+        synonyms: Words that ask for one category, a tuple each; see ``Vocabulary``.
         assets: Names of the data sets that ``load`` reads; empty where the user brings the files.
         load: From the folders of the assets, in their order, or from the user's files to a log.
         item: A noun phrase for an item; ids never occur in it.
@@ -46,6 +49,13 @@ class Domain:
     happened: str
     values: tuple[float, float]
     rule: Rule | None = None
+    other_nouns: tuple[str, ...] = ()
+    synonyms: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words that its items are talked about in."""
+        return Vocabulary(nouns=(self.noun, *self.other_nouns), synonyms=self.synonyms)
 
     def feedback(self, event: Event) -> Feedback:
         """What an event says: by its value, else by its kind, else that it happened, which is positive."""

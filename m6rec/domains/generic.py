@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from m6rec.data.feedback import Rule
 from m6rec.data.read import read
 from m6rec.domains.domain import Domain
+from m6rec.domains.genres import GENRES
 from m6rec.text.verbalise import age, cost, listed, quote
 from m6rec.types import Item, User, Value
 
@@ -46,13 +47,7 @@ def _user(user: User) -> str:
 
 
 DOMAIN = Domain(
-    name="generic",
-    noun="item",
-    assets=(),
-    load=read,
-    item=_item,
-    user=_user,
-    rating=Rule(test=">").rating,
-    happened="chose {}",
-    values=(-1e9, 1e9),
-)
+    name="generic", noun="item", assets=(), load=read, item=_item, user=_user, rating=Rule(test=">").rating,
+    happened="chose {}", values=(-1e9, 1e9), synonyms=GENRES,
+    other_nouns=("product", "article", "film", "movie", "book", "game", "song"),
+)  # fmt: skip

@@ -8,6 +8,7 @@ from m6rec.data.log import Log
 from m6rec.data.read import read
 from m6rec.data.schema import Columns
 from m6rec.domains.domain import Domain
+from m6rec.domains.genres import GENRES
 from m6rec.domains.grouplens import tables, title_and_year
 from m6rec.text.verbalise import age, listed, quote, stars
 from m6rec.types import Item, User
@@ -45,6 +46,8 @@ def _user(user: User) -> str:
 DOMAIN = Domain(
     name="movielens",
     noun="movie",
+    other_nouns=("film",),
+    synonyms=GENRES,
     assets=("movielens-100k",),
     load=_load,
     item=_item,

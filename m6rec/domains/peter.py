@@ -18,7 +18,7 @@ from m6rec.data.schema import Columns
 from m6rec.data.split import TEST, TRAIN, VALID, Split
 from m6rec.domains.domain import Domain
 from m6rec.errors import DataError
-from m6rec.text.opinions import Statement
+from m6rec.language.opinions import Statement
 from m6rec.text.verbalise import stars
 
 _COLUMNS = Columns(time=None, title="item")

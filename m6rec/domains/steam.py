@@ -12,6 +12,7 @@ import polars as pl
 
 from m6rec.data.log import Log
 from m6rec.domains.domain import Domain
+from m6rec.domains.genres import GENRES
 from m6rec.domains.reviews import Record, read_reviews
 from m6rec.text.verbalise import choice, cost, listed, quote
 from m6rec.types import Item
@@ -42,6 +43,7 @@ def _item(item: Item) -> str:
 DOMAIN = Domain(
     name="steam",
     noun="game",
+    synonyms=GENRES,
     assets=(),
     load=_load,
     item=_item,

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 from m6rec.domains.domain import Domain, titled
 from m6rec.errors import DataError
+from m6rec.language.lexicon import Lexicon
 from m6rec.tasks.task import Task, event_text, named, names
-from m6rec.text.lexicon import Lexicon
 from m6rec.text.verbalise import quote
 from m6rec.types import Event, Item, Segment, User
 

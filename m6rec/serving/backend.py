@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from m6rec.language.chat import Intent, Message
 from m6rec.predicate import Predicate
 from m6rec.serving.holdings import Holdings
-from m6rec.tasks.chat import Intent, Message
 from m6rec.tasks.explain import Kind
 from m6rec.types import Event, Item, Ranked, User
 

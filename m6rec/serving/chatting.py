@@ -1,4 +1,4 @@
-"""Chat replies (``tasks.chat``): template sentences that name items, and a reason that the model may phrase.
+"""Chat replies (``language.chat``): template sentences that name items, and a reason that the model may phrase.
 
 Items come from retrieval and ranking as for any recommendation, with the likes and dislikes of the conversation laid
 over the user's history (``InteractionStore.overlay``). So every recommended item exists, and titles are quoted, never
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from m6rec.domains.domain import Domain
+from m6rec.language import chat as words
+from m6rec.language.chat import Session
+from m6rec.language.lexicon import Lexicon
 from m6rec.serving.backend import Chat, Explanation, Reason, Reply, Writing
-from m6rec.tasks import chat as words
-from m6rec.tasks.chat import Session
-from m6rec.text.lexicon import Lexicon
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, Ranked
 

@@ -1,7 +1,7 @@
 """What a user would like to read: a product designed for them, a query that they would type, copy for an item.
 
-Several texts are drawn and taken in the order of their likelihood, without those that ``text.safety``, the catalogue or
-the gate of ``tasks.faithfulness`` refuses. Where none is left, a text without a model stands in.
+Several texts are drawn and taken in the order of their likelihood, without those that ``language.safety``, the
+catalogue or the gate of ``language.faithfulness`` refuses. Where none is left, a text without a model stands in.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from m6rec.domains.domain import titled
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
+from m6rec.language.safety import Blocklist, safety_violation
 from m6rec.readouts import ScoreModel
 from m6rec.serving.backend import GenerationRequest, GenerationResult, Writing
 from m6rec.serving.explaining import choose_words, reasons_for, unfaithful
@@ -22,7 +23,6 @@ from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.tasks import design, headline, query, writing
 from m6rec.tasks.task import named
 from m6rec.text.constraints import Constraint, Series, TitleTrie, Unquoted
-from m6rec.text.safety import Blocklist, safety_violation
 from m6rec.types import Draft, Event, Item, User
 
 NUM_SPARE = 4

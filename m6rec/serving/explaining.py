@@ -8,6 +8,8 @@ from functools import lru_cache
 
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
+from m6rec.language import opinions as mining
+from m6rec.language.faithfulness import unsupported_claim
 from m6rec.readouts import GenerateModel, ScoreModel
 from m6rec.serving.backend import Explanation, Reason, Writing
 from m6rec.serving.text_model_pool import TextModelPool
@@ -15,8 +17,6 @@ from m6rec.tasks import explain as reasons
 from m6rec.tasks import explanations, writing
 from m6rec.tasks import task as tasks
 from m6rec.tasks.explain import Rationale
-from m6rec.tasks.faithfulness import unsupported_claim
-from m6rec.text import opinions as mining
 from m6rec.text.constraints import TitleTrie
 from m6rec.text.verbalise import quote
 from m6rec.types import Draft, Item, Segment, User

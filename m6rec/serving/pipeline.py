@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError
+from m6rec.language.chat import Session
 from m6rec.predicate import Predicate
 from m6rec.retrieval.blend import reciprocal_rank_fusion
 from m6rec.retrieval.examples import NUM_MOST_LIKED
@@ -18,7 +19,6 @@ from m6rec.serving import chatting
 from m6rec.serving.backend import Answer, CandidateSource, RankRequest, Request
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.state import ServingState
-from m6rec.tasks.chat import Session
 from m6rec.types import Event, Item, Ranked
 
 QUERY_WEIGHT = 1.0

@@ -20,6 +20,9 @@ from m6rec.data.log import Log
 from m6rec.errors import UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.states import CacheStatistics
+from m6rec.language.chat import Session
+from m6rec.language.lexicon import Lexicon, Vocabulary
+from m6rec.language.safety import Blocklist
 from m6rec.readouts import EmbedModel, GenerateModel, ScoreModel
 from m6rec.retrieval.index import IndexConfig
 from m6rec.serving import inspecting, pipeline, text_pipeline
@@ -60,9 +63,6 @@ from m6rec.serving.state import Models, ServingState
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.serving.turn_taking import FairLock, in_turn
 from m6rec.serving.user_registry import UserRegistry
-from m6rec.tasks.chat import Session
-from m6rec.text.lexicon import Lexicon
-from m6rec.text.safety import Blocklist
 from m6rec.types import Event, Item, Ranked, User
 
 NO_WRITERS: Mapping[str, GenerateModel] = MappingProxyType({})
@@ -155,7 +155,7 @@ class Recommender(LocalBackend):
         self._turn = FairLock()
         self._limits, self._vectors, self._blocked = limits, vectors, blocked or Blocklist()
         self._writers: list[TextModelPool] = []  # the last ones write what begins
-        self._state = state = _open_state(log, interactions, catalogue, limits)
+        self._state = state = _open_state(log, interactions, catalogue, rank.domain.vocabulary, limits)
         self._encoder = ItemEncoder(self._turn, limits.slice_s)
         self._events = EventIngestion(state, self._turn, journal, log.events)
         self._items = ItemIngestion(state, self._turn, catalogue, self._encoder, self._events)
@@ -355,7 +355,11 @@ class Recommender(LocalBackend):
 
 
 def _open_state(
-    log: Log, interactions: InteractionStore, catalogue: Catalogue | None, limits: ServingLimits
+    log: Log,
+    interactions: InteractionStore,
+    catalogue: Catalogue | None,
+    vocabulary: Vocabulary,
+    limits: ServingLimits,
 ) -> ServingState:
     """The state at the start, without models: the log's items and users, and before them those of the catalogue.
 
@@ -376,7 +380,7 @@ def _open_state(
         live=live,
         users=users,
         interactions=interactions,
-        lexicon=Lexicon(live.values()),
+        lexicon=Lexicon(live.values(), vocabulary),
         search=SearchIndex(live.values(), users),
         latest=limits.latest_events,
         num_retrieved=limits.num_retrieved,

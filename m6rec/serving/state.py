@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from m6rec.errors import UnknownError
 from m6rec.features.interactions import InteractionStore
+from m6rec.language.lexicon import Lexicon
 from m6rec.readouts import EmbedModel, ScoreModel
 from m6rec.serving.admission import Admission
 from m6rec.serving.creating import Creator
@@ -18,7 +19,6 @@ from m6rec.serving.search import SearchIndex
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.tasks import task as tasks
 from m6rec.text.batch import Example
-from m6rec.text.lexicon import Lexicon
 from m6rec.types import Event, Item, User
 
 

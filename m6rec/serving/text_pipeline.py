@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m6rec.errors import ConfigError
+from m6rec.language.chat import read
 from m6rec.predicate import NO_CATEGORY
 from m6rec.serving import chatting, explaining, pipeline
 from m6rec.serving.backend import (
@@ -26,7 +27,6 @@ from m6rec.serving.backend import (
 from m6rec.serving.creating import GenerationContext
 from m6rec.serving.settings import MAX_CREATED
 from m6rec.serving.state import ServingState
-from m6rec.tasks.chat import read
 from m6rec.tasks.design import OTHER
 from m6rec.tasks.explain import NUM_STATEMENTS
 from m6rec.types import Event, Item, Ranked

@@ -21,9 +21,9 @@ import numpy as np
 
 from m6rec.domains.domain import Domain
 from m6rec.features.interactions import FEATURES, InteractionStore
-from m6rec.tasks.faithfulness import harmless
+from m6rec.language.faithfulness import harmless
+from m6rec.language.opinions import Statement
 from m6rec.text.batch import Example
-from m6rec.text.opinions import Statement
 from m6rec.text.verbalise import listed, quote
 from m6rec.types import Event, Item
 

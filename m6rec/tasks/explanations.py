@@ -8,9 +8,9 @@ known of a person.
 """
 
 from m6rec.domains.domain import Domain
+from m6rec.language.opinions import mine
 from m6rec.tasks import like
 from m6rec.tasks.task import Task
-from m6rec.text.opinions import mine
 from m6rec.text.verbalise import quote, sentence
 from m6rec.types import Event, Item, Segment
 

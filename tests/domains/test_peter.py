@@ -5,7 +5,7 @@ import pytest
 from m6rec.domains import peter
 from m6rec.domains.peter import DOMAIN
 from m6rec.errors import DataError
-from m6rec.text.opinions import Statement
+from m6rec.language.opinions import Statement
 from m6rec.types import Event
 
 REVIEWS = [

@@ -15,7 +15,7 @@ from m6rec import evaluation
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(m6rec.__file__).parent
-LIGHT = ("types", "errors", "evaluation.metrics", "assets", "data", "text", "domains", "tasks", "device")
+LIGHT = ("types", "errors", "evaluation.metrics", "assets", "data", "text", "language", "domains", "tasks", "device")
 HEAVY = ("torch", "transformers", "tensorboard", "faiss", "m6rec.foundation", "m6rec.adapters")
 
 

@@ -20,13 +20,13 @@ from m6rec.features.item_columns import ItemColumns
 from m6rec.features.item_feedback import ItemFeedback
 from m6rec.features.store import FeatureStore
 from m6rec.features.timelines import Timelines
+from m6rec.language.chat import Message
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving.admission import MAX_AHEAD_S
 from m6rec.serving.backend import Chat, Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender, ServingLimits
-from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item, User
 from tests import tiny
 from tests.columns import known

@@ -7,14 +7,14 @@ from m6rec.data.feedback import Rule
 from m6rec.data.log import Log
 from m6rec.domains import domain as domains
 from m6rec.features.interactions import InteractionStore
+from m6rec.language import chat as words
+from m6rec.language.chat import Message, Session
+from m6rec.language.lexicon import Lexicon
 from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving import chatting
 from m6rec.serving.backend import Chat, RankRequest, Reply
 from m6rec.serving.batching import Batcher, Kind
 from m6rec.serving.recommender import Recommender
-from m6rec.tasks import chat as words
-from m6rec.tasks.chat import Message, Session
-from m6rec.text.lexicon import Lexicon
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, User
 from tests import conversations, tiny

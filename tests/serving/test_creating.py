@@ -7,13 +7,13 @@ from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Engine, Generated, Prompt, Sampling
+from m6rec.language.safety import Blocklist
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving import creating
 from m6rec.serving.backend import GenerationRequest
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.tasks import design
-from m6rec.text.safety import Blocklist
 from m6rec.types import Draft, Event, Item, User
 from tests import tiny
 

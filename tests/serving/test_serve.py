@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from m6rec import cli
 from m6rec.client import Client, ServiceError
 from m6rec.errors import ConfigError, UnknownError
+from m6rec.language.chat import Message
 from m6rec.serving.backend import Chat, Explanation
-from m6rec.tasks.chat import Message
 from m6rec.types import Event, Item
 from tests import running, tiny
 from tests import shop as shops

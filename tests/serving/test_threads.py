@@ -8,13 +8,13 @@ import pytest
 
 from m6rec.client import Client
 from m6rec.features.interactions import InteractionStore
+from m6rec.language.chat import Message
+from m6rec.language.lexicon import Lexicon
 from m6rec.serving.backend import Chat, Filters
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.recommender import Recommender
-from m6rec.tasks.chat import Message
-from m6rec.text.lexicon import Lexicon
 from m6rec.types import Event, Item, User
 from tests import running
 from tests.serving.test_recommender import ITEMS, LOG, observed, tunings  # noqa: F401

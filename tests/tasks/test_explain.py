@@ -5,10 +5,10 @@ import pytest
 
 from m6rec.domains.domain import named
 from m6rec.features.interactions import FEATURES, InteractionStore
+from m6rec.language.faithfulness import unsupported_claim
+from m6rec.language.opinions import Statement as Opinion
 from m6rec.tasks import explain
 from m6rec.tasks import task as tasks
-from m6rec.tasks.faithfulness import unsupported_claim
-from m6rec.text.opinions import Statement as Opinion
 from m6rec.types import Event, Item, User
 
 DOMAIN = named("movielens")

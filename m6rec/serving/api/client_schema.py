@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from m6rec.data.schema import Limits
+from m6rec.language.chat import Intent, Message, Role
 from m6rec.serving.api.fields import WHOLE, MaybeId, validation_error
 from m6rec.serving.backend import Chat, Reason, Reply
 from m6rec.serving.settings import (
@@ -23,7 +24,6 @@ from m6rec.serving.settings import (
     MAX_STOPS,
     MAX_TEXTS,
 )
-from m6rec.tasks.chat import Intent, Message, Role
 from m6rec.types import Ranked
 
 MODEL = "m6rec"

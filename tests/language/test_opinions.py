@@ -5,8 +5,8 @@ from time import process_time
 import pytest
 
 from m6rec.errors import ExtraError
-from m6rec.text import opinions
-from m6rec.text.opinions import Statement, agree, mine, sentences
+from m6rec.language import opinions
+from m6rec.language.opinions import Statement, agree, mine, sentences
 
 
 def found(text):

@@ -1,6 +1,7 @@
 import pytest
 
-from m6rec.text.lexicon import MAX_NAMES, Lexicon, tokens
+from m6rec.domains.movielens import DOMAIN
+from m6rec.language.lexicon import MAX_NAMES, Lexicon, Vocabulary, tokens
 from m6rec.types import Item
 
 ITEMS = [
@@ -16,7 +17,7 @@ ITEMS = [
 
 @pytest.fixture
 def lexicon():
-    return Lexicon(ITEMS)
+    return Lexicon(ITEMS, DOMAIN.vocabulary)
 
 
 def found(lexicon, text):
@@ -86,7 +87,7 @@ def test_a_text_full_of_titles_is_read_up_to_a_bound(lexicon):
 
 
 def test_a_category_is_meant_before_a_title_of_the_same_word():
-    lexicon = Lexicon([*ITEMS, Item("war", "The War", ("War",), {"year": 1994})])
+    lexicon = Lexicon([*ITEMS, Item("war", "The War", ("War",), {"year": 1994})], DOMAIN.vocabulary)
     assert found(lexicon, "I am tired of war") == []
     assert found(lexicon, "I liked The War") == found(lexicon, "war (1994)") == [("war",)]
 
@@ -94,3 +95,14 @@ def test_a_category_is_meant_before_a_title_of_the_same_word():
 def test_titles_without_words_are_no_names():
     lexicon = Lexicon([Item("dots", "…"), Item("none", "")])
     assert found(lexicon, "… and more") == []
+
+
+def test_a_domain_brings_its_own_words():
+    shop = Vocabulary(nouns=("lamp",), synonyms=(("lantern", "light", "glowing"),))
+    items = [Item("a", "Firefly", ("Lantern",)), Item("b", "Dune", ("Tent",))]
+    asked = tokens("a glowing thing, and a lamp Firefly")
+    assert [name for _, name in Lexicon(items, shop).categories(asked)] == ["Lantern"]
+    assert Lexicon(items).categories(asked) == []
+    small = tokens("not the lamp firefly")
+    assert [name.items for name in Lexicon(items, shop).titles(small)] == [("a",)]
+    assert Lexicon(items).titles(small) == []

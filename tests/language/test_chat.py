@@ -2,10 +2,11 @@ import math
 
 import pytest
 
+from m6rec.domains.movielens import DOMAIN
+from m6rec.language import chat
+from m6rec.language.chat import MAX_QUERY_CHARS, Message, Session, read
+from m6rec.language.lexicon import Lexicon
 from m6rec.predicate import attributes
-from m6rec.tasks import chat
-from m6rec.tasks.chat import MAX_QUERY_CHARS, Message, Session, read
-from m6rec.text.lexicon import Lexicon
 from m6rec.types import Item
 
 ITEMS = {
@@ -20,7 +21,8 @@ ITEMS = {
         Item("fargo", "Fargo", ("Crime",), {"year": 1996, "length": 98}),
     )
 }
-LEXICON = Lexicon(ITEMS.values())
+FILMS = DOMAIN.vocabulary
+LEXICON = Lexicon(ITEMS.values(), FILMS)
 OFFERED = chat.offer([ITEMS["heat"], ITEMS["alien"]], LEXICON)
 
 
@@ -203,7 +205,7 @@ def test_years_with_and_without_a_noun(ask, said, bounds):
 
 
 def test_numbers_in_titles_are_no_wishes():
-    lexicon = Lexicon([*ITEMS.values(), Item("2001", "2001: A Space Odyssey", ("Sci-Fi",), {"year": 1968})])
+    lexicon = Lexicon([*ITEMS.values(), Item("2001", "2001: A Space Odyssey", ("Sci-Fi",), {"year": 1968})], FILMS)
     said = [Message("user", "Something like 2001: A Space Odyssey, before 1980")]
     session = read(said, lexicon)
     assert (session.liked, session.bounds) == (("2001",), {"year": (-math.inf, 1979)})
@@ -264,7 +266,7 @@ def test_what_is_to_be_like_another_has_a_category_of_it():
 
 
 def test_words_of_a_title_are_no_wishes():
-    lexicon = Lexicon([Item("a", "No Comedy Before 1950", ("Drama",)), Item("b", "B Movie", ("Comedy",))])
+    lexicon = Lexicon([Item("a", "No Comedy Before 1950", ("Drama",)), Item("b", "B Movie", ("Comedy",))], FILMS)
     session = read([Message("user", 'I loved "No Comedy Before 1950"')], lexicon)
     assert (session.liked, session.wanted, session.unwanted) == (("a",), (), ())
 

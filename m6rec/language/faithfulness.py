@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from m6rec.text import safety
+from m6rec.language import safety
 
 MAX_WORDS = 40
 """Of a sentence, quoted parts not counted."""
@@ -43,7 +43,6 @@ _SAME = {
     for line in (
         "people viewer user other",
         "reviewer review",
-        "movie film",
         "category genre kind",
         "like enjoy",
         "praise commend",
@@ -58,7 +57,7 @@ def unsupported_claim(sentence: str, evidence: str, names: Collection[str] = ())
     """Why a sentence mustn't be said on this evidence; None where it may.
 
     >>> evidence = 'You liked 4 of 5 movies of the category "Sci-Fi", such as "Alien".'
-    >>> unsupported_claim('you liked 4 of 5 films of the genre "Sci-Fi"', evidence)
+    >>> unsupported_claim('you liked 4 of 5 movies of the genre "Sci-Fi"', evidence)
     >>> unsupported_claim('you liked 5 of 5 movies of the category "Sci-Fi"', evidence)
     'the number 5 of 5 is not in the evidence'
 
@@ -122,7 +121,7 @@ def _claims(text: str) -> dict[tuple[str, bool], str]:
 
 
 def _stem(word: str) -> str:
-    """A word without its commonest endings, or the word that may stand for it: "movies" and "film" are "movi"."""
+    """A word without its commonest endings, or the word that may stand for it: "genres" and "kind" are "category"."""
     return _ending_off(_SAME.get(word) or _SAME.get(_ending_off(word)) or _SAME.get(word.removesuffix("s")) or word)
 
 

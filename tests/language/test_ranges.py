@@ -5,8 +5,8 @@ from math import inf
 
 import pytest
 
-from m6rec.text import ranges as module
-from m6rec.text.ranges import STEP, ranges
+from m6rec.language import ranges as module
+from m6rec.language.ranges import STEP, ranges
 
 LATEST = 2020
 

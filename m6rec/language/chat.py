@@ -5,10 +5,10 @@ may come next. Nothing is kept between two requests, so a conversation is as lar
 answer any turn.
 
 Wishes are found by rules for English that fit on this page: words of negation hold up to the end of their clause,
-categories are known by their own words and by ``SYNONYMS``, titles by their longest match in the catalogue
-(``text.lexicon``), years and other numbers by what stands beside them (``text.ranges``). They are no understanding:
-what they miss is answered by a question, never by a guess at an item. Only the user's messages and what was recommended
-in ours count; a system message or an order in a title is just text.
+categories are known by their own words and by synonyms of the domain, titles by their longest match in the catalogue
+(``language.lexicon``), years and other numbers by what stands beside them (``language.ranges``). They are no
+understanding: what they miss is answered by a question, never by a guess at an item. Only the user's messages and what
+was recommended in ours count; a system message or an order in a title is just text.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Literal
 
+from m6rec.language.lexicon import Lexicon, Token, Vocabulary, tokens
+from m6rec.language.ranges import ranges
 from m6rec.predicate import Predicate
-from m6rec.text.lexicon import Lexicon, Token, tokens
-from m6rec.text.ranges import ranges
 from m6rec.text.verbalise import listed, quote
 from m6rec.types import Item
 
@@ -55,16 +56,8 @@ _GREETINGS = frozenset(
     "hi hello hey thanks thank bye goodbye cheers great perfect good nice welcome ok okay cool".split()
 )
 _WHY = re.compile(r"\b(why|how come|explain|what makes|reasons?)\b(?! (not|don)\b)", re.IGNORECASE)
-_ORDINAL = re.compile(
-    r"\bthe (first|1st|second|2nd|third|3rd|last)(?: (?:one|film|movie|book|item|suggestion))?"
-    r"(?=\s*(?:[.,;:!?)]|$|is\b|was\b|looks\b|sounds\b|and\b|but\b|again\b|please\b))",
-    re.IGNORECASE,
-)
 _PLACES = {"first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "last": -1}
 _THAT = re.compile(r"\b(?:more|something|anything|others?|ones?) (?:like|similar to) (?:that|this|it)\b", re.IGNORECASE)
-_LIKE = re.compile(
-    r"\b(?:more|something|anything|others?|ones?|movies?|books?|items?) (?:like|similar to)\b", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +189,7 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
     inside = {place for name in titles for place in range(name.first, name.last + 1)}
     liked, disliked, seen = set[str](), set[str](), set[str]()
     named = _unique(item for name in titles for item in name.items)
-    pointed = _pointed(text, session.last)
+    pointed = _pointed(text, session.last, lexicon.vocabulary)
     why = bool(_WHY.search(text)) and bool(named or pointed or session.last)
     for name in () if why else titles:
         verdict = _verdict(heard, name.first, signs)
@@ -209,7 +202,7 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         verdict = _verdict_on_last(free, free_signs, bool(pointed) or bool(_THAT.search(text)))
         {"liked": liked, "disliked": disliked, "seen": seen}.get(verdict, set()).update(target)
     wanted, unwanted = _categories(free, free_signs, lexicon)
-    akin = lexicon.categories_of(sorted(liked)) if _LIKE.search(text) else ()
+    akin = lexicon.categories_of(sorted(liked)) if _like(lexicon.vocabulary).search(text) else ()
     untitled = text
     for name in titles:  # neither is a number in a title
         start, end = heard[name.first].start, heard[name.last].end
@@ -313,9 +306,29 @@ def _verdict_on_last(free: Sequence[Token], signs: Sequence[bool], pointed: bool
     return "seen" if words & _SEEN - {"read", "know", "heard"} and not words & _UNSEEN - {"not"} else ""
 
 
-def _pointed(text: str, last: Sequence[str]) -> tuple[str, ...]:
+@cache
+def _ordinal(vocabulary: Vocabulary) -> re.Pattern[str]:
+    """What points at an item by its place, as "the second one"."""
+    nouns = "|".join(map(re.escape, vocabulary.nouns))
+    return re.compile(
+        rf"\bthe (first|1st|second|2nd|third|3rd|last)(?: (?:one|item|suggestion|{nouns}))?"
+        r"(?=\s*(?:[.,;:!?)]|$|is\b|was\b|looks\b|sounds\b|and\b|but\b|again\b|please\b))",
+        re.IGNORECASE,
+    )
+
+
+@cache
+def _like(vocabulary: Vocabulary) -> re.Pattern[str]:
+    """What asks for items that are like another, as "something like"."""
+    nouns = "|".join(map(re.escape, vocabulary.nouns))
+    return re.compile(
+        rf"\b(?:more|something|anything|others?|ones?|items?|(?:{nouns})s?) (?:like|similar to)\b", re.IGNORECASE
+    )
+
+
+def _pointed(text: str, last: Sequence[str], vocabulary: Vocabulary) -> tuple[str, ...]:
     """The items of the last recommendation that the text points at by their places."""
-    places = [_PLACES[found.group(1).lower()] for found in _ORDINAL.finditer(text)]
+    places = [_PLACES[found.group(1).lower()] for found in _ordinal(vocabulary).finditer(text)]
     found = tuple(last[place] for place in places if -len(last) <= place < len(last))
     return found or (tuple(last[:1]) if _THAT.search(text) else ())
 

@@ -3,8 +3,8 @@ import doctest
 import pytest
 
 from m6rec.errors import ConfigError
-from m6rec.text import safety
-from m6rec.text.safety import Blocklist, safety_violation
+from m6rec.language import safety
+from m6rec.language.safety import Blocklist, safety_violation
 
 PLAIN = Blocklist()
 

@@ -20,36 +20,25 @@ MAX_TITLE_WORDS = 12
 MAX_NAMES = 32
 """Titles that are found in one text at most."""
 
-SYNONYMS = tuple(
-    tuple(line.split(", "))
-    for line in (
-        "comedy, funny, hilarious, humorous, humor, humour, laugh, silly, light-hearted",
-        "horror, scary, frightening, creepy, spooky, terrifying, gory",
-        "romance, romantic, love story, chick flick",
-        "sci-fi, science fiction, scifi, science-fiction, sci fi, futuristic",
-        "thriller, suspense, suspenseful, thrilling",
-        "animation, animated, cartoon",
-        "children, kid, family, child",
-        "action, action-packed",
-        "adventure, adventurous",
-        "documentary, nonfiction, non-fiction",
-        "film-noir, film noir, noir",
-        "musical, singing",
-        "war, military",
-        "western, cowboy",
-        "mystery, whodunit, detective",
-        "crime, gangster, mafia, heist",
-        "drama, dramatic",
-        "fantasy, magical",
-        "biography, biopic, biographical",
-    )
-)
-"""Words that ask for one category: generic ones, since a domain's own are its categories' names."""
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """The words that the items of a domain are talked about in.
+
+    Attributes:
+        nouns: What an item is called, in small letters and the singular, which adds an s.
+        synonyms: Words that ask for one category, which is itself one of them: "comedy", "funny".
+    """
+
+    nouns: tuple[str, ...] = ("item",)
+    synonyms: tuple[tuple[str, ...], ...] = ()
+
+
+ITEMS = Vocabulary()
 _TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
 _YEAR_AFTER = re.compile(r"[\"”'’]?\s{0,2}(\()?(\d{4})\b")
 _CUES = frozenset(
-    "like liked love loved enjoyed hated seen saw watched watch read about than of film movie book called named why"
+    "like liked love loved enjoyed hated seen saw watched watch read about than of called named why"
     " maybe try recommend suggest is was".split()
 )
 _ENDS = frozenset("and or but too is was because it which that though as instead so either with".split())
@@ -113,9 +102,14 @@ class Lexicon:
 
     Args:
         items: The first of them.
+        vocabulary: The words of their domain.
+
+    Attributes:
+        vocabulary: Likewise.
     """
 
-    def __init__(self, items: Iterable[Item] = ()) -> None:
+    def __init__(self, items: Iterable[Item] = (), vocabulary: Vocabulary = ITEMS) -> None:
+        self.vocabulary = vocabulary
         self._items: dict[str, Item] = {}
         self._titles: dict[tuple[str, ...], dict[str, None]] = {}
         self._counts: Counter[str] = Counter()
@@ -197,7 +191,7 @@ class Lexicon:
         return found
 
     def categories(self, text: Sequence[Token]) -> list[tuple[int, str]]:
-        """(place, category) of each that is asked for by its own words or by ``SYNONYMS``."""
+        """(place, category) of each that is asked for by its own words or by synonyms."""
         phrases = self._all_phrases()
         longest = max(map(len, phrases), default=0)
         stems = [_stem(token.word) if token.is_word else "" for token in text]
@@ -243,10 +237,9 @@ class Lexicon:
         if bare == 1 and not (quoted or dated):
             named = last if size > 1 else first
             capital = text[named].text[:1].isupper() and named > 0 and text[named - 1].is_word
+            cues = _CUES.union(self.vocabulary.nouns)
             shouted = all(token.text.isupper() for token in text if token.is_word)
-            meant = (
-                before is not None and before.word in _CUES and (_stem(text[named].word),) not in self._all_phrases()
-            )
+            meant = before is not None and before.word in cues and (_stem(text[named].word),) not in self._all_phrases()
             ended = after is None or not after.is_word or after.word in _ENDS
             if not ((capital and not shouted and text[named].word != "i") or (meant and ended)):
                 return None
@@ -257,7 +250,7 @@ class Lexicon:
         if self._phrases is None:
             names = {_stems(name): name for name, items in self._counts.items() if items > 0}
             self._phrases = {}
-            for line in SYNONYMS:
+            for line in self.vocabulary.synonyms:
                 group = [_stems(phrase) for phrase in line]
                 own = next((names[phrase] for phrase in group if phrase in names), None)
                 if own is not None:
