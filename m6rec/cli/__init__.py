@@ -1,6 +1,7 @@
 """The command line: one file per group of commands; every command that reports takes ``--json``."""
 
 from m6rec.cli import (  # commands register themselves
+    backing_up,
     config,
     data,
     doctor,
@@ -18,6 +19,7 @@ from m6rec.cli.runs import tuned_runs
 
 __all__ = [
     "app",
+    "backing_up",
     "bar",
     "config",
     "data",

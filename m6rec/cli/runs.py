@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m6rec import assets, files
-from m6rec.errors import ConfigError, StoreError
+from m6rec.errors import ConfigError
 from m6rec.fingerprint import Fingerprint
 from m6rec.project import Project, Run, require_readout, writers_in
 
@@ -115,16 +114,11 @@ def store_of(chosen: Served, copy: Path | None = None) -> Iterator[KeptStore]:
 
 def _copy(folder: Path, copy: Path) -> None:
     """Copies a folder's databases, so that the command can't change the store."""
+    from m6rec.serving.records import copy_database
+
     copy.mkdir()
     for file in folder.glob("*.sqlite"):
-        try:
-            with (
-                closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as source,
-                closing(sqlite3.connect(copy / file.name)) as target,
-            ):
-                source.backup(target)
-        except sqlite3.Error as error:
-            raise StoreError(f"the store at {file} can't be read ({error})") from error
+        copy_database(file, copy / file.name)
 
 
 def data_of(project: Path | None, data: Path | None) -> Path:

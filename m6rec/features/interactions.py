@@ -194,7 +194,7 @@ class InteractionStore:
 
     def upsert_items(self, items: Iterable[Item]) -> None:
         """Takes in items that are new or have changed; events with them count as if they had always been so."""
-        for item in items:
+        for item in (one for one in items if self._items.get(one.id) is not one):
             self._items[item.id] = item
             self._store.describe(self._item_row(item.id), *self._columns.of(item))
         self._scales = self._columns.by_name(self._store.scale(self._columns.by_column(self._given)).tolist())

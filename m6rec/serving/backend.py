@@ -465,6 +465,9 @@ class LocalBackend(Backend, Protocol):
         """The lock held during inference; a request that waits for it has not begun and can be cancelled."""
         return nullcontext()
 
+    def pseudonym(self, user: str) -> str:
+        """What audit logs call a user: a keyed hash, the same in all services that share a journal."""
+
     def explaining(self, user: str, item: str, history: Sequence[Event] = ()) -> Writing[Explanation]:
         """``explain`` in slices."""
 

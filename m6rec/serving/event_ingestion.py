@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from m6rec.errors import DataError, StoreError, UnknownError
 from m6rec.features.interactions import InteractionStore
@@ -32,6 +32,8 @@ class EventIngestion:
         turn: The lock of ``state``, held while that changes and never while the disk is waited for.
         journal: Where events are kept.
         events: Those of the log, which ``state.interactions`` has observed, in its order.
+        erase: Called with a user who is known here and was erased, by this process or another, and with the
+            interactions of all others; ``lock`` is held.
 
     Attributes:
         lock: Held by whoever writes events, or erases them, so that memory changes in the order of the journal. It is
@@ -39,10 +41,17 @@ class EventIngestion:
         changed: When the last event was taken in after the start, in seconds since 1970; None before.
     """
 
-    def __init__(self, state: ServingState, turn: FairLock, journal: Journal, events: Sequence[Event]) -> None:
+    def __init__(
+        self,
+        state: ServingState,
+        turn: FairLock,
+        journal: Journal,
+        events: Sequence[Event],
+        erase: Callable[[str, InteractionStore], None],
+    ) -> None:
         self.lock = threading.RLock()
         self.changed: float | None = None
-        self._state, self._turn, self._journal = state, turn, journal
+        self._state, self._turn, self._journal, self._erase = state, turn, journal, erase
         self._events = list(events)  # all that ``interactions`` has observed, in its order
         self._num_prepared = len(self._events)  # the first ones, which the log holds
         self._number = 0  # of the last record of the journal that was read
@@ -64,18 +73,20 @@ class EventIngestion:
         Raises:
             StoreError: The journal can't be read.
         """
-        self._number, events = self._journal.since(0)
+        self._number, events, _ = self._journal.since(0)
         left = [event for event, is_held in zip(events, held(events, self._events), strict=True) if not is_held]
         self._take_in_all(left, admission)
 
     def follow(self) -> int:
-        """Takes in what was put into the journal since it was last read; returns how many events.
+        """Takes in what was put into the journal since it was last read, erasures first; returns how many events.
 
         Raises:
             StoreError: It can't be read; a later call goes on where this one began.
         """
         with self.lock:
-            number, events = self._journal.since(self._number)
+            number, events, erased = self._journal.since(self._number)
+            if erased:
+                self._drop_all(erased)
             with self._turn:
                 num = self._take_in_all(events, self._state.models.admission) if events else 0
             self._number = number
@@ -106,13 +117,18 @@ class EventIngestion:
                 waiting, self._waiting = self._waiting, []
                 self._take_in_all(waiting, self._state.models.admission)
 
-    def drop(self, user: str) -> InteractionStore:
-        """Leaves out the events of a user; returns the others', replayed. Call it with ``lock`` held."""
-        prepared = self._events[: self._num_prepared]
-        self._num_prepared -= sum(event.user == user for event in prepared)
-        self._events = [event for event in self._events if event.user != user]
-        feedback = self._state.models.rank.domain.feedback
-        return InteractionStore(self._state.items, feedback).update_all(self._events)
+    def _drop_all(self, erased: Collection[bytes]) -> None:
+        """Leaves out all that is known of the users with these pseudonyms."""
+        pseudonym = self._journal.pseudonym
+        self._waiting = [event for event in self._waiting if pseudonym(event.user) not in erased]
+        for user in [user for user in self._state.users if pseudonym(user) in erased]:
+            prepared = self._events[: self._num_prepared]
+            self._num_prepared -= sum(event.user == user for event in prepared)
+            self._events = [event for event in self._events if event.user != user]
+            with self._turn:
+                items = dict(self._state.items)
+            interactions = InteractionStore(items, self._state.models.rank.domain.feedback).update_all(self._events)
+            self._erase(user, interactions)
 
     def _admitted(self, events: Sequence[Event]) -> tuple[list[Event], tuple[str, ...]]:
         """(those that may be kept, the unknown items of the others). Raises as ``Backend.ingest``."""

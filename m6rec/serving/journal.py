@@ -11,21 +11,60 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from m6rec import hooks
-from m6rec.errors import DataError
-from m6rec.serving.records import Database, decode_record, encode_record, lmdb_records, remove_lmdb
+from m6rec.errors import DataError, StoreError
+from m6rec.serving.records import Database, copy_database, decode_record, encode_record, lmdb_records, remove_lmdb
 from m6rec.types import Event
 
 DIGEST_BYTES = 16
+_FILE = "journal.sqlite"
 READ_AT_ONCE = 1_000
 
 
+class Changes(NamedTuple):
+    """What was written to a journal after a record.
+
+    Attributes:
+        number: Of the latest record.
+        events: Those acknowledged since, the oldest first.
+        erased: Pseudonyms of the users who were erased since. What was known of them before counts no more; of
+            ``events``, those of these users came after their erasure.
+    """
+
+    number: int
+    events: list[Event]
+    erased: frozenset[bytes]
+
+
+class Record(NamedTuple):
+    """A record as it is stored: digests of what it is known by, and the sealed event.
+
+    ``sealed`` is None where a prepared log holds the event, and where it is an erasure, whose content is the user's
+    digest; ``name`` is None where the event has no id.
+    """
+
+    number: int
+    user: bytes
+    name: bytes | None
+    content: bytes
+    sealed: bytes | None
+
+
+class Forgotten(NamedTuple):
+    """A user who was forgotten, by digest: when, in seconds since 1970, and whether they were readmitted."""
+
+    user: bytes
+    time: int
+    readmitted: bool
+
+
 class Journal(Protocol):
-    """Events of all users, in the order of their acknowledgement. Any thread may use it, and several processes at once.
+    """Events of all users and erasures, in one order. Any thread may use it, and several processes at once.
 
     Those who use one journal at the same time see each other's events at the next ``since`` or ``replay``.
     """
@@ -49,8 +88,8 @@ class Journal(Protocol):
             StoreError: A record is damaged or of a later version.
         """
 
-    def since(self, number: int) -> tuple[int, list[Event]]:
-        """(the number of the latest event, those acknowledged after ``number``, the oldest first); 0 is before all.
+    def since(self, number: int) -> Changes:
+        """What was written after the record ``number``; 0 is before all.
 
         Raises:
             StoreError: As ``replay``.
@@ -69,6 +108,12 @@ class Journal(Protocol):
     def readmit(self, user: str) -> None:
         """Keeps events of a user again who had been forgotten. Raises StoreError."""
 
+    def pseudonym(self, user: str) -> bytes:
+        """What the journal calls a user whom it mustn't name: a digest that needs the journal's key."""
+
+    def refused(self, users: Iterable[str]) -> set[str]:
+        """Those of the users whose events are not kept: forgotten and not readmitted. Raises StoreError."""
+
     def forgotten(self, users: Iterable[str]) -> dict[str, int]:
         """Those of the users who have been forgotten, and when, in seconds since 1970; readmitted ones too.
 
@@ -83,6 +128,16 @@ class Journal(Protocol):
 
         Raises:
             StoreError: It couldn't be done; nothing is lost.
+        """
+
+    def copy_to(self, folder: Path) -> int:
+        """Copies it into a new folder, where a ``FileJournal`` opens it, while others may write.
+
+        Returns:
+            The number of the latest record that the copy holds; it holds those before, too.
+
+        Raises:
+            StoreError: It can't be read, or the copy can't be written.
         """
 
     def close(self) -> None:
@@ -205,8 +260,8 @@ class FileJournal:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._where: object = folder or "memory"
-        self._database = Database(folder and folder / "journal.sqlite", _TABLES, version=2)
+        self._folder, self._where = folder, folder or "memory"
+        self._database = Database(folder and folder / _FILE, _TABLES, version=2)
         with self._database.transaction(write=True) as writing:
             writing.execute("INSERT OR IGNORE INTO secret VALUES (0, ?)", (secrets.token_bytes(32),))
             self._digests = Digests(writing.execute("SELECT key FROM secret").fetchone()[0])
@@ -241,12 +296,20 @@ class FileJournal:
         """See ``Journal``."""
         return (event for _, event in self._numbered())
 
-    def since(self, number: int) -> tuple[int, list[Event]]:
+    def since(self, number: int) -> Changes:
         """See ``Journal``."""
-        found = list(self._numbered(number))
-        return found[-1][0] if found else number, [event for _, event in found]
+        records = list(self._records(number))
+        return Changes(
+            records[-1][0] if records else number,
+            [event for _, _, event in records if event is not None],
+            frozenset(user for _, user, event in records if event is None),
+        )
 
-    def _numbered(self, number: int = 0) -> Iterator[tuple[int, Event]]:
+    def _numbered(self) -> Iterator[tuple[int, Event]]:
+        return ((number, event) for number, _, event in self._records() if event is not None)
+
+    def _records(self, number: int = 0) -> Iterator[tuple[int, bytes, Event | None]]:
+        """(number, digest of the user, event) in order; None for an erasure."""
         last = None
         while True:
             with self._database.transaction() as reading:
@@ -255,15 +318,17 @@ class FileJournal:
                 rows = reading.execute(_NEXT, (number, last, READ_AT_ONCE)).fetchall()
             if not rows:
                 return
-            for number, content, sealed in rows:
-                yield number, open_event(content, sealed, self._where)
+            for number, user, content, sealed in rows:
+                yield number, user, None if sealed is None else open_event(content, sealed, self._where)
 
     def forget(self, user: str) -> bool:
         """See ``Journal``."""
-        digest = (self._digests.user(user),)
+        digest = self._digests.user(user)
         with self._database.transaction(write=True) as writing:
-            erased = writing.execute("DELETE FROM event WHERE user = ?", digest).rowcount
-            writing.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, 0)", (*digest, int(time.time())))
+            erased = writing.execute("DELETE FROM event WHERE user = ? AND content != user", (digest,)).rowcount
+            writing.execute("DELETE FROM event WHERE user = ?", (digest,))  # an erasure that this one repeats
+            writing.execute("INSERT INTO event (user, content) VALUES (?, ?)", (digest, digest))
+            writing.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?, 0)", (digest, int(time.time())))
         self._database.compact()
         return bool(erased)
 
@@ -271,6 +336,16 @@ class FileJournal:
         """See ``Journal``."""
         with self._database.transaction(write=True) as writing:
             writing.execute("UPDATE forgotten SET readmitted = 1 WHERE user = ?", (self._digests.user(user),))
+
+    def pseudonym(self, user: str) -> bytes:
+        """See ``Journal``."""
+        return self._digests.user(user)
+
+    def refused(self, users: Iterable[str]) -> set[str]:
+        """See ``Journal``."""
+        with self._database.transaction() as reading:
+            rows = reading.execute("SELECT user, time FROM forgotten WHERE NOT readmitted").fetchall()
+        return set(self._digests.among(users, dict(rows)))
 
     def forgotten(self, users: Iterable[str]) -> dict[str, int]:
         """See ``Journal``."""
@@ -291,12 +366,59 @@ class FileJournal:
         self._database.compact()
         return len(dropped)
 
+    def copy_to(self, folder: Path) -> int:
+        """See ``Journal``."""
+        if self._folder is None:
+            raise StoreError("a journal that is kept in memory can't be copied; give it a folder")
+        folder.mkdir(parents=True)
+        copy_database(self._folder / _FILE, folder / _FILE)
+        with closing(FileJournal(folder)) as copied:
+            return copied.since(0).number
+
+    @classmethod
+    def filled(cls, folder: Path, secret: bytes, records: Iterable[Record], forgotten: Iterable[Forgotten]) -> None:
+        """Makes a journal of the records of another, which may be written to.
+
+        Who was forgotten is asked for after the records, so that no event stays of who was erased meanwhile.
+        """
+        began = int(time.time())
+        with closing(cls(folder)) as journal, journal._database.transaction(write=True) as writing:
+            writing.execute("UPDATE secret SET key = ?", (secret,))
+            writing.executemany(
+                "INSERT INTO event (number, user, name, content, sealed) VALUES (?, ?, ?, ?, ?)", records
+            )
+            for one in forgotten:
+                writing.execute("INSERT INTO forgotten VALUES (?, ?, ?)", one)
+                if not one.readmitted or one.time > began:
+                    writing.execute("DELETE FROM event WHERE user = ? AND content != user", (one.user,))
+
+    def contents(self) -> tuple[bytes, Iterator[Record], list[Forgotten]]:
+        """(the key of its digests, its records in order, who was forgotten), as ``filled`` takes them."""
+        with self._database.transaction() as reading:
+            secret = reading.execute("SELECT key FROM secret").fetchone()[0]
+            forgotten = [Forgotten(*row) for row in reading.execute("SELECT user, time, readmitted FROM forgotten")]
+        return secret, self._all(), forgotten
+
+    def _all(self) -> Iterator[Record]:
+        number = 0
+        while True:
+            with self._database.transaction() as reading:
+                rows = reading.execute(
+                    "SELECT number, user, name, content, sealed FROM event WHERE number > ? ORDER BY number LIMIT ?",
+                    (number, READ_AT_ONCE),
+                ).fetchall()
+            if not rows:
+                return
+            yield from (Record(*row) for row in rows)
+            number = rows[-1][0]
+
     def close(self) -> None:
         """See ``Journal``."""
         self._database.close()
 
 
-# ``sealed`` is NULL where a prepared log holds the event; ``name`` where it has no id.
+# ``sealed`` is NULL where a prepared log holds the event; ``name`` where it has no id. An erasure is a row whose
+# ``content`` is ``user``, which the content of no event is.
 _TABLES = """
 CREATE TABLE event (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -311,6 +433,6 @@ CREATE TABLE forgotten (user BLOB PRIMARY KEY, time INTEGER NOT NULL, readmitted
 CREATE TABLE secret (number INTEGER PRIMARY KEY, key BLOB NOT NULL)
 """
 _NEXT = """
-SELECT number, content, sealed FROM event
-WHERE number > ? AND number <= ? AND sealed IS NOT NULL ORDER BY number LIMIT ?
+SELECT number, user, content, sealed FROM event
+WHERE number > ? AND number <= ? AND (sealed IS NOT NULL OR content = user) ORDER BY number LIMIT ?
 """

@@ -152,16 +152,17 @@ class Recommender(LocalBackend):
         journal = journal or FileJournal(None)
         if (left := without(log, journal.forgotten({*log.users, *(one.user for one in log.events)}))) is not log:
             log, interactions = left, InteractionStore(log.items, rank.domain.feedback).update_all(left.events)
+        if catalogue is not None:
+            for user in journal.refused(catalogue.users()):  # erased elsewhere while this process didn't run
+                catalogue.forget(user)
         self._turn = FairLock()
         self._limits, self._vectors, self._blocked = limits, vectors, blocked or Blocklist()
         self._writers: list[TextModelPool] = []  # the last ones write what begins
         self._state = state = _open_state(log, interactions, catalogue, rank.domain.vocabulary, limits)
         self._encoder = ItemEncoder(self._turn, limits.slice_s)
-        self._events = EventIngestion(state, self._turn, journal, log.events)
+        self._events = EventIngestion(state, self._turn, journal, log.events, lambda *one: self._users.erase(*one))
         self._items = ItemIngestion(state, self._turn, catalogue, self._encoder, self._events)
-        self._users = UserRegistry(
-            state, self._turn, journal, catalogue, self._items, self._events, limits.context_bytes
-        )
+        self._users = UserRegistry(state, self._turn, journal, catalogue, self._events, limits.context_bytes)
         self._events.replay(Admission(rank.domain, (retrieve.task, rank.task)))
         self.swap(retrieve, rank, writers)
         self.save()
@@ -352,6 +353,10 @@ class Recommender(LocalBackend):
     def forget(self, user: str) -> bool:
         """See ``UserRegistry.forget``."""
         return self._users.forget(user)
+
+    def pseudonym(self, user: str) -> str:
+        """See ``LocalBackend``."""
+        return self._users.pseudonym(user)
 
 
 def _open_state(

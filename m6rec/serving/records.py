@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,22 @@ class Database:
         """Lets go of the file."""
         with self._lock:
             self._connection.close()
+
+
+def copy_database(file: Path, target: Path) -> None:
+    """Copies an SQLite file as of one moment, which others may be writing to; the copy is on disk on return.
+
+    Raises:
+        StoreError: It can't be read, or the copy can't be written.
+    """
+    try:
+        with (
+            closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            source.backup(copy)
+    except sqlite3.Error as error:
+        raise StoreError(f"the store at {file} can't be copied to {target} ({error})") from error
 
 
 def lmdb_records(folder: Path, table: bytes | None = None) -> list[tuple[bytes, bytes]]:

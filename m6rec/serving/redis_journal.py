@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from m6rec.errors import StoreError
@@ -13,7 +14,11 @@ from m6rec.foundation.stores import connect, served
 from m6rec.serving.journal import (
     DIGEST_BYTES,
     READ_AT_ONCE,
+    Changes,
     Digests,
+    FileJournal,
+    Forgotten,
+    Record,
     check_same,
     held,
     open_event,
@@ -23,7 +28,9 @@ from m6rec.types import Event
 
 R = TypeVar("R")
 
-_EVENTS = "m6rec:journal"  # hash: number of an event → digests of its user, id and content, then the sealed record
+# Hash: number of an event → digests of its user, id and content, then the sealed record, which is left out where a
+# prepared log holds the event. An erasure has the digest of the user for that of a content.
+_EVENTS = "m6rec:journal"
 _KNOWN = "m6rec:journal:known"  # hash: b"i" + digest of an id → digest of the content; b"c" + that digest → nothing
 _FORGOTTEN = "m6rec:journal:forgotten"  # set of digests of users whose events are not kept
 _ERASED = "m6rec:journal:erased"  # when a user was forgotten, by digest; of readmitted ones too
@@ -62,7 +69,7 @@ class RedisJournal:
         self._client = connect(url, timeout_s=_TIMEOUT_S)
         self._where = "the Redis server"
         self._unsure: set[bytes] = set()  # what was sent and not answered: found there later, it is new to the caller
-        self._check()
+        _check(self._client)
         with served():
             self._client.set(_SECRET, secrets.token_bytes(32), nx=True)
             self._digests = Digests(self._client.get(_SECRET))
@@ -72,7 +79,7 @@ class RedisJournal:
         """See ``Journal``."""
         if not events:
             return []
-        self._check()
+        _check(self._client)
         keys = [self._digests.of(event) for event in events]
         asked = [b"c" + one.content if one.name is None else b"i" + one.name for one in keys]
         sealed = [seal_event(one.content, event) for one, event in zip(keys, events, strict=True)]
@@ -115,11 +122,17 @@ class RedisJournal:
             last = int(self._client.get(_NUMBER) or 0)
         yield from self._events(0, last)
 
-    def since(self, number: int) -> tuple[int, list[Event]]:
+    def since(self, number: int) -> Changes:
         """See ``Journal``."""
         with served():
             last = int(self._client.get(_NUMBER) or 0)
-        return last, list(self._events(number, last))
+        events, erased = [], set()
+        for _, head, content, sealed in self._entries(number, last):
+            if sealed:
+                events.append(open_event(content, sealed, self._where))
+            elif head.startswith(content):
+                erased.add(content)
+        return Changes(last, events, frozenset(erased))
 
     def _events(self, after: int, last: int) -> Iterator[Event]:
         for _, _, content, sealed in self._entries(after, last):
@@ -138,7 +151,7 @@ class RedisJournal:
 
     def forget(self, user: str) -> bool:
         """See ``Journal``."""
-        self._check()
+        _check(self._client)
         digest = self._digests.user(user)
         with served():
             self._client.hset(_ERASED, digest, int(time.time()))
@@ -150,21 +163,31 @@ class RedisJournal:
             seen = int(pipe.get(_NUMBER) or 0)
             entries = [*own, *(entry for entry in self._entries(last, seen) if entry[1].startswith(digest))]
             pipe.multi()
-            pipe.incr(_NUMBER)  # tells writers who looked before that they have to look again
+            pipe.set(_NUMBER, seen + 1)  # tells writers who looked before that they have to look again
             for number, head, content, _ in entries:
                 pipe.hdel(_EVENTS, number)
                 pipe.hdel(_KNOWN, b"c" + content, b"i" + head[DIGEST_BYTES:])
-            return bool(entries)
+            pipe.hset(_EVENTS, b"%d" % (seen + 1), digest + _NAMELESS + digest)
+            return any(content != digest for _, _, content, _ in entries)
 
         erased = self._change(erase)
-        self._rewrite()
+        _rewrite(self._client)
         return erased
 
     def readmit(self, user: str) -> None:
         """See ``Journal``."""
-        self._check()
+        _check(self._client)
         with served():
             self._client.srem(_FORGOTTEN, self._digests.user(user))
+
+    def pseudonym(self, user: str) -> bytes:
+        """See ``Journal``."""
+        return self._digests.user(user)
+
+    def refused(self, users: Iterable[str]) -> set[str]:
+        """See ``Journal``."""
+        with served():
+            return set(self._digests.among(users, dict.fromkeys(self._client.smembers(_FORGOTTEN), 0)))
 
     def forgotten(self, users: Iterable[str]) -> dict[str, int]:
         """See ``Journal``."""
@@ -174,7 +197,7 @@ class RedisJournal:
 
     def compact(self, log: Iterable[Event] = ()) -> int:
         """See ``Journal``."""
-        self._check()
+        _check(self._client)
         with served():
             last = int(self._client.get(_NUMBER) or 0)
         entries = [entry for entry in self._entries(0, last) if entry[3]]
@@ -192,8 +215,48 @@ class RedisJournal:
                 return len(still)
 
             dropped += self._change(shorten)
-        self._rewrite()
+        _rewrite(self._client)
         return dropped
+
+    def copy_to(self, folder: Path) -> int:
+        """See ``Journal``."""
+        with served():
+            secret, last = self._client.get(_SECRET), int(self._client.get(_NUMBER) or 0)
+        records = (
+            Record(int(number), head[:DIGEST_BYTES], _name(head), content, sealed or None)
+            for number, head, content, sealed in self._entries(0, last)
+        )
+        FileJournal.filled(folder, secret, records, _read_forgotten(self._client))
+        return last
+
+    def fill(self, copy: FileJournal) -> None:
+        """Takes in what ``copy_to`` made, on a server without a journal; the last command makes all of it count.
+
+        Raises:
+            StoreError: The server holds a journal, or fails.
+        """
+        _check(self._client)
+        secret, records, forgotten = copy.contents()
+        with served():
+            if self._client.exists(_NUMBER, _FORGOTTEN, _ERASED):
+                raise StoreError("the Redis server holds a journal already; give an empty database of it")
+            self._client.delete(_EVENTS, _KNOWN)  # of a call that was stopped
+            self._client.set(_SECRET, secret)
+            number = 0
+            while chunk := list(islice(records, READ_AT_ONCE)):
+                entries, known = _hashes(chunk)
+                number = chunk[-1].number
+                self._client.hset(_EVENTS, mapping=entries)
+                if known:
+                    self._client.hset(_KNOWN, mapping=known)
+            with self._client.pipeline() as pipe:
+                for one in forgotten:
+                    pipe.hset(_ERASED, one.user, one.time)
+                    if not one.readmitted:
+                        pipe.sadd(_FORGOTTEN, one.user)
+                pipe.set(_NUMBER, number)
+                pipe.execute()
+        self._digests = Digests(secret)
 
     def close(self) -> None:
         """See ``Journal``."""
@@ -237,32 +300,60 @@ class RedisJournal:
         while self._change(move, watched=_OLD_FIRST):
             pass
 
-    def _rewrite(self) -> None:
-        """Has the server write its files anew, without what was deleted, and waits for that."""
-        until = time.monotonic() + _REWRITE_S
-        with served():
-            while self._rewriting():  # one that began before doesn't know what was deleted since
-                _pause(until)
-            self._client.bgrewriteaof()
-            while self._rewriting():
-                _pause(until)
-            if (status := self._client.info("persistence")["aof_last_bgrewrite_status"]) != "ok":
-                raise StoreError(
-                    f"the Redis server couldn't write its files anew (status {status!r}; its log tells why), so what "
-                    "was erased may still be in them; try again"
-                )
 
-    def _rewriting(self) -> bool:
-        state = self._client.info("persistence")
-        return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
-
-    def _check(self) -> None:
-        """Raises StoreError where the server could lose what it acknowledges."""
-        if why := lossy(self._client):
+def _rewrite(client: Any) -> None:
+    """Has the server write its files anew, without what was deleted, and waits for that."""
+    until = time.monotonic() + _REWRITE_S
+    with served():
+        while _rewriting(client):  # one that began before doesn't know what was deleted since
+            _pause(until)
+        client.bgrewriteaof()
+        while _rewriting(client):
+            _pause(until)
+        if (status := client.info("persistence")["aof_last_bgrewrite_status"]) != "ok":
             raise StoreError(
-                f"the Redis server can lose acknowledged events: {why}. Set that, or start a server with "
-                "`scripts/redis.sh --durable`"
+                f"the Redis server couldn't write its files anew (status {status!r}; its log tells why), so what "
+                "was erased may still be in them; try again"
             )
+
+
+def _rewriting(client: Any) -> bool:
+    state = client.info("persistence")
+    return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
+
+
+def _check(client: Any) -> None:
+    """Raises StoreError where the server could lose what it acknowledges."""
+    if why := lossy(client):
+        raise StoreError(
+            f"the Redis server can lose acknowledged events: {why}. Set that, or start a server with "
+            "`scripts/redis.sh --durable`"
+        )
+
+
+def _name(head: bytes) -> bytes | None:
+    """The digest of the id at the head of an entry; None without an id."""
+    name = head[DIGEST_BYTES:]
+    return None if name == _NAMELESS else name
+
+
+def _read_forgotten(client: Any) -> Iterator[Forgotten]:
+    """Who was forgotten, as of when the first is asked for."""
+    with served():
+        erased, refused = client.hgetall(_ERASED), client.smembers(_FORGOTTEN)
+    for user, at in erased.items():
+        yield Forgotten(user, int(at), user not in refused)
+
+
+def _hashes(records: Iterable[Record]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """What belongs into the hashes of events and of what is known."""
+    entries: dict[bytes, bytes] = {}
+    known: dict[bytes, bytes] = {}
+    for number, user, name, content, sealed in records:
+        entries[b"%d" % number] = user + (name or _NAMELESS) + content + (sealed or b"")
+        if content != user:  # not an erasure
+            known |= {b"c" + content: b"", **({} if name is None else {b"i" + name: content})}
+    return entries, known
 
 
 def lossy(client: Any) -> str:

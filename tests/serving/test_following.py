@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from m6rec.errors import StoreError
+from m6rec.errors import StoreError, UnknownError
 from m6rec.serving.catalogue import Catalogue
 from m6rec.serving.following import following
 from m6rec.serving.journal import FileJournal, open_journal
 from m6rec.serving.recommender import Recommender
-from m6rec.types import Event, Item
+from m6rec.types import Event, Item, User
 from tests import redis_server
 from tests.serving.test_recommender import ITEMS, LOG, observed, tunings  # noqa: F401 - a fixture
 
@@ -137,3 +137,66 @@ def test_a_journal_that_fails_for_a_while_is_read_later(tunings, tmp_path, monke
     assert one.follow_events() == 1
     assert one.get_user("u9")[1] == [Event("u9", "i3", 100, 5.0)]
     assert known(one) == known(service(tunings, tmp_path))
+
+
+def sealed(recommender):
+    """All that is known and told, of everybody."""
+    answers = {
+        user: [(hit.item.id, hit.score) for hit in recommender.retrieve(user, 12)] for user in ("u0", "u1", "u9")
+    }
+    return known(recommender), answers, recommender.find_users("u"), recommender.holdings().num_new_events
+
+
+def test_who_is_erased_by_one_service_is_unknown_to_all(tunings, where, tmp_path):  # noqa: F811
+    def started(number):
+        return Recommender(
+            *tunings, LOG, observed(), journal=open_journal(where), catalogue=Catalogue(tmp_path / f"machine-{number}")
+        )
+
+    one, other = started(1), started(2)  # each with a store of its own, as on two machines
+    other.put_user(User("u9", {"motto": "Poetical science."}))
+    one.ingest([Event("u9", "i3", 100, 5.0), Event("u0", "i9", 101, 5.0), Event("u1", "i2", 102, 1.0)])
+    other.follow_events()
+    before = sealed(other)
+    assert one.forget("u9")
+    assert one.forget("u0")  # of whom the log knows, too
+    with following(other, every_s=0.01):
+        until = time.monotonic() + 1
+        while {"u0", "u9"} & set(other.state.users) and time.monotonic() < until:
+            time.sleep(0.01)
+    assert before != sealed(other) == sealed(one) == sealed(started(3))
+    for of in (one, other):
+        with pytest.raises(UnknownError):
+            of.get_user("u9")
+    assert b"Poetical" not in b"".join(file.read_bytes() for file in (tmp_path / "machine-2").iterdir())
+    other.ingest([Event("u9", "i3", 103, 5.0)])
+    one.follow_events()
+    assert "u9" not in one.state.users  # they stay erased until they are told of again
+    other.put_user(User("u9"))
+    other.ingest([Event("u9", "i4", 104, 5.0)])
+    one.follow_events()
+    assert one.get_user("u9")[1] == other.get_user("u9")[1] == started(4).get_user("u9")[1]
+    assert [event.item for event in one.get_user("u9")[1]] == ["i4"]
+
+
+def test_an_erasure_while_a_service_is_stopped_reaches_its_own_store(tunings, where, tmp_path):  # noqa: F811
+    def started(number):
+        return Recommender(
+            *tunings, LOG, observed(), journal=open_journal(where), catalogue=Catalogue(tmp_path / f"machine-{number}")
+        )
+
+    started(2).put_user(User("u9", {"motto": "Poetical science."}))
+    started(1).forget("u9")
+    assert "u9" not in started(2).state.users
+    assert not Catalogue(tmp_path / "machine-2").users()
+
+
+def test_an_event_that_waits_for_its_item_is_erased_with_its_user(tunings, tmp_path):  # noqa: F811
+    one, other = service(tunings, tmp_path), service(tunings, tmp_path)
+    one.upsert([Item("fresh", "Storm")])
+    one.ingest([Event("u9", "fresh", 100, 5.0)])
+    other.follow_events()
+    one.forget("u9")
+    other.follow_events()
+    other.upsert([Item("fresh", "Storm")])
+    assert "u9" not in other.state.users

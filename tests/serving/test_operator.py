@@ -193,7 +193,8 @@ def test_an_erasure_is_audited_without_the_id(keyed, caplog):
     with caplog.at_level(logging.INFO, "m6rec"):
         http.delete("/v1/users/u1", headers={**headers["admin"], "X-Request-Id": "erase-1"})
     [facts] = [record.facts for record in caplog.records if record.getMessage() == "erasure"]
-    assert facts == {"request_id": "erase-1", "key": "of admin", "role": "admin", "erased": True}
+    user = FakeBackend().pseudonym("u1")
+    assert facts == {"request_id": "erase-1", "key": "of admin", "role": "admin", "erased": True, "user": user}
     assert not any("u1" in json.dumps(record.facts) for record in caplog.records if hasattr(record, "facts"))
 
 

@@ -15,7 +15,7 @@ from m6rec.readouts import EmbedModel, ScoreModel, TaskModelConfig
 from m6rec.retrieval.blend import fit
 from m6rec.serving.backend import Filters, RankRequest, Request
 from m6rec.serving.catalogue import Catalogue
-from m6rec.serving.journal import FileJournal
+from m6rec.serving.journal import Changes, FileJournal
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.turn_taking import FairLock
 from m6rec.tasks.task import ask
@@ -230,7 +230,7 @@ def test_a_restart_reads_only_items_that_changed(tunings, tmp_path, monkeypatch)
 def test_a_failing_journal_changes_nothing(tunings):
     class Full:
         def since(self, number):
-            return 0, []
+            return Changes(0, [], frozenset())
 
         def append(self, events):
             raise StoreError("full")

@@ -245,7 +245,7 @@ class Service:
         erased = (await self.work.do(self.work.events, self._forget, user)).value
         key = request.scope["api_key"]
         facts = {"request_id": request.scope["request_id"], "key": key.name, "role": key.role, "erased": erased}
-        log.info("erasure", extra={"facts": facts})  # whom, only who asked for it knows: the request id links the two
+        log.info("erasure", extra={"facts": facts | {"user": self._backend.pseudonym(user)}})
         return ErasureAnswer(erased=erased)
 
     async def reload(self) -> StatusAnswer:
