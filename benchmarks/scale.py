@@ -20,6 +20,7 @@ PARTS: dict[str, parts.Measure] = {
     "killed": scale_recommend.killed,
     "plan": scale_plan.plan,
     "services": scale_services.services,
+    "balanced": scale_services.balanced,
 }
 
 

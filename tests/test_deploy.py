@@ -1,15 +1,29 @@
 """The examples of ``deploy/``, with the programs that read them."""
 
+import configparser
+import json
+import re
+import signal
 import subprocess
 import sys
 import threading
 import time
+import tomllib
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 
 import httpx
 import pytest
+from typer.main import get_command
 
+from m6rec import cli
+from m6rec.foundation.states import CacheStatistics
+from m6rec.serving.api.routes import Service
+from m6rec.serving.settings import Settings
 from tests import running
+from tests.fake import FakeBackend
+
+DEPLOY = running.ROOT / "deploy"
 
 SERVE = """
 import sys
@@ -100,3 +114,37 @@ def test_the_balancer_refuses_what_it_must(balanced):
     assert httpx.post(f"{url}/v1/events", content=b" " * (2 << 20)).status_code == 413
     assert httpx.post(f"{url}/v1/admin/reload").status_code == 404
     assert httpx.post(f"{url}/v1/events", json={"events": [1]}).status_code == 422  # the service's own answer
+
+
+def test_the_dashboard_names_only_metrics_that_there_are():
+    service = Service(
+        FakeBackend(), Settings(), statistics=lambda: CacheStatistics(*[0] * len(fields(CacheStatistics)))
+    )
+    endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
+    metrics = service.measurements.registry.collect()
+    there = {f"{metric.name}{ending}" for metric in metrics for ending in endings[metric.type]}
+    dashboard = json.loads((DEPLOY / "grafana.json").read_text())
+    named = [re.findall(r"m6rec_\w+", query["expr"]) for panel in dashboard["panels"] for query in panel["targets"]]
+    assert all(named)
+    assert {name for names in named for name in names} <= there
+    assert {name.removesuffix("_total") for names in named for name in names} >= {"m6rec_requests", "m6rec_cache_hits"}
+
+
+def test_the_service_of_systemd_and_the_container_name_what_there_is():
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read_string((DEPLOY / "m6rec.service").read_text())
+    container = (DEPLOY / "Containerfile").read_text()
+    words = json.loads(re.search(r"^CMD (.+)$", container, re.MULTILINE)[1])
+    for command in (unit["Service"]["ExecStart"].split(), words):
+        assert command[0].rpartition("/")[2] == "m6rec"
+        serve = get_command(cli.app).commands[command[1]]
+        known = {option for parameter in serve.params for option in parameter.opts}
+        assert {word for word in command if word.startswith("--")} <= known
+    assert signal.Signals[unit["Service"]["KillSignal"]] == signal.SIGTERM
+    for source in re.findall(r"^COPY (.+) \S+$", container, re.MULTILINE):
+        assert all((running.ROOT / name).exists() for name in source.split())
+    [extra] = re.findall(r"/source\[(\w+)\]", container)
+    project = tomllib.loads((running.ROOT / "pyproject.toml").read_text())["project"]
+    assert extra in project["optional-dependencies"]
+    assert (running.ROOT / project["readme"]).name in container
