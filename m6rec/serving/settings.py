@@ -8,7 +8,7 @@ import ipaddress
 import os
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -44,6 +44,8 @@ class Settings:
         keys: File of hashed API keys (see ``ApiKeys``); None allows all local callers.
         insecure: Allow other machines without keys.
         max_body_bytes: Larger bodies are rejected (413).
+        key_rate: Requests per second that one API key may send; more are rejected (429). 0 for no limit.
+        key_burst: Requests that a key may send at once after a pause.
         max_concurrent: Maximum number of concurrent requests; more are rejected (429).
         max_queue: Maximum number of requests waiting for the model, and of those waiting for the disk; more are
             rejected (429).
@@ -63,6 +65,8 @@ class Settings:
     keys: Path | None = None
     insecure: bool = False
     max_body_bytes: Count = 1 << 20
+    key_rate: NonNegative = 0.0
+    key_burst: Count = 20
     max_concurrent: Count = 256
     max_queue: Count = 16
     max_batch: Count = 8
@@ -87,10 +91,12 @@ class ApiKey:
     Attributes:
         role: What it allows.
         name: The operator's comment, which the audit log names it by.
+        digest: Of the key, which tells it from others; empty where there are no keys.
     """
 
     role: Role
     name: str = ""
+    digest: bytes = field(default=b"", compare=False, repr=False)
 
     def allows(self, role: Role) -> bool:
         """Whether its role is this one or one above it."""
@@ -104,10 +110,10 @@ class ApiKeys:
     is for; ``#`` begins a comment. A line without a role, as earlier versions wrote it, is of an admin.
 
     Args:
-        keys: The sha256 of each key, and what is known of it.
+        keys: What is known of each.
     """
 
-    def __init__(self, keys: Iterable[tuple[bytes, ApiKey]]) -> None:
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
         self._keys = tuple(keys)
 
     @classmethod
@@ -135,11 +141,11 @@ class ApiKeys:
     def find(self, key: str) -> ApiKey | None:
         """What is known of a key; None of others. Takes the same time whichever it is."""
         digest = _digest(key)
-        found = [known for one, known in self._keys if hmac.compare_digest(digest, one)]
+        found = [known for known in self._keys if hmac.compare_digest(digest, known.digest)]
         return found[0] if found else None
 
 
-def _parse_key(words: Sequence[str], where: str, file: Path) -> tuple[bytes, ApiKey]:
+def _parse_key(words: Sequence[str], where: str, file: Path) -> ApiKey:
     try:
         digest = bytes.fromhex(words[0])
     except ValueError:
@@ -148,8 +154,8 @@ def _parse_key(words: Sequence[str], where: str, file: Path) -> tuple[bytes, Api
         raise ConfigError(f"{where} does not begin with a sha256 in hexadecimal; make a key with `m6rec key {file}`")
     given, is_role, role = words[1].partition("=") if len(words) > 1 else ("", "", "")
     if not (is_role and given == "role"):
-        return digest, ApiKey("admin", " ".join(words[1:]))
-    return digest, ApiKey(_role(role, where), " ".join(words[2:]))
+        return ApiKey("admin", " ".join(words[1:]), digest)
+    return ApiKey(_role(role, where), " ".join(words[2:]), digest)
 
 
 def _role(name: str, where: str) -> Role:

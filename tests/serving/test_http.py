@@ -24,6 +24,7 @@ from fastapi.testclient import TestClient
 from m6rec.errors import AssetError
 from m6rec.serving.api import page
 from m6rec.serving.api.app import create_app
+from m6rec.serving.api.rate_limit import RateLimit
 from m6rec.serving.journal import FileJournal
 from m6rec.serving.settings import Settings, make_key
 from tests import malformed, running
@@ -458,6 +459,32 @@ def test_without_its_key_nobody_gets_in(keyed):
             assert answer.headers["www-authenticate"] == "Bearer"
     assert http.get("/healthz").status_code == http.get("/readyz").status_code == 200
     assert ids(http.post("/v1/rank", json=RANK, headers={"authorization": f"bearer {key}"}))
+
+
+def test_each_key_has_a_rate_of_its_own():
+    now = [100.0]
+    limit = RateLimit(2.0, 3, lambda: now[0])
+    assert [limit.wait_s("a") for _ in range(4)] == [0, 0, 0, 1]
+    assert limit.wait_s("b") == 0
+    now[0] += 0.5  # one token
+    assert [limit.wait_s("a") for _ in range(2)] == [0, 1]
+    now[0] += 60  # a pause saves no more than a burst
+    assert [limit.wait_s("a") for _ in range(4)] == [0, 0, 0, 1]
+    assert not any(RateLimit(0.0, 1).wait_s("a") for _ in range(1_000))
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_back(tmp_path):
+    file = tmp_path / "keys"
+    keys = [make_key(file, role="read") for _ in range(2)]
+    with TestClient(create_app(FakeBackend(), Settings(keys=file, key_rate=0.001, key_burst=2))) as http:
+        often, other = ({"Authorization": f"Bearer {key}"} for key in keys)
+        assert [http.post("/v1/rank", json=RANK, headers=often).status_code for _ in range(2)] == [200, 200]
+        refused = http.post("/v1/rank", json=RANK, headers=often)
+        assert "0.001 requests a second" in problem(refused, 429)["message"]
+        assert 900 < int(refused.headers["retry-after"]) <= 1_000
+        assert ids(http.post("/v1/rank", json=RANK, headers=other))
+        assert http.get("/readyz", headers=often).status_code == 200
+        problem(http.post("/v1/rank", json=RANK, headers={"Authorization": "Bearer wrong"}), 401)
 
 
 def test_reload_takes_in_new_keys_and_lets_the_old_ones_go(keyed):

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m6rec.serving.api.page import is_page
 from m6rec.serving.api.problems import TYPES, problem, problem_of
+from m6rec.serving.api.rate_limit import RateLimit
 from m6rec.serving.api.routes import Service
 from m6rec.serving.settings import ApiKey, is_loopback
 
@@ -41,6 +42,7 @@ class Gate:
 
     def __init__(self, app: FastAPI, service: Service) -> None:
         self.app, self.service = app, service
+        self._rate_limit = RateLimit(service.settings.key_rate, service.settings.key_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
@@ -101,6 +103,9 @@ class Gate:
             if found is None:
                 return problem(scope, 401, TYPES[401], KEY_NEEDED, {"WWW-Authenticate": "Bearer"})
             key = found
+            if wait_s := self._rate_limit.wait_s(key.digest):
+                message = f"this key may send {service.settings.key_rate:g} requests a second; wait {wait_s} s"
+                return problem(scope, 429, TYPES[429], message, {"Retry-After": str(wait_s)})
         scope["api_key"] = key
         if service.traffic.running > service.settings.max_concurrent or service.work.overloaded(scope["path"]):
             return problem(scope, 429, TYPES[429], "too many requests wait already; try again later")

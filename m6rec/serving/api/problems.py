@@ -48,7 +48,7 @@ def problem(scope: Scope, status: int, kind: str, message: str, headers: dict[st
     scope["problem"] = kind
     retry = {"Retry-After": str(RETRY_S)} if status in (429, 503) else {}
     body = ErrorAnswer(error=Problem(type=kind, message=message, request_id=scope["request_id"]))
-    return JSONResponse(body.model_dump(), status, {**(headers or {}), **retry})
+    return JSONResponse(body.model_dump(), status, {**retry, **(headers or {})})
 
 
 async def problem_of(request: Request, error: Exception) -> JSONResponse:
