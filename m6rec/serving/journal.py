@@ -55,7 +55,7 @@ class Record(NamedTuple):
     sealed: bytes | None
 
 
-class Forgotten(NamedTuple):
+class ErasedUser(NamedTuple):
     """A user who was forgotten, by digest: when, in seconds since 1970, and whether they were readmitted."""
 
     user: bytes
@@ -376,7 +376,7 @@ class FileJournal:
             return copied.since(0).number
 
     @classmethod
-    def filled(cls, folder: Path, secret: bytes, records: Iterable[Record], forgotten: Iterable[Forgotten]) -> None:
+    def filled(cls, folder: Path, secret: bytes, records: Iterable[Record], forgotten: Iterable[ErasedUser]) -> None:
         """Makes a journal of the records of another, which may be written to.
 
         Who was forgotten is asked for after the records, so that no event stays of who was erased meanwhile.
@@ -392,11 +392,11 @@ class FileJournal:
                 if not one.readmitted or one.time > began:
                     writing.execute("DELETE FROM event WHERE user = ? AND content != user", (one.user,))
 
-    def contents(self) -> tuple[bytes, Iterator[Record], list[Forgotten]]:
+    def contents(self) -> tuple[bytes, Iterator[Record], list[ErasedUser]]:
         """(the key of its digests, its records in order, who was forgotten), as ``filled`` takes them."""
         with self._database.transaction() as reading:
             secret = reading.execute("SELECT key FROM secret").fetchone()[0]
-            forgotten = [Forgotten(*row) for row in reading.execute("SELECT user, time, readmitted FROM forgotten")]
+            forgotten = [ErasedUser(*row) for row in reading.execute("SELECT user, time, readmitted FROM forgotten")]
         return secret, self._all(), forgotten
 
     def _all(self) -> Iterator[Record]:

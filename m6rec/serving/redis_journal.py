@@ -16,8 +16,8 @@ from m6rec.serving.journal import (
     READ_AT_ONCE,
     Changes,
     Digests,
+    ErasedUser,
     FileJournal,
-    Forgotten,
     Record,
     check_same,
     held,
@@ -337,12 +337,12 @@ def _name(head: bytes) -> bytes | None:
     return None if name == _NAMELESS else name
 
 
-def _read_forgotten(client: Any) -> Iterator[Forgotten]:
+def _read_forgotten(client: Any) -> Iterator[ErasedUser]:
     """Who was forgotten, as of when the first is asked for."""
     with served():
         erased, refused = client.hgetall(_ERASED), client.smembers(_FORGOTTEN)
     for user, at in erased.items():
-        yield Forgotten(user, int(at), user not in refused)
+        yield ErasedUser(user, int(at), user not in refused)
 
 
 def _hashes(records: Iterable[Record]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
