@@ -257,8 +257,8 @@ MUTANTS = (
     Mutant(
         "the last event is lost at a restart",
         "serving/journal.py",
-        "WHERE number > ? AND number <= ? AND sealed",
-        "WHERE number > ? AND number < ? AND sealed",
+        "WHERE number > ? AND number <= ? AND (sealed",
+        "WHERE number > ? AND number < ? AND (sealed",
         ("serving/test_journal.py::test_events_come_back_in_order_of_acknowledgement",),
     ),
     Mutant(
