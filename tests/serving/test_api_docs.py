@@ -31,11 +31,11 @@ def url():
         yield where
 
 
-def test_every_command_works(url):
+def test_every_command_works(url, tmp_path):
     assert len(CURLS) >= 10
     for command in CURLS:
         local = command.replace("http://127.0.0.1:8300", url).replace("curl ", "curl -sS --fail-with-body ", 1)
-        done = subprocess.run(["bash", "-c", local], capture_output=True, text=True, check=False)
+        done = subprocess.run(["bash", "-c", local], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
 
 
