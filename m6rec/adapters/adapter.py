@@ -32,13 +32,13 @@ class Adapter(nn.Module):
 
 
 class Adapters(AdapterModule):
-    """One adapter of width d / heads in each layer from ``first_layer`` on."""
+    """One adapter in each layer from ``first_layer`` on, of a rank; 0 stands for d / heads."""
 
-    def __init__(self, model: Model, first_layer: int, generator: Generator) -> None:
+    def __init__(self, model: Model, first_layer: int, rank: int, generator: Generator) -> None:
         super().__init__()
         c = model.config
         self.first_layer = first_layer
-        rank = c.width // (c.num_heads + c.removed_heads)
+        rank = rank or c.width // (c.num_heads + c.removed_heads)
         self.layers = nn.ModuleList(Adapter(c.width, rank, generator) for _ in range(first_layer, c.num_layers))
 
     def ffn(self, layer: int, x_BLD: Tensor, y_BLD: Tensor) -> Tensor:

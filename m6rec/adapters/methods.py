@@ -27,7 +27,7 @@ def _nothing(config: TaskAdapterConfig, model: Model, generator: Generator) -> A
 
 
 def _adapters(config: TaskAdapterConfig, model: Model, generator: Generator) -> AdapterModule:
-    return Adapters(model, config.first_layer, generator)
+    return Adapters(model, config.first_layer, config.adapter_rank, generator)
 
 
 def _lora(config: TaskAdapterConfig, model: Model, generator: Generator) -> AdapterModule:
@@ -64,8 +64,8 @@ class Method:
 
 PROMPT = Method(prompts=True)
 OPTION = Method(prompts=True, options=True)
-ADAPTER = Method(module=_adapters)
-OPTION_ADAPTER = Method(module=_adapters, prompts=True, options=True)
+ADAPTER = Method(module=_adapters, reads=("adapter_rank",))
+OPTION_ADAPTER = Method(module=_adapters, prompts=True, options=True, reads=("adapter_rank",))
 LORA = Method(module=_lora, reads=("lora_rank", "lora_alpha"))
 HEAD = Method(slots=False)
 UPPER = FULL = Method(module=_blocks)

@@ -36,6 +36,7 @@ class TaskAdapterConfig:
             upper layers only, so that all tasks share one cache of lower states.
         num_classes: Answers that ``score`` tells apart; 0 for tasks that generate.
         num_prompts: Prompts of the methods that have them.
+        adapter_rank: Width of the bottleneck of an adapter; 0 for the width of an attention head, as in the paper.
         lora_rank: Rank of LoRA's updates.
         lora_alpha: LoRA scales its updates by alpha / rank.
         num_features: Numbers of a question, from which its ``base`` is made; 0 for tasks without.
@@ -47,6 +48,7 @@ class TaskAdapterConfig:
     first_layer: int
     num_classes: int = 2
     num_prompts: int = 8
+    adapter_rank: int = 0
     lora_rank: int = 8
     lora_alpha: float = 16.0
     num_features: int = 0
@@ -56,7 +58,8 @@ class TaskAdapterConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "gate_columns", tuple(self.gate_columns))  # JSON knows lists only
         options = methods.named(self.method).options
-        for name, least in (("first_layer", 0), ("num_classes", 0), ("num_prompts", 1), ("lora_rank", 1)):
+        sizes = {"first_layer": 0, "num_classes": 0, "num_prompts": 1, "adapter_rank": 0, "lora_rank": 1}
+        for name, least in sizes.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.num_classes == 1:

@@ -75,6 +75,7 @@ class GenerateModel(AdapterModel[Drafts, Drafts]):
             first_layer=cls._first_layer(config, foundation.model),
             num_classes=0,
             num_prompts=config.num_prompts,
+            adapter_rank=config.adapter_rank,
             lora_rank=config.lora_rank,
             lora_alpha=config.lora_alpha,
         )

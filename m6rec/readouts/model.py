@@ -50,6 +50,7 @@ class TuningConfig:
         all_layers: Whether tuning reaches the lower layers too, as in the paper; the states are then this task's own.
         bidirectional: Whether region 1 sees all of itself, as in the paper; rows then hold one question each.
         num_prompts: Prompts of the methods that have them.
+        adapter_rank: Width of the bottleneck of an adapter; 0 for the width of an attention head, as in the paper.
         lora_rank: Rank of LoRA's updates.
         lora_alpha: LoRA scales its updates by alpha / rank.
     """
@@ -60,6 +61,7 @@ class TuningConfig:
     all_layers: bool = False
     bidirectional: bool = False
     num_prompts: Count = 8
+    adapter_rank: Natural = 0
     lora_rank: Count = 8
     lora_alpha: Positive = 16.0
 
@@ -68,7 +70,7 @@ class TuningConfig:
 
     def require_read(self, method: str) -> None:
         """Raises ConfigError where a size is given that a method doesn't take."""
-        for name in ("num_prompts", "lora_rank", "lora_alpha"):
+        for name in ("num_prompts", "adapter_rank", "lora_rank", "lora_alpha"):
             if name in self.given() and name not in methods.named(method).sizes:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}, but method {method!r} has none; omit it, or choose a method "

@@ -89,6 +89,7 @@ class ScoreModel(AdapterModel[Rows, Rows]):
                 method=method,
                 first_layer=cls._first_layer(config, model),
                 num_prompts=config.num_prompts,
+                adapter_rank=config.adapter_rank,
                 lora_rank=config.lora_rank,
                 lora_alpha=config.lora_alpha,
                 num_classes=task.num_classes,

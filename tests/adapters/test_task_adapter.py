@@ -23,6 +23,7 @@ def model():
         ({"method": "head", "first_layer": -1}, "first_layer is -1; it must be at least 0"),
         ({"method": "head", "num_classes": 1}, "num_classes is 1; give 2 or more"),
         ({"method": "option", "num_prompts": 3, "num_classes": 5}, "num_prompts is 3; give at least 5"),
+        ({"method": "adapter", "adapter_rank": -1}, "adapter_rank is -1; it must be at least 0"),
         ({"method": "lora", "lora_rank": 0}, "lora_rank is 0"),
         ({"method": "full", "first_layer": 1}, "choose 'upper'"),
         ({"method": "upper", "first_layer": 0}, "choose 'full'"),
