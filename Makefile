@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check mutants fix bench-durability bench-edge bench-evidence bench-page bench-retrieval bench-scale bench-serving docs evidence redis redis-durable test-web web
+.PHONY: demo test check mutants fix bench-durability bench-edge bench-evidence bench-page bench-retrieval bench-scale bench-serving bench-tasks docs evidence redis redis-durable test-web web
 STARTED := $(shell date +%s)
 demo: $(READY)
 	M6REC_DEMO_STARTED=$(STARTED) $(BIN)/python -m m6rec.demo --out runs/demo
@@ -32,6 +32,9 @@ bench-scale: $(READY)
 
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving
+
+bench-tasks: $(READY)
+	$(BIN)/python -m benchmarks.tasks
 
 evidence: $(READY) web # every benchmark at this commit; goes on where it was stopped
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[evidence]'

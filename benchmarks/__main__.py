@@ -20,7 +20,7 @@ from benchmarks import parts
 from benchmarks.setup import Setup
 from m6rec.errors import ConfigError
 
-SUITES = {name: name for name in ("retrieval", "evidence", "serving", "edge", "scale", "durability")} | {
+SUITES = {name: name for name in ("retrieval", "evidence", "serving", "edge", "scale", "durability", "tasks")} | {
     "page": "web_page"
 }
 """By the name of their results, the modules."""

@@ -2,12 +2,16 @@
 
 import numpy as np
 import polars as pl
+import pytest
 
+from benchmarks.conversation import Need, needs
 from benchmarks.evidence import OURS
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
 from m6rec.evaluation.ablation import by_count
 from m6rec.evaluation.metrics import hit_rate
+from m6rec.predicate import ALL, Predicate
+from m6rec.types import Item
 
 
 def test_questions_are_counted_by_what_was_before_them():
@@ -21,3 +25,39 @@ def test_questions_are_counted_by_what_was_before_them():
     )
     assert of_user.rows[0].metrics == {"0 (n=1)": (1.0,), "1 (n=1)": (1.0,), "2-3 (n=1)": (0.0,)}
     assert of_item.rows[0].metrics == {"0 (n=1)": (1.0,), "1 (n=1)": (0.0,), "2-3 (n=1)": (1.0,)}
+
+
+def film(title, year, *categories):
+    return Item(title, title, categories, {"year": year})
+
+
+ALIEN, HEAT, BABE = film("Alien", 1979, "Horror", "Sci-Fi"), film("Heat", 1995, "Crime"), film("Babe", 1995, "Comedy")
+
+
+@pytest.mark.parametrize(
+    ("said", "offers", "met"),
+    [
+        ({"where": Predicate(all_of=("Horror",))}, [[ALIEN]], True),
+        ({"where": Predicate(all_of=("Horror",))}, [[ALIEN, HEAT]], False),
+        ({"where": Predicate(ranges={"year": (1970, 1980)})}, [[HEAT]], False),
+        ({}, [[]], False),
+        ({}, [[HEAT], [HEAT]], False),
+        ({"without": frozenset({"Heat"})}, [[ALIEN, HEAT]], False),
+        ({"count": 1}, [[ALIEN]], True),
+        ({"count": 1}, [[ALIEN, HEAT]], False),
+        ({"than_last": "older"}, [[HEAT], [ALIEN]], True),
+        ({"than_last": "newer"}, [[HEAT], [ALIEN]], False),
+        ({"than_last": "newer"}, [[HEAT], [BABE]], False),
+        ({"empty": True}, [[]], True),
+        ({"empty": True}, [[HEAT]], False),
+    ],
+)
+def test_a_need_is_met_by_what_its_last_reply_offers(said, offers, met):
+    need = Need(**{"kind": "", "turns": ("",) * len(offers), "where": ALL} | said)
+    assert need.met_by(offers) is met
+
+
+def test_the_needs_are_many_and_all_can_be_read():
+    found = needs()
+    assert len(found) > 100
+    assert all(need.turns and (need.where or need.without or need.empty or len(need.turns) > 1) for need in found)

@@ -1,0 +1,19 @@
+"""What the one foundation does besides retrieval and ranking, as the paper claims it: ``make bench-tasks``.
+
+Parts, each of which can be run alone (``--part``):
+
+- conversation: needs that are stated in messages, and the replies of people (``benchmarks.conversation``).
+
+``QUICK=1`` takes minutes and writes to ``runs/bench``; the full form writes to ``benchmarks/results``.
+"""
+
+from __future__ import annotations
+
+from benchmarks import parts
+
+TITLE = "The paper's tasks"
+NAMES = ("conversation",)
+PARTS: dict[str, parts.Measure] = {name: parts.module(name) for name in NAMES}
+
+if __name__ == "__main__":
+    parts.run("tasks", TITLE, PARTS)
