@@ -2,6 +2,7 @@
 
 Parts, each of which can be run alone (``--part``):
 
+- categories: tuning methods at full depth, the category of an item from its title (``benchmarks.categories``);
 - conversation: needs that are stated in messages, and the replies of people (``benchmarks.conversation``).
 
 ``QUICK=1`` takes minutes and writes to ``runs/bench``; the full form writes to ``benchmarks/results``.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from benchmarks import parts
 
 TITLE = "The paper's tasks"
-NAMES = ("conversation",)
+NAMES = ("categories", "conversation")
 PARTS: dict[str, parts.Measure] = {name: parts.module(name) for name in NAMES}
 
 if __name__ == "__main__":
