@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from m6rec.errors import M6RecError
-from m6rec.serving.api import page
+from m6rec.serving.api import page, tracing
 from m6rec.serving.api.access import needs
 from m6rec.serving.api.client_routes import ClientRoutes
 from m6rec.serving.api.client_schema import ChatAnswer
@@ -57,10 +57,13 @@ def create_app(
     clients = ClientRoutes(backend, service.work, service.measurements)
     operator = OperatorRoutes(backend, service, statistics, deployment)
 
+    traced = tracing.Tracing(settings.traces)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(service.work.close)
+        await asyncio.to_thread(traced.close)
 
     app = FastAPI(
         title="m6rec",
@@ -68,7 +71,7 @@ def create_app(
         description="One pretrained language model as a whole recommender.",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        telemetry={"tracing": False},
+        telemetry=traced.config,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -134,6 +137,7 @@ class _Route(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            tracing.tell({"request_id": request.scope["request_id"]})
             response: Response = await handle(_JsonRequest(request.scope, request.receive))
             return response
 
