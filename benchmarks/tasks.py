@@ -2,7 +2,8 @@
 
 Parts, each of which can be run alone (``--part``):
 
-- conversation: needs that are stated in messages, and the replies of people (``benchmarks.conversation``).
+- conversation: whether needs that are stated in messages are met (``benchmarks.conversation``);
+- replies: what the tuned task ``reply`` writes beside what people wrote (``benchmarks.replies``).
 
 ``QUICK=1`` takes minutes and writes to ``runs/bench``; the full form writes to ``benchmarks/results``.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from benchmarks import parts
 
 TITLE = "The paper's tasks"
-NAMES = ("conversation",)
+NAMES = ("conversation", "replies")
 PARTS: dict[str, parts.Measure] = {name: parts.module(name) for name in NAMES}
 
 if __name__ == "__main__":
