@@ -17,10 +17,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
 from typing import Literal
 
 from m6rec.language.lexicon import Lexicon, Token, Vocabulary, tokens
 from m6rec.language.ranges import ranges
+from m6rec.language.translation import to_english
 from m6rec.predicate import Predicate
 from m6rec.text.verbalise import listed, quote
 from m6rec.types import Item
@@ -36,7 +38,8 @@ OFFER, WHY = "How about ", "Why "
 
 _NEGATIONS = frozenset(
     "no not nor never without hate hated hates dislike disliked less avoid except skip dont didnt doesnt isnt wasnt"
-    " wont cant couldnt wouldnt arent too tired sick excluding minus bored neither nothing".split()
+    " wont cant couldnt wouldnt arent too tired sick fed excluding minus bored neither nothing forget scrap"
+    " spare".split()
 )
 _POSITIVE = frozenset("want like love prefer need give show enjoy recommend suggest find try looking".split())
 _LIKING = frozenset(
@@ -56,6 +59,11 @@ _GREETINGS = frozenset(
     "hi hello hey thanks thank bye goodbye cheers great perfect good nice welcome ok okay cool".split()
 )
 _WHY = re.compile(r"\b(why|how come|explain|what makes|reasons?)\b(?! (not|don)\b)", re.IGNORECASE)
+_COUNTS = {word: n for n, word in enumerate("one two three four five six seven eight nine ten".split(), 1)}
+_COUNTS |= {str(n): n for n in range(1, 11)} | {"single": 1}
+_GIVING = frozenset("just only exactly name pick list".split())
+_PICKS = frozenset("recommendation recommendations suggestion suggestions idea ideas option options pick picks".split())
+_MEASURES = frozenset("hour hours minute minutes page pages year years decade decades".split())
 _PLACES = {"first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "last": -1}
 _THAT = re.compile(r"\b(?:more|something|anything|others?|ones?) (?:like|similar to) (?:that|this|it)\b", re.IGNORECASE)
 
@@ -122,6 +130,7 @@ class Session:
         akin: … of which items must have one, those of what they are to be like; empty for any.
         bounds: Least and greatest number of each scale, by its name; both are allowed.
         untold: Scales that the last turn asked for but the last items don't tell.
+        count: How many items are wanted; 0 where that was not said.
     """
 
     intent: Intent = "ask"
@@ -137,6 +146,7 @@ class Session:
     akin: tuple[str, ...] = ()
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     untold: tuple[str, ...] = ()
+    count: int = 0
 
     @property
     def named(self) -> frozenset[str]:
@@ -159,7 +169,7 @@ def read(messages: Sequence[Message], lexicon: Lexicon) -> Session:
     session = Session()
     for message in messages:
         if message.role == "user":
-            session = _heard(session, message.text, lexicon)
+            session = _heard(session, to_english(message.text), lexicon)
         elif message.role == "assistant":
             session = _said(session, message.text, lexicon)
     return session
@@ -208,7 +218,8 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         start, end = heard[name.first].start, heard[name.last].end
         untitled = f"{untitled[:start]}{' ' * (end - start)}{untitled[end:]}"
     bounds, untold = _bounds(free, untitled, session, lexicon)
-    changed = bool(wanted or unwanted or bounds or untold or liked or disliked or seen)
+    count = _count(free, lexicon)
+    changed = bool(wanted or unwanted or bounds or untold or liked or disliked or seen or count)
     asks = bool(words & _REQUESTS) or bool(_THAT.search(text))
     rejects = bool(session.last) and bool(words & _REJECTIONS)
     intent: Intent
@@ -238,6 +249,7 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         unwanted=_unique((*(one for one in session.unwanted if one not in wanted), *unwanted)),
         bounds={name: (least, greatest) for name, (least, greatest) in both.items()},
         untold=untold,
+        count=count or session.count,
     )
 
 
@@ -257,6 +269,11 @@ def _signs(heard: Sequence[Token]) -> list[bool]:
             ("than", "rather"),
             ("than", "other"),
             ("but", "anything"),
+            ("out", "leave"),
+            ("out", "leaving"),
+            ("out", "rule"),
+            ("away", "stay"),
+            ("of", "enough"),
         ):
             negated, since = True, 0
         elif word in _POSITIVE and since > 2:
@@ -322,7 +339,11 @@ def _like(vocabulary: Vocabulary) -> re.Pattern[str]:
     """What asks for items that are like another, as "something like"."""
     nouns = "|".join(map(re.escape, vocabulary.nouns))
     return re.compile(
-        rf"\b(?:more|something|anything|others?|ones?|items?|(?:{nouns})s?) (?:like|similar to)\b", re.IGNORECASE
+        rf"\b(?:(?:more|something|anything|others?|ones?|items?|(?:{nouns})s?) (?:like|similar to)|"
+        r"along (?:those|these|the same|similar) lines|in (?:that|the same|this|a similar) (?:vein|style|spirit)|"
+        r"in the (?:style|vein|spirit) of|(?:of )?(?:that|the same) (?:sort|kind|type)|"
+        r"if (?:i|you|we|they) (?:liked?|loved?|enjoy(?:ed)?))\b",
+        re.IGNORECASE,
     )
 
 
@@ -363,6 +384,24 @@ def _bounds(
     bounds |= {name: bound for name, bound in asked.items() if name in lexicon.numbers}
     untold += [name for name in asked if name not in lexicon.numbers]
     return bounds, _unique(name for name in untold if name not in bounds)
+
+
+def _count(free: Sequence[Token], lexicon: Lexicon) -> int:
+    """How many items a turn asks for, as "just one", "two comedies" or "name five"; 0 where it doesn't say."""
+    named = {place for place, _ in lexicon.categories(free)}
+    nouns = {form for noun in lexicon.vocabulary.nouns for form in (noun, f"{noun}s")} | _PICKS
+    for place, token in enumerate(free):
+        number = _COUNTS.get(token.word, 0)
+        before = [other.word for other in _clause(free, place)]
+        if not number or _SEEN.intersection(before) or {"the", "all", "those", "these"} & {*before[-1:]}:
+            continue
+        after = [*takewhile(lambda at: free[at].is_word, range(place + 1, min(place + 4, len(free))))]
+        if after and free[after[0]].word in _MEASURES:
+            continue
+        things = any(at in named or free[at].word in nouns for at in after)
+        if _GIVING.intersection(before[-2:]) or (things and token.word not in ("one", "1")):
+            return number
+    return 0
 
 
 def _way(free: Sequence[Token], scale: Scale) -> int:

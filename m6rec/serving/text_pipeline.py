@@ -52,7 +52,7 @@ def chat(state: ServingState, asked: Chat) -> Writing[Reply]:
     explained = None
     with pipeline.as_told(state, session, asked.user):
         if session.intent in ("recommend", "feedback"):
-            items = pipeline.suggest(state, session, asked.user)[: chatting.NUM_OFFERED]
+            items = pipeline.suggest(state, session, asked.user)[: session.count or chatting.NUM_OFFERED]
         why = about or (items[0].item if items else None)
         if why is not None:
             count, person = NUM_STATEMENTS if about else 1, state.user(asked.user)
