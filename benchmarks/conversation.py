@@ -9,7 +9,7 @@ by what failed, ``conversation_tasks_2.jsonl`` is a second set, written after th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,9 +24,9 @@ from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation import checkpoint
 from m6rec.predicate import Predicate, attributes
-from m6rec.readouts import EmbedModel, ScoreModel, TaskModelConfig
+from m6rec.readouts import EmbedModel, GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving.chatting import NUM_OFFERED
-from m6rec.serving.recommender import Recommender
+from m6rec.serving.recommender import NO_WRITERS, Recommender
 from m6rec.types import Item
 from tests import conversations
 
@@ -87,7 +87,7 @@ def needs() -> list[Need]:
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     asked = needs()[:: 4 if setup.quick else 1]
-    recommender, popular = _films()
+    recommender, popular = films()
     met: dict[str, list[bool]] = {"m6rec": [], "most liked films": []}
     for need in asked:
         offers, messages = list[list[Item]](), list[str]()
@@ -119,8 +119,8 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     ]
 
 
-def _films() -> tuple[Recommender, list[Item]]:
-    """(a recommender of MovieLens-100k of which nothing is tuned, as no check looks at taste; its most liked films)."""
+def films(writers: Mapping[str, GenerateModel] = NO_WRITERS) -> tuple[Recommender, list[Item]]:
+    """(a recommender of MovieLens-100k of which nothing else is tuned, as no check looks at taste; its most liked)."""
     log, foundation = sets.movielens_100k().split.log, checkpoint.load()
     config = TaskModelConfig(task="retrieve", domain="movielens", foundation=foundation.source)
     retrieve = EmbedModel.create(config, foundation, assets.home() / "states").whiten(list(log.items.values()))
@@ -128,4 +128,4 @@ def _films() -> tuple[Recommender, list[Item]]:
     rank = ScoreModel.create(config, foundation, assets.home() / "states")
     interactions = InteractionStore(log.items, rank.domain.feedback).update_all(log.events)
     popular = [log.items[item] for item in islice(interactions.most_liked(), 3 * NUM_OFFERED)]
-    return Recommender(retrieve, rank, log, interactions), popular
+    return Recommender(retrieve, rank, log, interactions, writers=writers), popular

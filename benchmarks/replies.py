@@ -2,7 +2,8 @@
 
 The dialogues are ReDial's 1 000 of validation, which are split anew, none of them in two parts; films in a reply count
 as one token. M6-Rec was tuned on all of ReDial's 10 006 dialogues of training and judged by its own tokens, so its row
-says how far a small model on a few hundred replies is, not which method is better.
+says how far a small model on a few hundred replies is, not which method is better. ``served`` is what comes of it where
+it is deployed: the share of recommendations of films that are in its words.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import parts
+from benchmarks.conversation import films, needs
 from benchmarks.setup import Claims, Setup, research
 from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
@@ -21,11 +23,13 @@ from m6rec.domains import domain as domains
 from m6rec.evaluation.metrics import perplexity, words
 from m6rec.evaluation.report import Row, Table
 from m6rec.foundation.checkpoint import load
+from m6rec.language.chat import OFFER
 from m6rec.readouts import GenerateModel, TaskModelConfig
 from m6rec.readouts.generate import COMPARED
 from m6rec.tasks.task import named
 from m6rec.training import TrainConfig
 from m6rec.types import Draft
+from tests import conversations
 
 DRAFTS = {TRAIN: 480, VALID: 60, TEST: 240}
 NUM_WRITTEN = 120
@@ -66,6 +70,13 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
             model.tune(drawn(TRAIN, seed), drawn(VALID, 0), training, folder=at / f"run-{seed}", progress=update)
         return metrics(model)
 
+    def served() -> dict[str, Any]:
+        recommender, _ = films({"reply": GenerateModel.load(at / f"run-{setup.seeds[0]}", foundation, cache)})
+        said = [conversations.ask(recommender, need.turns[:1]) for need in needs()[:: 8 * few]]
+        offers = [one.text for one in said if one.items]
+        worded = [text for text in offers if OFFER not in text]
+        return {"recommendations": len(offers), "worded by the model": len(worded) / len(offers), "texts": worded}
+
     rows = (
         Row.of(TUNED, [parts.kept(at / f"reply-{seed}.json", partial(tuned, seed)) for seed in setup.seeds]),
         Row.of(
@@ -90,4 +101,5 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     ]
     gain = rows[0].mean("nats a token") - rows[1].mean("nats a token")
     claims.append(("replies: nats a token over the untuned foundation", gain, ">=", 0))
-    return {"seed": list(setup.seeds), "tables": (table,)}, claims
+    told = parts.kept(at / "served.json", served)
+    return {"seed": list(setup.seeds), "served": told, "tables": (table,)}, claims

@@ -3,7 +3,7 @@
 GENRES = tuple(
     tuple(line.split(", "))
     for line in (
-        "comedy, funny, hilarious, humorous, humor, humour, laugh, silly, light-hearted, comedia, cómica, 喜剧",
+        "comedy, funny, hilarious, humorous, humor, humour, laugh, silly, light-hearted, comedia, cómica, 喜剧, 搞笑",
         "horror, scary, frightening, creepy, spooky, terrifying, gory, scared, terror, miedo, 恐怖",
         "romance, romantic, love story, chick flick, amor, romántica, romántico, 爱情, 浪漫",
         "sci-fi, science fiction, scifi, science-fiction, sci fi, futuristic, ciencia ficción, 科幻",

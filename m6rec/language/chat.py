@@ -20,6 +20,7 @@ from functools import cache
 from itertools import takewhile
 from typing import Literal
 
+from m6rec.language.faithfulness import unsupported_claim
 from m6rec.language.lexicon import Lexicon, Token, Vocabulary, tokens
 from m6rec.language.ranges import ranges
 from m6rec.language.translation import to_english
@@ -62,6 +63,7 @@ _WHY = re.compile(r"\b(why|how come|explain|what makes|reasons?)\b(?! (not|don)\
 _COUNTS = {word: n for n, word in enumerate("one two three four five six seven eight nine ten".split(), 1)}
 _COUNTS |= {str(n): n for n in range(1, 11)} | {"single": 1}
 _GIVING = frozenset("just only exactly name pick list".split())
+_POINTING = frozenset("the all those these that this another other any which good newer older".split())
 _PICKS = frozenset("recommendation recommendations suggestion suggestions idea ideas option options pick picks".split())
 _MEASURES = frozenset("hour hours minute minutes page pages year years decade decades".split())
 _PLACES = {"first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "last": -1}
@@ -184,6 +186,8 @@ def _said(session: Session, text: str, lexicon: Lexicon) -> Session:
         outside = re.sub(r'"[^"]*"', lambda quoted: " " * len(quoted.group()), text)
         end = outside.find("?", start)
         text = text[start:end] if end > 0 else text[start:]
+    else:
+        text = text.split(f' {WHY}"', 1)[0]  # a reason names what it rests on
     items = _unique(item for name in lexicon.titles(tokens(text)) for item in name.items)
     if not items:
         return session
@@ -200,9 +204,10 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
     liked, disliked, seen = set[str](), set[str](), set[str]()
     named = _unique(item for name in titles for item in name.items)
     pointed = _pointed(text, session.last, lexicon.vocabulary)
+    like = bool(_like(lexicon.vocabulary).search(text))
     why = bool(_WHY.search(text)) and bool(named or pointed or session.last)
     for name in () if why else titles:
-        verdict = _verdict(heard, name.first, signs)
+        verdict = _verdict(heard, name.first, signs) or ("liked" if like else "")
         {"liked": liked, "disliked": disliked, "seen": seen}.get(verdict, set()).update(name.items)
     # A word of a title is no wish.
     free = [token for place, token in enumerate(heard) if place not in inside]
@@ -212,7 +217,7 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         verdict = _verdict_on_last(free, free_signs, bool(pointed) or bool(_THAT.search(text)))
         {"liked": liked, "disliked": disliked, "seen": seen}.get(verdict, set()).update(target)
     wanted, unwanted = _categories(free, free_signs, lexicon)
-    akin = lexicon.categories_of(sorted(liked)) if _like(lexicon.vocabulary).search(text) else ()
+    akin = lexicon.categories_of(sorted(liked)) if like else ()
     untitled = text
     for name in titles:  # neither is a number in a title
         start, end = heard[name.first].start, heard[name.last].end
@@ -339,7 +344,7 @@ def _like(vocabulary: Vocabulary) -> re.Pattern[str]:
     """What asks for items that are like another, as "something like"."""
     nouns = "|".join(map(re.escape, vocabulary.nouns))
     return re.compile(
-        rf"\b(?:(?:more|something|anything|others?|ones?|items?|(?:{nouns})s?) (?:like|similar to)|"
+        rf"\b(?:(?:more|something|anything|others?|ones?|items?|(?:{nouns})s?) (?:like|similar to|resembling)|"
         r"along (?:those|these|the same|similar) lines|in (?:that|the same|this|a similar) (?:vein|style|spirit)|"
         r"in the (?:style|vein|spirit) of|(?:of )?(?:that|the same) (?:sort|kind|type)|"
         r"if (?:i|you|we|they) (?:liked?|loved?|enjoy(?:ed)?))\b",
@@ -393,13 +398,13 @@ def _count(free: Sequence[Token], lexicon: Lexicon) -> int:
     for place, token in enumerate(free):
         number = _COUNTS.get(token.word, 0)
         before = [other.word for other in _clause(free, place)]
-        if not number or _SEEN.intersection(before) or {"the", "all", "those", "these"} & {*before[-1:]}:
+        if not number or _SEEN.intersection(before) or _POINTING.intersection(before[-1:]):
             continue
         after = [*takewhile(lambda at: free[at].is_word, range(place + 1, min(place + 4, len(free))))]
         if after and free[after[0]].word in _MEASURES:
             continue
         things = any(at in named or free[at].word in nouns for at in after)
-        if _GIVING.intersection(before[-2:]) or (things and token.word not in ("one", "1")):
+        if things or _GIVING.intersection(before[-2:]):
             return number
     return 0
 
@@ -425,6 +430,18 @@ def _unique(ids: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))
 
 
+_OWN_PAST = re.compile(
+    r"\b(?:i|we)\b(?!(?: \w+)? (?:would|can|could|think|suggest|recommend)\b)[^.?!\"]*"
+    r"\b(?:saw|seen|watched|watch|read|liked?|loved?|enjoy(?:ed)?|tried|heard)\b",
+    re.IGNORECASE,
+)
+_NO_CLAIMS = (
+    "how about what have you ever seen watched heard tried or try maybe perhaps sure okay ok well yes oh hi hello then"
+    " let me see i we can could would should might may think suggest recommend want like love enjoy if so there check"
+    " out give try look looking for something some one them another also too and you your"
+)
+"""Words that a recommendation may have besides, as they say nothing of an item."""
+
 # Our words. Titles stand in double quotes, which none can close, and a number in brackets after them is their year.
 
 
@@ -432,6 +449,24 @@ def offer(items: Sequence[Item], lexicon: Lexicon) -> str:
     """The sentence that recommends items."""
     named = [title(item, lexicon) for item in items]
     return f"{OFFER}{' or '.join(filter(None, (', '.join(named[:-1]), *named[-1:])))}?"
+
+
+def unsaid(text: str, items: Sequence[Item], lexicon: Lexicon) -> str | None:
+    """Why a model's sentence mustn't recommend these items; None where it may.
+
+    It may say what ``offer`` says, the items' years and categories, and words that claim nothing.
+
+    >>> film = Item("1", "Heat", ("Crime",), {"year": 1995})
+    >>> unsaid('Have you seen "Heat" (1995)?', [film], Lexicon([film]))
+    >>> unsaid('I have seen "Heat" (1995), it is great.', [film], Lexicon([film]))
+    'it tells what whoever recommends has done'
+    """
+    if _OWN_PAST.search(text):
+        return "it tells what whoever recommends has done"
+    facts = ", ".join(name for item in items for name in item.categories)
+    evidence = f"{offer(items, lexicon)} {facts}. {_NO_CLAIMS} {' '.join(lexicon.vocabulary.nouns)}"
+    said = text.replace("?", ".")  # a question claims no less
+    return unsupported_claim(said, evidence, [item.title for item in items])
 
 
 def title(item: Item, lexicon: Lexicon) -> str:

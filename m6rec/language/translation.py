@@ -57,6 +57,7 @@ _SPANISH = (
     *((f"(?:de )?(?:los )?(?:anos )?{spoken}", f"from the {decade}") for spoken, decade in _DECADES.items()),
 )
 _OF_CHINESE = (
+    ("有没有|有无", " is there "),
     ("不喜欢|讨厌", " I don't like "),
     ("不要|不想看?|不看|别看|除了|没有", " no "),
     ("不是太|不太", " not "),

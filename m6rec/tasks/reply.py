@@ -14,8 +14,8 @@ from m6rec.tasks import like
 from m6rec.tasks.task import Task
 from m6rec.types import Event, Item
 
-NUM_MESSAGES = 12
-"""Latest messages that are read."""
+NUM_MESSAGES, LONGEST = 12, 500
+"""Latest messages that are read, and characters of one."""
 TITLE = "@"
 """In place of an item's title."""
 SPEAKERS: Mapping[str, str] = {"utterance": "USER:", "response": "SYSTEM:"}
@@ -25,7 +25,7 @@ _QUOTED = re.compile(r'"[^"]*"(?: \(\d{4}\))?')
 
 def lead(history: Sequence[Event], items: Mapping[str, Item], domain: Domain) -> str:
     """The latest messages with their speakers, and a space at the end."""
-    said = [f"{SPEAKERS[event.kind]} {event.text} " for event in history if event.kind in SPEAKERS]
+    said = [f"{SPEAKERS[event.kind]} {event.text[:LONGEST]} " for event in history if event.kind in SPEAKERS]
     return "".join(said[-NUM_MESSAGES:])
 
 

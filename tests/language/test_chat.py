@@ -1,3 +1,4 @@
+import doctest
 import math
 
 import pytest
@@ -34,6 +35,12 @@ def after(*texts):
 def told(text, offered=OFFERED):
     """The session after an offer and this answer."""
     return after("What shall I watch?", offered, text)
+
+
+def test_worked_examples():
+    failed, attempted = doctest.testmod(chat)
+    assert attempted >= 2
+    assert failed == 0
 
 
 def test_our_offers_are_known_when_they_come_back():
@@ -283,6 +290,8 @@ def test_what_is_to_be_like_another_has_a_category_of_it():
     assert after("I loved Fargo").akin == ()
     for said in ("I loved Fargo. Anything along those lines?", "in the style of Fargo", "if I liked Fargo, what next?"):
         assert after(said).akin == ("Crime",), said
+    for said in ("are there other films like Fargo?", "what is there, resembling Fargo? Any films resembling Fargo?"):
+        assert (after(said).liked, after(said).akin) == (("fargo",), ("Crime",)), said
 
 
 @pytest.mark.parametrize(
@@ -291,6 +300,8 @@ def test_what_is_to_be_like_another_has_a_category_of_it():
         ("just one comedy", 1),
         ("pick one for me", 1),
         ("a single suggestion", 1),
+        ("I have time for one film", 1),
+        ("that one horror film I saw", 0),
         ("two thrillers, no, two crime films", 2),
         ("name 4 films", 4),
         ("I'd like five good films", 5),

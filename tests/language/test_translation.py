@@ -38,6 +38,7 @@ def test_a_text_in_another_language_stays_as_it_is(text):
         ("1980年到1985年", " between 1980 and 1985 "),
         ("1999年的", " in 1999 的"),
         ("九十年代", " from the 90s "),
+        ("有没有战争片？", " is there 战争片? "),
     ],
 )
 def test_wishes_are_told_in_english(text, english):
