@@ -49,10 +49,10 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 """What makes a method of all 30 layers train 1 % of them at most."""
 TITLES_AT_ONCE = 16
-SHOTS = (1, 4, 16)
-"""Titles to learn from, a class."""
-STEPS = 60
-JUDGED = {"validation": 320, "test": 640}
+STEPS = 48
+JUDGED = {"validation": 160, "test": 480}
+QUICKER = 12
+"""The short form makes so many times fewer steps."""
 FEWEST = 20
 """Items of a class."""
 
@@ -63,18 +63,20 @@ class Titles:
 
     Attributes:
         name: Of the set.
+        shots: Titles to learn from, a class.
         titles: Those that are judged first, then those to learn from.
         labels: int64, the class of each.
         classes: Their names.
     """
 
     name: str
+    shots: int
     titles: Sequence[str]
     labels: np.ndarray
     classes: Sequence[str]
 
     @classmethod
-    def read(cls, name: str, path: Path, level: int) -> Titles:
+    def read(cls, name: str, path: Path, level: int, shots: int) -> Titles:
         """Those of a catalogue by the names at a level of the path of categories; -1 is the most specific."""
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         found = [(row["title"], row["categories"][0][level]) for row in rows if row["title"] and _deep(row, level)]
@@ -84,6 +86,7 @@ class Titles:
         order = np.random.default_rng(0).permutation(len(known))
         return cls(
             name=name,
+            shots=shots,
             titles=[known[number][0] for number in order],
             labels=np.array([known[number][1] for number in order]),
             classes=classes,
@@ -108,12 +111,14 @@ class Titles:
         first = 0 if part == "validation" else JUDGED["validation"]
         return np.arange(first, first + JUDGED[part])
 
-    def shots(self, count: int, seed: int) -> np.ndarray:
-        """Positions of at most so many titles of each class to learn from, in random order."""
-        rng = np.random.default_rng([seed, count])
+    def drawn(self, seed: int) -> np.ndarray:
+        """Positions of at most ``shots`` titles of each class, in random order."""
+        rng = np.random.default_rng(seed)
         rest = np.arange(sum(JUDGED.values()), len(self.titles))
-        drawn = [rng.permutation(rest[self.labels[rest] == number])[:count] for number in range(len(self.classes))]
-        return rng.permutation(np.concatenate(drawn))
+        of_class = [
+            rng.permutation(rest[self.labels[rest] == number])[: self.shots] for number in range(len(self.classes))
+        ]
+        return rng.permutation(np.concatenate(of_class))
 
     def rows(self, positions: np.ndarray) -> list[Example]:
         """Examples that ask of ``TITLES_AT_ONCE`` titles each, so that they share one pass of the prompts."""
@@ -140,14 +145,18 @@ def asked(title: str) -> Segment:
 
 
 def sets(setup: Setup) -> list[Titles]:
-    """Departments and the most specific categories of Toys, those of Beauty."""
+    """Departments and the most specific categories of Toys, those of Beauty; the first in the short form."""
     toys, beauty = (research(f"amazon_{name}/items.jsonl") for name in ("toys", "beauty"))
-    found = [("departments of Toys", toys, 1), ("categories of Toys", toys, -1), ("categories of Beauty", beauty, -1)]
+    found = [
+        ("departments of Toys", toys, 1, 16),
+        ("categories of Toys", toys, -1, 4),
+        ("categories of Beauty", beauty, -1, 4),
+    ]
     return [Titles.read(*one) for one in (found[:1] if setup.quick else found)]
 
 
-def accuracy(titles: Titles, method: str, rate: float, shots: int, seed: int, foundation: Foundation) -> dict[str, Any]:
-    """Tunes on some shots and returns the columns of a run."""
+def accuracy(titles: Titles, steps: int, foundation: Foundation, method: str, rate: float, seed: int) -> dict[str, Any]:
+    """Tunes for some steps and returns the columns of a run."""
     config = TaskModelConfig(
         task=titles.task(),
         domain="generic",
@@ -160,12 +169,10 @@ def accuracy(titles: Titles, method: str, rate: float, shots: int, seed: int, fo
     )
     one = ScoreModel.create(config, foundation, seed=seed)
     training, validation, test = (
-        titles.rows(positions)
-        for positions in (titles.shots(shots, seed), titles.judged("validation"), titles.judged("test"))
+        titles.rows(positions) for positions in (titles.drawn(seed), titles.judged("validation"), titles.judged("test"))
     )
-    steps = max(STEPS, len(training))
     began = time.process_time()
-    with bar(f"{titles.name} {shots} {method} {rate:g} {seed}") as update:
+    with bar(f"{titles.name} {method} {rate:g} {seed}") as update:
         # A row is a batch, and all steps are one epoch, so that the last weights are kept.
         how = TrainConfig(epochs=1, learning_rate=rate, batch_tokens=1, average=0.9, seed=seed)
         one.tune((training * steps)[:steps], validation[:1], how, progress=update)
@@ -183,33 +190,33 @@ def accuracy(titles: Titles, method: str, rate: float, shots: int, seed: int, fo
     }
 
 
-def methods(setup: Setup) -> tuple[dict[str, Any], Claims]:
-    """A table for each set and number of shots."""
+def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
+    """A table for each set."""
     foundation = load(DEFAULT_FOUNDATION)
-    shots = SHOTS[1:2] if setup.quick else SHOTS
-    tables = tuple(_compared(titles, count, foundation, setup) for titles in sets(setup) for count in shots)
+    tables = tuple(_compared(titles, foundation, setup) for titles in sets(setup))
     return {"seed": list(setup.seeds), "tables": tables}, [_lead(table) for table in tables]
 
 
-def _compared(titles: Titles, shots: int, foundation: Foundation, setup: Setup) -> Table:
+def _compared(titles: Titles, foundation: Foundation, setup: Setup) -> Table:
     """The methods, each with the learning rate that is best on validation."""
-    at = parts.cache("tasks", setup) / "methods" / titles.name
+    at = parts.cache("tasks", setup) / "categories" / titles.name
+    steps = STEPS // QUICKER if setup.quick else STEPS
 
     def run(method: str, rate: float, seed: int) -> dict[str, Any]:
-        file = at / f"{shots}-{method}-{rate:g}-{seed}.json"
-        return parts.kept(file, partial(accuracy, titles, method, rate, shots, seed, foundation))
+        file = at / f"{method}-{rate:g}-{seed}.json"
+        return parts.kept(file, partial(accuracy, titles, steps, foundation, method, rate, seed))
 
     def row(method: str) -> Row:
-        tried = [run(method, rate, setup.seeds[0]) for rate in RATES[method]]
+        tried = [run(method, rate, setup.seeds[0]) for rate in (RATES[method][:1] if setup.quick else RATES[method])]
         best = max(tried, key=lambda one: one["validation"])["learning rate"]
         return Row.of(method, [run(method, best, seed) for seed in setup.seeds])
 
     return Table(
-        title=f"{len(titles.classes)} {titles.name}, {shots} titles a class",
+        title=f"{len(titles.classes)} {titles.name}, {titles.shots} titles a class",
         metric="accuracy",
         rows=tuple(row(method) for method in (list(RATES)[:2] if setup.quick else RATES)),
         ours=next(iter(RATES)),
-        note=f"All layers, {STEPS} steps of {TITLES_AT_ONCE} titles or one epoch, {len(setup.seeds)} seeds",
+        note=f"All layers, {steps} steps of {TITLES_AT_ONCE} titles, {len(setup.seeds)} seeds",
     )
 
 

@@ -2,6 +2,7 @@
 
 Parts, each of which can be run alone (``--part``):
 
+- categories: tuning methods at full depth, the category of an item from its title (``benchmarks.categories``);
 - conversation: whether needs that are stated in messages are met (``benchmarks.conversation``);
 - replies: what the tuned task ``reply`` writes beside what people wrote (``benchmarks.replies``).
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 from benchmarks import parts
 
 TITLE = "The paper's tasks"
-NAMES = ("conversation", "replies")
+NAMES = ("categories", "conversation", "replies")
 PARTS: dict[str, parts.Measure] = {name: parts.module(name) for name in NAMES}
 
 if __name__ == "__main__":

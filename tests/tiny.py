@@ -36,9 +36,17 @@ def fast_tokenizer() -> tokenizers.Tokenizer:
 
 
 def model(
-    *, num_layers: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32, blocks: tuple[int, ...] = ()
+    *,
+    num_layers: int = 4,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    blocks: tuple[int, ...] = (),
+    window: int | None = None,
 ) -> Model:
-    """A random Llama of width 32 with two query heads a key head; ``blocks`` says which weights the layers share."""
+    """A random Llama of width 32 with two query heads a key head.
+
+    ``blocks`` says which weights the layers share, ``window`` how far every other layer sees.
+    """
     rope = RopeConfig(theta=1e4)
     config = ModelConfig(
         family="llama",
@@ -53,7 +61,7 @@ def model(
         norm_eps=1e-5,
         rope=rope,
         local_rope=rope,
-        windows=(None,) * num_layers,
+        windows=tuple(window if layer % 2 else None for layer in range(num_layers)),
         attention_scale=8**-0.5,
         blocks=blocks,
     )
