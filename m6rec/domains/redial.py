@@ -1,13 +1,13 @@
 """Dialogues of one person who looks for a film and one who recommends: ReDial (Li et al., NeurIPS 2018), as published.
 
-A line is {"conversationId", "initiatorWorkerId", "messages": [{"senderWorkerId", "text"}], "movieMentions",
+A line has {"conversationId", "initiatorWorkerId", "messages": [{"senderWorkerId", "text"}], "movieMentions",
 "initiatorQuestions"}; a text marks films as "@111776". Each dialogue is a user, and each message an event: an
 ``utterance`` of the seeker's, or a ``response`` to them. Before an utterance stands what the seeker thinks of each film
-that it names, by the form that they filled in after the dialogue. Films have no ids in a text but titles in quotes.
+that it names, by the form that they filled in after the dialogue. Films stand in a text by their titles, in quotes.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,51 +17,37 @@ import polars as pl
 from m6rec.data.lines import Schema, table
 from m6rec.data.log import Log
 from m6rec.data.read import read
-from m6rec.data.schema import Columns
 from m6rec.domains import movielens
 from m6rec.domains.grouplens import title_and_year
 
-_MARK = re.compile(r"@(\d+)")
-_DATED = re.compile(r"(.*\S)\s*(\(\d{4}\))")
-_DISLIKED = 0
-_ROWS = pl.List(pl.Struct({"item": pl.String, "kind": pl.String, "text": pl.String, "message": pl.Int64}))
+_MARK, _DATED = re.compile(r"@(\d+)"), re.compile(r"^(.+?)( \(\d{4}\))?$")
+_ROWS = pl.List(pl.Struct(dict.fromkeys(("item", "kind", "text"), pl.String) | {"message": pl.Int64}))
 _FILMS = pl.List(pl.Struct({"item": pl.String, "title": pl.String}))
+_SCHEMA: Schema = {"user": pl.String, "rows": _ROWS, "films": _FILMS}
 
 
 def _load(path: Path) -> Log:
-    schema: Schema = {"user": pl.String, "rows": _ROWS, "films": _FILMS}
-    made = table(path, schema, _dialogue, of="a file of ReDial, such as train_data.jsonl")
+    made = table(path, _SCHEMA, _dialogue, of="a file of ReDial, such as train_data.jsonl")
     rows = made.select("user", "rows").explode("rows").unnest("rows").drop_nulls("kind")
-    rows = rows.with_columns(time=1 + pl.struct("user", "message").rle_id().cast(pl.Int64))
+    rows = rows.with_columns(time=1 + pl.struct("user", "message").rle_id().cast(pl.Int64)).drop("message")
     films = made.select("films").explode("films").unnest("films").drop_nulls().unique("item", maintain_order=True)
-    return read(rows.drop("message"), films.select("item", *title_and_year()), columns=Columns(text="text"))
+    return read(rows, films.select("item", *title_and_year()))
 
 
 def _dialogue(row: Any) -> Sequence[object]:
     # Where no film is named, or a form is left empty, ReDial has [] in place of {}.
     titles = {film: " ".join(title.split()) for film, title in dict(row["movieMentions"]).items() if title}
-    liked = {film: form["liked"] for film, form in dict(row["initiatorQuestions"]).items()}
+    quoted = {film: _DATED.sub(r'"\1"\2', title.replace('"', "'")) for film, title in titles.items()}
+    disliked = {film for film, form in dict(row["initiatorQuestions"]).items() if form["liked"] == 0}
     rows: list[dict[str, object]] = []
     for number, message in enumerate(row["messages"]):
         asks = message["senderWorkerId"] == row["initiatorWorkerId"]
-        films = dict.fromkeys(film for film in _MARK.findall(message["text"]) if film in titles and asks)
-        kinds = {film: "dislike" if liked.get(film) == _DISLIKED else "like" for film in films}
-        rows += [{"item": film, "kind": kind, "text": "", "message": number} for film, kind in kinds.items()]
-        if text := _worded(message["text"], titles):
-            kind = "utterance" if asks else "response"
-            rows.append({"item": None, "kind": kind, "text": text, "message": number})
+        for film in dict.fromkeys(film for film in _MARK.findall(message["text"]) if film in titles and asks):
+            rows.append({"item": film, "kind": "dislike" if film in disliked else "like", "message": number})
+        said = " ".join(message["text"].replace('"', "'").split())  # double quotes stand around titles alone
+        if text := _MARK.sub(lambda mark: quoted.get(mark[1], mark[0]), said):
+            rows.append({"kind": "utterance" if asks else "response", "text": text, "message": number})
     return str(row["conversationId"]), rows, [{"item": film, "title": title} for film, title in titles.items()]
-
-
-def _worded(text: str, titles: Mapping[str, str]) -> str:
-    """A message in which every double quote stands around a title; a mark without a title stays as it is."""
-
-    def named(mark: re.Match[str]) -> str:
-        title = titles.get(mark[1], "").replace('"', "'")
-        dated = _DATED.fullmatch(title)
-        return f'"{dated[1]}" {dated[2]}' if dated else f'"{title}"' if title else mark[0]
-
-    return _MARK.sub(named, " ".join(text.replace('"', "'").split()))
 
 
 DOMAIN = replace(movielens.DOMAIN, name="redial", assets=(), load=_load)
