@@ -39,7 +39,7 @@ def events(session: Session, user: str, time: int) -> list[Event]:
     return [Event(user, item, time, kind=kind) for kind, items in told for item in items]
 
 
-def draft(
+def reply_draft(
     chat: Chat, history: Sequence[Event], user: User, domain: Domain, items: Mapping[str, Item], time: int
 ) -> Draft:
     """What the task ``reply`` is asked: the next message of a conversation, after what the user did until ``time``."""
@@ -51,14 +51,14 @@ def draft(
     return writing.draft(replies.TASK, [*history, *said], user, domain, items, replies.prompt())
 
 
-def word(
+def worded_offer(
     writers: TextModelPool, draft: Draft, items: Sequence[Item], lexicon: Lexicon, wanted: int, seed: int
 ) -> Writing[tuple[str, int]]:
     """(a recommendation of the first items in the model's words, how many it names); ("", 0) where none may be said.
 
     Args:
         writers: Who write.
-        draft: Of ``draft``.
+        draft: Of ``reply_draft``.
         items: What may be recommended, the best first.
         lexicon: The catalogue's names.
         wanted: How many items the user asked for; 0 for any number.
@@ -145,7 +145,7 @@ def reply(
         session: What the conversation has come to; its intent decides what is said.
         items: What is recommended where that is wanted.
         about: The item that is explained where that is wanted.
-        worded: The recommendation in the model's words, of ``word``; None for ours.
+        worded: The recommendation in the model's words, of ``worded_offer``; None for ours.
         explained: Why the user would like ``about`` or the first of the items; None where nothing is to be explained.
         lexicon: The catalogue's names.
         domain: Its words.

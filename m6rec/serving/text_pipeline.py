@@ -56,8 +56,8 @@ def chat(state: ServingState, asked: Chat) -> Writing[Reply]:
         if items and writers.tuned(chatting.TASK) is not None:
             person, now = state.user(asked.user), state.interactions.time
             history = state.interactions.history(asked.user)
-            draft = chatting.draft(asked, history, person, rank.domain, state.items, now)
-            worded = chatting.word(
+            draft = chatting.reply_draft(asked, history, person, rank.domain, state.items, now)
+            worded = chatting.worded_offer(
                 writers, draft, [one.item for one in items], state.lexicon, session.count, asked.seed
             )
         why = about or (items[0].item if items else None)

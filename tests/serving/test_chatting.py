@@ -179,9 +179,11 @@ HEAT = [Item("heat", "Heat", ("Crime",), {"year": 1995}), Item("alien", "Alien",
     ],
 )
 def test_the_model_words_a_recommendation_that_says_no_more_than_ours(drawn, wanted, told):
-    draft = chatting.draft(Chat(messages=[Message("user", "hi")]), (), User("u"), domains.named("movielens"), {}, 1)
+    draft = chatting.reply_draft(
+        Chat(messages=[Message("user", "hi")]), (), User("u"), domains.named("movielens"), {}, 1
+    )
     assert draft.prompt == "USER: hi SYSTEM:"
-    assert result(chatting.word(Drawing(*drawn), draft, HEAT, Lexicon(HEAT), wanted, 0)) == told
+    assert result(chatting.worded_offer(Drawing(*drawn), draft, HEAT, Lexicon(HEAT), wanted, 0)) == told
 
 
 def test_a_worded_recommendation_comes_with_its_reason_and_is_known_when_it_comes_back(recommender, monkeypatch):
