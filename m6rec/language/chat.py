@@ -63,7 +63,9 @@ _WHY = re.compile(r"\b(why|how come|explain|what makes|reasons?)\b(?! (not|don)\
 _COUNTS = {word: n for n, word in enumerate("one two three four five six seven eight nine ten".split(), 1)}
 _COUNTS |= {str(n): n for n in range(1, 11)} | {"single": 1}
 _GIVING = frozenset("just only exactly name pick list".split())
-_POINTING = frozenset("the all those these that this another other any which good newer older".split())
+_POINTING = frozenset(
+    "the all those these that this another other any which no number part war good newer older".split()
+)
 _PICKS = frozenset("recommendation recommendations suggestion suggestions idea ideas option options pick picks".split())
 _MEASURES = frozenset("hour hours minute minutes page pages year years decade decades".split())
 _PLACES = {"first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "last": -1}

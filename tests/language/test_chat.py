@@ -302,6 +302,8 @@ def test_what_is_to_be_like_another_has_a_category_of_it():
         ("a single suggestion", 1),
         ("I have time for one film", 1),
         ("that one horror film I saw", 0),
+        ("no one likes horror", 0),
+        ("World War Two films", 0),
         ("two thrillers, no, two crime films", 2),
         ("name 4 films", 4),
         ("I'd like five good films", 5),
