@@ -174,6 +174,6 @@ def reply(
             yield told
             reasons.append(one)
         if about is not None and not reasons:
-            yield writer.say("I found no reason in your history.")
+            yield writer.say("I found no reason for it.")
     yield writer.end()
     return writer.reply(session, items, reasons)

@@ -19,6 +19,7 @@ from m6rec.language.safety import Blocklist, safety_violation
 from m6rec.readouts import ScoreModel
 from m6rec.serving.backend import GenerationRequest, GenerationResult, Writing
 from m6rec.serving.explaining import choose_words, reasons_for, unfaithful
+from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.tasks import design, headline, query, writing
 from m6rec.tasks.task import named
@@ -59,12 +60,13 @@ class Creator:
 
     Args:
         rank: The tuned ranking task, which weighs the reasons of headlines.
+        index: The items' index, which weighs them too.
         writers: Who writes.
         blocked: What no text may hold.
     """
 
-    def __init__(self, rank: ScoreModel, writers: TextModelPool, blocked: Blocklist) -> None:
-        self._rank, self._writers, self._blocked = rank, writers, blocked
+    def __init__(self, rank: ScoreModel, index: ItemIndex, writers: TextModelPool, blocked: Blocklist) -> None:
+        self._rank, self._index, self._writers, self._blocked = rank, index, writers, blocked
 
     def create(
         self, asked: GenerationContext, interactions: InteractionStore, recommended: Callable[[str], Iterable[Item]]
@@ -159,7 +161,7 @@ class Creator:
     def _headlines(self, asked: GenerationContext, interactions: InteractionStore) -> Writing[list[GenerationResult]]:
         assert asked.request.item is not None
         item = asked.live[asked.request.item]
-        context, chosen = reasons_for(self._rank, interactions, asked.user, item, asked.items)
+        context, chosen = reasons_for(self._rank, self._index, interactions, asked.user, item, asked.items)
         drafts = [Draft(context, headline.prompt(item, self._rank.domain))] * len(chosen)
         written = yield from choose_words(self._writers, asked.request.kind, drafts, chosen)
         private = self._private(asked.user)

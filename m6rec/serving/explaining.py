@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Generated, Sampling
 from m6rec.language import opinions as mining
 from m6rec.language.faithfulness import unsupported_claim
 from m6rec.readouts import GenerateModel, ScoreModel
 from m6rec.serving.backend import Explanation, Reason, Writing
+from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.tasks import explain as reasons
 from m6rec.tasks import explanations, writing
@@ -23,6 +27,8 @@ from m6rec.types import Draft, Item, Segment, User
 
 NUM_REVIEWS = 50
 """Latest reviews of an item that are mined."""
+NUM_SIMILAR, LEAST_SIMILARITY = 50, 0.3
+"""Items of the whole catalogue that count as similar to one, and their cosine with it at least."""
 TASK = explanations.TASK.name
 WORDING = Sampling(beams=4)
 """How the model chooses between wordings: by the likelihood a token, nearly that of each of them whole."""
@@ -45,6 +51,7 @@ class ExplanationPlan:
 
 def plan_explanation(
     rank: ScoreModel,
+    index: ItemIndex,
     writers: TextModelPool,
     interactions: InteractionStore,
     user: User,
@@ -56,6 +63,7 @@ def plan_explanation(
 
     Args:
         rank: The tuned ranking task.
+        index: What retrieved the item.
         writers: Who will word it.
         interactions: Everything observed so far.
         user: The user.
@@ -66,7 +74,7 @@ def plan_explanation(
     Raises:
         ExtraError: The item has reviews, but TextBlob, which mines them, is not installed.
     """
-    context, chosen = reasons_for(rank, interactions, user, item, items, count)
+    context, chosen = reasons_for(rank, index, interactions, user, item, items, count)
     writer = writers.tuned(TASK)
     if writer is None:
         drafts = [Draft(context, reasons.prompt(item, rank.domain))] * len(chosen)
@@ -107,6 +115,7 @@ def wording(temperature: float, top_p: float, seed: int) -> Sampling:
 
 def reasons_for(
     rank: ScoreModel,
+    index: ItemIndex,
     interactions: InteractionStore,
     user: User,
     item: Item,
@@ -116,12 +125,21 @@ def reasons_for(
     """(the user's context, the rationales for the item, most decisive first); see ``plan_explanation``."""
     reviews = interactions.reviews(item.id, without=user.id)[-NUM_REVIEWS:]
     mined = [one for review in reviews for one in _mine(review)]
-    found = reasons.statements(interactions, user.id, item, rank.domain, items, mined)
+    near = index.near(index.vectors([item.id])[0], NUM_SIMILAR) if item.id in index else []
+    similar = {one: cosine for one, cosine in near if cosine >= LEAST_SIMILARITY}
+    found = reasons.statements(interactions, user.id, item, rank.domain, items, mined, similar)
     row = tasks.ask(rank.task, interactions, user, [item], rank.domain, items)
     if not found:
         return row.context, []
-    score, *scores_without = rank.scores([row, *(reasons.without(row, one) for one in found)])
-    return row.context, reasons.choose(found, score, scores_without, count)
+    likes = interactions.liked(user.id)
+    predicted = rank.scores([row, *(reasons.without(row, one) for one in found)])
+    retrieved = index.scores(item.id, [likes, *(reasons.likes_without(likes, one) for one in found)])
+    return row.context, reasons.choose(found, (_lost(predicted) + _lost(retrieved)).tolist(), count)
+
+
+def _lost(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of the first score that each of the others lacks; 0 where there is nothing to lose."""
+    return (scores[0] - scores[1:]) / scores[0] if scores[0] > 0 else np.zeros(len(scores) - 1)
 
 
 def _drafts(

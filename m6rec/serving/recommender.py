@@ -181,7 +181,7 @@ class Recommender(LocalBackend):
                 ranking=KVCachePool(rank, limits.context_bytes),
                 documents=Documents(retrieve, rank, limits.document_bytes, limits.slice_s),
                 writers=self._writers[-1],
-                creator=Creator(rank, self._writers[-1], self._blocked),
+                creator=Creator(rank, index, self._writers[-1], self._blocked),
                 admission=Admission(rank.domain, (retrieve.task, rank.task)),
             )
 

@@ -38,7 +38,13 @@ def explain(state: ServingState, user: str, item: str, history: Sequence[Event])
     models = state.models
     with state.having_done(user, history):
         plan = explaining.plan_explanation(
-            models.rank, models.writers, state.interactions, state.user(user), state.live[item], state.items
+            models.rank,
+            models.index,
+            models.writers,
+            state.interactions,
+            state.user(user),
+            state.live[item],
+            state.items,
         )
     return (yield from explaining.word(models.writers, plan))
 
@@ -63,7 +69,9 @@ def chat(state: ServingState, asked: Chat) -> Writing[Reply]:
         why = about or (items[0].item if items else None)
         if why is not None:
             count, person = NUM_STATEMENTS if about else 1, state.user(asked.user)
-            plan = explaining.plan_explanation(rank, writers, state.interactions, person, why, state.items, count)
+            plan = explaining.plan_explanation(
+                rank, models.index, writers, state.interactions, person, why, state.items, count
+            )
             explained = explaining.word(writers, plan, explaining.wording(asked.temperature, asked.top_p, asked.seed))
     writer = chatting.ReplyWriter(asked, rank.foundation.tokenizer)
     said = next((one.text for one in reversed(asked.messages) if one.role == "user"), "")

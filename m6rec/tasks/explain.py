@@ -3,10 +3,10 @@
 A rationale is derived from the history at the time of the explanation. Its evidence is the user's own events, counts
 over at least ``MIN_PEOPLE`` other users, or sentences of the item's reviews; it identifies no other user.
 
-Rationales are ranked by counterfactual: how much the ranking model's prediction falls without the evidence
-(``without``). So the first reason is the one that influenced this model most; likelihood of the text would measure
-fluency, and support would measure truth. Ties, as for reviews, which the ranking model doesn't read, are broken by
-support.
+Rationales are ranked by counterfactual: the share of the prediction and of the retrieval score that is lost without
+the evidence (``without``, ``likes_without``). So the first reason is the one that influenced both models most;
+likelihood of the text would measure fluency, and support would measure truth. Ties, as for reviews, which no model
+reads here, are broken by support.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from m6rec.text.batch import Example
 from m6rec.text.verbalise import listed, quote
 from m6rec.types import Event, Item
 
-Kind = Literal["history", "attribute", "crowd", "review"]
+Kind = Literal["history", "similar", "attribute", "crowd", "review"]
 
 NUM_STATEMENTS = 3
 """Rationales of an explanation."""
@@ -35,8 +35,8 @@ MIN_PEOPLE = 5
 """Minimum number of other users behind a count: fewer say little and could identify one of them."""
 MIN_OWN = 2
 """Minimum number of the user's likes behind a rationale about a category."""
-NUM_EACH = 2
-"""Rationales of each sort that are ranked, as they say much the same."""
+NUM_CONSIDERED, NUM_EACH = 4, 2
+"""Rationales of each kind that are ranked, the best supported, and that are given, as they say much the same."""
 NUM_EXAMPLES = 2
 NUM_OPINIONS = 3
 """Opinions on an aspect that a sentence may repeat."""
@@ -53,10 +53,11 @@ class Rationale:
 
     Attributes:
         text: A template sentence to the user; names and titles are in double quotes.
-        kind: "history" for the user's events with other items, "attribute" for those by category, "crowd" for other
-            users, "review" for reviews.
+        kind: "history", "similar" and "attribute" for the user's own events: with items whose fans liked it, with items
+            whose vectors are near, with items of its category; "crowd" for other users, "review" for reviews.
         evidence: As plain data.
-        support: The share of likes in the evidence, shrunk towards one half; for reviews, of praise.
+        support: The share of likes in the evidence, shrunk towards one half; for reviews, of praise; of similar items
+            the cosine.
         wordings: Paraphrases that the evidence supports as well, of which the model chooses one.
         positions: The supporting events, as negative indices into the user's history.
         features: Values of the affected ``FEATURES`` without this evidence.
@@ -78,8 +79,9 @@ def statements(
     domain: Domain,
     items: Mapping[str, Item],
     opinions: Sequence[Statement] = (),
+    similar: Mapping[str, float] = {},
 ) -> list[Rationale]:
-    """All rationales, best supported of each sort first; may be empty.
+    """The best supported rationales of each kind; may be empty.
 
     Args:
         interactions: State at the time of the explanation.
@@ -88,6 +90,7 @@ def statements(
         domain: Its words.
         items: By id, those of the user's history.
         opinions: Mined from reviews of the item that were written by others.
+        similar: Cosines of the items whose vectors (of text and of who likes them) are nearest to its own, by id.
     """
     known = dict(zip(FEATURES, interactions.features(user, [item.id])[0].tolist(), strict=True))
     events = interactions.timeline(user)  # a place is counted from the end of the context
@@ -97,10 +100,11 @@ def statements(
     sorts = (
         _of_categories(history, item, domain, items, known),
         _of_fans(interactions, user, history, item, domain, items, known),
+        _of_similar(history, domain, items, similar),
         _of_crowd(interactions, user, item),
         _of_reviews(opinions),
     )
-    return [one for sort in sorts for one in sorted(sort, key=lambda one: -one.support)[:NUM_EACH]]
+    return [one for sort in sorts for one in sorted(sort, key=lambda one: -one.support)[:NUM_CONSIDERED]]
 
 
 def without(row: Example, rationale: Rationale) -> Example:
@@ -124,20 +128,27 @@ def without(row: Example, rationale: Rationale) -> Example:
     )
 
 
-def choose(
-    found: Sequence[Rationale], score: float, scores_without: Sequence[float], count: int = NUM_STATEMENTS
-) -> list[Rationale]:
-    """Rationales by their influence, without those that lower the prediction.
+def likes_without(likes: Sequence[str], rationale: Rationale) -> list[str]:
+    """The liked items, oldest first, with those of the rationale's evidence removed."""
+    gone = {event["item"] for event in rationale.evidence.get("events", ())}
+    return [item for item in likes if item not in gone]
+
+
+def choose(found: Sequence[Rationale], falls: Sequence[float], count: int = NUM_STATEMENTS) -> list[Rationale]:
+    """Rationales by their influence, ``NUM_EACH`` of a kind at most, without those that lower the scores.
 
     Args:
         found: All rationales.
-        score: The predicted probability of a like.
-        scores_without: … without the evidence of each rationale.
+        falls: How much is lost without the evidence of each.
         count: Maximum number.
     """
-    fall = [round(score - other, 6) for other in scores_without]
-    order = sorted(range(len(found)), key=lambda n: (-fall[n], -found[n].support))
-    return [found[n] for n in order if fall[n] >= 0][:count]
+    fall = [round(one, 6) for one in falls]
+    order = sorted((n for n in range(len(found)) if fall[n] >= 0), key=lambda n: (-fall[n], -found[n].support))
+    chosen: list[Rationale] = []
+    for rationale in (found[n] for n in order):
+        if sum(one.kind == rationale.kind for one in chosen) < NUM_EACH:
+            chosen.append(rationale)
+    return chosen[:count]
 
 
 def prompt(item: Item, domain: Domain) -> str:
@@ -207,6 +218,20 @@ def _of_fans(
             evidence = {"liked": liked, "seen": seen, "events": [_plain(event, items)]}
             support = _support(liked, seen)
             found.append(Rationale(text, "history", evidence, support, wordings, (place,), features))
+    return found
+
+
+def _of_similar(
+    history: Sequence[tuple[int, Event]], domain: Domain, items: Mapping[str, Item], similar: Mapping[str, float]
+) -> list[Rationale]:
+    found = []
+    for place, event in history:
+        if event.item in similar and domain.positive(event):
+            title = _title(items[event.item])
+            wordings = (f"You liked {title}, and it is close to that.",)
+            evidence = {"similarity": round(similar[event.item], 3), "events": [_plain(event, items)]}
+            text = f"It is close to {title}, which you liked."
+            found.append(Rationale(text, "similar", evidence, similar[event.item], wordings, (place,)))
     return found
 
 

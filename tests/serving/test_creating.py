@@ -11,6 +11,7 @@ from m6rec.language.safety import Blocklist
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving import creating
 from m6rec.serving.backend import GenerationRequest
+from m6rec.serving.item_index import ItemIndex
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.tasks import design
@@ -236,7 +237,7 @@ def test_unknown_ids_are_told(recommender):
 
 def test_what_has_no_title_is_not_designed(tunings):
     rank = ScoreModel.create(TaskModelConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
-    creator = creating.Creator(rank, TextModelPool(rank, {}), Blocklist())
+    creator = creating.Creator(rank, ItemIndex(tunings[0]), TextModelPool(rank, {}), Blocklist())
     request = GenerationRequest(user="u0", kind="design")
     asked = creating.GenerationContext(
         request=request, user=USERS["u0"], history=(), items=ITEMS, live=ITEMS, categories=[]

@@ -140,7 +140,26 @@ def test_without_takes_the_evidence_from_the_question():
 
 def test_the_most_decisive_comes_first_and_what_speaks_against_is_left_out():
     found = found_in(past_of([*OTHERS, *MINE]))
-    chosen = explain.choose(found, 0.7, [0.6, 0.9, 0.3, 0.7])
+    chosen = explain.choose(found, [0.1, -0.2, 0.4, 0.0])
     assert [one.text for one in chosen] == [found[n].text for n in (2, 0, 3)]
-    assert explain.choose(found, 0.7, [0.6, 0.9, 0.3, 0.7], count=1) == [found[2]]
-    assert explain.choose(found, 0.1, [0.6, 0.9, 0.3, 0.7]) == []
+    assert explain.choose(found, [0.1, -0.2, 0.4, 0.0], count=1) == [found[2]]
+    assert explain.choose(found, [-0.5, -0.8, -0.2, -0.6]) == []
+
+
+def test_items_near_to_it_are_reasons_where_the_user_liked_them():
+    similar = {"b": 0.8, "c": 0.5, "x": 1.0, "nobody's": 0.9}
+    found = explain.statements(past_of([*OTHERS, *MINE]), "me", ITEMS["x"], DOMAIN, ITEMS, similar=similar)
+    near = [one for one in found if one.kind == "similar"]
+    liked = [event.item for event in MINE if DOMAIN.positive(event) and event.item in similar and event.item != "x"]
+    assert sorted(one.evidence["events"][0]["item"] for one in near) == sorted(liked)
+    assert [one.support for one in near] == sorted((one.support for one in near), reverse=True)
+    assert all(unsupported_claim(text, one.text, ()) is None for one in near for text in (one.text, *one.wordings))
+    likes = ["a", "b", "c"]
+    assert explain.likes_without(likes, near[0]) == [
+        one for one in likes if one != near[0].evidence["events"][0]["item"]
+    ]
+
+
+def test_two_of_a_kind_are_enough():
+    one = found_in(past_of([*OTHERS, *MINE]))[0]
+    assert len(explain.choose([one, one, one], [0.3, 0.2, 0.1])) == 2
