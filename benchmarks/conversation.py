@@ -2,13 +2,14 @@
 
 ``conversation_tasks.jsonl`` states needs in one to three messages each: categories, years, "not that", changed minds,
 refusals, orders to the model, other languages. A check looks at the items of the last reply alone (τ-Rec, in
-MovieLens's films). The set was written before anything was run on it and stays as it is.
+MovieLens's films). The set was written before anything was run on it and stays as it is. As the rules were then mended
+by what failed, ``conversation_tasks_2.jsonl`` is a second set, written after that and before it was run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,13 +24,14 @@ from m6rec.evaluation.report import Row, Table
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation import checkpoint
 from m6rec.predicate import Predicate, attributes
-from m6rec.readouts import EmbedModel, ScoreModel, TaskModelConfig
+from m6rec.readouts import EmbedModel, GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving.chatting import NUM_OFFERED
-from m6rec.serving.recommender import Recommender
+from m6rec.serving.recommender import NO_WRITERS, Recommender
 from m6rec.types import Item
 from tests import conversations
 
-TASKS = Path(__file__).with_name("conversation_tasks.jsonl")
+SETS = [Path(__file__).with_name(f"conversation_tasks{number}.jsonl") for number in ("", "_2")]
+SECOND = "second set"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class Need:
 def needs() -> list[Need]:
     """All of them."""
     found = []
-    for row in map(json.loads, TASKS.read_text().splitlines()):
+    for row in (json.loads(line) for path in SETS for line in path.read_text().splitlines()):
         ranges = {"year": tuple(row["year"])} if "year" in row else {}
         lists = {name: tuple(row.get(name, ())) for name in ("any", "all", "none")}
         where = Predicate(**{f"{name}_of": value for name, value in lists.items()}, ranges=ranges)
@@ -85,7 +87,7 @@ def needs() -> list[Need]:
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     """See the module."""
     asked = needs()[:: 4 if setup.quick else 1]
-    recommender, popular = _films()
+    recommender, popular = films()
     met: dict[str, list[bool]] = {"m6rec": [], "most liked films": []}
     for need in asked:
         offers, messages = list[list[Item]](), list[str]()
@@ -97,7 +99,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         met["most liked films"].append(
             need.met_by([popular[n * NUM_OFFERED :][:NUM_OFFERED] for n, _ in enumerate(need.turns)])
         )
-    kinds = {"all": [True] * len(asked)} | {
+    kinds = {"first set": [need.kind != SECOND for need in asked]} | {
         kind: [need.kind == kind for need in asked] for kind in dict.fromkeys(need.kind for need in asked)
     }
     rows = tuple(
@@ -112,12 +114,13 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     table = Table(title="Needs stated in messages", metric="m6rec", rows=rows, note=note)
     failed = [list(need.turns) for need, hit in zip(asked, met["m6rec"], strict=True) if not hit]
     return {"failed": failed, "tables": (table,)}, [
-        ("needs stated in messages: share that is met", rows[0].mean("m6rec"), ">=", 0.9)
+        ("needs stated in messages: share that is met, first set", rows[0].mean("m6rec"), ">=", 0.9),
+        (f"needs stated in messages: share that is met, {SECOND}", rows[-1].mean("m6rec"), ">=", 0.9),
     ]
 
 
-def _films() -> tuple[Recommender, list[Item]]:
-    """(a recommender of MovieLens-100k of which nothing is tuned, as no check looks at taste; its most liked films)."""
+def films(writers: Mapping[str, GenerateModel] = NO_WRITERS) -> tuple[Recommender, list[Item]]:
+    """(a recommender of MovieLens-100k of which nothing else is tuned, as no check looks at taste; its most liked)."""
     log, foundation = sets.movielens_100k().split.log, checkpoint.load()
     config = TaskModelConfig(task="retrieve", domain="movielens", foundation=foundation.source)
     retrieve = EmbedModel.create(config, foundation, assets.home() / "states").whiten(list(log.items.values()))
@@ -125,4 +128,4 @@ def _films() -> tuple[Recommender, list[Item]]:
     rank = ScoreModel.create(config, foundation, assets.home() / "states")
     interactions = InteractionStore(log.items, rank.domain.feedback).update_all(log.events)
     popular = [log.items[item] for item in islice(interactions.most_liked(), 3 * NUM_OFFERED)]
-    return Recommender(retrieve, rank, log, interactions), popular
+    return Recommender(retrieve, rank, log, interactions, writers=writers), popular

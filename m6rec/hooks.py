@@ -83,11 +83,11 @@ class Hook:
         return {point.name: point.value for point in entry_points(group=self.group)}
 
 
-_DOMAINS = "movielens books clothes instruments amazon steam yelp mind peter xrec generic".split()
+_DOMAINS = "movielens books clothes instruments amazon steam yelp mind peter xrec redial generic".split()
 DOMAINS = Hook("m6rec.domains", "domain", {name: f"m6rec.domains.{name}:DOMAIN" for name in _DOMAINS})
 """``domains.domain.Domain``: how a log is read and worded."""
 
-_TASKS = "like rating click ctr retrieve explain design query".split()
+_TASKS = "like rating click ctr retrieve explain design query reply".split()
 TASKS = Hook(
     "m6rec.tasks",
     "task",

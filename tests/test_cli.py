@@ -175,7 +175,7 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
     code, said = run(monkeypatch, capsys, "tune", "sing", *map(str, data), "--run", str(tmp_path / "sing"))
     assert code == 2
     assert "there is no task 'sing'. Did you mean 'rating'? Known are like, " in said
-    assert "retrieve, explain, design, query; your own is package.module:NAME" in said
+    assert "retrieve, explain, design, query, reply; your own is package.module:NAME" in said
 
 
 def project(tmp_path):

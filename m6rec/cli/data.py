@@ -54,7 +54,8 @@ Files = Annotated[
     typer.Argument(help="The files of the domain; or the tables of items and of users."),
 ]
 SplitName = Annotated[
-    str | None, typer.Option("--split", help="time, leave-one-out or item; time by default if the log has timestamps.")
+    str | None,
+    typer.Option("--split", help="time, leave-one-out, item or user; time by default if the log has timestamps."),
 ]
 Columns = Annotated[str, typer.Option("--columns", help="Column names by role: user=buyer,item=sku,time=when.")]
 Positive = Annotated[

@@ -180,15 +180,21 @@ def former_of(project: Path | None, dataset: Fingerprint) -> tuple[str, ...]:
 
 
 def text_writers(rank: Path, ranking: Any, states: StatesSection) -> dict[str, Any]:
-    """Text models whose runs are siblings of the ranking run and share its foundation and domain."""
+    """Text models whose runs are siblings of the ranking run and share its foundation and what items are called.
+
+    So dialogues of another domain teach how to talk about the items of this one.
+    """
+    from m6rec.domains import domain as domains
     from m6rec.readouts import GenerateModel, read_config
     from m6rec.tasks.task import names
 
     found, known = {}, names("generate")
     for task, run in writers_in(rank.parent).items():
         made = Fingerprint.load(run) or Fingerprint()
-        same = (made.foundation, made.domain) == (ranking.foundation.model.id, ranking.config.domain)
-        if same and task in known:
+        alike = made.domain == ranking.config.domain or (
+            made.domain in domains.names() and domains.named(made.domain).noun == ranking.domain.noun
+        )
+        if alike and made.foundation == ranking.foundation.model.id and task in known:
             cache = cache_of(GenerateModel, read_config(run), ranking.foundation, states, ranking.cache)
             found[task] = GenerateModel.load(run, ranking.foundation, cache)
     return found

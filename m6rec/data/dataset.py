@@ -39,7 +39,7 @@ class Dataset:
     Attributes:
         split: The log in its parts.
         domain: Name or path of the domain.
-        protocol: How it was split: time, leave-one-out, item.
+        protocol: How it was split: time, leave-one-out, item, user.
         rule: What is positive; None for what the domain says.
         why: Why that is, in words.
     """

@@ -35,9 +35,13 @@ KINDS: Mapping[str, Feedback] = MappingProxyType(
         "remove": Feedback(None, 0.4, "took {} out of the cart"),
         "return": Feedback(False, 0.1, "returned {}"),
         "dislike": Feedback(False, 0.0, "disliked {}"),
+        "utterance": Feedback(None, 0.5, "said {}"),
+        "response": Feedback(None, 0.5, "was told {}"),
     }
 )
 """What an event says by its kind alone."""
+WITHOUT_ITEM = ("search", "utterance", "response")
+"""Kinds whose events need no item: a query, and what the user and whoever recommends say to each other."""
 
 _SAME = {
     "view": "views pageview page_view product_view view_item detail detail_page_view item_view visit pv browse",
@@ -73,7 +77,7 @@ def kind_of(word: str) -> str:
 _NEGATIVE = tuple(kind for kind, said in KINDS.items() if said.positive is False)
 _JUDGED = ("rating", *_NEGATIVE)
 """Kinds whose value says more than that it happened."""
-_NEITHER = ("search", "remove")
+_NEITHER = (*WITHOUT_ITEM, "remove")
 """Kinds that never speak for an item, whatever the rule."""
 _DEGREES = ("hated {}", "disliked {}", "was lukewarm about {}", "liked {}", "loved {}")
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from m6rec.data.feedback import WITHOUT_ITEM
 from m6rec.data.log import CONTEXT, Events, Log, Reading, met_before
 from m6rec.data.rows import Rows, details_of, unknown
 from m6rec.data.schema import Columns, Limits, Roles, no_column, recognise
@@ -148,10 +149,10 @@ def _event_columns(rows: Rows, roles: Roles, columns: Columns, time_format: str 
         text = query if text is None else text.fill_null(query)
         searched = made["item"].is_null() & query.is_not_null() & kind.is_null()
         kind = kind.scatter(searched.arg_true(), "search") if searched.any() else kind
-    searches = made["item"].is_null() & (kind == "search").fill_null(False)
-    rows.check(of["item"], made["item"].is_null() & ~searches, "is empty")
-    if searches.any():
-        made["item"] = made["item"].cast(pl.String).set(searches, "")
+    without = made["item"].is_null() & kind.is_in(WITHOUT_ITEM).fill_null(False)
+    rows.check(of["item"], made["item"].is_null() & ~without, "is empty")
+    if without.any():
+        made["item"] = made["item"].cast(pl.String).set(without, "")
     made["ns"] = rows.time(of.get("time"), time_format)
     value = rows.value(of.get("value"))
     numbers = {of[role] for role in ("time", "value") if role in of}

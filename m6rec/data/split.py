@@ -59,12 +59,17 @@ def split_by_item(log: Log, *, valid: float = 0.1, test: float = 0.1, seed: int 
     Raises:
         ConfigError: The fractions aren't in [0, 1) or sum to 1 or more.
     """
-    train_size, test_start = _cuts(len(log.items), valid, test)
-    shuffled = np.random.default_rng(seed).permutation(len(log.items))
-    part_of_item = np.full(len(log.items) + 1, TRAIN, np.uint8)  # the last is of events without item: searches
-    part_of_item[shuffled[train_size:]] = VALID
-    part_of_item[shuffled[test_start:]] = TEST
+    part_of_item = np.append(_drawn(len(log.items), valid, test, seed), np.uint8(TRAIN))  # the last is of no item
     return Split(log, part_of_item[log.table.codes("item", log.items)])
+
+
+def split_by_user(log: Log, *, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Split:
+    """Splits at random by user: all events of a user, such as a dialogue, are in one part.
+
+    Raises:
+        ConfigError: The fractions aren't in [0, 1) or sum to 1 or more.
+    """
+    return Split(log, _drawn(len(log.users), valid, test, seed)[log.table.codes("user", log.users)])
 
 
 def leave_one_out(log: Log) -> Split:
@@ -78,6 +83,16 @@ def leave_one_out(log: Log) -> Split:
         part[order[ends[enough]]] = TEST
         part[order[ends[enough] - 1]] = VALID
     return Split(log, part)
+
+
+def _drawn(size: int, valid: float, test: float, seed: int) -> NDArray[np.uint8]:
+    """The part of each of so many things, at random."""
+    train_size, test_start = _cuts(size, valid, test)
+    shuffled = np.random.default_rng(seed).permutation(size)
+    part = np.full(size, TRAIN, np.uint8)
+    part[shuffled[train_size:]] = VALID
+    part[shuffled[test_start:]] = TEST
+    return part
 
 
 def _cuts(size: int, valid: float, test: float) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def parse(column: pl.Series, time_format: str | None = None) -> Times:
         column = column.str.strip_chars().replace("", None)
         numbers = _numbers(column)
     else:
-        numbers = column
+        numbers = column.cast(pl.Int64, strict=False) if column.dtype.is_unsigned_integer() else column
     if time_format is not None:
         return _formatted(column, numbers, time_format)
     if numbers.dtype == pl.Null or numbers.null_count() == len(numbers):

@@ -16,7 +16,7 @@ from m6rec.data import read as reading
 from m6rec.data.dataset import Dataset
 from m6rec.data.feedback import Rule, fitted, infer, parse
 from m6rec.data.log import Log, without_repeats
-from m6rec.data.split import Split, leave_one_out, split_by_item, split_by_time
+from m6rec.data.split import Split, leave_one_out, split_by_item, split_by_time, split_by_user
 from m6rec.domains import domain as domains
 from m6rec.domains.domain import Domain
 from m6rec.errors import ConfigError
@@ -27,6 +27,7 @@ SPLITS: Mapping[str, Callable[[Log], Split]] = {
     "time": split_by_time,
     "leave-one-out": leave_one_out,
     "item": split_by_item,
+    "user": split_by_user,
 }
 IMPLICIT = "implicit"
 """In place of a rule: every event is positive."""
@@ -55,7 +56,7 @@ def make(
 
     Args:
         name: The domain.
-        split: time, leave-one-out or item; None for time where the log has some, else leave-one-out.
+        split: time, leave-one-out, item or user; None for time where the log has some, else leave-one-out.
         files: The user's own, where the domain has none or in place of its own.
         positive: What is positive, such as "rating>=4" (``feedback.parse``) or ``IMPLICIT``; inferred by default where
             the domain is generic.

@@ -17,10 +17,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
 from typing import Literal
 
+from m6rec.language.faithfulness import unsupported_claim
 from m6rec.language.lexicon import Lexicon, Token, Vocabulary, tokens
 from m6rec.language.ranges import ranges
+from m6rec.language.translation import to_english
 from m6rec.predicate import Predicate
 from m6rec.text.verbalise import listed, quote
 from m6rec.types import Item
@@ -36,7 +39,8 @@ OFFER, WHY = "How about ", "Why "
 
 _NEGATIONS = frozenset(
     "no not nor never without hate hated hates dislike disliked less avoid except skip dont didnt doesnt isnt wasnt"
-    " wont cant couldnt wouldnt arent too tired sick excluding minus bored neither nothing".split()
+    " wont cant couldnt wouldnt arent too tired sick fed excluding minus bored neither nothing forget scrap"
+    " spare".split()
 )
 _POSITIVE = frozenset("want like love prefer need give show enjoy recommend suggest find try looking".split())
 _LIKING = frozenset(
@@ -56,6 +60,14 @@ _GREETINGS = frozenset(
     "hi hello hey thanks thank bye goodbye cheers great perfect good nice welcome ok okay cool".split()
 )
 _WHY = re.compile(r"\b(why|how come|explain|what makes|reasons?)\b(?! (not|don)\b)", re.IGNORECASE)
+_COUNTS = {word: n for n, word in enumerate("one two three four five six seven eight nine ten".split(), 1)}
+_COUNTS |= {str(n): n for n in range(1, 11)} | {"single": 1}
+_GIVING = frozenset("just only exactly name pick list".split())
+_POINTING = frozenset(
+    "the all those these that this another other any which no number part war good newer older".split()
+)
+_PICKS = frozenset("recommendation recommendations suggestion suggestions idea ideas option options pick picks".split())
+_MEASURES = frozenset("hour hours minute minutes page pages year years decade decades".split())
 _PLACES = {"first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "last": -1}
 _THAT = re.compile(r"\b(?:more|something|anything|others?|ones?) (?:like|similar to) (?:that|this|it)\b", re.IGNORECASE)
 
@@ -122,6 +134,7 @@ class Session:
         akin: … of which items must have one, those of what they are to be like; empty for any.
         bounds: Least and greatest number of each scale, by its name; both are allowed.
         untold: Scales that the last turn asked for but the last items don't tell.
+        count: How many items are wanted; 0 where that was not said.
     """
 
     intent: Intent = "ask"
@@ -137,6 +150,7 @@ class Session:
     akin: tuple[str, ...] = ()
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     untold: tuple[str, ...] = ()
+    count: int = 0
 
     @property
     def named(self) -> frozenset[str]:
@@ -159,7 +173,7 @@ def read(messages: Sequence[Message], lexicon: Lexicon) -> Session:
     session = Session()
     for message in messages:
         if message.role == "user":
-            session = _heard(session, message.text, lexicon)
+            session = _heard(session, to_english(message.text), lexicon)
         elif message.role == "assistant":
             session = _said(session, message.text, lexicon)
     return session
@@ -174,6 +188,8 @@ def _said(session: Session, text: str, lexicon: Lexicon) -> Session:
         outside = re.sub(r'"[^"]*"', lambda quoted: " " * len(quoted.group()), text)
         end = outside.find("?", start)
         text = text[start:end] if end > 0 else text[start:]
+    else:
+        text = text.split(f' {WHY}"', 1)[0]  # a reason names what it rests on
     items = _unique(item for name in lexicon.titles(tokens(text)) for item in name.items)
     if not items:
         return session
@@ -190,9 +206,10 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
     liked, disliked, seen = set[str](), set[str](), set[str]()
     named = _unique(item for name in titles for item in name.items)
     pointed = _pointed(text, session.last, lexicon.vocabulary)
+    like = bool(_like(lexicon.vocabulary).search(text))
     why = bool(_WHY.search(text)) and bool(named or pointed or session.last)
     for name in () if why else titles:
-        verdict = _verdict(heard, name.first, signs)
+        verdict = _verdict(heard, name.first, signs) or ("liked" if like else "")
         {"liked": liked, "disliked": disliked, "seen": seen}.get(verdict, set()).update(name.items)
     # A word of a title is no wish.
     free = [token for place, token in enumerate(heard) if place not in inside]
@@ -202,13 +219,14 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         verdict = _verdict_on_last(free, free_signs, bool(pointed) or bool(_THAT.search(text)))
         {"liked": liked, "disliked": disliked, "seen": seen}.get(verdict, set()).update(target)
     wanted, unwanted = _categories(free, free_signs, lexicon)
-    akin = lexicon.categories_of(sorted(liked)) if _like(lexicon.vocabulary).search(text) else ()
+    akin = lexicon.categories_of(sorted(liked)) if like else ()
     untitled = text
     for name in titles:  # neither is a number in a title
         start, end = heard[name.first].start, heard[name.last].end
         untitled = f"{untitled[:start]}{' ' * (end - start)}{untitled[end:]}"
     bounds, untold = _bounds(free, untitled, session, lexicon)
-    changed = bool(wanted or unwanted or bounds or untold or liked or disliked or seen)
+    count = _count(free, lexicon)
+    changed = bool(wanted or unwanted or bounds or untold or liked or disliked or seen or count)
     asks = bool(words & _REQUESTS) or bool(_THAT.search(text))
     rejects = bool(session.last) and bool(words & _REJECTIONS)
     intent: Intent
@@ -238,6 +256,7 @@ def _heard(session: Session, text: str, lexicon: Lexicon) -> Session:
         unwanted=_unique((*(one for one in session.unwanted if one not in wanted), *unwanted)),
         bounds={name: (least, greatest) for name, (least, greatest) in both.items()},
         untold=untold,
+        count=count or session.count,
     )
 
 
@@ -257,6 +276,11 @@ def _signs(heard: Sequence[Token]) -> list[bool]:
             ("than", "rather"),
             ("than", "other"),
             ("but", "anything"),
+            ("out", "leave"),
+            ("out", "leaving"),
+            ("out", "rule"),
+            ("away", "stay"),
+            ("of", "enough"),
         ):
             negated, since = True, 0
         elif word in _POSITIVE and since > 2:
@@ -322,7 +346,11 @@ def _like(vocabulary: Vocabulary) -> re.Pattern[str]:
     """What asks for items that are like another, as "something like"."""
     nouns = "|".join(map(re.escape, vocabulary.nouns))
     return re.compile(
-        rf"\b(?:more|something|anything|others?|ones?|items?|(?:{nouns})s?) (?:like|similar to)\b", re.IGNORECASE
+        rf"\b(?:(?:more|something|anything|others?|ones?|items?|(?:{nouns})s?) (?:like|similar to|resembling)|"
+        r"along (?:those|these|the same|similar) lines|in (?:that|the same|this|a similar) (?:vein|style|spirit)|"
+        r"in the (?:style|vein|spirit) of|(?:of )?(?:that|the same) (?:sort|kind|type)|"
+        r"if (?:i|you|we|they) (?:liked?|loved?|enjoy(?:ed)?))\b",
+        re.IGNORECASE,
     )
 
 
@@ -365,6 +393,24 @@ def _bounds(
     return bounds, _unique(name for name in untold if name not in bounds)
 
 
+def _count(free: Sequence[Token], lexicon: Lexicon) -> int:
+    """How many items a turn asks for, as "just one", "two comedies" or "name five"; 0 where it doesn't say."""
+    named = {place for place, _ in lexicon.categories(free)}
+    nouns = {form for noun in lexicon.vocabulary.nouns for form in (noun, f"{noun}s")} | _PICKS
+    for place, token in enumerate(free):
+        number = _COUNTS.get(token.word, 0)
+        before = [other.word for other in _clause(free, place)]
+        if not number or _SEEN.intersection(before) or _POINTING.intersection(before[-1:]):
+            continue
+        after = [*takewhile(lambda at: free[at].is_word, range(place + 1, min(place + 4, len(free))))]
+        if after and free[after[0]].word in _MEASURES:
+            continue
+        things = any(at in named or free[at].word in nouns for at in after)
+        if things or _GIVING.intersection(before[-2:]):
+            return number
+    return 0
+
+
 def _way(free: Sequence[Token], scale: Scale) -> int:
     """1 for more, -1 for less, 0 for neither."""
     for place, token in enumerate(free):
@@ -386,6 +432,18 @@ def _unique(ids: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))
 
 
+_OWN_PAST = re.compile(
+    r"\b(?:i|we)\b(?!(?: \w+)? (?:would|can|could|think|suggest|recommend)\b)[^.?!\"]*"
+    r"\b(?:saw|seen|watched|watch|read|liked?|loved?|enjoy(?:ed)?|tried|heard)\b",
+    re.IGNORECASE,
+)
+_NO_CLAIMS = (
+    "how about what have you ever seen watched heard tried or try maybe perhaps sure okay ok well yes oh hi hello then"
+    " let me see i we can could would should might may think suggest recommend want like love enjoy if so there check"
+    " out give try look looking for something some one them another also too and you your"
+)
+"""Words that a recommendation may have besides, as they say nothing of an item."""
+
 # Our words. Titles stand in double quotes, which none can close, and a number in brackets after them is their year.
 
 
@@ -393,6 +451,24 @@ def offer(items: Sequence[Item], lexicon: Lexicon) -> str:
     """The sentence that recommends items."""
     named = [title(item, lexicon) for item in items]
     return f"{OFFER}{' or '.join(filter(None, (', '.join(named[:-1]), *named[-1:])))}?"
+
+
+def unsaid(text: str, items: Sequence[Item], lexicon: Lexicon) -> str | None:
+    """Why a model's sentence mustn't recommend these items; None where it may.
+
+    It may say what ``offer`` says, the items' years and categories, and words that claim nothing.
+
+    >>> film = Item("1", "Heat", ("Crime",), {"year": 1995})
+    >>> unsaid('Have you seen "Heat" (1995)?', [film], Lexicon([film]))
+    >>> unsaid('I have seen "Heat" (1995), it is great.', [film], Lexicon([film]))
+    'it tells what whoever recommends has done'
+    """
+    if _OWN_PAST.search(text):
+        return "it tells what whoever recommends has done"
+    facts = ", ".join(name for item in items for name in item.categories)
+    evidence = f"{offer(items, lexicon)} {facts}. {_NO_CLAIMS} {' '.join(lexicon.vocabulary.nouns)}"
+    said = text.replace("?", ".")  # a question claims no less
+    return unsupported_claim(said, evidence, [item.title for item in items])
 
 
 def title(item: Item, lexicon: Lexicon) -> str:

@@ -8,6 +8,7 @@ or "The Game", is found only where more speaks for it: quotes, its year, a capit
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,13 +36,16 @@ class Vocabulary:
 
 
 ITEMS = Vocabulary()
-_TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
+_TOKEN = re.compile(r"[\u3400-\u9fff]|(?:(?![\u3400-\u9fff])[^\W_])+(?:['’][^\W_]+)*|[^\w\s]|_")
+_ACCENTS = re.compile(r"[\u0300-\u036f]+")
 _YEAR_AFTER = re.compile(r"[\"”'’]?\s{0,2}(\()?(\d{4})\b")
 _CUES = frozenset(
     "like liked love loved enjoyed hated seen saw watched watch read about than of called named why"
     " maybe try recommend suggest is was".split()
 )
 _ENDS = frozenset("and or but too is was because it which that though as instead so either with".split())
+_OPENING = frozenset(".!?…:;\"“”'‘’([-–—")
+"""Marks after which a word may have a capital that is no name."""
 _ARTICLES = ("the", "a", "an")
 
 
@@ -50,7 +54,7 @@ class Token:
     """A word or a mark of a text.
 
     Attributes:
-        word: In small letters, without apostrophes.
+        word: In small letters, without apostrophes and accents; a Chinese character is one.
         text: As it is written.
         start: Where it begins.
     """
@@ -91,10 +95,12 @@ def tokens(text: str) -> list[Token]:
     >>> [token.word for token in tokens("Don't say “Heat” (1995)!")]
     ['dont', 'say', '“', 'heat', '”', '(', '1995', ')', '!']
     """
-    return [
-        Token(re.sub("['’]", "", found.group()).lower() or found.group(), found.group(), found.start())
-        for found in _TOKEN.finditer(text)
-    ]
+    return [Token(_word(found.group()), found.group(), found.start()) for found in _TOKEN.finditer(text)]
+
+
+def _word(text: str) -> str:
+    plain = text if text.isascii() else _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+    return re.sub("['’]", "", plain).lower() or text
 
 
 class Lexicon:
@@ -236,7 +242,7 @@ class Lexicon:
         bare = size - (text[first].word in _ARTICLES)
         if bare == 1 and not (quoted or dated):
             named = last if size > 1 else first
-            capital = text[named].text[:1].isupper() and named > 0 and text[named - 1].is_word
+            capital = text[named].text[:1].isupper() and named > 0 and text[named - 1].word not in _OPENING
             cues = _CUES.union(self.vocabulary.nouns)
             shouted = all(token.text.isupper() for token in text if token.is_word)
             meant = before is not None and before.word in cues and (_stem(text[named].word),) not in self._all_phrases()

@@ -60,12 +60,15 @@ _TAIL = re.compile(
     re.IGNORECASE,
 )
 _TO = re.compile(r"\s*(?P<word>and|to|till|until|through|[-–—])\s*(?:the\s+)?", re.IGNORECASE)
+_DATING = re.compile(r"\s+[^\W\d_]{3,}")
+"""What a year stands before that says of which it is: "a 1996 drama"."""
 _CLAUSE = re.compile(r"[.,;:!?]|\bbut\b", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:(?:no|not|nor|none|nothing|never|cannot|(?:do|does|did|is|are|was|were|wo|ca|could|would|should)n['’]?t)"
     r"(?P<far>(?:\W+\w+){0,6})|(?:without|except|excluding|avoid|skip|hate)(?:\W+\w+)?)\W*$",
     re.IGNORECASE,
 )
+_OTHER_YEARS = re.compile(r"\b(?:(?P<older>older|earlier)|newer|later|more\s+recent)\b", re.IGNORECASE)
 _WISH = re.compile(r"(?:\W+\w+){2,}\W+(?:want|like|love|prefer|need|give|show|recommend|suggest)\b", re.IGNORECASE)
 _TURNED: dict[Kind, Kind] = {"below": "from", "up_to": "above", "above": "up_to", "from": "below"}
 
@@ -104,6 +107,7 @@ def ranges(text: str, latest_year: int, names: Collection[str] = ()) -> dict[str
     """
     spans: dict[str, Range] = {}  # in one of several, which are taken as one
     bounds: dict[str, Range] = {}  # within all
+    refused: Range | None = None  # years that it is not to be from
     amounts = [*islice(_amounts(text, latest_year, frozenset(names) - {YEAR}), MAX_AMOUNTS)]
     place = end = 0
     while place < len(amounts):
@@ -120,16 +124,19 @@ def ranges(text: str, latest_year: int, names: Collection[str] = ()) -> dict[str
             if not negated and one.span[0] <= other.span[1]:
                 spans[name] = _hull(spans.get(name), (one.span[0], other.span[1]))
             place, end = place + 1, other.end
-        elif kind := _kind(one, head, tail):
+        elif kind := _kind(one, head, tail) or (one.form == "year" and _DATING.match(text, one.end) and "equal"):
             end = tail.end() if tail else one.end
             if kind == "equal":
                 spans |= {} if negated else {name: _hull(spans.get(name), one.span)}
+                refused = _hull(refused, one.span) if negated and name == YEAR else refused
             elif name:
                 bound = _bound(_TURNED[kind] if negated else kind, one.span, 1 if name == YEAR else STEP)
                 bounds[name] = _both(bounds.get(name), bound)
         else:
             end = one.end
         place += 1
+    if refused and (way := _OTHER_YEARS.search(text, end)):  # "not from the nineties, anything older"
+        bounds[YEAR] = _both(bounds.get(YEAR), _bound("below" if way["older"] else "above", refused, 1))
     found = {name: _both(spans.get(name), bounds.get(name)) for name in {**spans, **bounds}}
     return {name: (least, greatest) for name, (least, greatest) in found.items() if name and least <= greatest}
 
@@ -157,7 +164,7 @@ def _amounts(text: str, latest_year: int, names: frozenset[str]) -> Iterator[_Am
                 yield _Amount(start=start, end=end, name=YEAR, span=(first + least, first + greatest), form="period")
         else:
             number = _number(match["plain"])
-            form_ = "year" if re.fullmatch(r"(?:1[5-9]|20)\d\d", match["plain"]) else "other"
+            form_ = "year" if re.fullmatch(r"(?:1[5-9]|2[01])\d\d", match["plain"]) else "other"
             name = YEAR if form_ == "year" else ""
             number = int(number) if name else number
             yield _Amount(start=start, end=end, name=name, span=(number, number), form=form_)  # type: ignore[arg-type]

@@ -55,10 +55,17 @@ def chat(state: ServingState, asked: Chat) -> Writing[Reply]:
     session, rank, writers = read(asked.messages, state.lexicon), models.rank, models.writers
     items: list[Ranked] = []
     about = state.live.get(session.about[0]) if session.intent == "explain" else None
-    explained = None
+    explained = worded = None
     with pipeline.as_told(state, session, asked.user):
         if session.intent in ("recommend", "feedback"):
-            items = pipeline.suggest(state, session, asked.user)[: chatting.NUM_OFFERED]
+            items = pipeline.suggest(state, session, asked.user)[: session.count or chatting.NUM_OFFERED]
+        if items and writers.tuned(chatting.TASK) is not None:
+            person, now = state.user(asked.user), state.interactions.time
+            history = state.interactions.history(asked.user)
+            draft = chatting.reply_draft(asked, history, person, rank.domain, state.items, now)
+            worded = chatting.worded_offer(
+                writers, draft, [one.item for one in items], state.lexicon, session.count, asked.seed
+            )
         why = about or (items[0].item if items else None)
         if why is not None:
             count, person = NUM_STATEMENTS if about else 1, state.user(asked.user)
@@ -68,7 +75,9 @@ def chat(state: ServingState, asked: Chat) -> Writing[Reply]:
             explained = explaining.word(writers, plan, explaining.wording(asked.temperature, asked.top_p, asked.seed))
     writer = chatting.ReplyWriter(asked, rank.foundation.tokenizer)
     said = next((one.text for one in reversed(asked.messages) if one.role == "user"), "")
-    return (yield from chatting.reply(writer, session, items, about, explained, state.lexicon, rank.domain, said))
+    return (
+        yield from chatting.reply(writer, session, items, about, worded, explained, state.lexicon, rank.domain, said)
+    )
 
 
 def generate(state: ServingState, request: GenerationRequest) -> Writing[list[GenerationResult]]:

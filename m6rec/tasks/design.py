@@ -50,8 +50,8 @@ def _inside(text: str) -> str:
     return quote(text)[1:-1]
 
 
-def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
-    if not domain.positive(event) or not titled(domain, item):
+def _texts(event: Event, item: Item | None, domain: Domain) -> tuple[tuple[str, str], ...]:
+    if item is None or not domain.positive(event) or not titled(domain, item):
         return ()
     return tuple((prompt(domain), target(name, item.title)) for name in categories(item))
 

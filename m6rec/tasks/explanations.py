@@ -29,8 +29,10 @@ def prompt(item: Item, domain: Domain, action: str, aspect: str) -> str:
     return f"The user now purchases {domain.item(item)}. The user {action}. About the {aspect}:"
 
 
-def texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
+def texts(event: Event, item: Item | None, domain: Domain) -> tuple[tuple[str, str], ...]:
     """The first aspect that each sentence of the event's review praises, and the sentence."""
+    if item is None:
+        return ()
     praised: dict[str, str] = {}
     for one in mine(event.text):
         if one.polarity > 0 and len(one.sentence) <= LONGEST_TARGET:

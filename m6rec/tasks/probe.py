@@ -44,6 +44,10 @@ _EVENTS = tuple(
     for n in range(28)
 )
 _SEARCH = Event("u", "", 86_400, text="boots", kind="search")
+_SPOKEN = (
+    Event("u", "", 86_400, text='I liked "Ash".', kind="utterance"),
+    Event("u", "", 86_460, text='Try "Tin Men", then.', kind="response"),
+)
 _BY_ID = {item.id: item for item in _ITEMS}
 
 
@@ -57,6 +61,8 @@ def wording(task: Task, domain: Domain) -> str:
     words += [_said(task.label, event, domain) for event in _EVENTS]
     words += [_said(task.texts, event, _BY_ID[event.item], domain) for event in _EVENTS]
     words += [_said(task.lead, _EVENTS[:count], _BY_ID, domain) for count in (0, 9)]
+    spoken = [_said(task.lead, _SPOKEN, _BY_ID, domain), *(_said(task.texts, e, None, domain) for e in _SPOKEN)]
+    words += filter(None, spoken)  # nothing where no dialogue is read
     interactions = InteractionStore(_BY_ID, domain.feedback)
     words += [_said(task.cross, interactions, _USERS[0], item, Situation(86_400), domain) for item in _ITEMS]
     return digest(words)

@@ -40,8 +40,10 @@ def wording(item: Item) -> str:
     return " ".join(" ".join(said).replace('"', "'").split())[:LONGEST]
 
 
-def _texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
-    said = wording(item if titled(domain, item) else replace(item, title="")) if domain.positive(event) else ""
+def _texts(event: Event, item: Item | None, domain: Domain) -> tuple[tuple[str, str], ...]:
+    if item is None or not domain.positive(event):
+        return ()
+    said = wording(item if titled(domain, item) else replace(item, title=""))
     return ((prompt(), f'{said}"'),) if said else ()
 
 

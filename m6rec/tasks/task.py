@@ -45,7 +45,7 @@ def _no_label(event: Event, domain: Domain) -> int | None:
     return None
 
 
-def _no_texts(event: Event, item: Item, domain: Domain) -> tuple[tuple[str, str], ...]:
+def _no_texts(event: Event, item: Item | None, domain: Domain) -> tuple[tuple[str, str], ...]:
     return ()
 
 
@@ -61,10 +61,11 @@ class Task:
             state can be cached.
         candidate: What is asked: the text of an item in region 2; for "embed", all that is read of it.
         label: The class of an event, for "embed" any for a target; None if the event is not queried.
-        texts: For "generate", (prompt, target) of each text that an event asks for, none where it asks for nothing. A
-            prompt may tell of the event what is given at that moment too, such as the item, and never what is to be
-            written. A target follows its prompt to the letter, spaces included.
-        lead: For "generate", what the latest behaviours come to, in words before each prompt; None for nothing.
+        texts: For "generate", (prompt, target) of each text that an event asks for, none where it asks for nothing; the
+            item is None where the event has none. A prompt may tell of the event what is given at that moment too, such
+            as the item, and never what is to be written. A target follows its prompt to the letter, spaces included.
+        lead: For "generate", what the latest events come to, those without an item among them, in words before each
+            prompt; None for nothing.
         cross: What is known of user and item together, as segments before the candidate; None for nothing.
         num_classes: Number of classes of ``label``; 0 where the task doesn't score.
         options: A word for each class, whose embeddings initialise the option rows.
@@ -81,7 +82,7 @@ class Task:
     event_text: Callable[[Event, Item, Domain], Segment] = _no_event
     candidate: Callable[[Item, Domain], tuple[Segment, ...]] = _no_candidate
     label: Callable[[Event, Domain], int | None] = _no_label
-    texts: Callable[[Event, Item, Domain], tuple[tuple[str, str], ...]] = _no_texts
+    texts: Callable[[Event, Item | None, Domain], tuple[tuple[str, str], ...]] = _no_texts
     lead: Callable[[Sequence[Event], Mapping[str, Item], Domain], str] | None = None
     cross: Callable[[InteractionStore, User, Item, Situation, Domain], tuple[Segment, ...]] | None = None
     num_classes: int = 0
@@ -159,9 +160,9 @@ def window(count: int, latest: int) -> int:
 
 
 def event_text(task: Task, domain: Domain, event: Event, items: Mapping[str, Item]) -> Segment:
-    """The text of an event in the history; a search is worded by its query, others by the task."""
+    """The text of an event in the history; one without an item, such as a search, is worded by its text."""
     if not event.item:
-        return Segment(f"The user searched {quote(event.text)}.", "history")
+        return Segment(f"The user {domain.action(event, quote(event.text))}.", "history")
     return _behaviour(task, domain, event, items[event.item])
 
 

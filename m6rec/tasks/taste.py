@@ -27,7 +27,7 @@ def lead(history: Sequence[Event], items: Mapping[str, Item], domain: Domain) ->
     Returns:
         One or two sentences with a space at the end; "" for a user without likes.
     """
-    liked = [items[event.item] for event in history if domain.positive(event)]
+    liked = [items[event.item] for event in history if event.item and domain.positive(event)]
     counts = Counter(name for item in liked for name in item.categories)
     shares = [
         f"{round(100 * n / len(liked))}% are {quote(name)[1:-1]}" for name, n in counts.most_common(NUM_CATEGORIES)

@@ -14,15 +14,15 @@ from m6rec.tasks.task import Task
 from m6rec.types import Draft, Event, Item, Segment, User
 
 LATEST = 64
-"""Latest behaviours in the context of a text."""
+"""Latest events that a text is written after."""
 
 
 def draft(
     task: Task, history: Sequence[Event], user: User, domain: Domain, items: Mapping[str, Item], prompt: str
 ) -> Draft:
-    """Asks for a text now: region 1 is the user's facts, then the ``LATEST`` of these behaviours, oldest first."""
+    """Asks for a text now: region 1 is the user's facts, then what they did of these latest events, oldest first."""
     history = history[-LATEST:]
-    behaviours = (task.event_text(event, items[event.item], domain) for event in history)
+    behaviours = (task.event_text(event, items[event.item], domain) for event in history if event.item)
     return Draft((*task.profile(user, domain), *behaviours), _led(task, history, domain, items) + prompt)
 
 
@@ -51,22 +51,21 @@ def build_drafts(
     Returns:
         In the order of the events.
     """
-    latest: dict[str, tuple[deque[Event], deque[Segment]]] = {}
+    latest: dict[str, tuple[deque[Event], deque[Segment | None]]] = {}
     drafts = []
     events = list(events)
     for group in time_groups(events):
         for position in group.queries:
             event = events[position]
-            texts = task.texts(event, items[event.item], domain) if wanted[position] and event.item else ()
+            texts = task.texts(event, items.get(event.item), domain) if wanted[position] else ()
             history, behaviours = latest.get(event.user, ((), ()))
             lead = _led(task, history, domain, items) if texts else ""
             for prompt, target in texts:
-                words = (*task.profile(users[event.user], domain), *behaviours)
+                words = (*task.profile(users[event.user], domain), *filter(None, behaviours))
                 drafts.append(Draft(words, lead + prompt, target, position))
         for position in group.events:
             event = events[position]
-            if event.item:
-                history, behaviours = latest.setdefault(event.user, (deque(maxlen=LATEST), deque(maxlen=LATEST)))
-                history.append(event)
-                behaviours.append(task.event_text(event, items[event.item], domain))
+            history, behaviours = latest.setdefault(event.user, (deque(maxlen=LATEST), deque(maxlen=LATEST)))
+            history.append(event)
+            behaviours.append(task.event_text(event, items[event.item], domain) if event.item else None)
     return sorted(drafts, key=lambda draft: draft.event)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from m6rec.data import leakage
 from m6rec.data.leakage import FUTURE, KNOWN, LATE, OWN_LATE, PROTOCOL, REPEATED, SAME_TIME, SHARED, check, find, future
 from m6rec.data.log import Log
-from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out, split_by_item, split_by_time
+from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out, split_by_item, split_by_time, split_by_user
 from m6rec.errors import DataError
 from m6rec.types import Event, Item, User
 
@@ -62,6 +62,7 @@ def test_our_splits_leak_only_what_their_protocol_means(made):
         (split_by_time(log), {KNOWN, SAME_TIME}),
         (leave_one_out(log), {KNOWN, SAME_TIME, LATE}),
         (split_by_item(log), {KNOWN, SAME_TIME, LATE, OWN_LATE}),
+        (split_by_user(log), {KNOWN, SAME_TIME, LATE}),
     ):
         assert {leak.name for leak in find(parts)} <= allowed
 

@@ -18,7 +18,7 @@ from m6rec.data.feedback import Rule
 from m6rec.data.log import Log, without_repeats
 from m6rec.data.read import read
 from m6rec.data.schema import Columns
-from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out, split_by_item, split_by_time
+from m6rec.data.split import TEST, TRAIN, VALID, Split, leave_one_out, split_by_item, split_by_time, split_by_user
 from m6rec.errors import AssetError, ConfigError, DataError
 from m6rec.types import Event, Item, User
 
@@ -195,11 +195,12 @@ def test_leave_one_out_holds_out_each_last_event(log: Log) -> None:
 
 @settings(deadline=None)
 @given(logs, st.integers(0, 5))
-def test_split_by_item_keeps_items_whole(log: Log, seed: int) -> None:
-    split = split_by_item(log, valid=0.3, test=0.3, seed=seed)
-    items = [{log.events[at].item for at in split.indices(part)} for part in (TRAIN, VALID, TEST)]
-    assert len(set.union(*items)) == sum(map(len, items))
-    assert np.array_equal(split.part, split_by_item(log, valid=0.3, test=0.3, seed=seed).part)
+@pytest.mark.parametrize(("way", "field"), [(split_by_item, "item"), (split_by_user, "user")])
+def test_splits_by_item_and_by_user_keep_them_whole(way, field: str, log: Log, seed: int) -> None:
+    split = way(log, valid=0.3, test=0.3, seed=seed)
+    found = [{getattr(log.events[at], field) for at in split.indices(part)} for part in (TRAIN, VALID, TEST)]
+    assert len(set.union(*found)) == sum(map(len, found))
+    assert np.array_equal(split.part, way(log, valid=0.3, test=0.3, seed=seed).part)
 
 
 @pytest.mark.parametrize(("valid", "test"), [(-0.1, 0.1), (0.5, 0.5), (0, 1), (float("nan"), 0.1)])

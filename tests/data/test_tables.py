@@ -291,6 +291,8 @@ def test_searches_need_no_item_and_impressions_and_kinds_are_read():
     assert [(e.item, e.kind, e.text, e.impression) for e in log.events] == [
         ("a", "cart", "", "p"), ("", "search", "red shoes", ""), ("b", "view", "shoes", ""), ("", "search", "hats", ""),
     ]  # fmt: skip
+    spoken = read(frame.with_columns(event=pl.Series(["cart", "utterance", "view", "response"])))
+    assert [e.kind for e in spoken.events if not e.item] == ["utterance", "response"]
     assert list(log.items) == ["a", "b"]
     assert log.events[0].context == (("device", "web"),)
     with pytest.raises(DataError, match=r"row 2, column 'item': None is empty"):

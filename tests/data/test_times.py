@@ -75,6 +75,11 @@ def test_numbers_of_another_magnitude_than_most_are_no_times():
     assert parse(pl.Series([S, S * 1000, S + 1, 0])).nanoseconds.to_list() == [S * 10**9, None, (S + 1) * 10**9, None]
 
 
+def test_unsigned_numbers_are_numbers():
+    found = parse(pl.Series("t", [1, 2, 3], pl.UInt32)), parse(pl.Series("t", [1, 2, 3]))
+    assert found[0].nanoseconds.to_list() == found[1].nanoseconds.to_list()
+
+
 def test_dates_with_and_without_a_clock_in_one_column():
     cells = ["2020-09-13", "2020-09-13 12:26", "2020-09-13T12:26:40.5Z", "2020-09-13 14:26:40+02:00"]
     assert parse(pl.Series(cells)).nanoseconds.to_list() == [

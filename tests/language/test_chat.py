@@ -1,3 +1,4 @@
+import doctest
 import math
 
 import pytest
@@ -34,6 +35,12 @@ def after(*texts):
 def told(text, offered=OFFERED):
     """The session after an offer and this answer."""
     return after("What shall I watch?", offered, text)
+
+
+def test_worked_examples():
+    failed, attempted = doctest.testmod(chat)
+    assert attempted >= 2
+    assert failed == 0
 
 
 def test_our_offers_are_known_when_they_come_back():
@@ -114,6 +121,14 @@ def test_what_is_to_be_explained(text, about):
         ("without horror or crime", [], ["Horror", "Crime"]),
         ("I'm tired of drama", [], ["Drama"]),
         ("a western", [], []),
+        ("I'm fed up with drama", [], ["Drama"]),
+        ("leave out the comedies, I want to be scared", ["Horror"], ["Comedy"]),
+        ("forget the comedy, a crime story", ["Crime"], ["Comedy"]),
+        ("enough of crime", [], ["Crime"]),
+        ("una comedia, pero sin terror", ["Comedy"], ["Horror"]),
+        ("Algo de ciencia ficcion, no me gusta el crimen", ["Sci-Fi"], ["Crime"]),
+        ("不要恐怖片，想看喜剧", ["Comedy"], ["Horror"]),
+        ("推荐一部科幻片", ["Sci-Fi"], []),
     ],
 )
 def test_categories_wanted_and_not(text, wanted, unwanted):
@@ -140,6 +155,8 @@ def test_the_latest_wish_holds():
         ("I've seen Star Wars and loved it", [], [], ["wars"]),
         ("I haven't seen Star Wars", [], [], []),
         ("Is Star Wars good?", [], [], []),
+        ("We watched Star Wars, Heat, Fargo already", [], [], ["wars", "heat", "fargo"]),
+        ("Me encantó Star Wars", ["wars"], [], []),
     ],
 )
 def test_items_that_are_named(text, liked, disliked, seen):
@@ -180,6 +197,14 @@ def test_verdicts_on_what_was_offered(text, liked, disliked, seen):
         ("after 1980 and before 1990", {"year": (1981, 1989)}),
         ("I want one from 1995", {"year": (1995, 1995)}),
         ("in the 2050s", {}),
+        ("one that comes out in 2150", {"year": (2150, 2150)}),
+        ("a 1995 drama", {"year": (1995, 1995)}),
+        ("not from the 90s, something older", {"year": (-math.inf, 1989)}),
+        ("nothing from 1980, something newer", {"year": (1981, math.inf)}),
+        ("una película anterior a 1980", {"year": (-math.inf, 1979)}),
+        ("algo de los años setenta", {"year": (1970, 1979)}),
+        ("八十年代的电影", {"year": (1980, 1989)}),
+        ("1980年以后的", {"year": (1981, math.inf)}),
         ("no longer", {}),
     ],
 )
@@ -263,6 +288,41 @@ def test_what_is_to_be_like_another_has_a_category_of_it():
     assert after("Something like Fargo", "How about nothing?", "another").akin == ("Crime",)
     assert after("Something like Fargo", "How about nothing?", "a comedy").akin == ()
     assert after("I loved Fargo").akin == ()
+    for said in ("I loved Fargo. Anything along those lines?", "in the style of Fargo", "if I liked Fargo, what next?"):
+        assert after(said).akin == ("Crime",), said
+    for said in ("are there other films like Fargo?", "what is there, resembling Fargo? Any films resembling Fargo?"):
+        assert (after(said).liked, after(said).akin) == (("fargo",), ("Crime",)), said
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("just one comedy", 1),
+        ("pick one for me", 1),
+        ("a single suggestion", 1),
+        ("I have time for one film", 1),
+        ("that one horror film I saw", 0),
+        ("no one likes horror", 0),
+        ("World War Two films", 0),
+        ("two thrillers, no, two crime films", 2),
+        ("name 4 films", 4),
+        ("I'd like five good films", 5),
+        ("an hour at most, two hours is too long", 0),
+        ("only two hours of film", 0),
+        ("not that one", 0),
+        ("a newer one", 0),
+        ("one from the 80s", 0),
+        ("I liked the two films", 0),
+        ("I have seen three films", 0),
+        ("hello", 0),
+    ],
+)
+def test_how_many_are_wanted(text, count):
+    assert told(text).count == count
+
+
+def test_how_many_are_wanted_is_remembered():
+    assert after("just two films", "How about nothing?", "a comedy").count == 2
 
 
 def test_words_of_a_title_are_no_wishes():

@@ -26,6 +26,7 @@ REVIEWS = ("Great sound <|im_end|> and a nice strap. The case is ugly.", "I love
 # Values from the worst to the best, and details, in the terms of each domain.
 VALUES = {
     "movielens": (1, 3, 4, 5),
+    "redial": (1, 3, 4, 5),
     "books": (0, 2, 7, 10),
     "clothes": (0, 1),
     "generic": (0, 1),
@@ -36,6 +37,7 @@ VALUES = {
 }
 ITEM_DETAILS = {
     "movielens": {"year": 1995},
+    "redial": {"year": 1995},
     "books": {"year": 1987, "author": "Zoë Ames"},
     "amazon": {"brand": 'The "Real" <|im_end|>', "price": 12.5},
     "steam": {"developer": "Zoë Ames", "price": 0.0},
@@ -43,6 +45,7 @@ ITEM_DETAILS = {
 }
 USER_DETAILS = {
     "movielens": {"age": 24, "gender": "M", "occupation": "other"},
+    "redial": {"age": 24, "gender": "M", "occupation": "other"},
     "books": {"age": 41, "country": "Peru"},
     "clothes": {"age": 33},
     "xrec": {"summary": "This user enjoys novels about the sea."},
@@ -50,10 +53,10 @@ USER_DETAILS = {
 
 
 class Shop:
-    """A small log of a domain, with ids that could be mistaken for nothing else."""
+    """A small log of a domain, with ids that could be mistaken for nothing else; every other event may be of a kind."""
 
-    def __init__(self, name):
-        self.domain, self.values = domains.named(name), VALUES.get(name, (0, 1))
+    def __init__(self, name, kind=""):
+        self.domain, self.values, self.kind = domains.named(name), VALUES.get(name, (0, 1)), kind
         self.items = {
             f"zq{n}-item": Item(
                 f"zq{n}-item", title, ("Outdoor", "Warm")[: 1 + n % 2], ITEM_DETAILS.get(name, {}) if n % 2 else {}
@@ -71,7 +74,8 @@ class Shop:
                 str(rng.choice(list(self.items))),
                 start + 60 * n,
                 float(rng.choice(self.values)),
-                REVIEWS[int(rng.integers(len(REVIEWS)))],
+                REVIEWS[int(rng.integers(len(REVIEWS)))] + f" Take {seed}-{n}." * bool(self.kind),
+                self.kind * (n % 2),
             )
             for n in range(count)
         ]
@@ -227,42 +231,48 @@ def text_task(request):
     return tasks.named(request.param)
 
 
+@pytest.fixture
+def telling(text_task, shop):
+    """A shop whose events ask for texts of the task."""
+    return Shop(shop.domain.name, "response") if text_task.name == "reply" else shop
+
+
 @pytest.mark.parametrize("future", FUTURES)
 @pytest.mark.parametrize("now", [1, 11, 20])
-def test_the_future_changes_no_earlier_draft(text_task, shop, future, now):
-    before = shop.drafts(text_task, shop.log)
-    after = shop.drafts(text_task, FUTURES[future](shop, now))
+def test_the_future_changes_no_earlier_draft(text_task, telling, future, now):
+    before = telling.drafts(text_task, telling.log)
+    after = telling.drafts(text_task, FUTURES[future](telling, now))
     assert {p: drafts for p, drafts in before.items() if p < now} == {p: d for p, d in after.items() if p < now}
     if future == "turned" and now == 11:
         assert before != after or not before
 
 
-def test_what_an_event_says_is_its_drafts_target_alone(text_task, shop):
+def test_what_an_event_says_is_its_drafts_target_alone(text_task, telling):
     """Neither context nor prompt holds it, though both may hold what the user said before."""
-    for position, drafts in shop.drafts(text_task, shop.log).items():
-        rewritten = [*shop.log]
-        rewritten[position] = replace(shop.log[position], text="A fine zip. It is a zip.")
-        said = shop.drafts(text_task, rewritten).get(position, [])
+    for position, drafts in telling.drafts(text_task, telling.log).items():
+        rewritten = [*telling.log]
+        rewritten[position] = replace(telling.log[position], text="A fine zip. It is a zip.")
+        said = telling.drafts(text_task, rewritten).get(position, [])
         assert {draft.context for draft in (*drafts, *said)} == {drafts[0].context}
         for draft in drafts:
             assert draft.target.strip()
             assert draft.target.strip() not in draft.prompt
 
 
-def test_a_draft_holds_the_past_in_order_and_no_id(text_task, shop):
-    histories, laid = {}, shop.drafts(text_task, shop.log)
-    for position, event in enumerate(shop.log):
+def test_a_draft_holds_the_past_in_order_and_no_id(text_task, telling):
+    histories, laid = {}, telling.drafts(text_task, telling.log)
+    for position, event in enumerate(telling.log):
         history = histories.setdefault(event.user, [])
-        user = shop.users[event.user]
+        user = telling.users[event.user]
         for draft in laid.get(position, []):
-            interactions = tuple(text_task.event_text(one, shop.items[one.item], shop.domain) for one in history)
-            assert draft.context == (*text_task.profile(user, shop.domain), *interactions)
-            asked = writing.draft(text_task, history, user, shop.domain, shop.items, "Go on")
+            interactions = tuple(text_task.event_text(one, telling.items[one.item], telling.domain) for one in history)
+            assert draft.context == (*text_task.profile(user, telling.domain), *interactions)
+            asked = writing.draft(text_task, history, user, telling.domain, telling.items, "Go on")
             assert draft.context == asked.context
             assert draft.prompt.startswith(asked.prompt.removesuffix("Go on"))
         history.append(event)
     drafts = [draft for several in laid.values() for draft in several]
-    titled = all(domains.titled(shop.domain, item) for item in shop.items.values())
+    titled = all(domains.titled(telling.domain, item) for item in telling.items.values())
     if text_task.name == "design" and not titled:  # what has no title can't be given one
         assert not drafts
         return

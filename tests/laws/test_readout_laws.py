@@ -19,10 +19,12 @@ from tests import tiny
 ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", (("Drama", "War")[n % 2],)) for n in range(24)}
 USERS = {f"u{n}": User(f"u{n}") for n in range(16)}
 PAIRS = np.random.default_rng(0).permutation([(u, i) for u in range(16) for i in range(24)])[:300].tolist()
-EVENTS = tuple(
+RATED = tuple(
     Event(f"u{u}", f"i{i}", n + 1, 5.0 if (u + i) % 2 else 1.0, "A great story. Fine." if (u + i) % 2 else "Dull.")
     for n, (u, i) in enumerate(PAIRS)
 )
+TOLD = tuple(Event(f"u{n % 16}", "", n, text="Have you read it?", kind="response") for n in range(1, 300, 7))
+EVENTS = tuple(sorted((*RATED, *TOLD), key=lambda event: event.time))
 SPLIT = split_by_time(Log(events=EVENTS, items=ITEMS, users=USERS))
 FOUNDATION = tiny.foundation()
 FOUNDATION.model.config = replace(FOUNDATION.model.config, end_ids=(0,))

@@ -7,10 +7,11 @@ from m6rec.data.feedback import Rule
 from m6rec.data.log import Log
 from m6rec.domains import domain as domains
 from m6rec.features.interactions import InteractionStore
+from m6rec.foundation.generate import Generated
 from m6rec.language import chat as words
 from m6rec.language.chat import Message, Session
 from m6rec.language.lexicon import Lexicon
-from m6rec.readouts import ScoreModel, TaskModelConfig
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving import chatting
 from m6rec.serving.backend import Chat, RankRequest, Reply
 from m6rec.serving.batching import Batcher, Kind
@@ -131,6 +132,90 @@ def test_a_stream_is_the_reply_in_pieces_and_the_first_comes_before_any_token(re
     assert isinstance(reply, Reply)
     assert reply == recommender.chat(chat)
     assert all(rest)
+
+
+class Drawing:
+    """Stands in for the writers of a service; writes these texts."""
+
+    tokenizer = Tokenizer(tiny.fast_tokenizer())
+
+    def __init__(self, *texts):
+        self.drawn = [Generated(text, (1,) * 9, float(-number), "stop") for number, text in enumerate(texts)]
+
+    def tuned(self, task):
+        return self if task == "reply" else None
+
+    def write(self, task, drafts, sampling, constraints):
+        yield ""
+        return self.drawn
+
+
+def result(generator):
+    """What a generator returns at its end."""
+    try:
+        while True:
+            next(generator)
+    except StopIteration as end:
+        return end.value
+
+
+HEAT = [Item("heat", "Heat", ("Crime",), {"year": 1995}), Item("alien", "Alien", ("Horror",), {"year": 1979})]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "wanted", "told"),
+    [
+        (["Have you seen @?"], 0, ('Have you seen "Heat" (1995)?', 1)),
+        (["Maybe @ or @?"], 0, ('Maybe "Heat" (1995) or "Alien" (1979)?', 2)),
+        (["I can recommend @ if you like crime."], 0, ('I can recommend "Heat" (1995) if you like crime.', 1)),
+        (["@ is great!", "You could try @."], 0, ('You could try "Heat" (1995).', 1)),
+        (["I have seen @."], 0, ("", 0)),
+        (["I loved @."], 0, ("", 0)),
+        (["You might like @, it won an Oscar."], 0, ("", 0)),
+        (["How about Titanic, or @?"], 0, ("", 0)),
+        (["What do you like?"], 0, ("", 0)),
+        (["How about @, @ or @?"], 0, ("", 0)),
+        (["Try @."], 2, ("", 0)),
+    ],
+)
+def test_the_model_words_a_recommendation_that_says_no_more_than_ours(drawn, wanted, told):
+    draft = chatting.reply_draft(
+        Chat(messages=[Message("user", "hi")]), (), User("u"), domains.named("movielens"), {}, 1
+    )
+    assert draft.prompt == "USER: hi SYSTEM:"
+    assert result(chatting.worded_offer(Drawing(*drawn), draft, HEAT, Lexicon(HEAT), wanted, 0)) == told
+
+
+def test_a_worded_recommendation_comes_with_its_reason_and_is_known_when_it_comes_back(recommender, monkeypatch):
+    plain = talk(recommender, "Anything good?", user="u1")
+    monkeypatch.setattr(recommender.state.models.writers, "tuned", Drawing().tuned)
+    real, drawn = recommender.state.models.writers.write, Drawing("Have you seen @?", "Try @ or @.")
+
+    def write(task, *given):
+        return drawn.write(task, *given) if task == "reply" else real(task, *given)
+
+    monkeypatch.setattr(recommender.state.models.writers, "write", write)
+    reply = talk(recommender, "Anything good?", user="u1")
+    title = f'"{plain.items[0].item.title}" ({plain.items[0].item.details["year"]})'
+    assert reply.items == plain.items[:1]
+    assert reply.text == f"Have you seen {title}? Why {title}? {reply.reasons[0].text}"
+    said = [Message("user", "Anything good?"), Message("assistant", reply.text), Message("user", "ok")]
+    assert words.read(said, recommender.state.lexicon).shown == (plain.items[0].item.id,)
+    two = talk(recommender, "Give me just two films", user="u1")
+    assert len(two.items) == 2
+
+
+def test_where_nothing_that_is_drawn_may_be_said_the_rules_word_it():
+    foundation = tiny.foundation()
+    rank = ScoreModel.create(TaskModelConfig(task="like", domain="generic", foundation="tiny"), foundation)
+    retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "generic")
+    config = TaskModelConfig(task="reply", domain="generic", foundation="tiny", depth=1)
+    tuned = {"reply": GenerateModel.create(config, foundation)}
+    interactions = InteractionStore(ITEMS, rank.domain.feedback).update_all(EVENTS)
+    plain, other = (Recommender(retrieve, rank, LOG, interactions, writers=writers) for writers in ({}, tuned))
+    replies = [talk(one, "I loved The Drama of Number 4. What else?", user="u1") for one in (plain, other)]
+    assert replies[0] == replies[1]
+    assert not other.state.models.writers.active
 
 
 def test_a_reply_that_nobody_waits_for_is_given_up(recommender):
