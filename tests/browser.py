@@ -1,4 +1,4 @@
-"""m6rec-web in a real browser: the package is built, its folders are served, and Chromium opens a page of them."""
+"""m6rec-web in a real browser: the packages are built, its folders are served, and Chromium opens a page of them."""
 
 import shutil
 import subprocess
@@ -15,6 +15,7 @@ from m6rec.serving.api.page import FOLDER
 from m6rec.types import Event
 
 WEB = Path(__file__).parents[1] / "web"
+CONTRACT = WEB.parent / "tests" / "golden" / "openapi.json"
 BUILT = FOLDER / "index.html"  # written last
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
@@ -38,8 +39,9 @@ def need() -> str:
 
 @cache
 def build() -> None:
-    """Builds the package and the service's page as they are now, unless another process just did."""
-    sources = [file for place in ("src", "demo", "page") for file in (WEB / place).iterdir()] + [WEB / "build.mjs"]
+    """Builds the packages and the service's page as they are now, unless another process just did."""
+    sources = [file for place in ("src", "demo", "page", "client/src") for file in (WEB / place).iterdir()]
+    sources += [WEB / "build.mjs", CONTRACT]
     with FileLock(WEB / "node_modules" / ".build.lock"):
         if BUILT.is_file() and BUILT.stat().st_mtime > max(file.stat().st_mtime for file in sources):
             return

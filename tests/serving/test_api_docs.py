@@ -11,7 +11,7 @@ import pytest
 
 from m6rec.data.schema import Limits
 from m6rec.serving import settings
-from tests import running
+from tests import browser, running
 from tests.fake import FakeBackend
 
 ROOT = Path(__file__).parents[2]
@@ -49,15 +49,26 @@ def test_every_program_works(url, program):
 
 
 @pytest.mark.parametrize("program", SCRIPTS)
-def test_every_script_works(url, program):
-    if shutil.which("node") is None:
-        pytest.skip("the examples in TypeScript are not run: there is no node")
-    local = program.replace("http://127.0.0.1:8300", url)
-    # They name no types, so that they are JavaScript, too.
-    line = ["node", "--input-type=module", "-"]
-    done = subprocess.run(line, input=local, capture_output=True, text=True, check=False)
+def test_every_script_fits_the_types_of_the_contract_and_works(url, program, tmp_path):
+    if shutil.which("node") is None or not (browser.WEB / "node_modules").is_dir():
+        pytest.skip("the examples in TypeScript are not run: make web installs what they need")
+    browser.build()
+    (tmp_path / "node_modules").symlink_to(browser.WEB / "node_modules")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "right.ts").write_text(program.replace("http://127.0.0.1:8300", url))
+    (tmp_path / "wrong.ts").write_text(program.replace("count: 5", 'count: "5"'))
+    compiler = ["node_modules/.bin/tsc", "--strict", "--target", "es2022", "--module", "nodenext"]
+    done = _run(*compiler, "right.ts", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    done = _run("node", "right.js", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    told = _run(*compiler, "--noEmit", "wrong.ts", cwd=tmp_path).stdout
+    assert "Type 'string' is not assignable to type 'number'" in told
+
+
+def _run(*line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def test_every_path_is_in_the_contract_and_every_path_of_the_contract_is_told():

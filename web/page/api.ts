@@ -1,74 +1,27 @@
 // The service's own HTTP API, as far as the page needs it (docs/api.md). Paths are those of the service, wherever it is.
 
 import type { RankingInputs } from "m6rec-web";
+import type { Schemas } from "../client/src/index.ts";
 import { key, refused } from "./settings.ts";
 
-export interface Item {
-    id: string;
-    title: string;
-    categories: readonly string[];
-    details: Readonly<Record<string, string | number>>;
-}
-export interface Ranked {
-    item: Item;
-    score: number;
-}
+export type Item = Schemas["Item"];
+export type Ranked = Schemas["Ranked"];
+export type StoredEvent = Schemas["KeptEvent"];
 /** What someone did, as `history` of a request takes it. */
-export interface HistoryEvent {
-    item?: string;
-    time?: number;
-    value?: number;
-    text?: string;
-    kind?: string;
-}
-export interface StoredEvent extends HistoryEvent {
-    item: string;
-    time: number;
-}
-export interface User {
-    id: string;
-    details: Record<string, string | number>;
-    events: StoredEvent[];
-}
+export type HistoryEvent = Partial<Pick<StoredEvent, "item" | "time" | "value" | "text" | "kind">>;
+export type User = Schemas["UserAnswer"];
 /** Whom a list is for. */
 export interface Asked {
     user: string;
     history: HistoryEvent[];
-    filters: { exclude: string[]; exclude_categories: string[] };
+    filters: Required<Pick<Schemas["FiltersBody"], "exclude" | "exclude_categories">>;
 }
-export interface Spread {
-    diversity: number;
-    calibration: number;
-}
-export interface Recommended {
-    items: Ranked[];
-    timings_ms?: Record<string, number>;
-}
-export interface Reason {
-    text: string;
-    kind: string;
-    source: "model" | "template";
-}
-export interface Segment {
-    text: string;
-    slot: string;
-    /** Where its state was before it was asked for. */
-    cached: "context" | "memory" | "store" | "absent";
-}
-export interface Placement {
-    filtered_by: string[];
-    retrieved: boolean;
-    retrieval_rank?: number;
-    sources: { source: string; score: number; rank?: number }[];
-    rank: number;
-    num_ranked: number;
-    score: number;
-    base_score?: number;
-}
-export interface Inspection {
-    segments: Segment[];
-    placement?: Placement;
-}
+export type Spread = Required<Pick<Schemas["RecommendBody"], "diversity" | "calibration">>;
+export type Recommended = Omit<Schemas["RankedAnswer"], "unknown">;
+export type Reason = Schemas["Reason"];
+export type Segment = Schemas["InspectedText"];
+export type Placement = Schemas["Placement"];
+export type Inspection = Schemas["Inspection"];
 
 /** The service's own sentence about what went wrong. */
 export class Problem extends Error {
@@ -123,11 +76,7 @@ export const recommend = (asked: Asked, count: number, spread: Spread, signal: A
     send("POST", "v1/recommend", { ...asked, ...spread, count, timings: true }, signal);
 
 /** The project's device folder, if there is one. */
-export interface DeviceFolder {
-    num_bytes?: number;
-    dtype?: string;
-    problem?: string;
-}
+export type DeviceFolder = Schemas["DeviceAnswer"];
 export const getDevice = (signal: AbortSignal): Promise<DeviceFolder> => send("GET", "v1/device", undefined, signal);
 
 export const rankingInputs = (asked: Asked, signal: AbortSignal): Promise<RankingInputs> => send("POST", "v1/device/inputs", asked, signal);
@@ -179,10 +128,7 @@ export interface Message {
     content: string;
 }
 /** What a reply names, and what it rests on. */
-export interface Found {
-    items: Ranked[];
-    reasons: Reason[];
-}
+export type Found = Schemas["Found"];
 
 /** The next message of a conversation as it is written, and at last what it rests on. */
 export async function* chat(user: string, messages: Message[], signal: AbortSignal): AsyncGenerator<string | Found> {
@@ -213,76 +159,19 @@ async function* decoded(body: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGen
     }
 }
 
-export interface Made {
-    text: string;
-    source: "model" | "template";
-    category: string;
-    item?: string;
-    rejected: string[];
-}
-export interface Wanted {
-    user: string;
-    kind: "design" | "query" | "headline";
-    count: number;
-    item?: string;
-    category?: string;
-    catalogue?: boolean;
-}
+export type Made = Schemas["GenerationResult"];
+export type Wanted = Schemas["CreateBody"];
 
 export const create = async (wanted: Wanted, signal: AbortSignal): Promise<Made[]> =>
     (await send<{ texts: Made[] }>("POST", "v1/create", wanted, signal)).texts;
 
 // Of those who run the service
 
-export type Role = "read" | "write" | "admin";
-export interface Route {
-    route: string;
-    requests: number;
-    refused: number;
-    failed: number;
-    p50_ms: number;
-    p99_ms: number;
-}
-export interface Status {
-    version: string;
-    now: number;
-    started: number;
-    role: Role;
-    keys: boolean;
-    running: number;
-    queues: { queue: string; waiting: number; limit: number }[];
-    traffic: Route[];
-    faults: { time: number; request_id: string; method: string; route: string; status: number; type: string }[];
-    cache?: { hits: number; misses: number; entries: number; bytes: number; store_failures: number };
-    data: { num_items: number; num_indexed: number; index_changed: number; num_users: number; num_events: number; num_new_events: number; events_changed?: number };
-    tasks: { name: string; done: number; total: number; eta_s?: number }[];
-}
-export interface MeasuredTable {
-    title: string;
-    metric: string;
-    ours: string;
-    verdict: string;
-    note: string;
-    rows: { method: string; metrics: Record<string, { mean: number; deviation?: number }> }[];
-}
-export interface Deployment {
-    runs: { run: string; task: string; readout: string; finished: number; method: string; num_parameters: number; validation_scores: number[] }[];
-    data?: {
-        domain: string;
-        split: string;
-        feedback: string;
-        num_events: number;
-        num_items: number;
-        num_users: number;
-        time: string;
-        columns: Record<string, Record<string, string>>;
-        dropped: Record<string, number>;
-        notes: string[];
-    };
-    tunings: { run: string; step: number; num_steps: number; saved: number; eta_s?: number }[];
-    evaluations: { title: string; measured: number; facts: Record<string, string | number>; tables: MeasuredTable[] }[];
-    reports: { name: string; written: number; num_bytes: number }[];
-}
+export type Status = Schemas["ServiceStatus"];
+export type Role = Status["role"];
+export type Route = Schemas["RouteTraffic"];
+export type MeasuredTable = Schemas["MeasuredTable"];
+export type Deployment = Schemas["Deployment"];
 /** A report of the project, or without a name one of the served runs, as HTML. */
 export const getReport = async (name: string): Promise<string> =>
     (await ask("GET", name ? `v1/reports/${name.split("/").map(encodeURIComponent).join("/")}` : "v1/report")).text();

@@ -49,7 +49,7 @@ export async function rankHere(asked: Asked, count: number, signal: AbortSignal)
     const mine = turn.then(() => (signal.aborted ? Promise.reject(signal.reason) : answered(order)));
     turn = mine.catch(() => undefined);
     const { ranked, manifest, ms } = await mine;
-    const items = ranked.slice(0, count);
+    const items = ranked.slice(0, count).map(({ item, score }) => ({ item: { ...item, categories: [...item.categories] }, score }));
     const differ = items.filter(({ item }, place) => served.items[place]?.item.id !== item.id).length;
     return { items, differ, other: otherPart(inputs, manifest), dtype: manifest.dtype, timings_ms: { device: ms } };
 }

@@ -18,6 +18,7 @@ from m6rec.serving.api import page, tracing
 from m6rec.serving.api.access import needs
 from m6rec.serving.api.client_routes import ClientRoutes
 from m6rec.serving.api.client_schema import ChatAnswer
+from m6rec.serving.api.contract import Application
 from m6rec.serving.api.gate import Gate
 from m6rec.serving.api.operator_routes import LINES, OperatorRoutes
 from m6rec.serving.api.problems import problem_of
@@ -70,7 +71,7 @@ def create_app(
         await asyncio.to_thread(service.work.close)
         await asyncio.to_thread(traced.close)
 
-    app = FastAPI(
+    app = Application(
         title="m6rec",
         version="1",
         description="One pretrained language model as a whole recommender.",
@@ -129,6 +130,8 @@ def create_app(
     for role, method, path, answer, options in table:
         routes.add_api_route(path, answer, methods=[method], dependencies=[needs(role)], **options)
     app.include_router(routes)
+    own = [route for route in routes.routes if isinstance(route, APIRoute)]
+    app.without_null = {route.name for route in own if route.response_model_exclude_none}
     unready: dict[int | str, dict[str, Any]] = {503: {"model": ErrorAnswer}}
     app.add_api_route("/healthz", service.healthz, methods=["GET"], responses=unready)
     app.add_api_route("/readyz", service.readyz, methods=["GET"], responses=unready)

@@ -54,12 +54,9 @@ from m6rec.types import Event, Item, Ranked, User
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), WHOLE]
 UserId = Annotated[MaybeId, Field(description="An unknown or empty user gets popular items.")]
 
-_ABOUT_SOMETHING = {
-    "anyOf": [
-        {"properties": {"item": {"minLength": 1}}, "required": ["item"]},
-        {"properties": {"kind": {"const": "search"}, "text": {"pattern": "\\S"}}, "required": ["kind", "text"]},
-    ]
-}
+_OF_ITEM = {"properties": {"item": {"minLength": 1}}, "required": ["item"]}
+_SEARCH = {"properties": {"kind": {"const": "search"}, "text": {"pattern": "\\S"}}, "required": ["kind", "text"]}
+_ABOUT_SOMETHING = {"allOf": [{"anyOf": [_OF_ITEM, _SEARCH]}]}  # a bare anyOf is no constraint to type generators
 
 
 class RangeBody(BaseModel):
