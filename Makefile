@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test check mutants fix bench-durability bench-edge bench-evidence bench-page bench-retrieval bench-scale bench-serving bench-tasks docs evidence redis redis-durable test-web web
+.PHONY: demo test check coverage mutants fix bench-durability bench-edge bench-evidence bench-page bench-retrieval bench-scale bench-serving bench-tasks docs evidence redis redis-durable test-web web
 STARTED := $(shell date +%s)
 demo: $(READY)
 	M6REC_DEMO_STARTED=$(STARTED) $(BIN)/python -m m6rec.demo --out runs/demo
@@ -46,6 +46,11 @@ docs: $(READY) # the documentation, into runs/site
 
 mutants: $(READY) # plants faults in a copy and runs the tests that must notice them; goes on where it was stopped
 	$(BIN)/python -m scripts.mutants
+
+coverage: $(READY) # lines and branches of m6rec that no test takes, in one process, worst file first; TESTS=tests/data for some tests
+	mkdir -p runs
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage report
 
 check: $(READY)
 	$(BIN)/ruff check

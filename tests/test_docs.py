@@ -12,13 +12,14 @@ from m6rec import assets
 from m6rec.foundation import checkpoint
 from scripts import figures
 from tests import pages, tiny
-from tests.pages import DOCS, ROOT
+from tests.pages import DOCS
+from tests.running import ROOT
 from tests.shop import m6rec
 from tests.test_cli import flags, unknown
 
 PAGES = pages.pages()
 NAMES = [str(page.relative_to(DOCS)) for page in PAGES]
-ELSEWHERE = {"api.md": "tests/serving/test_api_docs.py"}
+ELSEWHERE = {"api.md": "tests/serving/test_api_docs.py", "ray.md": "tests/scale/test_on_ray.py"}
 """Pages whose blocks another test runs."""
 MOST_NOT_RUN = 16
 """Blocks that aren't run; whoever adds one shall find out whether it could be."""
@@ -195,8 +196,8 @@ def test_the_site_loads_nothing_of_another_origin(site):
         assert [one for one in loaded.loaded if elsewhere.match(one)] == [], page
         assert "mermaid" not in loaded.classes, "the theme fetches mermaid for such a block"
     for sheet in site.rglob("*.css"):
-        loaded = re.findall(r"(?:url\(\s*['\"]?|@import\s+['\"])([^'\")]+)", sheet.read_text())
-        assert [one for one in loaded if elsewhere.match(one)] == [], sheet
+        named = re.findall(r"(?:url\(\s*['\"]?|@import\s+['\"])([^'\")]+)", sheet.read_text())
+        assert [one for one in named if elsewhere.match(one)] == [], sheet
 
 
 def test_what_a_page_loads_is_seen():

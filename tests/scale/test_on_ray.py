@@ -1,4 +1,4 @@
-"""Actors of Ray, in processes of their own as it starts many."""
+"""Actors of Ray, in processes of their own as it starts many, and the command of docs/recipes/ray.md."""
 
 import subprocess
 import sys
