@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from m6rec.language.chat import Message
 from m6rec.language.lexicon import Lexicon
@@ -128,7 +129,12 @@ def cases(items: Sequence[Item], noun: str, count: int = 200, seed: int = 0) -> 
         sort = sorts[number % len(sorts)]
         title, other = (rng.choice(plain) for _ in range(2))
         category, year = rng.choice(kinds), rng.choice(range(1970, 1996))
-        words = {"noun": noun, "category": category.lower(), "year": year, "decade": rng.choice((70, 80, 90))}
+        words: dict[str, Any] = {
+            "noun": noun,
+            "category": category.lower(),
+            "year": year,
+            "decade": rng.choice((70, 80, 90)),
+        }
         opening = rng.choice(OPENINGS).format(title=title.title, **words)
         feedback = rng.choice(FEEDBACK[sort]).format(title=other.title, **words)
         values = {"wants": category, "shuns": category, "before": str(year), "from": str(1900 + words["decade"])}
@@ -156,7 +162,7 @@ def keeps_form(reply: Reply, own: Collection[str]) -> bool:
 
 def ask(backend: Backend, messages: Sequence[str], user: str = "") -> Reply:
     """The reply to messages of which the user says the first, the third, …"""
-    roles = ("user", "assistant")
+    roles: tuple[Literal["user"], Literal["assistant"]] = ("user", "assistant")
     return backend.chat(Chat(messages=[Message(roles[n % 2], text) for n, text in enumerate(messages)], user=user))
 
 

@@ -4,12 +4,17 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 
-HISTORY = [{"item": "i3", "time": 1, "value": 2.0, "kind": "view", "impression": "p", "context": {"hour": 9}}]
-EVENT = {**HISTORY[0], "user": "u0", "item": "i1", "text": "fine", "id": "e"}
-CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "tool", "content": [{"type": "text", "text": "x"}]}]}
+HISTORY: list[dict[str, Any]] = [
+    {"item": "i3", "time": 1, "value": 2.0, "kind": "view", "impression": "p", "context": {"hour": 9}}
+]
+EVENT: dict[str, Any] = {**HISTORY[0], "user": "u0", "item": "i1", "text": "fine", "id": "e"}
+CHAT: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "hi"}, {"role": "tool", "content": [{"type": "text", "text": "x"}]}]
+}
 CHAT |= {
     "user": "u0",
     "max_tokens": 9,
@@ -19,7 +24,7 @@ CHAT |= {
     "top_p": 0.5,
     "response_format": {"type": "text"},
 }
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     "/v1/recommend": {"user": "u0", "count": 3, "offset": 0, "calibration": 0.5, "filters": {"exclude": ["i1"]}},
     "/v1/retrieve": {"user": "u0", "count": 3},
     "/v1/rank": {"user": "u0", "items": ["i1", "i2"], "history": HISTORY},
@@ -51,7 +56,7 @@ WRONG = (
 )
 
 
-def _places(value: object, at: tuple = ()) -> Iterator[tuple]:
+def _places(value: object, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every place of a body, as the keys that lead to it."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
@@ -59,7 +64,7 @@ def _places(value: object, at: tuple = ()) -> Iterator[tuple]:
         yield from _places(child, (*at, key))
 
 
-def _changed(body: object, at: tuple, value: object) -> object:
+def _changed(body: Any, at: tuple[Any, ...], value: object) -> Any:
     """A copy of the body that holds ``value`` at a place; a value that fits there is not excluded."""
     if not at:
         return value
@@ -115,7 +120,7 @@ def send(http: httpx.Client, count: int, seed: int = 0) -> Counter[int]:
     """
     statuses: Counter[int] = Counter()
     for path, body, kind in requests(count, seed):
-        answer = http.post(path, content=body, headers={"content-type": kind.encode()})
+        answer = http.post(path, content=body, headers={b"content-type": kind.encode()})
         statuses[answer.status_code] += 1
         assert answer.status_code < 500, (path, body, answer.text)
         if not answer.is_success:

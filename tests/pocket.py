@@ -5,6 +5,7 @@ import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
@@ -44,7 +45,7 @@ def _traced_once(half):
 module._traced = _traced_once
 
 
-def tuned(*, seed: int = 0, **options: object) -> ScoreModel:
+def tuned(*, seed: int = 0, **options: Any) -> ScoreModel:
     """A ranking task as if it had been trained; two of four layers are the upper ones unless told otherwise."""
     config = TaskModelConfig(**{"task": "like", "domain": "movielens", "foundation": "tiny", "depth": 2, **options})
     made = ScoreModel.create(config, tiny.foundation(seed=seed), seed=seed)
@@ -63,7 +64,7 @@ def interactions() -> InteractionStore:
 
 
 @cache
-def exported(dtype: str = "float32", **options: object) -> tuple[ScoreModel, Path]:
+def exported(dtype: str = "float32", **options: Any) -> tuple[ScoreModel, Path]:
     """(the task, its device folder without items), which nobody may change."""
     made = tuned(**options)
     folder = Path(_folders.name, str(len(list(Path(_folders.name).iterdir()))))

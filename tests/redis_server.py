@@ -34,7 +34,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "log"
         with log.open("w") as output:
-            command = [SCRIPT, *self._kind, str(self.port), folder, *options]
+            command = [str(SCRIPT), *self._kind, str(self.port), str(folder), *options]
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         until = time.monotonic() + 120  # the first time the server is downloaded
         while "Ready to accept connections" not in log.read_text():

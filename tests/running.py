@@ -48,7 +48,7 @@ def service(backend, **options) -> Iterator[str]:
 @contextmanager
 def process(
     command: list[str], folder: Path, environment: dict[str, str]
-) -> Iterator[tuple[subprocess.Popen, str, list[str]]]:
+) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """A process that serves at port 0; yields it, its URL and what it logs."""
     child = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None

@@ -129,9 +129,9 @@ def test_chat_answers_line_by_line(monkeypatch):
     monkeypatch.setattr(cli.recommending, "_recommender", lambda *given: (FakeBackend(), []))
     said = runner.invoke(cli.app, ["chat", "--user", "u0"], input="Anything?\nAnd else?\n\nnever read\n")
     assert said.stdout.splitlines() == ['How about "Film 0"?'] * 2
-    said = runner.invoke(cli.app, ["chat", "--json"], input="Anything?\nAnd else?\n").stdout.splitlines()
-    assert [json.loads(line)["num_prompt_tokens"] for line in said] == [1, 3]
-    assert json.loads(said[0])["items"][0]["item"]["title"] == "Film 0"
+    lines = runner.invoke(cli.app, ["chat", "--json"], input="Anything?\nAnd else?\n").stdout.splitlines()
+    assert [json.loads(line)["num_prompt_tokens"] for line in lines] == [1, 3]
+    assert json.loads(lines[0])["items"][0]["item"]["title"] == "Film 0"
 
 
 def test_create_prints_each_text_and_why_others_were_refused(monkeypatch):
@@ -155,8 +155,8 @@ def test_a_task_of_texts_is_tuned_evaluated_and_used_by_the_same_verbs(tmp_path,
     for task in ("explain", "click", "retrieve"):
         where = (*data, "--run", tmp_path / task, "--foundation", tmp_path / "foundation", "--dtype", "float32")
         m6rec(tmp_path, "tune", task, *where, *shop.split(task), "--epochs", "1")
-    where = (*data, "--out", tmp_path / "report", "--dtype", "float32")
-    told = json.loads(m6rec(tmp_path, "evaluate", tmp_path / "explain", *where, "--texts", "2", "--json"))
+    out = (*data, "--out", tmp_path / "report", "--dtype", "float32")
+    told = json.loads(m6rec(tmp_path, "evaluate", tmp_path / "explain", *out, "--texts", "2", "--json"))
     assert [table["title"] for table in told["tables"]] == ["Texts, validation", "Texts, test"]
     for table in told["tables"]:
         assert table["rows"][0]["method"] == "m6rec, lora"

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from m6rec.errors import ConfigError
 from m6rec.fingerprint import Fingerprint
 from m6rec.retrieval.sources import EASE
 from m6rec.retrieval.training import Softmax
+from m6rec.tasks import task as tasks
 from tests import shop
 
 DEFAULT = Config()
@@ -164,12 +166,13 @@ def test_sources_of_packages_have_their_own_settings(monkeypatch):
     found = {leaf.path: leaf for leaf in config.leaves(Config())}
     assert found["retrieval.training.sources.recent.length"].meaning == "Likes that count"
     tree = config.with_values(Config(), config.parse(["retrieval.training.sources.recent.kind=b"]))
-    assert tree.retrieval.training.sources["recent"] == Recent(kind="b")
-    assert tree.retrieval.training.sources["ease"] == EASE()
+    sources: Mapping[str, object] = tree.retrieval.training.sources
+    assert sources["recent"] == Recent(kind="b")
+    assert sources["ease"] == EASE()
 
 
 def test_every_readout_has_a_section():
-    for task in readouts.tasks.names():
+    for task in tasks.names():
         readout = readouts.of(task).readout
         assert DEFAULT.of(readout) is getattr(DEFAULT, SECTIONS[readout])
         assert hasattr(DEFAULT.of(readout).training, "seed")

@@ -11,7 +11,7 @@ from m6rec import zero_shot
 from m6rec.foundation import likelihood
 from m6rec.foundation.generate import Sampling
 from m6rec.foundation.states import StateCache, StatesConfig
-from m6rec.readouts import GenerateModel, ScoreModel
+from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving.kv_cache_pool import KVCachePool
 from m6rec.tasks.diary import Diary
 from m6rec.training import CHECKPOINT
@@ -96,7 +96,7 @@ def stop(step, total, loss):
 
 
 def tune(monkeypatch, task, folder=None, progress=lambda *_: None, *, there=True):
-    monkeypatch.setattr(test_training.tiny, "foundation", lambda: on(CUDA if there else CPU, FOUNDATION()))
+    monkeypatch.setattr(tiny, "foundation", lambda: on(CUDA if there else CPU, FOUNDATION()))
     return test_training.tune_board(task, "upper", folder=folder, progress=progress, **SIZES)
 
 
@@ -135,7 +135,7 @@ def writer_on(device, method, folder=None, **split):
     base = on(device, test_generate.foundation())
     if folder is not None:
         return GenerateModel.load(folder, base)
-    config = test_generate.TaskModelConfig(task="explain", domain="generic", foundation="tiny", method=method, **split)
+    config = TaskModelConfig(task="explain", domain="generic", foundation="tiny", method=method, **split)
     return GenerateModel.create(config, base)
 
 
@@ -161,7 +161,7 @@ def test_texts_are_those_of_the_cpu(tmp_path, method, split):
 
 
 def test_texts_are_learned(monkeypatch, tmp_path):
-    monkeypatch.setattr(test_training.tiny, "foundation", lambda: on(CUDA, FOUNDATION()))
+    monkeypatch.setattr(tiny, "foundation", lambda: on(CUDA, FOUNDATION()))
     writer, history = test_training.tune_diaries(folder=tmp_path, epochs=2, batch_tokens=60)
     assert np.mean(history.losses[-5:]) < 0.5 * np.mean(history.losses[:3])
     again = GenerateModel.load(tmp_path, test_training.can_end(on(CPU, FOUNDATION())))

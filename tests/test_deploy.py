@@ -132,13 +132,13 @@ def test_the_dashboard_names_only_metrics_that_there_are():
 
 def test_the_service_of_systemd_and_the_container_name_what_there_is():
     unit = configparser.RawConfigParser(strict=False)
-    unit.optionxform = str
+    unit.optionxform = str  # type: ignore[assignment]
     unit.read_string((DEPLOY / "m6rec.service").read_text())
     container = (DEPLOY / "Containerfile").read_text()
     words = json.loads(re.search(r"^CMD (.+)$", container, re.MULTILINE)[1])
     for command in (unit["Service"]["ExecStart"].split(), words):
         assert command[0].rpartition("/")[2] == "m6rec"
-        serve = get_command(cli.app).commands[command[1]]
+        serve = vars(get_command(cli.app))["commands"][command[1]]
         known = {option for parameter in serve.params for option in parameter.opts}
         assert {word for word in command if word.startswith("--")} <= known
     assert signal.Signals[unit["Service"]["KillSignal"]] == signal.SIGTERM

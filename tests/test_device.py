@@ -59,7 +59,7 @@ def test_a_device_ranks_as_the_server_would_by_what_it_knows(bundle, store):
     expected = dict(zip(ASKED, made.scores([row]), strict=True))
     ranked = here.rank(ASKED)
     assert scores(ranked) == pytest.approx(expected, abs=1e-5)
-    assert [one.item.id for one in ranked] == sorted(ASKED, key=expected.get, reverse=True)
+    assert [one.item.id for one in ranked] == sorted(ASKED, key=lambda item: expected[item], reverse=True)
     assert np.ptp(list(expected.values())) > 0.003
 
 

@@ -1,6 +1,7 @@
 """`m6rec doctor`: what is wrong is found, named and has a remedy."""
 
 import json
+import shutil
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -99,7 +100,7 @@ def test_a_damaged_asset_is_noticed(home):
 
 def test_little_memory_and_a_full_disk_are_warned_of(home, monkeypatch):
     monkeypatch.setattr(doctor, "_free_memory", lambda: (1 << 30, "1.0 GiB free"))
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 20))
     found = of(Patient(foundation=str(home / "foundation")))
     assert (found["memory"].status, found["cache"].status) == ("warning", "warning")
     assert "free 2 GiB there" in found["cache"].remedy

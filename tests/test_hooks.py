@@ -123,7 +123,7 @@ def test_each_is_found_by_its_name_or_path(tea_shop, tmp_path):
     assert isinstance(methods.named("half"), methods.Method)
     store = store_at("shelf://top")
     store.put({b"a": b"1"})
-    assert (store.url, store.get([b"a", b"b"])) == ("shelf://top", [b"1", None])
+    assert (vars(store)["url"], store.get([b"a", b"b"])) == ("shelf://top", [b"1", None])
     journal = open_journal(f"ledger://{tmp_path / 'ledger'}")
     assert isinstance(journal, FileJournal)
     journal.close()

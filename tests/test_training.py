@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,8 +209,8 @@ def tune_diaries(*, folder=None, progress=lambda step, total, loss: None, method
     task = "tests.test_training:HABIT"
     config = TaskModelConfig(task=task, domain="generic", foundation="tiny", method=method, depth=2)
     writer = GenerateModel.create(config, can_end(tiny.foundation()))
-    options = TrainConfig(epochs=epochs, learning_rate=5e-3, average=0.9, checkpoint_steps=3, **options)
-    return writer, writer.tune(diaries(0, 60), diaries(1, 12), options, folder=folder, progress=progress)
+    training = TrainConfig(epochs=epochs, learning_rate=5e-3, average=0.9, checkpoint_steps=3, **options)
+    return writer, writer.tune(diaries(0, 60), diaries(1, 12), training, folder=folder, progress=progress)
 
 
 def can_end(foundation):
@@ -270,7 +271,7 @@ def batches(count=12, size=4):
     return list(zip(x, y, strict=True))
 
 
-CONFIG = {"epochs": 4, "learning_rate": 0.1, "warmup_steps": 4, "checkpoint_steps": 5}
+CONFIG: dict[str, Any] = {"epochs": 4, "learning_rate": 0.1, "warmup_steps": 4, "checkpoint_steps": 5}
 
 
 def fit_line(folder=None, *, data=None, line=None, **options):
@@ -314,7 +315,7 @@ def test_accumulated_batches_equal_larger_ones():
     small = batches()
     order = [np.random.default_rng([0, epoch]).permutation(12) for epoch in range(2)]
     line, seen = Line(), []
-    config = {"epochs": 2, "learning_rate": 0.1}
+    config: dict[str, Any] = {"epochs": 2, "learning_rate": 0.1}
     history = fit(
         line, small, line.loss, TrainConfig(**config, accumulate=2), progress=lambda *now: seen.append(now[:2])
     )

@@ -14,12 +14,15 @@ from torch.nn import Parameter
 from m6rec.foundation.checkpoint import Foundation
 from m6rec.foundation.config import ModelConfig, RopeConfig
 from m6rec.foundation.model import Model
-from m6rec.readouts import EmbedModel, TaskModelConfig
+from m6rec.readouts import EmbedModel, ScoreModel, TaskModelConfig
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Item
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCAB = 300
+
+Tunings = tuple[EmbedModel, ScoreModel]
+"""Models of retrieval and ranking, as ``Recommender`` takes them."""
 MERGES = ("Ġt", "th", "he", "in", "er", "Ġa", "Ġm", "es", "on", "Ġs")
 
 

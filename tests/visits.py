@@ -3,7 +3,7 @@
 from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.features.interactions import InteractionStore
-from m6rec.readouts import EmbedModel, ScoreModel, TaskModelConfig
+from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving.recommender import Recommender
 from m6rec.types import Event, Item, User
 from tests import browser, tiny
@@ -21,7 +21,7 @@ SCREENS = {"phone, dark": (390, "dark"), "desk, light": (1280, "light")}
 ALL_SCREENS = SCREENS | {"phone, light": (390, "light"), "desk, dark": (1280, "dark")}
 
 
-def models(*, num_layers: int = 4, seed: int = 0) -> tuple[EmbedModel, ScoreModel]:
+def models(*, num_layers: int = 4, seed: int = 0) -> tiny.Tunings:
     """Retrieval and ranking on a tiny foundation; the seed is that of the ranking run."""
     foundation = tiny.foundation(num_layers=num_layers)
     rank = ScoreModel.create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
@@ -29,10 +29,11 @@ def models(*, num_layers: int = 4, seed: int = 0) -> tuple[EmbedModel, ScoreMode
     return tiny.retrieval(foundation, list(ITEMS.values()), "movielens"), rank
 
 
-def recommender(made: tuple[EmbedModel, ScoreModel] | None = None) -> Recommender:
+def recommender(made: tiny.Tunings | None = None) -> Recommender:
     """What the page shows, fresh; the models are made where none are given."""
     interactions = InteractionStore(ITEMS, named("movielens").feedback).update_all(EVENTS)
-    return Recommender(*(made or models()), Log(events=EVENTS, items=ITEMS, users=USERS), interactions)
+    retrieve, rank = made or models()
+    return Recommender(retrieve, rank, Log(events=EVENTS, items=ITEMS, users=USERS), interactions)
 
 
 def visit(chromium, url, screen):

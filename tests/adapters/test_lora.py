@@ -23,11 +23,11 @@ def test_equals_peft(name, tmp_path):
         for i, layer in enumerate(theirs.base_model.model.model.layers):
             for linear in LINEARS:
                 half = layer.self_attn if linear in "qkvo" else layer.mlp
-                module, part = getattr(half, f"{linear}_proj"), ours.module.layers[i][linear]
+                module, part = getattr(half, f"{linear}_proj"), ours.module.get_submodule(f"layers.{i}.{linear}")
                 for matrix in (module.lora_A, module.lora_B):
                     matrix.default.weight.normal_(std=0.05, generator=generator)
-                part.a_IR.copy_(module.lora_A.default.weight.T)
-                part.b_RO.copy_(module.lora_B.default.weight.T)
+                part.get_parameter("a_IR").copy_(module.lora_A.default.weight.T)
+                part.get_parameter("b_RO").copy_(module.lora_B.default.weight.T)
         ids_BL = tiny.ids(2, 9)
         expected = theirs(ids_BL).logits
         assert (expected - model(ids_BL)).abs().max() > 0.1

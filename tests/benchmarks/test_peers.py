@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import islice
 
 import numpy as np
+import optuna
 import polars as pl
 import pytest
 
@@ -138,7 +139,8 @@ def test_all_is_kept_and_read_again(tmp_path, likes, purchases):
     told = []
     found = ranking(split, LIKES, questions, SMALL, tmp_path, peers=few, tell=told.append)
     assert [len(by_seed) for by_seed in found.values()] == [1, 2]
-    assert not np.array_equal(*found["MLP, same statistics"])
+    first, second = found["MLP, same statistics"]
+    assert not np.array_equal(first, second)
     again = ranking(split, LIKES, questions, SMALL, tmp_path, peers=few, tell=told.append)
     assert told[-1] == "MLP, same statistics: kept"
     for name, by_seed in found.items():
@@ -159,7 +161,7 @@ def test_the_best_pass_of_the_best_trial_is_chosen_and_time_ends_a_search():
     def fit(data, settings, seed):
         yield from (data + settings["x"] - abs(number - 3) for number in range(1, 100))
 
-    space = {"x": search.optuna.distributions.FloatDistribution(0, 1)}
+    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
     peer = Peer(name="a", fit=fit, space=space, first={"x": 1.0})
     chosen = search.tune(peer, 0, float, Budget(trials=3, seconds=60, patience=2))
     assert (chosen.settings, chosen.passes, chosen.value) == ({"x": 1.0}, 3, 1.0)

@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 
 from benchmarks.conversation import Need, needs
-from benchmarks.evidence import OURS
 from m6rec.data.read import read
 from m6rec.data.split import TEST, TRAIN, Split
+from m6rec.demo import OURS
 from m6rec.evaluation.ablation import by_count
 from m6rec.evaluation.metrics import hit_rate
 from m6rec.predicate import ALL, Predicate

@@ -38,15 +38,15 @@ def test_what_belongs_together_is_asked_before_any_of_it_is_observed(log):
     for number, group in enumerate(time_groups(log)):
         asked |= dict.fromkeys(group.queries, number)
         observed |= dict.fromkeys(group.events, number)
-    for _, group in groupby((p for p, event in enumerate(log) if event.time), key=lambda p: log[p].time):
-        group = list(group)
-        assert max(asked[p] for p in group) <= min(observed[p] for p in group)
+    for _, members in groupby((p for p, event in enumerate(log) if event.time), key=lambda p: log[p].time):
+        together = list(members)
+        assert max(asked[p] for p in together) <= min(observed[p] for p in together)
     shown = {}
     for position, event in enumerate(log):
         if event.impression:
             shown.setdefault((event.user, event.impression), []).append(position)
-    for group in shown.values():
-        assert len({asked[p] for p in group}) == 1
+    for together in shown.values():
+        assert len({asked[p] for p in together}) == 1
 
 
 @given(LOGS)

@@ -1,3 +1,5 @@
+import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m6rec.data import dataset
 from m6rec.data.dataset import Dataset, load, save
 from m6rec.data.feedback import Rule
 from m6rec.data.log import Log, without_repeats
@@ -152,9 +153,9 @@ def test_missing_columns_and_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"allowed are \.csv, \.tsv, \.txt, \.jsonl and \.parquet"):
         read("events.xlsx")
     with pytest.raises(DataError, match="a dict is not a table"):
-        read({"user": [1]})
+        read({"user": [1]})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="on_error is 'ignore'"):
-        read(small(), on_error="ignore")
+        read(small(), on_error="ignore")  # type: ignore[arg-type]
 
 
 def test_no_time() -> None:
@@ -280,7 +281,7 @@ def test_a_save_that_stops_leaves_the_former_data_set_and_nothing_else(
     def full(*given: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    owner = {"write_parquet": pl.DataFrame, "fsync": dataset.os, "replace": dataset.os}[step]
+    owner = {"write_parquet": pl.DataFrame, "fsync": os, "replace": os}[step]
     with monkeypatch.context() as patched:
         patched.setattr(owner, step, full)
         with pytest.raises(OSError, match="No space"):
@@ -292,7 +293,7 @@ def test_a_save_that_stops_leaves_the_former_data_set_and_nothing_else(
 def test_a_reader_finds_a_data_set_at_every_moment_of_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(empty(), tmp_path)
     seen = []
-    for owner, step in ((dataset.shutil, "rmtree"), (dataset.os, "replace"), (dataset.os, "fsync")):
+    for owner, step in ((shutil, "rmtree"), (os, "replace"), (os, "fsync")):
         real = getattr(owner, step)
 
         def looking(*given: object, real: Callable[..., object] = real, **options: object) -> object:

@@ -58,6 +58,6 @@ def test_popular_items_are_drawn_as_often_as_they_are_wanted():
 
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ConfigError, match="popularity, uniform, in-batch, impression"):
-        Negatives(source="hard")
+        Negatives(source="hard")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least 1"):
         Negatives(count=0)

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -124,7 +125,7 @@ def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "bfloat16": ({}, {"dtype": "bfloat16"}, "choose one of float32, float16, int8, int4"),
     "neither reads nor is told": ({}, {"lower": False, "states": False}, "can't read texts"),
 }

@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 
 from m6rec.edge.recipe import Recipe
 from m6rec.errors import ConfigError
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "a type": ({"width": "wide"}, "width is 'wide'; it must be an integer, at least 1"),
     "heads": ({"width": 20, "num_heads": 3}, "multiple of twice num_heads 3"),
     "sparsity": ({"sparsity": 1.0}, "sparsity is 1.0"),

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,14 @@ from m6rec.readouts import ScoreModel, read_config
 from tests import pocket
 
 LOG = Log(tuple(pocket.LOG), pocket.ITEMS, pocket.USERS)
-SHAPE = {"width": 16, "ffn_width": 32, "num_heads": 2, "num_layers": 3, "embed_width": 8, "vocab_size": 280}
+SHAPE: dict[str, Any] = {
+    "width": 16,
+    "ffn_width": 32,
+    "num_heads": 2,
+    "num_layers": 3,
+    "embed_width": 8,
+    "vocab_size": 280,
+}
 SMALL = Recipe(**SHAPE, epochs=2, tuning_epochs=1, held_out=0.25)
 
 LONG = replace(SMALL, epochs=60)
@@ -172,7 +180,7 @@ def test_texts_of_items_held_out_are_not_learned():
     assert len({text for text in learned if text.endswith("Does the user like it?")}) == 6
 
 
-TEACHERS = {
+TEACHERS: dict[str, Any] = {
     "everything": ({"depth": 0}, {}, "leaves nothing to shrink"),
     "lora": ({"method": "lora"}, {}, "tunes weights that shrinking changes"),
     "tokens": ({"keep": 2}, {"hidden": 0.0, "relation": 0.0}, "keep=1"),

@@ -1,4 +1,5 @@
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_lightgbm_finds_an_interaction_that_no_line_can():
     generator = np.random.default_rng(0)
     features = generator.normal(size=(3000, 4))
     labels = (features[:, 0] * features[:, 1] > 0).astype(int)
-    fit = {"trials": 2, "seed": 3, "num_threads": 1}
+    fit: dict[str, Any] = {"trials": 2, "seed": 3, "num_threads": 1}
     tuned, again = (
         baselines.fit_lightgbm(features[:2000], labels[:2000], features[2000:2500], labels[2000:2500], **fit)
         for _ in range(2)
@@ -140,7 +141,7 @@ def test_lightgbm_finds_an_interaction_that_no_line_can():
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda: ItemKNN(weighting="jaccard").fit(FIT), ConfigError, "'jaccard'; allowed are count and tfidf"),
+        (lambda: ItemKNN(weighting="jaccard").fit(FIT), ConfigError, "'jaccard'; allowed are count and tfidf"),  # type: ignore[arg-type]
         (lambda: baselines.fit_lightgbm([], [], [], [], trials=0), ConfigError, "trials is 0"),
         (lambda: baselines.pair_scores(EASEBaseline(), HISTORIES, [1]), DataError, "for 40 histories"),
         (lambda: baselines.pair_scores(EASEBaseline(), HISTORIES[:1], [20]), DataError, "allowed are 0 to 19"),

@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -42,9 +43,16 @@ def test_tables_of_one_title_are_merged_and_named_by_source(reports):
 
 
 def test_the_results_of_a_benchmark_are_read_with_what_each_part_was_measured_on(tmp_path):
-    claim = {"name": "AUC", "value": 0.7, "target": 0.6, "relation": ">=", "command": "make", "holds": True}
+    claim: dict[str, Any] = {
+        "name": "AUC",
+        "value": 0.7,
+        "target": 0.6,
+        "relation": ">=",
+        "command": "make",
+        "holds": True,
+    }
     table = {"title": "T", "metric": "AUC", "rows": [{"method": "a", "metrics": {"AUC": [0.7]}}], "verdict": ""}
-    value = {
+    value: dict[str, Any] = {
         "title": "Bench",
         "claims": [{"part": "p", **claim}],
         "parts": {"p": {"commit": "abc", "tables": [table]}, "q": {"commit": "def"}},

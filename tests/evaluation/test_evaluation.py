@@ -24,9 +24,9 @@ RNG = np.random.default_rng(0)
 BOOKS = domains.named("books")
 ITEMS = {f"i{n}": Item(f"i{n}", f"Book {n}") for n in range(30)}
 USERS = {f"u{n}": User(f"u{n}") for n in range(25)}
-PAIRS = RNG.permutation([(u, i) for u in range(25) for i in range(30)])[:500]
+DRAWN = RNG.permutation([(u, i) for u in range(25) for i in range(30)])[:500]
 # The parity of user and item says whether it is liked; the last three items come at the end only.
-PAIRS = sorted(PAIRS.tolist(), key=lambda pair: pair[1] >= 27)
+PAIRS = sorted(DRAWN.tolist(), key=lambda pair: pair[1] >= 27)
 LOG = Log(
     events=tuple(Event(f"u{u}", f"i{i}", n + 1, 9.0 if (u + i) % 2 else 2.0) for n, (u, i) in enumerate(PAIRS)),
     items=ITEMS,

@@ -1,6 +1,6 @@
 from fractions import Fraction
 from math import exp, log, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -100,8 +100,8 @@ def reference(events, user, item):
     prior = (sum(viewer.liked for viewer in viewers) + 5 * rate) / (len(viewers) + 5)
     wanted = CATALOGUE[item].categories
     alike = [mine for mine in own for category in CATALOGUE[mine.item].categories if category in wanted]
-    scale = 0.35 * np.std([log(1 + of.details["year"]) for of in CATALOGUE.values() if of.details])
-    years = [CATALOGUE[of].details.get("year") for of in (item, *(mine.item for mine in own))]
+    scale = 0.35 * np.std([log(1 + float(of.details["year"])) for of in CATALOGUE.values() if of.details])
+    years = [float(CATALOGUE[of].details.get("year", 0)) for of in (item, *(mine.item for mine in own))]
     near = [
         (exp(-abs(log((1 + year) / (1 + years[0]))) / scale), mine)
         for year, mine in zip(years[1:], own, strict=True)
@@ -109,7 +109,7 @@ def reference(events, user, item):
     ]
     neighbours = [other for other in seen if other.user != user]
     weights, liking = [0, 0, 0], [0, 0, 0]
-    odds, trusted, product, squares, together = 0, 2, 0, 0.1, 0
+    odds, trusted, product, squares, together = 0.0, 2.0, 0.0, 0.1, 0.0
     for mine in own:
         pairs = [
             (one, other)
@@ -162,7 +162,7 @@ def test_statistics_worked_by_hand():
     row = make().update_all(LOG).features("c", ["y"])[0]
     # Three of five events are likes. c liked x, as a and b did before disliking y. Two items have a year.
     near, surprise, share = exp(-2 / 0.35), Fraction(5, 14), Fraction(4, 6)
-    expected = {
+    expected: dict[str, Any] = {
         "user_share": (1 + 5 * Fraction(3, 5)) / (1 + 5),
         "user_count": log(2),
         "recent_share": Fraction(85, 100) * Fraction(2, 4) + Fraction(15, 100),
@@ -193,7 +193,7 @@ def test_traces_worked_by_hand():
     for time, (user, value) in enumerate([("a", 1.0), ("b", 0.0), ("a", 1.0)]):
         interactions.update(Event(user, "x", 10 * time, value))
     first, last = interactions.event_features("a")
-    expected = {
+    expected: dict[str, Any] = {
         "liked": 1,
         "value": 1,
         "value_surprise": 1 - (1 + 5 * Fraction(1, 2)) / (2 + 5),
@@ -358,7 +358,7 @@ def test_a_failure_while_events_pass_leaves_nothing_either():
 
 def test_popularity_counts_what_happened_without_who():
     interactions = make().update_all(LOG)
-    scales = {"year": pytest.approx(log(2011 / 2006) / 2)}
+    scales: Any = {"year": pytest.approx(log(2011 / 2006) / 2)}
     counts = {"x": (3, 3, 3.0), "y": (2, 0, 0.0)}
     assert interactions.popularity(["x", "y", "z", "w"]) == PopularityCounts((5, 3, 3.0), counts, scales)
     assert make().popularity(["x"]) == PopularityCounts(scales=scales)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -246,7 +247,13 @@ def test_layers_that_share_weights_are_one_layer_run_again():
 def reading_model():
     """A model of one layer above a reader of two, which share weights and have a narrow table."""
     config = tiny.model(num_layers=1).config
-    shape = {"width": 16, "head_width": 4, "attention_scale": 4**-0.5, "num_layers": 2, "windows": (None, None)}
+    shape: dict[str, Any] = {
+        "width": 16,
+        "head_width": 4,
+        "attention_scale": 4**-0.5,
+        "num_layers": 2,
+        "windows": (None, None),
+    }
     reader = replace(config, **shape, blocks=(0, 0), embed_width=6)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -1,6 +1,8 @@
 import hashlib
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import lmdb
 import pytest
@@ -129,7 +131,7 @@ def test_more_texts_than_memory_holds(tmp_path, stored, budget):
 
 def test_statistics(monkeypatch):
     now = 100.0
-    monkeypatch.setattr(stores.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     cache = open_cache(keep=2, limits=CacheConfig(memory_bytes=4096))
     assert cache.statistics() == CacheStatistics(0, 0, 0, 0, 0.0, 0)
     cache.fetch(TEXTS[:2])
@@ -230,11 +232,11 @@ def test_a_corrupt_entry_is_computed_anew(tmp_path, spoil):
 
 def tuning():
     made = create(TaskAdapterConfig(method="adapter", first_layer=0), FOUNDATION.model, seed=0)
-    torch.nn.init.ones_(made.module.layers[0].b2_D)
+    torch.nn.init.ones_(made.module.get_parameter("layers.0.b2_D"))
     return made
 
 
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "depth": {"depth": 3},
     "keep": {"keep": 2},
     "model": {"foundation": tiny.foundation(seed=1)},

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import time
 import zlib
+from typing import cast
 
 import pytest
 import redis
@@ -10,7 +11,16 @@ from hypothesis import strategies as st
 
 from m6rec.errors import AssetError, ConfigError, StoreError
 from m6rec.foundation import stores
-from m6rec.foundation.stores import CHUNK, FailOpenStore, LmdbStore, LRUCache, RedisStore, add_checksum, strip_checksum
+from m6rec.foundation.stores import (
+    CHUNK,
+    FailOpenStore,
+    LmdbStore,
+    LRUCache,
+    RedisStore,
+    Store,
+    add_checksum,
+    strip_checksum,
+)
 from tests.redis_server import Server
 
 VALUES = {b"one": b"1" * 100, b"two": b"\x00\xff", b"three": b""}
@@ -209,9 +219,9 @@ class Broken:
 
 def test_a_failing_store_is_left_alone_for_longer_and_longer(monkeypatch, caplog):
     now = 0.0
-    monkeypatch.setattr(stores.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     broken = Broken()
-    store = FailOpenStore(broken)
+    store = FailOpenStore(cast(Store, broken))
     tried = []
     for now in range(100):
         before = broken.calls
@@ -239,7 +249,7 @@ def test_only_failures_are_forgiven():
             raise TypeError("a mistake of ours")
 
     with pytest.raises(TypeError):
-        FailOpenStore(Wrong()).get([b"key"])
+        FailOpenStore(cast(Store, Wrong())).get([b"key"])
 
 
 @given(
@@ -265,7 +275,7 @@ def test_memory_keeps_what_was_used_last(budget, steps):
 
 def test_memory_tells_its_age(monkeypatch):
     now = 10.0
-    monkeypatch.setattr(stores.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     memory = LRUCache(100)
     assert memory.oldest_s() == 0
     memory.put("a", 1, 1)

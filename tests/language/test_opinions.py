@@ -53,7 +53,9 @@ def test_forms_of_a_statement(text, expected):
         (("sleeves", "long", 0), ("sleeves", "nice", 1), False),
     ],
 )
-def test_statements_agree_on_aspect_and_polarity(said, known, expected):
+def test_statements_agree_on_aspect_and_polarity(
+    said: tuple[str, str, int], known: tuple[str, str, int], expected: bool
+):
     first, second = Statement(*said, "One."), Statement(*known, "Another.")
     assert agree(first, second) is agree(second, first) is expected
 

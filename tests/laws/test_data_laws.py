@@ -35,7 +35,7 @@ VALUES = {
     "yelp": (1, 3, 4, 5),
     "peter": (1, 3, 4, 5),
 }
-ITEM_DETAILS = {
+ITEM_DETAILS: dict[str, dict[str, str | int | float]] = {
     "movielens": {"year": 1995},
     "redial": {"year": 1995},
     "books": {"year": 1987, "author": "Zoë Ames"},
@@ -43,7 +43,7 @@ ITEM_DETAILS = {
     "steam": {"developer": "Zoë Ames", "price": 0.0},
     "yelp": {"city": "Phoenix"},
 }
-USER_DETAILS = {
+USER_DETAILS: dict[str, dict[str, str | int | float]] = {
     "movielens": {"age": 24, "gender": "M", "occupation": "other"},
     "redial": {"age": 24, "gender": "M", "occupation": "other"},
     "books": {"age": 41, "country": "Peru"},

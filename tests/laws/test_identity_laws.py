@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def kept(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
-PERTURBED = {
+PERTURBED: dict[str, Any] = {
     "task": {"config": replace(CONFIG, task="click")},
     "domain": {"config": replace(CONFIG, domain="books")},
     "rule": {"config": replace(CONFIG, rule=Rule(test=">=", number=2.0, high=5.0).to_json())},
@@ -102,7 +103,7 @@ def test_resume_refuses_what_differs(tmp_path, perturbed, finished):
 @pytest.mark.parametrize("what", ["tuning", "training"])
 def test_every_field_of_a_configuration_is_in_the_fingerprint(tmp_path, what):
     """So that one which is added to it is, too."""
-    whole = CONFIG if what == "tuning" else TRAINING
+    whole: Any = CONFIG if what == "tuning" else TRAINING
     same = {"task", "domain", "rule", "foundation", "data", "split"}  # parts of their own
     values = {"bidirectional": True, "all_layers": True, "method": "head", "depth": 0}
     for name, value in vars(whole).items():
@@ -149,12 +150,13 @@ def test_texts_resume_only_what_they_began(tmp_path):
         GenerateModel.create(config, foundation).tune(drafts, drafts, TRAINING, folder=tmp_path)
 
     write()
-    for part, given in {
+    perturbed: dict[str, Any] = {
         "task": {"config": replace(config, task="design")},
         "data": {"config": replace(config, data="d1")},
         "foundation": {"model": 1},
         "examples": {"drafts": drafts[:3]},
-    }.items():
+    }
+    for part, given in perturbed.items():
         with pytest.raises(ConfigError, match=f"another {part} "):
             write(**given)
     write()
@@ -275,7 +277,7 @@ def test_what_determines_no_state_changes_no_key(tmp_path):
     assert checkpoint.load(str(tmp_path), dtype="float32").model.id == first
 
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "depth": {"depth": 1},
     "kept tokens": {"keep": 2},
     "all kept": {"keep": 0},
@@ -290,7 +292,8 @@ def test_the_cache_key_covers_each_setting(setting):
         split = StatesConfig(**{"depth": 2, "keep": 1, **changed})
         return StateCache(tiny.foundation(dtype=dtype), split, tuning_id=tuning)
 
-    given = {"type": {"dtype": torch.bfloat16}, "tuning": {"tuning": "lora"}}.get(setting, SETTINGS.get(setting, {}))
+    others: dict[str, Any] = {"type": {"dtype": torch.bfloat16}, "tuning": {"tuning": "lora"}}
+    given = (SETTINGS | others).get(setting, {})
     text = "the seal" if setting == "text" else "the sea"
     assert cache()._key("the sea") == cache()._key("the sea") != cache(**given)._key(text)
 

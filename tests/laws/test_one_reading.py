@@ -51,6 +51,7 @@ def in_log(item=None, kind=None, **event):
 
 def in_service(item=None, **event):
     told = {"id": "i", "title": "t"} | (item or {})
+    made: Item | str
     try:
         made = ItemBody.model_validate(told).item()
     except ValidationError:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_settings_of_an_adapter_do_not_apply():
             TaskModelConfig(task="retrieve", domain="movielens", foundation="tiny", method="lora", keep=0), FOUNDATION
         )
     with pytest.raises(ConfigError, match="--exit-after does not apply to task 'retrieve'"):
-        EmbedModel._read(None, CONFIG, FOUNDATION, MODEL.cache, 1)
+        EmbedModel._read(Path(), CONFIG, FOUNDATION, MODEL.cache, 1)
     with pytest.raises(ConfigError, match="no vectors yet"):
         EmbedModel.create(CONFIG, FOUNDATION).item_vectors([Item("a", "A")])
 

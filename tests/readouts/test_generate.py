@@ -6,7 +6,7 @@ import torch
 
 from m6rec import hooks
 from m6rec.errors import AssetError, ConfigError
-from m6rec.foundation.generate import Sampling
+from m6rec.foundation.generate import Engine, Sampling
 from m6rec.foundation.states import CacheConfig, StateCache
 from m6rec.readouts import GenerateModel, TaskModelConfig
 from m6rec.readouts import generate as module
@@ -80,7 +80,7 @@ def test_nats_are_those_of_generation_step_by_step(monkeypatch, method, split):
     writer = make(method=method, **split)
     nats, counts = writer.nats(DRAFTS)
     chosen = []
-    inner = module.Engine._logits
+    inner = Engine._logits
 
     def recorded(self, beams, lengths):
         logits_BV = inner(self, beams, lengths)
@@ -88,7 +88,7 @@ def test_nats_are_those_of_generation_step_by_step(monkeypatch, method, split):
             chosen.append(logits_BV[0].log_softmax(-1))
         return logits_BV
 
-    monkeypatch.setattr(module.Engine, "_logits", recorded)
+    monkeypatch.setattr(Engine, "_logits", recorded)
     for number, draft in enumerate(DRAFTS[:4]):
         chosen.clear()
         ids = FOUNDATION.tokenizer.encode([draft.target])[0]
@@ -134,7 +134,7 @@ def test_without_a_split_or_with_one_it_is_lower_then_upper(split):
 
 
 def module_dense(positions):
-    from m6rec.foundation.model import Dense
+    from m6rec.foundation.attention import Dense
 
     return Dense(positions)
 

@@ -60,13 +60,13 @@ def test_ials_solves_for_a_user_by_a_weighted_least_squares():
 
 def test_next_item_is_a_regression_on_the_likes_before():
     source = NextItem(regularisation=3.0, memory=0.5, length=3)
-    before, after = [], []
+    inputs, targets = [], []
     for row in SEQUENCES:
         for end in range(1, len(row)):
             known = row[max(0, end - 3) : end]
-            before.append(0.5 ** np.arange(len(known))[::-1] @ np.eye(NUM_ITEMS)[known])
-            after.append(np.eye(NUM_ITEMS)[row[end]])
-    before, after = np.array(before), np.array(after)
+            inputs.append(0.5 ** np.arange(len(known))[::-1] @ np.eye(NUM_ITEMS)[known])
+            targets.append(np.eye(NUM_ITEMS)[row[end]])
+    before, after = np.array(inputs), np.array(targets)
     expected = np.zeros((NUM_ITEMS, NUM_ITEMS))
     for item in range(NUM_ITEMS):
         others = np.arange(NUM_ITEMS) != item

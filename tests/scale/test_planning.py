@@ -4,6 +4,7 @@ import json
 import math
 from collections import OrderedDict
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,8 @@ def test_hit_rates_at_the_edges():
 
 def test_a_larger_load_needs_more_of_everything():
     least = service_plan(LOAD, SHAPE, RATES, Machine())
-    for name, value in (("users", 4e8), ("items", 4e6), ("qps", 4e4), ("history", 2_000.0)):
+    larger: dict[str, Any] = {"users": 4e8, "items": 4e6, "qps": 4e4, "history": 2_000.0}
+    for name, value in larger.items():
         more = service_plan(replace(LOAD, **{name: value}), SHAPE, RATES, Machine())
         assert more["machines"]["needed"] > least["machines"]["needed"], name
     assert service_plan(replace(LOAD, users=1e9), SHAPE, RATES, Machine())["limited by"] == "memory"

@@ -1,5 +1,6 @@
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -160,7 +161,7 @@ def test_texts_take_turns_and_end_with_their_results():
     told, steps = [], []
     batcher = Batcher(max_queue=16, max_texts=16, step=lambda: steps.append(1))
     futures = [
-        batcher.write(text(20, number), lambda slice_, number=number: told.append((number, slice_)))
+        batcher.write(text(20, number), partial(lambda number, slice_: told.append((number, slice_)), number))
         for number in range(16)
     ]
     assert [future.result(10).value for future in futures] == list(range(16))
@@ -222,7 +223,7 @@ def test_where_slices_take_long_requests_are_answered_between_them():
             asked.append(batcher.submit(rank, 1))
         yield
 
-    futures = [batcher.write(lambda name=name: encoding(name)) for name in range(3)]
+    futures = [batcher.write(partial(encoding, name)) for name in range(3)]
     all_wait.set()
     for future in [*futures, *asked]:
         future.result(10)

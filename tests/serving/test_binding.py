@@ -5,6 +5,7 @@ import pytest
 
 from m6rec.errors import ConfigError, StoreError
 from m6rec.fingerprint import Fingerprint
+from m6rec.foundation.stores import connect
 from m6rec.serving import binding
 from m6rec.serving.binding import Binding, bind_store
 from m6rec.serving.journal import FileJournal
@@ -32,7 +33,7 @@ def store(request, tmp_path):
     if request.param == "folder":
         return tmp_path / "store"
     server = request.getfixturevalue("server")
-    binding.connect(server.url, timeout_s=2).flushall()
+    connect(server.url, timeout_s=2).flushall()
     return server.url
 
 

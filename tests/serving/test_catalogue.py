@@ -87,7 +87,7 @@ def test_details_need_not_be_a_dict(catalogue):
     [
         Item("mine", "Film", (), {"price": float("nan")}),
         Item("mine", "Film \udfff"),
-        Item("mine", "Film", (), {"seen": {1, 2}}),
+        Item("mine", "Film", (), {"seen": {1, 2}}),  # type: ignore[dict-item]
     ],
     ids=["not a number", "half a character", "a set"],
 )

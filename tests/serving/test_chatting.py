@@ -1,4 +1,6 @@
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from m6rec.serving import chatting
 from m6rec.serving.backend import Chat, RankRequest, Reply
 from m6rec.serving.batching import Batcher, Kind
 from m6rec.serving.recommender import Recommender
+from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.text.tokenizer import Tokenizer
 from m6rec.types import Event, Item, User
 from tests import conversations, tiny
@@ -183,7 +186,8 @@ def test_the_model_words_a_recommendation_that_says_no_more_than_ours(drawn, wan
         Chat(messages=[Message("user", "hi")]), (), User("u"), domains.named("movielens"), {}, 1
     )
     assert draft.prompt == "USER: hi SYSTEM:"
-    assert result(chatting.worded_offer(Drawing(*drawn), draft, HEAT, Lexicon(HEAT), wanted, 0)) == told
+    models = cast(TextModelPool, Drawing(*drawn))
+    assert result(chatting.worded_offer(models, draft, HEAT, Lexicon(HEAT), wanted, 0)) == told
 
 
 def test_a_worded_recommendation_comes_with_its_reason_and_is_known_when_it_comes_back(recommender, monkeypatch):
@@ -233,7 +237,7 @@ def test_disliked_items_are_told_before_liked_ones():
 @pytest.mark.parametrize("name", domains.names())
 def test_what_is_liked_in_a_conversation_is_positive_in_every_domain(name):
     domain = domains.named(name)
-    liked, disliked = (chatting.events(Session(**{what: ("a",)}), "u", 7)[0] for what in ("liked", "disliked"))
+    liked, disliked = (chatting.events(one, "u", 7)[0] for one in (Session(liked=("a",)), Session(disliked=("a",))))
     for rule in (None, Rule(test=">=", number=7), Rule(kinds=("purchase",)), Rule()):
         ruled = replace(domain, rule=rule)
         assert (ruled.positive(liked), ruled.feedback(disliked).positive) == (True, False)
@@ -287,7 +291,8 @@ def test_sixteen_streams_go_on_together_and_ranking_is_answered_meanwhile(recomm
             ranked_at.append((batcher.submit(rank, RankRequest(user="u1", items=("i1", "i2"))), len(rounds)))
 
     futures = [
-        batcher.write(lambda: recommender.chatting(chat), lambda _, number=number: tell(number)) for number in range(16)
+        batcher.write(lambda: recommender.chatting(chat), partial(lambda number, _: tell(number), number))
+        for number in range(16)
     ]
     replies = [future.result(60).value for future in futures]
     assert all(reply == replies[0] for reply in replies)

@@ -17,6 +17,7 @@ from m6rec.serving.text_model_pool import TextModelPool
 from m6rec.tasks import design
 from m6rec.types import Draft, Event, Item, User
 from tests import tiny
+from tests.tiny import Tunings
 
 TITLES = ("Alien", "Blade Runner", "Cube", "Dune", "Emma", "Fargo")
 ITEMS = {
@@ -37,7 +38,7 @@ def tunings():
 
 
 @pytest.fixture
-def make(tunings):
+def make(tunings: Tunings):
     def made(**options):
         interactions = InteractionStore(ITEMS, tunings[1].domain.feedback).update_all(EVENTS)
         return Recommender(*tunings, LOG, interactions, **options)
@@ -176,7 +177,7 @@ def test_an_operator_blocks_words_even_of_the_catalogue(make):
         recommender.create("u0", "design", category="Drama")
 
 
-def test_a_tuned_writer_is_used_where_there_is_one(make, tunings, monkeypatch):
+def test_a_tuned_writer_is_used_where_there_is_one(make, tunings: Tunings, monkeypatch):
     rank = tunings[1]
     config = TaskModelConfig(task="query", domain="generic", foundation="tiny", depth=2)
     tuned = GenerateModel.create(config, rank.foundation)
@@ -191,7 +192,7 @@ def test_a_tuned_writer_is_used_where_there_is_one(make, tunings, monkeypatch):
     assert used[1].cache is rank.cache
 
 
-def test_the_foundation_writes_as_it_is(tunings):
+def test_the_foundation_writes_as_it_is(tunings: Tunings):
     """Without a tuning, what is written is what the foundation alone would go on with."""
     rank = tunings[1]
     words, sampling = "The user now searches", Sampling(max_tokens=8)
@@ -235,7 +236,7 @@ def test_unknown_ids_are_told(recommender):
         recommender.create("u0", "headline", item="i99")
 
 
-def test_what_has_no_title_is_not_designed(tunings):
+def test_what_has_no_title_is_not_designed(tunings: Tunings):
     rank = ScoreModel.create(TaskModelConfig(task="like", domain="peter", foundation="tiny"), tunings[1].foundation)
     creator = creating.Creator(rank, ItemIndex(tunings[0]), TextModelPool(rank, {}), Blocklist())
     request = GenerationRequest(user="u0", kind="design")

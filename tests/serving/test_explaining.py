@@ -8,6 +8,7 @@ from m6rec.data.log import Log
 from m6rec.errors import ConfigError, UnknownError
 from m6rec.features.interactions import InteractionStore
 from m6rec.foundation.generate import Engine, Generated
+from m6rec.language import opinions
 from m6rec.readouts import GenerateModel, ScoreModel, TaskModelConfig
 from m6rec.serving import explaining
 from m6rec.serving.recommender import Recommender
@@ -61,7 +62,7 @@ def writes(monkeypatch, words, reason="stop"):
         return [Generated(words, (), -math.log(2), reason) for _ in given]
 
     monkeypatch.setattr(TextModelPool, "write", write)
-    monkeypatch.setattr(explaining.ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return drafts
 
 
@@ -113,7 +114,7 @@ def says(monkeypatch, *words, reason="stop"):
         return Said(Generated(words[(len(prompts) - 1) % len(words)], (), -math.log(2), reason))
 
     monkeypatch.setattr(Engine, "add", add)
-    monkeypatch.setattr(explaining.ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     return prompts
 
 
@@ -127,15 +128,15 @@ class Said:
 def test_a_model_chooses_between_what_holds(recommender, monkeypatch):
     """The tiny model is random, so nothing but the wordings lets it say what passes the gate."""
     interactions, domain = recommender._state.interactions, recommender._state.models.rank.domain
-    mined = explaining.mining.mine("The fit is great and very soft. I love the zip! Not too tight fit.")
+    mined = opinions.mine("The fit is great and very soft. I love the zip! Not too tight fit.")
     found = reasons.statements(interactions, "u0", ITEMS["i2"], domain, ITEMS, mined)
     assert {one.kind for one in found} == {"attribute", "history", "crowd", "review"}
     for one in found:
         assert len(one.wordings) == len(set(one.wordings)) > 0
         for text in (one.text, *one.wordings):
             assert explaining.unfaithful(text, one, ITEMS["i2"]) is None, text
-    monkeypatch.setattr(explaining.reasons, "statements", lambda *given: found)
-    monkeypatch.setattr(explaining.ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
+    monkeypatch.setattr(reasons, "statements", lambda *given: found)
+    monkeypatch.setattr(ScoreModel, "scores", lambda self, rows: np.full(len(rows), 0.5))
     told = recommender.explain("u0", "i2")
     assert told.text == " ".join(one.text for one in told.reasons)
     assert {one.source for one in told.reasons} == {"model"}

@@ -14,6 +14,7 @@ from m6rec.serving.recommender import Recommender
 from m6rec.types import Event, Item, User
 from tests import redis_server
 from tests.serving.test_recommender import ITEMS, LOG, observed, tunings  # noqa: F401 - a fixture
+from tests.tiny import Tunings
 
 
 @pytest.fixture(params=["folder", "redis"])
@@ -26,7 +27,7 @@ def where(request, tmp_path):
     server.stop()
 
 
-def service(tunings, where):  # noqa: F811
+def service(tunings: Tunings, where):  # noqa: F811
     return Recommender(*tunings, LOG, observed(), journal=open_journal(where))
 
 
@@ -50,7 +51,7 @@ def known(recommender):
     return {user: (list(of.timeline(user)), of.features(user, list(ITEMS)).tolist()) for user in users}
 
 
-def test_all_who_share_a_journal_come_to_know_the_same(tunings, where):  # noqa: F811
+def test_all_who_share_a_journal_come_to_know_the_same(tunings: Tunings, where):  # noqa: F811
     services, rng = [service(tunings, where) for _ in range(3)], random.Random(1)
     for event in events(60):
         one = rng.choice(services)
@@ -64,7 +65,7 @@ def test_all_who_share_a_journal_come_to_know_the_same(tunings, where):  # noqa:
     assert known(services[0]) == known(services[1]) == known(services[2]) == known(service(tunings, where))
 
 
-def test_what_was_told_to_two_services_counts_once(tunings, where):  # noqa: F811
+def test_what_was_told_to_two_services_counts_once(tunings: Tunings, where):  # noqa: F811
     one, other = service(tunings, where), service(tunings, where)
     event = Event("u9", "i3", 100, 5.0, id="once")
     assert one.ingest([event]).accepted == 1
@@ -72,7 +73,7 @@ def test_what_was_told_to_two_services_counts_once(tunings, where):  # noqa: F81
     assert other.get_user("u9")[1] == one.get_user("u9")[1] == [event]
 
 
-def test_a_service_follows_by_itself(tunings, where):  # noqa: F811
+def test_a_service_follows_by_itself(tunings: Tunings, where):  # noqa: F811
     one, other = service(tunings, where), service(tunings, where)
     with following(other, every_s=0.01):
         one.ingest([Event("u9", "i3", 100, 5.0)])
@@ -85,7 +86,7 @@ def test_a_service_follows_by_itself(tunings, where):  # noqa: F811
     assert "late" not in other.state.users  # it has ended
 
 
-def test_an_event_of_an_item_that_is_not_known_here_waits_for_it(tunings, tmp_path, caplog):  # noqa: F811
+def test_an_event_of_an_item_that_is_not_known_here_waits_for_it(tunings: Tunings, tmp_path, caplog):  # noqa: F811
     one, other = service(tunings, tmp_path), service(tunings, tmp_path)
     one.upsert([Item("fresh", "Storm")])
     one.ingest([Event("u9", "fresh", 100, 5.0), Event("u9", "i3", 101, 5.0)])
@@ -98,7 +99,7 @@ def test_an_event_of_an_item_that_is_not_known_here_waits_for_it(tunings, tmp_pa
     assert other.get_user("u9")[1] == one.get_user("u9")[1]  # in order of time, though it came late
 
 
-def test_items_are_followed_in_one_catalogue(tunings, tmp_path):  # noqa: F811
+def test_items_are_followed_in_one_catalogue(tunings: Tunings, tmp_path):  # noqa: F811
     def shared():
         return Recommender(*tunings, LOG, observed(), catalogue=Catalogue(tmp_path / "catalogue"))
 
@@ -119,7 +120,7 @@ def test_items_are_followed_in_one_catalogue(tunings, tmp_path):  # noqa: F811
     assert other.get_item("i3")[0].title == "Another title"
 
 
-def test_a_journal_that_fails_for_a_while_is_read_later(tunings, tmp_path, monkeypatch, caplog):  # noqa: F811
+def test_a_journal_that_fails_for_a_while_is_read_later(tunings: Tunings, tmp_path, monkeypatch, caplog):  # noqa: F811
     one = service(tunings, tmp_path)
     read = FileJournal.since
 
@@ -147,7 +148,7 @@ def sealed(recommender):
     return known(recommender), answers, recommender.find_users("u"), recommender.holdings().num_new_events
 
 
-def test_who_is_erased_by_one_service_is_unknown_to_all(tunings, where, tmp_path):  # noqa: F811
+def test_who_is_erased_by_one_service_is_unknown_to_all(tunings: Tunings, where, tmp_path):  # noqa: F811
     def started(number):
         return Recommender(
             *tunings, LOG, observed(), journal=open_journal(where), catalogue=Catalogue(tmp_path / f"machine-{number}")
@@ -179,7 +180,7 @@ def test_who_is_erased_by_one_service_is_unknown_to_all(tunings, where, tmp_path
     assert [event.item for event in one.get_user("u9")[1]] == ["i4"]
 
 
-def test_an_erasure_while_a_service_is_stopped_reaches_its_own_store(tunings, where, tmp_path):  # noqa: F811
+def test_an_erasure_while_a_service_is_stopped_reaches_its_own_store(tunings: Tunings, where, tmp_path):  # noqa: F811
     def started(number):
         return Recommender(
             *tunings, LOG, observed(), journal=open_journal(where), catalogue=Catalogue(tmp_path / f"machine-{number}")
@@ -191,7 +192,7 @@ def test_an_erasure_while_a_service_is_stopped_reaches_its_own_store(tunings, wh
     assert not Catalogue(tmp_path / "machine-2").users()
 
 
-def test_an_event_that_waits_for_its_item_is_erased_with_its_user(tunings, tmp_path):  # noqa: F811
+def test_an_event_that_waits_for_its_item_is_erased_with_its_user(tunings: Tunings, tmp_path):  # noqa: F811
     one, other = service(tunings, tmp_path), service(tunings, tmp_path)
     one.upsert([Item("fresh", "Storm")])
     one.ingest([Event("u9", "fresh", 100, 5.0)])

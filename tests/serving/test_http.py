@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import hypothesis
@@ -50,12 +51,12 @@ def http(backend):
         yield client
 
 
-def ids(answer: httpx.Response) -> list[str]:
+def ids(answer: Any) -> list[str]:
     assert answer.status_code == 200, answer.text
     return [row["item"]["id"] for row in answer.json()["items"]]
 
 
-def problem(answer: httpx.Response, status: int) -> dict[str, str]:
+def problem(answer: Any, status: int) -> dict[str, str]:
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert error["request_id"] == answer.headers["x-request-id"]
@@ -99,8 +100,10 @@ def test_explain_gives_statements_with_their_evidence(http):
     assert told["reasons"][1]["evidence"]["events"][0]["item"] == "i1"
     for body in ({"user": "u0", "item": "i99"}, {"user": "nobody", "item": "i1"}):
         assert problem(http.post("/v1/explain", json=body), 404)["type"] == "not_found"
-    for body in ({"user": "u0"}, {"user": "u0", "item": "i" * 201}, {"user": "u0", "item": "i1", "count": 3}):
-        assert problem(http.post("/v1/explain", json=body), 422)["type"] == "invalid"
+    wrong: tuple[dict[str, object], ...]
+    wrong = ({"user": "u0"}, {"user": "u0", "item": "i" * 201}, {"user": "u0", "item": "i1", "count": 3})
+    for given in wrong:
+        assert problem(http.post("/v1/explain", json=given), 422)["type"] == "invalid"
 
 
 def test_the_catalogue_is_searched_and_an_item_told_with_its_likes(http):
@@ -156,8 +159,10 @@ def test_create_gives_texts_and_why_others_were_refused(http):
     assert (copy["item"], copy["source"]) == ("i1", "template")
     for change in ({"user": "nobody"}, {"kind": "headline", "item": "i99"}):
         assert problem(http.post("/v1/create", json={**body, **change}), 404)["type"] == "not_found"
-    for change in ({"kind": "poem"}, {"count": 0}, {"count": 11}, {"kind": "headline"}, {"item": "i1"}, {"words": 3}):
-        assert problem(http.post("/v1/create", json={**body, **change}), 422)["type"] == "invalid"
+    wrong: tuple[dict[str, object], ...]
+    wrong = ({"kind": "poem"}, {"count": 0}, {"count": 11}, {"kind": "headline"}, {"item": "i1"}, {"words": 3})
+    for other in wrong:
+        assert problem(http.post("/v1/create", json={**body, **other}), 422)["type"] == "invalid"
 
 
 def test_an_event_brings_a_user_into_being(http, backend):
@@ -391,8 +396,8 @@ def test_what_fits_the_contract_is_served_and_what_does_not_is_refused(tmp_path)
     schema.app = app
     seen = set()
 
-    for operation in schema.get_all_operations():
-        operation = operation.ok()
+    for found in schema.get_all_operations():
+        operation = cast(Any, found).ok()
 
         @hypothesis.given(case=operation.as_strategy())
         @hypothesis.settings(
@@ -723,7 +728,9 @@ def until(holds):
 
 
 def address(url: str) -> tuple[str, int]:
-    return httpx.URL(url).host, httpx.URL(url).port
+    found = httpx.URL(url)
+    assert found.port is not None
+    return found.host, found.port
 
 
 def raw(path: str, body: object) -> bytes:

@@ -16,6 +16,7 @@ from m6rec.tasks.task import ask
 from m6rec.text.batch import Example
 from m6rec.types import Event, Item, Segment, User
 from tests import tiny
+from tests.tiny import Tunings
 
 KINDS = ("Drama", "Comedy", "War")
 ITEMS = {f"i{n}": Item(f"i{n}", f"Film {n}", (KINDS[n % 3],), {"year": 1980 + n}) for n in range(130)}
@@ -39,7 +40,7 @@ def models():
 
 
 @pytest.fixture
-def recommender(models):
+def recommender(models: Tunings):
     return Recommender(*models, Log(events=EVENTS, items=ITEMS, users=USERS), observed())
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+from typing import cast
 
 import numpy as np
 import pytest
@@ -252,12 +253,12 @@ def test_holdings_follow_what_comes_in_and_goes():
     backend.forget("u0")  # ten events of the log, and one that came in
     rest = backend.holdings()
     assert (rest.num_users, rest.num_events, rest.num_new_events) == (3, 21, 1)
-    assert {event.user for event in backend.export("events")} == {"u1", "u2", "u9"}
+    assert {cast(Event, event).user for event in backend.export("events")} == {"u1", "u2", "u9"}
     assert {item.id for item in backend.export("items")} == {*ITEMS, "new"}
     assert {user.id for user in backend.export("users")} == {"u1", "u2", "u9"}
 
 
-def test_reading_items_is_a_task_while_it_goes_on():
+def test_reading_items_is_a_task_while_it_goes_on(monkeypatch):
     foundation = tiny.foundation(num_layers=4)
     rank = ScoreModel.create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
     retrieve = tiny.retrieval(foundation, list(ITEMS.values()), "movielens")
@@ -271,7 +272,7 @@ def test_reading_items_is_a_task_while_it_goes_on():
         seen.extend((task.name, task.done, task.total) for task in backend.holdings().tasks)
         return read_vectors(items)
 
-    retrieve.item_vectors = item_vectors
+    monkeypatch.setattr(retrieve, "item_vectors", item_vectors)
     backend.upsert([Item(f"n{n}", f"Film {n} ({1950 + n})") for n in range(5)])
     assert {name for name, _, _ in seen} == {"read items"}
     assert seen[0][1:] == (0, 5)

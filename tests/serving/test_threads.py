@@ -18,6 +18,7 @@ from m6rec.serving.recommender import Recommender
 from m6rec.types import Event, Item, User
 from tests import running
 from tests.serving.test_recommender import ITEMS, LOG, observed, tunings  # noqa: F401
+from tests.tiny import Tunings
 
 TIMES = 12
 WRITERS = [f"w{number}" for number in range(3)]
@@ -45,7 +46,7 @@ def hesitating(monkeypatch):
             monkeypatch.setattr(part, name, pausing(getattr(part, name)))
 
 
-def made(tunings, folder):  # noqa: F811
+def made(tunings: Tunings, folder):  # noqa: F811
     return Recommender(
         *tunings,
         LOG,
@@ -63,7 +64,7 @@ def scores(recommender, users, items):
     }
 
 
-def test_all_at_once_is_as_one_after_another(tunings, tmp_path, hesitating):  # noqa: F811
+def test_all_at_once_is_as_one_after_another(tunings: Tunings, tmp_path, hesitating):  # noqa: F811
     recommender = made(tunings, tmp_path)
     start = threading.Barrier(len(WRITERS) + 7)
 

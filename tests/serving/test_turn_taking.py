@@ -3,7 +3,6 @@ import time
 
 import pytest
 
-from m6rec.serving import turn_taking
 from m6rec.serving.turn_taking import FairLock, slices
 
 
@@ -73,7 +72,7 @@ def test_a_failure_within_gives_the_lock_back():
 
 def test_slices_are_of_as_many_as_take_the_time(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(turn_taking.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def work(some, each_s):
         clock[0] += each_s * len(some)
@@ -87,4 +86,4 @@ def test_slices_are_of_as_many_as_take_the_time(monkeypatch):
     assert [len(some) for some in between][:5] == [1, 2, 4, 4, 4]
     for found, count in ((cheap, 40), (dear, 9), (between, 40)):
         assert [one for some in found for one in some] == list(range(count))
-    assert [*slices([], work)] == []
+    assert [*slices([], lambda some: work(some, 1.0))] == []

@@ -170,7 +170,7 @@ def test_details_are_read_as_a_table_s_cells(served):
     details = {"new": True, "old": False, "none": None, "empty": "", "actors": ["A", None, 3, 4.0], " year ": 1999}
     item = {"id": "x", "title": "  New ", "details": {**details, "price": 1.5}}
     assert http.post("/v1/items", json={"items": [item]}).status_code == 200
-    read = {"new": 1, "old": 0, "actors": "A, 3, 4", "year": 1999, "price": 1.5}
+    read: dict[str, str | int | float] = {"new": 1, "old": 0, "actors": "A, 3, 4", "year": 1999, "price": 1.5}
     assert backend.items["x"] == Item("x", "New", (), read)
 
 

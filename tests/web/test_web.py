@@ -3,6 +3,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -349,11 +350,12 @@ def test_any_text_has_the_same_tokens_as_in_python(phone, folder, cut):
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut != "Split")
-    first = {
+    parts: dict[str, list[Any]] = {
         "ByteLevel": [],
         "Digits": [pre_tokenizers.Digits(individual_digits=True)],
         "Split": [pre_tokenizers.Split(Regex(qwen), "isolated")],
-    }[cut]
+    }
+    first = parts[cut]
     fast = Fast(models.BPE())
     fast.pre_tokenizer = pre_tokenizers.Sequence([*first, level]) if first else level
     texts = [*fuzz.texts(1_000, seed=1), *(path.read_text() for path in Path(module.__file__).parent.glob("*.py"))]

@@ -94,7 +94,7 @@ def test_catalogue_validity():
         (lambda: words.bleu(["a"], []), DataError, "1 texts and 0 references"),
         (lambda: words.bleu(["a"], ["a"], n=5), ConfigError, "n is 5"),
         (lambda: words.rouge(["a"], ["a", "b"]), DataError, "1 texts and 2 references"),
-        (lambda: words.rouge(["a"], ["a"], "3"), ConfigError, "kind is '3'"),
+        (lambda: words.rouge(["a"], ["a"], "3"), ConfigError, "kind is '3'"),  # type: ignore[arg-type]
         (lambda: words.distinct(["a"], 2), DataError, "has 2 words"),
         (lambda: words.distinct(["a"], 0), ConfigError, "n is 0"),
         (lambda: words.unique_sentence_ratio([]), DataError, "no texts"),
