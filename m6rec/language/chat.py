@@ -463,8 +463,14 @@ def unsaid(text: str, items: Sequence[Item], lexicon: Lexicon) -> str | None:
     >>> unsaid('I have seen "Heat" (1995), it is great.', [film], Lexicon([film]))
     'it tells what whoever recommends has done'
     """
-    if _OWN_PAST.search(text):
+    outside = re.sub(r'"[^"]*"', " ", text)
+    if _OWN_PAST.search(outside):
         return "it tells what whoever recommends has done"
+    if not outside.rstrip().endswith((".", "?", "!")):
+        return "the sentence has no end"
+    long = re.findall(r"[^\W\d_]{4,}", outside.lower())
+    if len(set(long)) < len(long):
+        return "it repeats itself"
     facts = ", ".join(name for item in items for name in item.categories)
     evidence = f"{offer(items, lexicon)} {facts}. {_NO_CLAIMS} {' '.join(lexicon.vocabulary.nouns)}"
     said = text.replace("?", ".")  # a question claims no less
