@@ -400,7 +400,7 @@ def _count(free: Sequence[Token], lexicon: Lexicon) -> int:
     for place, token in enumerate(free):
         number = _COUNTS.get(token.word, 0)
         before = [other.word for other in _clause(free, place)]
-        if not number or _SEEN.intersection(before) or _POINTING.intersection(before[-1:]):
+        if not number or _SEEN.intersection(before) or (place and free[place - 1].word in _POINTING):
             continue
         after = [*takewhile(lambda at: free[at].is_word, range(place + 1, min(place + 4, len(free))))]
         if after and free[after[0]].word in _MEASURES:
