@@ -7,6 +7,7 @@ shop/data/           the prepared dataset (`m6rec prepare`)
 shop/runs/<name>/    what was tuned (`m6rec tune`)
 shop/store/          what came in through the service (`m6rec serve`)
 shop/report/         what was measured (`m6rec evaluate`)
+shop/device/         what the page ranks by in the browser (`m6rec export`)
 """
 
 from __future__ import annotations
@@ -144,11 +145,13 @@ class Project:
         data: The prepared dataset.
         store: What came in through the service.
         report: What was measured.
+        device: What browsers rank by.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.data, self.store, self.report = folder / "data", folder / "store", folder / "report"
+        self.data, self.store = folder / "data", folder / "store"
+        self.report, self.device = folder / "report", folder / "device"
 
     @classmethod
     def create(cls, folder: Path) -> Project:

@@ -17,12 +17,14 @@ from m6rec.serving.backend import (
     Inspection,
     LocalBackend,
     Placement,
+    RankingCandidate,
+    RankingInputs,
     Reason,
     Reply,
     SourceScore,
 )
 from m6rec.serving.holdings import Holdings, RunningTask
-from m6rec.types import Item, Ranked, User
+from m6rec.types import Item, Ranked, Segment, User
 
 
 class FakeBackend(LocalBackend):
@@ -115,6 +117,20 @@ class FakeBackend(LocalBackend):
             self.known("u0", [item])
         others = [one for one in self.items if one != item]
         return self._ordered(others if by == "text" else others[::2])[:count]
+
+    def ranking_inputs(self, request):
+        found = self.retrieve(request.user, filters=request.filters)
+        digests = dict.fromkeys(("model", "tuning", "wording", "features"), "made up")
+        return RankingInputs(
+            **digests,
+            context=tuple(Segment(f"Liked {one.item}.", "history") for one in request.history),
+            event_features=[[1.0]] * len(request.history),
+            candidates=tuple(
+                RankingCandidate(one.item, (Segment(one.item.title, "candidate"),), [one.score]) for one in found
+            ),
+            orders=() if request.history else (tuple(one.item.id for one in found),),
+            fusion=60,
+        )
 
     def inspect(self, request):
         self.work()

@@ -28,7 +28,7 @@ def free_port() -> int:
 @contextmanager
 def service(backend, **options) -> Iterator[str]:
     """Serves a backend from a thread; yields its URL. Options are those of ``create_app``, and settings."""
-    passed = {name: options.pop(name, None) for name in ("reload", "statistics", "deployment")}
+    passed = {name: options.pop(name, None) for name in ("reload", "statistics", "deployment", "files")}
     settings = Settings(port=0, **options)
     server, listener = Server(create_app(backend, settings, **passed)), bind(settings)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

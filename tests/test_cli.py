@@ -204,7 +204,8 @@ def test_a_project_needs_no_other_path(tmp_path, monkeypatch, capsys):
     assert json.loads(m6rec(tmp_path, "rank", "i0", "i5", *where, "--user", "u1", "--json"))
     m6rec(tmp_path, "evaluate", "click-0", *where)
     assert (home / "report" / "click" / "report.json").exists()
-    m6rec(tmp_path, "export", "--project", home, "--out", tmp_path / "phone")
+    m6rec(tmp_path, "export", "--project", home)
+    assert (home / "device" / "manifest.json").exists()
     code, said = run(monkeypatch, capsys, "evaluate", "like-7", "--project", str(home))
     assert code == 2
     assert "there is no finished run like-7, neither as a folder nor in the project" in said

@@ -33,7 +33,7 @@ def others(leaf):
         return [one for one in (value / 2, value + 0.5, value + 1.0) if one != value]
     if isinstance(value, tuple):
         return [value[:1]]
-    return [3, "softmax", "elsewhere", "localhost"]
+    return [3, "softmax", "elsewhere", "localhost", "http://localhost"]
 
 
 def another(path):

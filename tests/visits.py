@@ -21,11 +21,11 @@ SCREENS = {"phone, dark": (390, "dark"), "desk, light": (1280, "light")}
 ALL_SCREENS = SCREENS | {"phone, light": (390, "light"), "desk, dark": (1280, "dark")}
 
 
-def models() -> tuple[EmbedModel, ScoreModel]:
-    """Retrieval and ranking on a tiny foundation."""
-    foundation = tiny.foundation(num_layers=4)
+def models(*, num_layers: int = 4, seed: int = 0) -> tuple[EmbedModel, ScoreModel]:
+    """Retrieval and ranking on a tiny foundation; the seed is that of the ranking run."""
+    foundation = tiny.foundation(num_layers=num_layers)
     rank = ScoreModel.create(TaskModelConfig(task="like", domain="movielens", foundation="tiny"), foundation)
-    tiny.as_if_trained(rank.adapter.parameters(), scale=0.3)
+    tiny.as_if_trained(rank.adapter.parameters(), seed=seed, scale=0.3)
     return tiny.retrieval(foundation, list(ITEMS.values()), "movielens"), rank
 
 
@@ -67,5 +67,6 @@ def violations(page) -> list[tuple[str, list[str]]]:
 
 def check_screen(page) -> None:
     """It is accessible and fits its screen."""
-    assert violations(page) == []
+    found = violations(page)
+    assert found == [], found
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it has to be scrolled sideways"

@@ -14,6 +14,7 @@ from m6rec.cli.app import Dtype, Json, app, bar, device_app, say
 from m6rec.cli.config import Changes, ConfigFile, of_foundation, settings
 from m6rec.cli.recommending import say_ranked
 from m6rec.cli.runs import Data, ProjectFolder, cache_of, data_of, former_of, require_dataset, run_of
+from m6rec.project import Project
 
 
 @app.command()
@@ -64,7 +65,10 @@ def export(
         typer.Argument(help="Ranking run, by folder or name; by default the one that is served."),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Output folder; must not exist.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output folder, which must not exist; by default the project's, which its page ranks by."),
+    ] = None,
     project: ProjectFolder = None,
     data: Data = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, int8 or int4.")] = "int8",
@@ -89,7 +93,7 @@ def export(
     from m6rec.foundation.checkpoint import load
     from m6rec.readouts import ScoreModel, read_config
 
-    run, data = run_of(project, run), data_of(project, data)
+    run, data, out = run_of(project, run), data_of(project, data), out or Project.find(project).device
     dataset = prepared.fingerprint(data)
     require_dataset(run, dataset, former=former_of(project, dataset))
     log = prepared.load(data).split.log

@@ -40,6 +40,7 @@ class Served:
         rank: The ranking run; text runs are its siblings.
         store: Folder of the service's events and items; None without a project.
         report: Folder of what was measured; None without a project.
+        device: Folder of `m6rec export` for the page; None without a project.
     """
 
     data: Path
@@ -47,6 +48,7 @@ class Served:
     rank: Path
     store: Path | None
     report: Path | None
+    device: Path | None = None
 
     def resolved(self) -> Served:
         """The same by absolute paths, for a process in another folder."""
@@ -69,6 +71,7 @@ def served(project: Path | None, data: Path | None, retrieve: Path | None, rank:
         rank=rank or home.ranking(),
         store=home.store,
         report=home.report,
+        device=home.device,
     )
 
 

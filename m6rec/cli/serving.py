@@ -85,10 +85,11 @@ def serve(
     from m6rec.readouts import EmbedModel, ScoreModel, read_config
     from m6rec.serving.binding import bind_store
     from m6rec.serving.catalogue import Catalogue
-    from m6rec.serving.deployment import Deployment, read_deployment
+    from m6rec.serving.deployment import Deployment, read_deployment, served_runs
     from m6rec.serving.following import following
     from m6rec.serving.journal import open_journal
     from m6rec.serving.memory import keep_freed_memory
+    from m6rec.serving.project_files import ProjectFiles
     from m6rec.serving.recommender import Recommender
 
     options = {
@@ -152,12 +153,16 @@ def serve(
         chosen = now
 
     def deployment() -> Deployment:
-        return read_deployment(chosen.data, chosen.retrieve, chosen.rank, chosen.report)
+        return read_deployment(chosen.data, chosen.retrieve, chosen.rank, files())
+
+    def files() -> ProjectFiles:
+        runs = served_runs(chosen.retrieve, chosen.rank)
+        return ProjectFiles(device=chosen.device, reports=chosen.report, runs=runs)
 
     http, statistics = config.serving.http, recommender.cache_statistics
     gc.freeze()  # a full collection over what is loaded would block requests for half a second
     with following(recommender):
-        server.serve(recommender, http, reload=reload, statistics=statistics, deployment=deployment)
+        server.serve(recommender, http, reload=reload, statistics=statistics, deployment=deployment, files=files)
     recommender.save()
 
 

@@ -14,7 +14,7 @@ from m6rec.language.chat import Intent, Message
 from m6rec.predicate import Predicate
 from m6rec.serving.holdings import Holdings
 from m6rec.tasks.explain import Kind
-from m6rec.types import Event, Item, Ranked, User
+from m6rec.types import Event, Item, Ranked, Segment, User
 
 R = TypeVar("R")
 Writing = Generator[str, None, R]
@@ -270,6 +270,43 @@ class Inspection:
     placement: Placement | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RankingCandidate:
+    """An item to rank: the texts that the model reads of it, and its features; none for a task without."""
+
+    item: Item
+    segments: tuple[Segment, ...]
+    features: list[float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankingInputs:
+    """All that the ranking model is given for a recommendation; a device that has the model ranks by it.
+
+    Attributes:
+        model: Digest of the served foundation.
+        tuning: Digest of the served tuning.
+        wording: Digest of how it is worded (``tasks.probe``).
+        features: Likewise of the features; "" for a task without.
+        context: The texts of the user: profile, then events, oldest first.
+        event_features: Numbers of each of the last texts of the context, which are the events; none for tasks without.
+        candidates: As they were retrieved.
+        orders: Orders of ids that weigh as much as the scores each (``retrieval.blend.reciprocal_rank_fusion``); none
+            for a user of whom something is known.
+        fusion: What is added to a place there.
+    """
+
+    model: str
+    tuning: str
+    wording: str
+    features: str
+    context: tuple[Segment, ...]
+    event_features: list[list[float]]
+    candidates: tuple[RankingCandidate, ...]
+    orders: tuple[tuple[str, ...], ...]
+    fusion: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """The arguments of ``Backend.recommend`` as a value."""
@@ -467,6 +504,9 @@ class LocalBackend(Backend, Protocol):
 
     def pseudonym(self, user: str) -> str:
         """What audit logs call a user: a keyed hash, the same in all services that share a journal."""
+
+    def ranking_inputs(self, request: Request) -> RankingInputs:
+        """What ``recommend`` would rank, before it is ranked; its count, page and spread are left out of account."""
 
     def explaining(self, user: str, item: str, history: Sequence[Event] = ()) -> Writing[Explanation]:
         """``explain`` in slices."""

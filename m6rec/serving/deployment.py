@@ -18,6 +18,7 @@ from m6rec.data import dataset
 from m6rec.errors import M6RecError
 from m6rec.evaluation import report
 from m6rec.project import Run, writers_in
+from m6rec.serving.project_files import ProjectFiles, ReportFile
 from m6rec.tasks.task import Readout
 from m6rec.training import TrainingState
 
@@ -147,32 +148,38 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deployment:
-    """What is served. ``evaluations`` are the project's, the latest first."""
+    """What is served. ``evaluations`` and ``reports`` are the project's, the latest first."""
 
     runs: tuple[ServedRun, ...] = ()
     data: DataCard | None = None
     tunings: tuple[RunningTuning, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    reports: tuple[ReportFile, ...] = ()
 
 
-def read_deployment(data: Path, retrieve: Path, rank: Path, reports: Path | None) -> Deployment:
+def read_deployment(data: Path, retrieve: Path, rank: Path, files: ProjectFiles) -> Deployment:
     """Reads what is served.
 
     Args:
         data: The prepared dataset.
         retrieve: The retrieval run.
         rank: The ranking run; runs of texts and tunings that go on are its siblings.
-        reports: The folder of reports, if there is one.
+        files: Where the project's reports are.
 
     What can't be read is left out: the service goes on without it, too.
     """
-    folders = dict.fromkeys([rank, retrieve, *writers_in(rank.parent).values()])
     return Deployment(
-        runs=tuple(_served(run) for folder in folders if (run := Run.at(folder))),
+        runs=tuple(_served(run) for folder in served_runs(retrieve, rank) if (run := Run.at(folder))),
         data=_data_card(data),
         tunings=tuple(_tunings(rank.parent)),
-        evaluations=tuple(_evaluations(reports)) if reports else (),
+        evaluations=tuple(_evaluations(files.reports)) if files.reports else (),
+        reports=files.report_files(),
     )
+
+
+def served_runs(retrieve: Path, rank: Path) -> tuple[Path, ...]:
+    """The folders of the runs that are served: both, and those of texts beside the ranking run."""
+    return tuple(dict.fromkeys([rank, retrieve, *writers_in(rank.parent).values()]))
 
 
 def _served(run: Run) -> ServedRun:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from m6rec.errors import ConfigError
 from m6rec.language.chat import Session
 from m6rec.predicate import Predicate
-from m6rec.retrieval.blend import reciprocal_rank_fusion
+from m6rec.retrieval.blend import FUSION, reciprocal_rank_fusion
 from m6rec.retrieval.examples import NUM_MOST_LIKED
 from m6rec.serving import chatting
-from m6rec.serving.backend import Answer, CandidateSource, RankRequest, Request
+from m6rec.serving.backend import Answer, CandidateSource, RankingCandidate, RankingInputs, RankRequest, Request
 from m6rec.serving.diversity import calibrated, mmr
 from m6rec.serving.state import ServingState
 from m6rec.types import Event, Item, Ranked
@@ -123,6 +123,21 @@ def rank(state: ServingState, requests: Sequence[RankRequest]) -> list[Answer]:
         unknown = dict.fromkeys(item for item in one.items if item not in state.live)
         answers.append(Answer(items, dict(timings), (*unknown, *_unknown_events(state, one.history))))
     return answers
+
+
+def ranking_inputs(state: ServingState, request: Request) -> RankingInputs:
+    """See ``LocalBackend.ranking_inputs``. Raises DataError where an event of the history can't be."""
+    [(items, orders)] = candidates(state, [request])
+    with state.having_done(request.user, request.history):
+        row = state.asked(state.models.rank, request.user, items)
+    return RankingInputs(
+        **state.models.rank_identity,
+        context=row.context,
+        event_features=row.event_features.tolist(),
+        candidates=tuple(map(RankingCandidate, items, row.candidates, row.features.tolist())),
+        orders=tuple(map(tuple, orders)),
+        fusion=FUSION,
+    )
 
 
 def suggest(state: ServingState, session: Session, user: str) -> list[Ranked]:

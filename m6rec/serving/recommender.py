@@ -42,6 +42,7 @@ from m6rec.serving.backend import (
     Inspection,
     InspectRequest,
     LocalBackend,
+    RankingInputs,
     RankRequest,
     Reply,
     Request,
@@ -229,13 +230,11 @@ class Recommender(LocalBackend):
     @_alone
     def export(self, kind: ExportKind) -> Sequence[Event] | Sequence[Item] | Sequence[User]:
         """See ``LocalBackend``."""
-        match kind:
-            case "events":
-                return list(self._events.events)
-            case "items":
-                return list(self._state.live.values())
-            case "users":
-                return list(self._state.users.values())
+        if kind == "events":
+            return list(self._events.events)
+        if kind == "items":
+            return list(self._state.live.values())
+        return list(self._state.users.values())
 
     @_alone
     def recommend_many(self, requests: Sequence[Request]) -> list[Answer]:
@@ -260,6 +259,11 @@ class Recommender(LocalBackend):
     def rank_many(self, requests: Sequence[RankRequest]) -> list[Answer]:
         """See ``pipeline.rank``."""
         return pipeline.rank(self._state, requests)
+
+    @_alone
+    def ranking_inputs(self, request: Request) -> RankingInputs:
+        """See ``LocalBackend``."""
+        return pipeline.ranking_inputs(self._state, request)
 
     @_alone
     def neighbours(self, item: str | Item, count: int = 10, *, by: Similarity = "text") -> list[Ranked]:

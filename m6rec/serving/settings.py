@@ -44,6 +44,7 @@ class Settings:
         keys: File of hashed API keys (see ``ApiKeys``); None allows all local callers.
         insecure: Allow other machines without keys.
         max_body_bytes: Larger bodies are rejected (413).
+        traces: URL of an OpenTelemetry collector (OTLP over HTTP) that gets a span of each request; "" for none.
         key_rate: Requests per second that one API key may send; more are rejected (429). 0 for no limit.
         key_burst: Requests that a key may send at once after a pause.
         max_concurrent: Maximum number of concurrent requests; more are rejected (429).
@@ -65,6 +66,7 @@ class Settings:
     keys: Path | None = None
     insecure: bool = False
     max_body_bytes: Count = 1 << 20
+    traces: str = ""
     key_rate: NonNegative = 0.0
     key_burst: Count = 20
     max_concurrent: Count = 256
@@ -77,6 +79,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.traces and not self.traces.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"traces is {self.traces!r}; give the URL of a collector, such as http://127.0.0.1:4318/v1/traces"
+            )
         if self.keys is None and not self.insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"at {self.host} other machines could call the service without a key. Give it keys "

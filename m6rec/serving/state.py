@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from m6rec.errors import UnknownError
 from m6rec.features.interactions import InteractionStore
@@ -34,6 +35,17 @@ class Models:
     writers: TextModelPool
     creator: Creator
     admission: Admission
+
+    @cached_property
+    def rank_identity(self) -> dict[str, str]:
+        """Digests of what ranks: ``model``, ``tuning``, ``wording`` and ``features``, as in a device's manifest."""
+        made_from = self.rank.fingerprint()
+        return {
+            "model": made_from.foundation,
+            "tuning": self.rank.adapter.digest(),
+            "wording": made_from.wording,
+            "features": made_from.features,
+        }
 
 
 @dataclass(kw_only=True, eq=False)

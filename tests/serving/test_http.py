@@ -430,6 +430,15 @@ def test_the_page_needs_no_key_and_a_strict_policy_holds_it(tmp_path, monkeypatc
             assert answer.headers["content-type"].startswith(kind)
             assert "default-src 'none'" in answer.headers["content-security-policy"]
             assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["content-encoding"] == "gzip"
+            plain = http.get(path, headers={"Accept-Encoding": "identity"})
+            assert (plain.content, "content-encoding" in plain.headers) == (answer.content, False)
+            again = http.get(path, headers={"If-None-Match": answer.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["content-security-policy"] == answer.headers["content-security-policy"]
+        (tmp_path / "page" / "main.js").write_text("newer")
+        os.utime(tmp_path / "page" / "main.js", (1, 1))
+        assert http.get("/page/main.js", headers={"If-None-Match": answer.headers["etag"]}).text == "newer"
         for path in ("/page/../keys", "/page/..%2Fkeys", "/page/%2E%2E/keys", "/page/index.html/..", "/page/", "/page"):
             assert http.get(path).status_code in (401, 404), path
         problem(http.get("/pages"), 401)

@@ -6,13 +6,14 @@ import pytest
 from m6rec.data.log import Log
 from m6rec.domains.domain import named
 from m6rec.errors import DataError, UnknownError
-from m6rec.features.interactions import InteractionStore
+from m6rec.features.interactions import EVENT_FEATURES, InteractionStore
 from m6rec.readouts import ScoreModel, TaskModelConfig
-from m6rec.retrieval.blend import fit
-from m6rec.serving.backend import MIN_CROWD, Filters, InspectRequest
+from m6rec.retrieval.blend import fit, reciprocal_rank_fusion
+from m6rec.serving.backend import MIN_CROWD, Filters, InspectRequest, Request
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.search import SearchIndex
 from m6rec.tasks.task import ask
+from m6rec.text.batch import Example
 from m6rec.types import Event, Item, Segment, User
 from tests import tiny
 
@@ -60,6 +61,29 @@ def test_an_item_stands_where_the_recommendation_has_it(recommender, user):
         found = placement(recommender, user=user, item=one.item.id)
         assert (found.rank, found.retrieved, found.filtered_by) == (place + 1, True, ())
         assert found.score == pytest.approx(one.score, abs=1e-5)
+
+
+@pytest.mark.parametrize(("user", "history"), [("u0", ()), ("u3", LIKE), ("", LIKE), ("nobody", ())])
+def test_what_a_device_ranks_by_has_the_order_of_the_recommendation(recommender, models, user, history):
+    filters = Filters(exclude_categories=("War",))
+    told = recommender.ranking_inputs(Request(user=user, history=history, filters=filters, count=3, diversity=1.0))
+    count = len(told.candidates)
+    row = Example(
+        context=told.context,
+        visible=np.full(count, len(told.context)),
+        candidates=tuple(one.segments for one in told.candidates),
+        features=np.array([one.features for one in told.candidates], np.float32),
+        labels=np.zeros(count, np.int64),
+        events=np.zeros(count, np.int64),
+        event_features=np.array(told.event_features, np.float32).reshape(-1, len(EVENT_FEATURES)),
+    )
+    [scores] = models[1].scores([row]).reshape(1, -1)
+    by_score = [told.candidates[place].item.id for place in np.argsort(-scores, kind="stable")]
+    assert bool(told.orders) == (user == "nobody")
+    order = reciprocal_rank_fusion([*told.orders, by_score]) if told.orders else by_score
+    assert order[:100] == ids(recommender.recommend(user, 100, filters=filters, history=history).items)
+    rank = models[1]
+    assert (told.model, told.tuning) == (rank.foundation.model.id, rank.adapter.digest())
 
 
 def test_what_a_filter_leaves_out_is_told_with_the_place_it_would_have(recommender):

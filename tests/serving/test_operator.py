@@ -21,6 +21,7 @@ from m6rec.readouts import ScoreModel, TaskModelConfig
 from m6rec.serving.api.app import create_app
 from m6rec.serving.api.traffic import NUM_FAULTS, NUM_TIMED, Traffic
 from m6rec.serving.deployment import read_deployment
+from m6rec.serving.project_files import REPORT_BYTES, ProjectFiles
 from m6rec.serving.recommender import Recommender
 from m6rec.serving.settings import Settings, make_key
 from m6rec.training import TrainConfig, fit
@@ -35,7 +36,7 @@ ADMIN = {
 }
 WRITE = {("POST", "/v1/events"), ("POST", "/v1/items"), ("DELETE", "/v1/items/{id}"), ("PUT", "/v1/users/{id}")}
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
-VALUES = {"{id}": "u0", "{kind}": "items"}
+VALUES = {"{id}": "u0", "{kind}": "items", "{name}": "report.html"}
 
 
 @pytest.fixture
@@ -332,11 +333,14 @@ def test_a_deployment_tells_runs_data_reports_and_tunings_that_go_on(tmp_path):
     for name in ("like", "retrieve"):
         made = report.Report(title=name, tables=(table,), facts={"seeds": "0, 1"})
         report.write_report(made, tmp_path / "report" / name)
-    os.utime(tmp_path / "report" / "like" / "report.json", (1, 1))
+    for ending in ("json", "html"):
+        os.utime(tmp_path / "report" / "like" / f"report.{ending}", (1, 1))
     (tmp_path / "report" / "broken").mkdir()
     (tmp_path / "report" / "broken" / "report.json").write_text("{")
 
-    told = read_deployment(data, tmp_path / "no such run", runs / "like-0", tmp_path / "report")
+    files = ProjectFiles(device=tmp_path / "device", reports=tmp_path / "report", runs=())
+    told = read_deployment(data, tmp_path / "no such run", runs / "like-0", files)
+    assert [one.name for one in told.reports] == ["retrieve/report.html", "like/report.html"]
     [run] = told.runs
     assert (run.run, run.task, run.readout, run.method) == ("like-0", "like", "score", "option-adapter")
     assert run.num_parameters > 0
@@ -363,9 +367,46 @@ def test_a_deployment_tells_runs_data_reports_and_tunings_that_go_on(tmp_path):
 
 
 def test_a_deployment_of_nothing_is_empty(http, tmp_path):
-    told = read_deployment(tmp_path, tmp_path / "a", tmp_path / "b" / "c", None)
+    files = ProjectFiles(device=None, reports=None, runs=())
+    told = read_deployment(tmp_path, tmp_path / "a", tmp_path / "b" / "c", files)
     assert (told.runs, told.data, told.tunings, told.evaluations) == ((), None, (), ())
-    assert http.get("/v1/deployment").json() == {"runs": [], "tunings": [], "evaluations": []}
+    assert http.get("/v1/deployment").json() == {"runs": [], "tunings": [], "evaluations": [], "reports": []}
+    assert http.get("/v1/report").status_code == 404
+
+
+# Reports
+
+
+def test_reports_of_the_project_are_given_under_a_policy_and_nothing_else_is(tmp_path):
+    _, runs = project(tmp_path)
+    train(runs / "like-0", 4)
+    reports = tmp_path / "report"
+    made = report.Report(title="like", tables=(), facts={"<b>": "1"})
+    report.write_report(made, reports / "like")
+    (tmp_path / "secret.html").write_text("secret")
+    (reports / "outside.html").symlink_to(tmp_path / "secret.html")
+    (reports / "elsewhere").symlink_to(tmp_path)
+    with (reports / "large.html").open("wb") as file:
+        file.truncate(REPORT_BYTES + 1)
+    files = ProjectFiles(device=None, reports=reports, runs=(runs / "like-0",))
+    assert [one.name for one in files.report_files()] == ["like/report.html"]
+    app = create_app(FakeBackend(), Settings(), files=lambda: files)
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as http:
+        answers = [http.get(f"/v1/reports/{name}") for name in ("like/report.html", "like%2Freport.html")]
+        assert {one.text for one in answers} == {(reports / "like" / "report.html").read_text()}
+        drawn = http.get("/v1/report")
+        assert "<svg" in drawn.text  # its learning curve
+        for answer in (*answers, drawn):
+            policy = answer.headers["content-security-policy"].split("; ")
+            assert {"sandbox", "default-src 'none'", "frame-ancestors 'none'"} <= set(policy)
+            assert not [one for one in policy if one.startswith("script-src") or "allow" in one]
+            assert answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        for name in (
+            *("", ".", "../secret.html", "..%2Fsecret.html", "%2e%2e/secret.html", "like/..%2f..%2fsecret.html"),
+            *("outside.html", "elsewhere/secret.html", "large.html", "like/report.json", "like", "/etc/passwd"),
+        ):
+            assert http.get(f"/v1/reports/{name}").status_code == 404, name
 
 
 def test_a_reload_that_fails_is_a_fault_of_the_operator(tmp_path):

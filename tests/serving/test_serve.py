@@ -63,6 +63,8 @@ def test_what_was_acknowledged_outlives_a_kill_and_new_tunings_are_swapped_in(sh
         assert {one["task"]: one["run"] for one in told["runs"]} == {"click": "click", "retrieve": "retrieve"}
         assert next(one["validation_scores"] for one in told["runs"] if one["task"] == "click")
         assert (told["data"]["num_events"], told["tunings"]) == (120, [])
+        assert httpx.get(f"{url}/v1/device", headers=headers).json() == {}
+        assert "click: loss" in httpx.get(f"{url}/v1/report", headers=headers, timeout=60).text
         assert httpx.get(f"{url}/v1/export/users", headers=headers).status_code == 403
         kept = client.rank("nobody yet", ["new", "i1", "i9"]).items
         assert len(kept) == 3

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from m6rec.evaluation import report
 from m6rec.serving.deployment import (
     DataCard,
     Deployment,
@@ -14,6 +15,7 @@ from m6rec.serving.deployment import (
     RunningTuning,
     ServedRun,
 )
+from m6rec.serving.project_files import ProjectFiles, ReportFile
 from m6rec.serving.settings import ROLES, make_key
 from m6rec.types import Event
 from tests import running
@@ -62,12 +64,28 @@ DEPLOYMENT = Deployment(
         Evaluation(title="like on movielens", measured=1_700_000_000.0, facts={"seeds": "0, 1"}, tables=(TABLE,)),
         Evaluation(title=HOSTILE, measured=1_600_000_000.0, facts={}, tables=(TABLE,)),
     ),
+    reports=(ReportFile(name="like & more/report.html", written=1_700_000_000.0, num_bytes=20_000),),
 )
 
 
 @pytest.fixture
-def url(backend):
-    known = {"deployment": lambda: DEPLOYMENT, "statistics": backend.cache_statistics}
+def reports(tmp_path):
+    """The project's folder of reports, with one that would do harm."""
+    made = report.Report(title="Like, measured", tables=(), facts={"seeds": "0, 1"})
+    report.write_report(made, tmp_path / "like & more")
+    file = tmp_path / "like & more" / "report.html"
+    harm = "<script>parent.hurt = top.hurt = 1</script><img src=x onerror='top.hurt = 1'>"
+    file.write_text(file.read_text().replace("</main>", f"{harm}</main>"))
+    return tmp_path
+
+
+@pytest.fixture
+def url(backend, reports):
+    known = {
+        "deployment": lambda: DEPLOYMENT,
+        "statistics": backend.cache_statistics,
+        "files": lambda: ProjectFiles(device=None, reports=reports, runs=()),
+    }
     with running.service(backend, deadline_s=60.0, **known) as where:
         yield where
 
@@ -111,6 +129,29 @@ def test_it_shows_traffic_freshness_runs_measurements_and_tasks(operator, backen
     assert "Tuning click-1" in going.inner_text()
     assert "50 / 200 · about 2 minutes left" in going.inner_text()
     assert "100,000 events of 943 users with 1,682 items" in part(operator, "Data").inner_text()
+
+
+def test_a_report_is_read_in_the_page_and_runs_nothing(chromium, backend, reports, tmp_path):
+    files = ProjectFiles(device=None, reports=reports, runs=())
+    key = make_key(tmp_path / "keys", role="read")
+    known = {"deployment": lambda: DEPLOYMENT, "files": lambda: files, "keys": tmp_path / "keys"}
+    with running.service(backend, deadline_s=60.0, **known) as url:
+        page, faults, requests = visit(chromium, f"{url}/#/operator", "phone, dark")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("link", name="like & more/report.html").click()
+        frame = page.frame_locator("iframe")
+        frame.get_by_role("heading", name="Like, measured").wait_for()
+        assert frame.locator("main").evaluate("one => getComputedStyle(one).maxWidth") == "896px"  # its own styles
+        assert page.evaluate("window.hurt") is None
+        check_screen(page)
+        page.get_by_role("link", name="m6rec").click()
+        page.get_by_role("link", name="The runs that are served").click()
+        page.get_by_text("no run is known to be served").wait_for()
+        page.context.close()
+        assert all(one.startswith((f"{url}/", "about:")) for one in requests)
+        refused = [fault for fault in faults if "401" not in fault and "404" not in fault]
+        assert all("sandboxed" in one or "Content Security Policy" in one for one in refused), refused
 
 
 def test_what_was_refused_is_listed_by_request_id(operator, url):

@@ -1,12 +1,13 @@
-// The service's own HTTP API, as far as the page needs it (docs/api.md). Paths are relative to the page.
+// The service's own HTTP API, as far as the page needs it (docs/api.md). Paths are those of the service, wherever it is.
 
+import type { RankingInputs } from "m6rec-web";
 import { key, refused } from "./settings.ts";
 
 export interface Item {
     id: string;
     title: string;
-    categories: string[];
-    details: Record<string, string | number>;
+    categories: readonly string[];
+    details: Readonly<Record<string, string | number>>;
 }
 export interface Ranked {
     item: Item;
@@ -83,6 +84,9 @@ export class Problem extends Error {
 /** Times that a request is sent again where the service is busy; it says when. */
 const RETRIES = 3;
 
+/** That of a path of the service: this script lies in its folder "page". */
+export const address = (path: string): string => new URL(`../${path}`, import.meta.url).href;
+
 async function ask(method: string, path: string, body?: unknown, signal?: AbortSignal, left = RETRIES): Promise<Response> {
     const headers: Record<string, string> = { Accept: "application/json" };
     if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -92,7 +96,7 @@ async function ask(method: string, path: string, body?: unknown, signal?: AbortS
     if (signal) request.signal = signal;
     let answer: Response;
     try {
-        answer = await fetch(path, request);
+        answer = await fetch(address(path), request);
     } catch (error) {
         if (signal?.aborted) throw error;
         throw new Problem("", "unreachable");
@@ -117,6 +121,16 @@ const where = (parameters: Record<string, string | number>): string =>
 
 export const recommend = (asked: Asked, count: number, spread: Spread, signal: AbortSignal): Promise<Recommended> =>
     send("POST", "v1/recommend", { ...asked, ...spread, count, timings: true }, signal);
+
+/** The project's device folder, if there is one. */
+export interface DeviceFolder {
+    num_bytes?: number;
+    dtype?: string;
+    problem?: string;
+}
+export const getDevice = (signal: AbortSignal): Promise<DeviceFolder> => send("GET", "v1/device", undefined, signal);
+
+export const rankingInputs = (asked: Asked, signal: AbortSignal): Promise<RankingInputs> => send("POST", "v1/device/inputs", asked, signal);
 
 export const retrieve = async (asked: Asked, source: "popular" | "text", count: number, signal: AbortSignal): Promise<Ranked[]> =>
     (await send<{ items: Ranked[] }>("POST", "v1/retrieve", { ...asked, source, count }, signal)).items;
@@ -267,7 +281,12 @@ export interface Deployment {
     };
     tunings: { run: string; step: number; num_steps: number; saved: number; eta_s?: number }[];
     evaluations: { title: string; measured: number; facts: Record<string, string | number>; tables: MeasuredTable[] }[];
+    reports: { name: string; written: number; num_bytes: number }[];
 }
+/** A report of the project, or without a name one of the served runs, as HTML. */
+export const getReport = async (name: string): Promise<string> =>
+    (await ask("GET", name ? `v1/reports/${name.split("/").map(encodeURIComponent).join("/")}` : "v1/report")).text();
+
 export type Exported = "events" | "items" | "users";
 
 export const getStatus = (signal: AbortSignal): Promise<Status> => send("GET", "v1/status", undefined, signal);

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { type Deployment, type MeasuredTable, reload, type Status } from "./api.ts";
-import { count, moment, Table, Trouble } from "./parts.tsx";
+import { bytes, count, moment, Table, Trouble } from "./parts.tsx";
 import { words } from "./words.ts";
 
 export function Served({ runs, status, changed }: { runs: Deployment["runs"]; status: Status | undefined; changed: () => void }): JSX.Element {
@@ -76,6 +76,32 @@ export function Measured({ evaluations }: { evaluations: Deployment["evaluations
                     <MeasuredMethods table={table} />
                 </details>
             ))}
+        </>
+    );
+}
+
+/** What was written of the project for reading: links to each, the served runs' first. */
+export function Reports({ runs, reports }: Pick<Deployment, "runs" | "reports">): JSX.Element | null {
+    const told = words.value.ofOperator;
+    if (!runs.length && !reports.length) return null;
+    return (
+        <>
+            <h3>{told.reports}</h3>
+            <ul class="reports">
+                {runs.length > 0 && (
+                    <li>
+                        <a href="page/report.html">{told.servedReport}</a>
+                    </li>
+                )}
+                {reports.map(({ name, written, num_bytes }) => (
+                    <li key={name}>
+                        <a href={`page/report.html#${encodeURIComponent(name)}`}>{name}</a>{" "}
+                        <span class="quiet">
+                            {moment(written)}, {bytes(num_bytes)}
+                        </span>
+                    </li>
+                ))}
+            </ul>
         </>
     );
 }

@@ -122,7 +122,7 @@ const formOf = (item: Item): Form => ({
 });
 
 function draftOf(form: Form): Item {
-    const details: Item["details"] = {};
+    const details: Record<string, string | number> = {};
     for (const line of form.details.split("\n")) {
         const [name = "", value = ""] = line.split(/:(.*)/s).map((part) => part.trim());
         if (name && value) details[name] = Number.isFinite(Number(value)) ? Number(value) : value;

@@ -4,6 +4,8 @@ import { signal } from "@preact/signals";
 import { type JSX, render } from "preact";
 import { useId, useState } from "preact/hooks";
 import { ChatView } from "./chat.tsx";
+import { forget } from "./device.ts";
+import { keepFocus } from "./focus.ts";
 import { ItemView } from "./item.tsx";
 import { OperatorView } from "./operator.tsx";
 import { PersonView } from "./person.tsx";
@@ -68,6 +70,7 @@ function Choices(): JSX.Element {
                     onClick={() => {
                         key.value = "";
                         refused.value = true;
+                        void forget();
                     }}
                 >
                     {words.value.signOut}
@@ -118,4 +121,7 @@ function SignIn(): JSX.Element {
 }
 
 const app = document.getElementById("app");
-if (app) render(<Page />, app);
+if (app) {
+    keepFocus(app);
+    render(<Page />, app);
+}

@@ -4,7 +4,7 @@ import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type Deployment, getDeployment, getStatus, type Status } from "./api.ts";
 import { Erase, Export, Import } from "./data.tsx";
-import { DataCard, Measured, Served } from "./deployment.tsx";
+import { DataCard, Measured, Reports, Served } from "./deployment.tsx";
 import { ago, bytes, count, duration, moment, percent, Table, useAnswer, Waiting } from "./parts.tsx";
 import { words } from "./words.ts";
 
@@ -61,7 +61,12 @@ export function OperatorView(): JSX.Element {
                 </Part>
                 <Part id="measured" title={told.measured}>
                     <Waiting answer={deployment} lines={6}>
-                        {({ evaluations }) => <Measured evaluations={evaluations} />}
+                        {({ evaluations, runs, reports }) => (
+                            <>
+                                <Measured evaluations={evaluations} />
+                                <Reports runs={runs} reports={reports} />
+                            </>
+                        )}
                     </Waiting>
                 </Part>
             </div>

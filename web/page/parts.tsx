@@ -37,7 +37,7 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, about: un
 }
 
 export function message(error: unknown): string {
-    if (!(error instanceof Problem)) return String(error);
+    if (!(error instanceof Problem)) return error instanceof Error ? error.message : String(error);
     return error.type === "unreachable" ? words.value.unreachable : error.message;
 }
 

@@ -2,8 +2,9 @@
 
 import type { JSX } from "preact";
 import { useId, useState } from "preact/hooks";
-import { explain, findItems, findUsers, inspect, type Item, type Placement, type Ranked, recommend, retrieve } from "./api.ts";
-import { day, ItemLine, ItemTitle, Lines, message, percent, Pick, Trouble, useAnswer, useGlide, useMoves, Waiting } from "./parts.tsx";
+import { explain, findItems, findUsers, getDevice, inspect, type Item, type Placement, type Ranked, recommend, type Recommended, retrieve } from "./api.ts";
+import { coming, here, leave, type RankedHere, rankHere } from "./device.ts";
+import { bytes, day, ItemLine, ItemTitle, Lines, message, percent, Pick, Trouble, useAnswer, useGlide, useMoves, Waiting } from "./parts.tsx";
 import { paste } from "./paste.ts";
 import { asked, beNobody, beUser, editCopy, hidden, hide, leftOut, person, say, spread, told, type Told, turn, unsay } from "./state.ts";
 import { words } from "./words.ts";
@@ -12,11 +13,18 @@ const COUNT = 12;
 const BESIDE = 10;
 const EVENTS_SHOWN = 40;
 
+type List = { user: string } & (Recommended | RankedHere);
+
 export function PersonView(): JSX.Element {
     const list = useAnswer(
-        async (signal) => ({ user: asked.value.user, ...(await recommend(asked.value, COUNT, spread.value, signal)) }),
-        [asked.value, spread.value],
+        async (signal): Promise<List> => {
+            const { user } = asked.value;
+            if (here.value) return { user, ...(await rankHere(asked.value, COUNT, signal)) };
+            return { user, ...(await recommend(asked.value, COUNT, spread.value, signal)) };
+        },
+        [asked.value, here.value || spread.value],
     );
+    const folder = useAnswer(getDevice, "device");
     const there = new Set(list.value?.items.map(({ item }) => item.id));
     return (
         <main class="person">
@@ -31,14 +39,17 @@ export function PersonView(): JSX.Element {
                     <Slider name="diversity" />
                     <Slider name="calibration" />
                 </header>
+                {folder.value?.dtype && <Switch />}
                 <Waiting answer={list} lines={8}>
-                    {({ user, items, timings_ms }) => (
+                    {({ user, items, timings_ms, ...rest }) => (
                         <>
+                            {"differ" in rest && <BesideServer list={rest} of={items.length} />}
                             <Cards key={user} items={items} busy={list.busy} />
                             <Stages timings={timings_ms ?? {}} />
                         </>
                     )}
                 </Waiting>
+                {folder.value && !folder.value.dtype && <p class="quiet">{folder.value.problem ?? words.value.noDevice}</p>}
             </section>
             <aside class="column" aria-label={words.value.beside}>
                 <WhyNot />
@@ -46,6 +57,47 @@ export function PersonView(): JSX.Element {
                 <Reads />
             </aside>
         </main>
+    );
+}
+
+/** Whether the service ranks or this page does. */
+function Switch(): JSX.Element {
+    const name = useId();
+    return (
+        <fieldset class="switch">
+            <legend>{words.value.rankedBy}</legend>
+            <label>
+                <input type="radio" name={name} checked={!here.value} onChange={leave} />
+                {words.value.byServer}
+            </label>
+            <label>
+                <input type="radio" name={name} checked={here.value} onChange={() => (here.value = true)} />
+                {words.value.onDevice}
+            </label>
+            <Coming />
+        </fieldset>
+    );
+}
+
+function Coming(): JSX.Element | null {
+    if (!coming.value) return null;
+    const { done, total } = coming.value;
+    const told = total ? words.value.coming(bytes(done), bytes(total)) : words.value.loading;
+    return (
+        <span class="coming">
+            <progress {...(total ? { max: total, value: done } : {})} aria-label={words.value.onDevice} />
+            <span class="quiet">{told}</span>
+        </span>
+    );
+}
+
+/** Whether the order is the service's, and why not if it isn't. */
+function BesideServer({ list: { differ, other, dtype }, of }: { list: Pick<RankedHere, "differ" | "other" | "dtype">; of: number }): JSX.Element {
+    const told = words.value;
+    return (
+        <p class="quiet" role="status">
+            {differ ? told.differ(differ, of) : told.sameOrder(of)} {other && told.otherFolder[other](dtype)}
+        </p>
     );
 }
 
@@ -228,9 +280,9 @@ function Slider({ name }: { name: "diversity" | "calibration" }): JSX.Element {
         spread.value = { diversity: 0, calibration: 0, [name]: value };
     };
     return (
-        <div class="slider">
+        <div class="slider" title={here.value ? words.value.serverOnly : undefined}>
             <label for={id}>{words.value[name]}</label>
-            <input id={id} type="range" min={0} max={1} step={0.1} value={spread.value[name]} onInput={(event) => slide(Number(event.currentTarget.value))} />
+            <input id={id} type="range" min={0} max={1} step={0.1} disabled={here.value} value={spread.value[name]} onInput={(event) => slide(Number(event.currentTarget.value))} />
         </div>
     );
 }

@@ -3,6 +3,7 @@
 import { computed } from "@preact/signals";
 import { language } from "./settings.ts";
 import { chatWords } from "./words_chat.ts";
+import { names } from "./names.ts";
 import { operatorWords } from "./words_operator.ts";
 
 const en = {
@@ -51,11 +52,11 @@ const en = {
     hidden: "Hidden categories",
     hide: (category: string) => `Hide category ${category}`,
     undo: "Undo",
-    says: {
+    says: names({
         like: "liked", dislike: "disliked", view: "viewed", click: "clicked", play: "played", save: "saved",
         cart: "added to the cart", share: "shared", purchase: "bought", rating: "rated", search: "searched",
         impression: "was shown", skip: "skipped", remove: "removed", return: "returned",
-    } as Record<string, string>,
+    }),
     did: "chose",
     searched: (text: string) => `Search: ${text}`,
     stars: (value: number) => `rated ${value}`,
@@ -78,8 +79,21 @@ const en = {
     noReasons: "The history gives no reason for this one.",
     byModel: "Worded by the model and checked against the evidence.",
     byTemplate: "Worded by a template.",
-    stages: { queue: "queue", retrieve: "retrieve", rank: "rank", diversify: "diversify" } as Record<string, string>,
+    stages: names({ queue: "queue", retrieve: "retrieve", rank: "rank", diversify: "diversify", device: "rank, in this page" }),
     took: (ms: string) => `${ms} ms`,
+    rankedBy: "Ranked",
+    byServer: "by the server",
+    onDevice: "on this device",
+    coming: (done: string, total: string) => `${done} of ${total}`,
+    sameOrder: (of: number) => `Ranked in this page: all ${of} places are as the server has them.`,
+    differ: (count: number, of: number) => `Ranked in this page: ${count} of ${of} places differ from the server's.`,
+    otherFolder: {
+        model: () => "The device folder has another model than the one that is served.",
+        tuning: () => "The device folder is of another run than the one that is served.",
+        dtype: (dtype: string) => `The weights of the device folder are rounded (${dtype}).`,
+    },
+    serverOnly: "The server alone spreads a list.",
+    noDevice: "To rank in this page too, export the served run: m6rec export --project PROJECT --dtype float32",
 
     beside: "Beside it",
     popular: "What most people like",
@@ -89,10 +103,10 @@ const en = {
     whyNot: "Why not …?",
     whyNotHelp: "Pick any item to see what held it back.",
     findItem: "Find an item by title or id",
-    filters: {
+    filters: names({
         seen: "it is in the history already", exclude: "you left it out", categories: "it has another category",
         ranges: "it is out of a range", exclude_categories: "you hid its category",
-    } as Record<string, string>,
+    }),
     filtered: (why: string) => `Filtered out: ${why}.`,
     notRetrieved: "Not retrieved: the first 100 candidates are ranked, and it is not among them.",
     lower: (rank: number, of: number) => `Ranked ${rank} of ${of} candidates.`,
@@ -102,10 +116,10 @@ const en = {
     retrievalPlace: "Place by retrieval",
     beyond: "beyond 1 000",
     source: "Source",
-    sources: {
+    sources: names({
         text: "the item's text", ials: "people of this taste", "next-item": "what was liked just before",
         ease: "liked together",
-    } as Record<string, string>,
+    }),
     adds: "Adds",
     none: "knows nothing of it",
     baseScore: "By numbers alone",
@@ -114,11 +128,11 @@ const en = {
 
     reads: "What the model reads",
     readsHelp: "The exact texts, in order. Each is encoded once and its state cached.",
-    slots: { user: "profile", history: "event", candidate: "item", cross: "both", ask: "question" } as Record<string, string>,
+    slots: names({ user: "profile", history: "event", candidate: "item", cross: "both", ask: "question" }),
     readsNothing: "Nothing yet.",
-    cached: {
+    cached: names({
         context: "kept with this user's context", memory: "cached in memory", store: "cached on disk", absent: "not cached, will be computed",
-    } as Record<string, string>,
+    }),
     cachedOf: (count: number, all: number) => `${count} of ${all} cached`,
 
     pickItem: "Pick an item to see what is near it.",
@@ -216,8 +230,21 @@ const zh: Words = {
     noReasons: "历史中没有支持它的理由。",
     byModel: "由模型措辞，并已核对证据。",
     byTemplate: "由模板措辞。",
-    stages: { queue: "排队", retrieve: "召回", rank: "排序", diversify: "多样化" },
+    stages: { queue: "排队", retrieve: "召回", rank: "排序", diversify: "多样化", device: "在本页排序" },
     took: (ms) => `${ms} 毫秒`,
+    rankedBy: "排序位置",
+    byServer: "服务器",
+    onDevice: "本设备",
+    coming: (done, total) => `已下载 ${done}，共 ${total}`,
+    sameOrder: (of) => `在本页排序：${of} 个名次全部与服务器一致。`,
+    differ: (count, of) => `在本页排序：${of} 个名次中有 ${count} 个与服务器不同。`,
+    otherFolder: {
+        model: () => "设备文件夹中的模型与正在服务的不同。",
+        tuning: () => "设备文件夹来自另一次训练，不是正在服务的那次。",
+        dtype: (dtype) => `设备文件夹的权重经过舍入（${dtype}）。`,
+    },
+    serverOnly: "只有服务器能调整列表的分布。",
+    noDevice: "若要也在本页排序，请导出正在服务的运行：m6rec export --project PROJECT --dtype float32",
 
     beside: "对照",
     popular: "大家都喜欢",

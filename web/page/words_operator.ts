@@ -1,16 +1,18 @@
 // The words of the operator's view, in each language.
 
+import { names } from "./names.ts";
+
 const en = {
     service: "Service",
     version: "Version",
     started: "Started",
     yourRole: "Your role",
-    roles: { read: "read", write: "write", admin: "admin" } as Record<string, string>,
+    roles: names({ read: "read", write: "write", admin: "admin" }),
     noKeys: "The service has no keys: whoever reaches this machine's loopback may do everything.",
     running: "Being answered",
     perSecond: "Requests a second",
     overTime: (values: number) => `The last ${values} looks`,
-    queues: { model: "Waiting for the model", events: "Waiting to be stored", items: "Waiting for the catalogue" } as Record<string, string>,
+    queues: names({ model: "Waiting for the model", events: "Waiting to be stored", items: "Waiting for the catalogue" }),
     cache: "Cache of texts",
     hits: (share: string, texts: string) => `${share} hits, ${texts} texts`,
     noCache: "no numbers",
@@ -35,7 +37,7 @@ const en = {
 
     goingOn: "Going on",
     nothingGoesOn: "Nothing takes long just now.",
-    tasks: { "read items": "Reading items" } as Record<string, string>,
+    tasks: names({ "read items": "Reading items" }),
     tuning: (run: string) => `Tuning ${run}`,
     left: (time: string) => `about ${time} left`,
     checkpoint: (time: string) => `last checkpoint ${time}`,
@@ -55,6 +57,8 @@ const en = {
     measured: "Measured",
     noReports: "Nothing was measured yet: m6rec evaluate RUN writes a report.",
     report: "Report",
+    reports: "Reports to read",
+    servedReport: "The runs that are served",
     ours: "ours",
     methodColumn: "Method",
 
@@ -87,10 +91,10 @@ const en = {
     column: "Column",
     example: "First rows",
     meaning: "Is",
-    meanings: {
+    meanings: names({
         "": "not read", user: "the user", item: "the item", time: "the time", value: "the value", kind: "the kind", text: "the text",
         impression: "the impression", context: "context", id: "the id", title: "the title", categories: "categories", details: "a detail",
-    } as Record<string, string>,
+    }),
     rows: (count: string) => `${count} rows`,
     missing: (names: string) => `Still to be named: ${names}.`,
     start: "Import",
@@ -108,7 +112,7 @@ const en = {
 
     take: "Export",
     takeHelp: "As JSON lines, which m6rec prepare reads.",
-    takeKinds: { events: "Events", items: "Items", users: "Users" } as Record<string, string>,
+    takeKinds: names({ events: "Events", items: "Items", users: "Users" }),
     taken: (name: string, size: string) => `${name}, ${size}`,
 
     erase: "Erase a user",
@@ -177,6 +181,8 @@ const zh: OperatorWords = {
     measured: "评测",
     noReports: "还没有评测：m6rec evaluate RUN 会写出报告。",
     report: "报告",
+    reports: "可阅读的报告",
+    servedReport: "正在服务的运行",
     ours: "我们的",
     methodColumn: "方法",
 

@@ -3,13 +3,13 @@
 import { InferenceSession, env, type Tensor } from "onnxruntime-web/wasm";
 
 import { AssetError, DataError, UnknownError, message } from "./errors.js";
-import { ADAPTERS, Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Manifest, type Progress } from "./folder.js";
+import { ADAPTERS, Folder, ITEMS, LOWER, TOKENIZER, UPPER, type Headers, type Manifest, type Progress } from "./folder.js";
 import { readBundle } from "./bundle.js";
 import { NUM_FEATURES } from "./features.js";
 import { InteractionStore } from "./interactions.js";
 import { Store, type Contents } from "./store.js";
 import { Tokenizer } from "./tokenizer.js";
-import type { Event, Item, Known, Ranked, Segment } from "./types.js";
+import type { Event, Item, Known, Ranked, RankingInputs, Segment } from "./types.js";
 import { TAKEN, inputs, whole, type Row } from "./upper.js";
 
 /** Of one run of the upper half, whose time and memory grow with the square of them. */
@@ -26,6 +26,8 @@ export interface Options {
     readonly runtime?: string;
     /** Called with the bytes that are there, and all. */
     readonly progress?: Progress;
+    /** Sent with each request for a file of the folder, such as a key. */
+    readonly headers?: Headers;
 }
 
 /** A user's own recommender. Its calls run one after another. */
@@ -58,7 +60,7 @@ export class Device {
     static async load(url: string, options: Options = {}): Promise<Device> {
         env.wasm.numThreads = options.threads ?? (globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1);
         env.wasm.wasmPaths = new URL(options.runtime ?? ".", import.meta.url).href;
-        const folder = await Folder.open(url, options.progress);
+        const folder = await Folder.open(url, options.progress, options.headers);
         const { manifest } = folder;
         const data = ADAPTERS in manifest.files ? [{ path: ADAPTERS, data: await folder.read(ADAPTERS) }] : [];
         const upper = await session(await folder.read(UPPER), UPPER, data);
@@ -142,6 +144,40 @@ export class Device {
         });
     }
 
+    /**
+     * What a service would recommend, best first, by its candidates, texts and features; nothing of it is kept. The order
+     * is the service's where the folder is of the run that it serves.
+     *
+     * @throws AssetError The folder's model was tuned on other words or features than the service's.
+     * @throws DataError A text was not sent, and the folder has no lower half.
+     */
+    recommend(inputs: RankingInputs): Promise<Ranked[]> {
+        return this.next(async () => {
+            for (const part of ["wording", "features"] as const) {
+                if (inputs[part] === this.manifest[part]) continue;
+                throw new AssetError(`the folder has another ${part} than the service; export it again from the run that is served`);
+            }
+            const { context, candidates, orders, fusion } = inputs;
+            const scores: number[] = [];
+            for (let first = 0; first < candidates.length; first += CANDIDATES) {
+                const part = candidates.slice(first, first + CANDIDATES);
+                scores.push(
+                    ...(await this.forward(
+                        {
+                            context: context.map(segment),
+                            candidates: part.map(({ segments }) => segments.map(segment)),
+                            event_features: inputs.event_features.flat(),
+                            features: Float32Array.from(part.flatMap(({ features }) => features)),
+                        },
+                        false,
+                    )),
+                );
+            }
+            const ranked = candidates.map(({ item }, number) => ({ item, score: scores[number]! })).sort((a, b) => b.score - a.score);
+            return orders.length ? fused(ranked, orders, fusion) : ranked;
+        });
+    }
+
     /** The values that an event with the item can have. */
     values(item: string): readonly (number | null)[] {
         return this.need(item).kind.values;
@@ -180,7 +216,6 @@ export class Device {
     private async scores(asked: readonly Known[]): Promise<number[]> {
         const context = [...this.profile, ...this.interactions.events.map((event) => valued(this.need(event.item), event.value).segment)];
         const candidates = asked.map(({ head, kind }) => kind.candidate.map(([tail, slot]): Segment => [head + tail, slot]));
-        const states = await this.read(new Set([...context, ...candidates.flat()].map(([text]) => text)));
         const scores: number[] = [];
         for (let first = 0; first < asked.length; first += CANDIDATES) {
             const part = asked.slice(first, first + CANDIDATES);
@@ -190,13 +225,19 @@ export class Device {
                 event_features: this.usesFeatures ? this.interactions.eventFeatures : [],
                 features: this.usesFeatures ? this.interactions.features(part.map(({ item }) => item.id)) : new Float32Array(),
             };
-            scores.push(...(await run(this.upper, inputs(row, states, this.manifest.width))));
+            scores.push(...(await this.forward(row, true)));
         }
         return scores;
     }
 
+    /** Scores of a moment's candidates; `keep` stores the states that are computed for them. */
+    private async forward(row: Row, keep: boolean): Promise<Float32Array> {
+        const states = await this.read(new Set([...row.context, ...row.candidates.flat()].map(([text]) => text)), keep);
+        return run(this.upper, inputs(row, states, this.manifest.width));
+    }
+
     /** States of texts, computed where they are not known. */
-    private async read(texts: ReadonlySet<string>): Promise<Map<string, Float32Array>> {
+    private async read(texts: ReadonlySet<string>, keep: boolean): Promise<Map<string, Float32Array>> {
         const found = new Map<string, Float32Array>();
         for (const text of texts) {
             const states = this.states.get(text);
@@ -211,7 +252,7 @@ export class Device {
             this.lower ??= this.folder.read(LOWER).then((bytes) => session(bytes, LOWER));
             fresh.set(text, await run(await this.lower, { ids: whole(ids) }));
         }
-        await this.store.putStates(fresh);
+        if (keep) await this.store.putStates(fresh);
         for (const [text, states] of [...kept, ...fresh]) {
             found.set(text, states);
             this.states.set(text, states);
@@ -273,6 +314,20 @@ function valued({ item, head, kind }: Known, value: number | null): { liked: boo
         throw new DataError(`value ${value} of item '${item.id}' isn't worded; give one of ${kind.values.join(", ")}`);
     }
     return { liked: kind.likes[place]!, strength: kind.strengths[place]!, segment: [head + event[0], event[1]] };
+}
+
+function segment({ text, slot }: RankingInputs["context"][number]): Segment {
+    return [text, slot];
+}
+
+/** Ranked items, in which other orders weigh as much as the scores each; `reciprocal_rank_fusion` of Python. */
+function fused(ranked: readonly Ranked[], orders: RankingInputs["orders"], fusion: number): Ranked[] {
+    const weights = new Map<string, number>();
+    for (const order of [...orders, ranked.map(({ item }) => item.id)]) {
+        order.forEach((id, place) => weights.set(id, (weights.get(id) ?? 0) + 1 / (fusion + place)));
+    }
+    const byId = new Map(ranked.map((one) => [one.item.id, one]));
+    return [...weights.keys()].sort((a, b) => weights.get(b)! - weights.get(a)!).map((id) => byId.get(id)!);
 }
 
 async function session(

@@ -22,6 +22,10 @@ export interface Manifest {
     readonly foundation: string;
     readonly model: string;
     readonly tuning: string;
+    /** Digest of what its task says of users and items. */
+    readonly wording: string;
+    /** Digest of its features; "" for a task without. */
+    readonly features: string;
     readonly licence: string;
     readonly dtype: string;
     readonly depth: number;
@@ -32,6 +36,8 @@ export interface Manifest {
 }
 
 export type Progress = (done: number, total: number) => void;
+/** Sent with each request for a file, such as a key. */
+export type Headers = Readonly<Record<string, string>>;
 
 /** A folder all of whose files are as they were written. */
 export class Folder {
@@ -49,7 +55,7 @@ export class Folder {
      *
      * @throws AssetError It is no device folder, of another format, or damaged.
      */
-    static async open(url: string, progress: Progress = () => undefined): Promise<Folder> {
+    static async open(url: string, progress: Progress = () => undefined, headers: Headers = {}): Promise<Folder> {
         const base = new URL(url.endsWith("/") ? url : `${url}/`, globalThis.location.href).href;
         if (!globalThis.crypto?.subtle) {
             throw new AssetError(
@@ -58,13 +64,13 @@ export class Folder {
         }
         const cache = "caches" in globalThis ? await caches.open(CACHE).catch(() => null) : null;
         const manifestUrl = `${base}${MANIFEST}`;
-        const text = await readManifest(manifestUrl, cache);
+        const text = await readManifest(manifestUrl, cache, headers);
         const manifest = parseManifest(manifestUrl, text);
         const total = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
         const held = new Map<string, Uint8Array<ArrayBuffer>>();
         let done = 0;
         for (const [name, file] of Object.entries(manifest.files)) {
-            const bytes = await obtain(base, name, file, cache);
+            const bytes = await obtain(base, name, file, cache, headers, (part) => progress(done + part, total));
             if (bytes) held.set(name, bytes);
             progress((done += file.bytes), total);
         }
@@ -94,10 +100,10 @@ function key(base: string, name: string, sha256: string): string {
     return `${base}${name}?sha256=${sha256}`;
 }
 
-async function readManifest(url: string, cache: Cache | null): Promise<string> {
+async function readManifest(url: string, cache: Cache | null, headers: Headers): Promise<string> {
     let response: Response | undefined;
     try {
-        response = await fetch(url, { cache: "no-store" });
+        response = await fetch(url, { cache: "no-store", headers });
     } catch (error) {
         response = await cache?.match(url);
         if (!response) {
@@ -139,14 +145,16 @@ async function obtain(
     name: string,
     file: { readonly bytes: number; readonly sha256: string },
     cache: Cache | null,
+    headers: Headers,
+    progress: (bytes: number) => void,
 ): Promise<Uint8Array<ArrayBuffer> | null> {
     const kept = await cache?.match(key(base, name, file.sha256));
     if (kept && (await wrong(new Uint8Array(await kept.arrayBuffer()), file)) === null) return null;
     let bytes: Uint8Array<ArrayBuffer>;
     try {
-        const response = await fetch(`${base}${name}`, { cache: "no-store" });
+        const response = await fetch(`${base}${name}`, { cache: "no-store", headers });
         if (!response.ok) throw new Error(`the server answers ${response.status}`);
-        bytes = new Uint8Array(await response.arrayBuffer());
+        bytes = await received(response, progress);
     } catch (error) {
         throw new AssetError(`${base}${name} can't be read (${message(error)}); ${AGAIN}`);
     }
@@ -159,6 +167,18 @@ async function obtain(
     } catch {
         return bytes;
     }
+}
+
+/** The body of a response; `progress` is told how much of it is there. */
+async function received(response: Response, progress: (bytes: number) => void): Promise<Uint8Array<ArrayBuffer>> {
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    let count = 0;
+    const reader = response.body!.getReader();
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+        parts.push(read.value);
+        progress((count += read.value.length));
+    }
+    return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
 /** What is wrong with the bytes of a file; null for nothing. */

@@ -24,6 +24,23 @@ export interface Ranked {
 /** A text and what it is, one of `SLOTS`. */
 export type Segment = readonly [text: string, slot: string];
 
+/** What a service gives a device to rank a recommendation by; see `RankingInputs` of `m6rec/serving/backend.py`. */
+export interface RankingInputs {
+    readonly model: string;
+    readonly tuning: string;
+    readonly wording: string;
+    readonly features: string;
+    readonly context: readonly { readonly text: string; readonly slot: string }[];
+    readonly event_features: readonly (readonly number[])[];
+    readonly candidates: readonly {
+        readonly item: Item;
+        readonly segments: RankingInputs["context"];
+        readonly features: readonly number[];
+    }[];
+    readonly orders: readonly (readonly string[])[];
+    readonly fusion: number;
+}
+
 /** [events, liked events, sum of the strengths of their feedback] */
 export type Count = readonly [events: number, likes: number, values: number];
 

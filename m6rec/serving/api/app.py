@@ -14,13 +14,14 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from m6rec.errors import M6RecError
-from m6rec.serving.api import page
+from m6rec.serving.api import page, tracing
 from m6rec.serving.api.access import needs
 from m6rec.serving.api.client_routes import ClientRoutes
 from m6rec.serving.api.client_schema import ChatAnswer
 from m6rec.serving.api.gate import Gate
 from m6rec.serving.api.operator_routes import LINES, OperatorRoutes
 from m6rec.serving.api.problems import problem_of
+from m6rec.serving.api.project_routes import FILE_CONTENT, HTML_CONTENT, ProjectRoutes
 from m6rec.serving.api.routes import Service
 from m6rec.serving.api.schema import ErrorAnswer
 from m6rec.serving.backend import LocalBackend
@@ -29,6 +30,7 @@ from m6rec.serving.settings import Role, Settings
 if TYPE_CHECKING:
     from m6rec.foundation.states import CacheStatistics
     from m6rec.serving.deployment import Deployment
+    from m6rec.serving.project_files import ProjectFiles
 
 ERRORS = (400, 401, 403, 404, 408, 413, 422, 429, 500, 503)
 
@@ -40,6 +42,7 @@ def create_app(
     reload: Callable[[], None] | None = None,
     statistics: Callable[[], CacheStatistics] | None = None,
     deployment: Callable[[], Deployment] | None = None,
+    files: Callable[[], ProjectFiles] | None = None,
 ) -> Gate:
     """The service as an ASGI application; its lifespan ends when all that was accepted is done.
 
@@ -49,6 +52,7 @@ def create_app(
         reload: Loads new tunings into the backend while it serves; M6RecError where it can't.
         statistics: Of the cache of states, for ``/metrics`` and ``/v1/status``.
         deployment: Reads which runs are served, and what was measured of them.
+        files: Where the project's device folder and reports are now.
 
     Raises:
         ConfigError: The file of keys can't be used.
@@ -56,11 +60,15 @@ def create_app(
     service = Service(backend, settings, reload, statistics)
     clients = ClientRoutes(backend, service.work, service.measurements)
     operator = OperatorRoutes(backend, service, statistics, deployment)
+    project = ProjectRoutes(backend, service, files)
+
+    traced = tracing.Tracing(settings.traces)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(service.work.close)
+        await asyncio.to_thread(traced.close)
 
     app = FastAPI(
         title="m6rec",
@@ -68,7 +76,7 @@ def create_app(
         description="One pretrained language model as a whole recommender.",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        telemetry={"tracing": False},
+        telemetry=traced.config,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -104,6 +112,17 @@ def create_app(
         ("admin", "DELETE", "/v1/users/{id:path}", service.forget, {}),
         ("read", "GET", "/v1/status", operator.status, plain),
         ("read", "GET", "/v1/deployment", operator.deployment, plain),
+        ("read", "GET", "/v1/report", project.report, {"responses": HTML_CONTENT, "response_class": Response}),
+        (
+            *("read", "GET", "/v1/reports/{name:path}", project.report_file),
+            {"responses": HTML_CONTENT, "response_class": Response},
+        ),
+        ("read", "GET", "/v1/device", project.device, plain),
+        ("read", "POST", "/v1/device/inputs", project.device_inputs, {}),
+        (
+            *("read", "GET", "/v1/device/{name}", project.device_file),
+            {"responses": FILE_CONTENT, "response_class": Response},
+        ),
         ("admin", "GET", "/v1/export/{kind}", operator.export, {"responses": exported, "response_class": Response}),
         ("read", "GET", "/metrics", service.metrics, {"response_class": Response}),
     )
@@ -114,7 +133,7 @@ def create_app(
     app.add_api_route("/healthz", service.healthz, methods=["GET"], responses=unready)
     app.add_api_route("/readyz", service.readyz, methods=["GET"], responses=unready)
     app.add_api_route("/", page.index, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/page/{name}", page.asset, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/page/{name:path}", page.asset, methods=["GET"], include_in_schema=False)
     for error in (M6RecError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, problem_of)
     return Gate(app, service)
@@ -134,6 +153,7 @@ class _Route(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            tracing.tell({"request_id": request.scope["request_id"]})
             response: Response = await handle(_JsonRequest(request.scope, request.receive))
             return response
 

@@ -5,8 +5,12 @@ It holds no data: what it shows it asks of the same routes as any other client, 
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+from functools import lru_cache
 from pathlib import Path
 
+from fastapi import Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -15,27 +19,47 @@ UNBUILT = (
     "This is m6rec serve. Its page is not built; in a checkout `make web` builds it, and `pip install` of a release "
     "brings it along.\nThe HTTP API is at /v1; /openapi.json describes it.\n"
 )
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
+
+
+def _policy(**sources: str) -> str:
+    """The page's policy, some of whose sources are others."""
+    allowed = {"script_src": "'self'", "style_src": "'self'", "img_src": "'self'", "connect_src": "'self'"} | sources
+    return "; ".join(
+        (
+            "default-src 'none'",
+            *(f"{name.replace('_', '-')} {source}" for name, source in allowed.items()),
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types m6rec",
+        )
     )
-)
+
+
 HEADERS = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": _policy(),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+OTHER_POLICIES = {
+    # A report brings its own styles; it is shown in a frame that runs nothing.
+    "report.html": _policy(style_src="'self' 'unsafe-inline'", img_src="'self' data:"),
+    # The worker that ranks runs WebAssembly; the page itself may not.
+    "device/worker.js": _policy(script_src="'self' 'wasm-unsafe-eval'"),
+}
+TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+}
+"""Whatever the tables of the machine say: browsers run scripts and WebAssembly of these types alone."""
 
 
 def is_page(path: str) -> bool:
@@ -43,15 +67,30 @@ def is_page(path: str) -> bool:
     return path == "/" or path.startswith("/page/")
 
 
-async def index() -> Response:
+async def index(request: Request) -> Response:
     """The page, or how to build it."""
-    file = FOLDER / "index.html"
-    return FileResponse(file, headers=HEADERS) if file.is_file() else PlainTextResponse(UNBUILT, headers=HEADERS)
+    if not (FOLDER / "index.html").is_file():
+        return PlainTextResponse(UNBUILT, headers=HEADERS)
+    return await asset(request, "index.html")
 
 
-async def asset(name: str) -> Response:
-    """A file of the page. 404 where there is none."""
-    known = {file.name: file for file in FOLDER.iterdir()} if FOLDER.is_dir() else {}
+async def asset(request: Request, name: str) -> Response:
+    """A file of the page, compressed; 304 where the browser has it already. 404 where there is none."""
+    known = {file.relative_to(FOLDER).as_posix(): file for file in FOLDER.rglob("*") if file.suffix in TYPES}
     if name not in known:
         raise HTTPException(404, "the page has no such file")
-    return FileResponse(known[name], headers=HEADERS)
+    file, changed = known[name], known[name].stat().st_mtime_ns
+    headers = HEADERS | {"ETag": f'W/"{changed:x}"', "Vary": "Accept-Encoding"}
+    headers["Content-Security-Policy"] = OTHER_POLICIES.get(name, HEADERS["Content-Security-Policy"])
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileResponse(file, headers=headers, media_type=TYPES[file.suffix])
+    packed = await asyncio.to_thread(_packed, file, changed)
+    return Response(packed, headers=headers | {"Content-Encoding": "gzip"}, media_type=TYPES[file.suffix])
+
+
+@lru_cache(maxsize=32)
+def _packed(file: Path, changed: int) -> bytes:
+    """The file as gzip, once for each time that it changed."""
+    return gzip.compress(file.read_bytes(), mtime=0)

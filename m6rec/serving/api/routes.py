@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from m6rec.errors import M6RecError, UnknownError
+from m6rec.serving.api import tracing
 from m6rec.serving.api.fields import Id
 from m6rec.serving.api.metrics import Measurements
 from m6rec.serving.api.problems import ReloadError
@@ -153,6 +154,7 @@ class Service:
         stages_ms = {"queue": done.queue_ms, **answer.timings_ms}
         for stage, ms in stages_ms.items():
             self.measurements.stage_s.labels(stage).observe(ms / 1e3)
+        tracing.tell({f"{stage}_ms": ms for stage, ms in stages_ms.items()})
         told = stages_ms if timings else None
         return RankedAnswer(items=answer.items, unknown=list(answer.unknown), timings_ms=told)
 

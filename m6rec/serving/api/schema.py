@@ -245,6 +245,21 @@ class InspectBody(BaseModel):
         return InspectRequest(user=self.user, item=self.item, filters=self.filters.filters(), history=history)
 
 
+class DeviceInputsBody(BaseModel):
+    """A request for what a device ranks by itself."""
+
+    model_config = example(user="196", history=[{"item": "50", "kind": "like"}])
+
+    user: UserId = ""
+    filters: FiltersBody = FiltersBody()
+    history: History = []
+
+    def request(self) -> Request:
+        """The value for ``Backend``."""
+        history = tuple(one.event(self.user) for one in self.history)
+        return Request(user=self.user, filters=self.filters.filters(), history=history)
+
+
 class CreateBody(BaseModel):
     """A request to generate texts for a user."""
 

@@ -25,6 +25,7 @@ from m6rec.serving.settings import Settings
 if TYPE_CHECKING:
     from m6rec.foundation.states import CacheStatistics
     from m6rec.serving.deployment import Deployment
+    from m6rec.serving.project_files import ProjectFiles
 
 log = logging.getLogger("m6rec.serving")
 
@@ -36,6 +37,7 @@ def serve(
     reload: Callable[[], None] | None = None,
     statistics: Callable[[], CacheStatistics] | None = None,
     deployment: Callable[[], Deployment] | None = None,
+    files: Callable[[], ProjectFiles] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, and returns when the last answer is out. SIGHUP reloads.
 
@@ -45,11 +47,12 @@ def serve(
         reload: See there.
         statistics: See there.
         deployment: See there.
+        files: See there.
 
     Raises:
         ConfigError: The address can't be listened at, or the file of keys can't be used.
     """
-    gate = create_app(backend, settings, reload=reload, statistics=statistics, deployment=deployment)
+    gate = create_app(backend, settings, reload=reload, statistics=statistics, deployment=deployment, files=files)
     Server(gate).run(sockets=[bind(settings)])
 
 

@@ -33,7 +33,7 @@ class Work:
         self.events = self._batcher("events")
         self.items = self._batcher("items")
         self.queues = {"model": self.model, "events": self.events, "items": self.items}
-        reads = ("/v1/recommend", "/v1/retrieve", "/v1/rank", "/v1/neighbours", "/v1/inspect")
+        reads = ("/v1/recommend", "/v1/retrieve", "/v1/rank", "/v1/neighbours", "/v1/inspect", "/v1/device/inputs")
         sliced = ("/v1/explain", "/v1/create", "/v1/chat/", "/v1/embeddings", "/v1/rerank", "/v2/rerank", "/rerank")
         self._full: tuple[tuple[tuple[str, ...], Callable[[], bool]], ...] = (
             (reads, lambda: self.model.full),
