@@ -400,7 +400,7 @@ def _count(free: Sequence[Token], lexicon: Lexicon) -> int:
     for place, token in enumerate(free):
         number = _COUNTS.get(token.word, 0)
         before = [other.word for other in _clause(free, place)]
-        if not number or _SEEN.intersection(before) or _POINTING.intersection(before[-1:]):
+        if not number or _SEEN.intersection(before) or (place and free[place - 1].word in _POINTING):
             continue
         after = [*takewhile(lambda at: free[at].is_word, range(place + 1, min(place + 4, len(free))))]
         if after and free[after[0]].word in _MEASURES:
@@ -463,8 +463,14 @@ def unsaid(text: str, items: Sequence[Item], lexicon: Lexicon) -> str | None:
     >>> unsaid('I have seen "Heat" (1995), it is great.', [film], Lexicon([film]))
     'it tells what whoever recommends has done'
     """
-    if _OWN_PAST.search(text):
+    outside = re.sub(r'"[^"]*"', " ", text)
+    if _OWN_PAST.search(outside):
         return "it tells what whoever recommends has done"
+    if not outside.rstrip().endswith((".", "?", "!")):
+        return "the sentence has no end"
+    long = re.findall(r"[^\W\d_]{4,}", outside.lower())
+    if len(set(long)) < len(long):
+        return "it repeats itself"
     facts = ", ".join(name for item in items for name in item.categories)
     evidence = f"{offer(items, lexicon)} {facts}. {_NO_CLAIMS} {' '.join(lexicon.vocabulary.nouns)}"
     said = text.replace("?", ".")  # a question claims no less

@@ -179,6 +179,8 @@ HEAT = [Item("heat", "Heat", ("Crime",), {"year": 1995}), Item("alien", "Alien",
         (["What do you like?"], 0, ("", 0)),
         (["How about @, @ or @?"], 0, ("", 0)),
         (["Try @."], 2, ("", 0)),
+        (["Try @"], 0, ("", 0)),
+        (["@ is a movie about a movie."], 0, ("", 0)),
     ],
 )
 def test_the_model_words_a_recommendation_that_says_no_more_than_ours(drawn, wanted, told):
