@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "runs" / "mutants"
@@ -332,7 +333,7 @@ def main() -> int:
     copy_tree()
     state = digest(path for part in ("m6rec", "tests") for path in (TREE / part).rglob("*.py"))
     kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    found: dict[str, list[object]] = kept.get("found", {})
+    found: dict[str, list[Any]] = kept.get("found", {})
     passed: list[str] = kept["passed"] if kept.get("of") == state else []
 
     def keep() -> None:
@@ -356,7 +357,7 @@ def main() -> int:
         print(f"{outcome:8} {seconds:6} s  {mutant.file}: {mutant.fault}", flush=True)
     ours = [found[key_of(mutant)] for mutant in MUTANTS]
     killed = sum(outcome == "killed" for outcome, _ in ours)
-    print(f"killed {killed} of {len(MUTANTS)}, in {sum(float(str(seconds)) for _, seconds in ours):.0f} s")
+    print(f"killed {killed} of {len(MUTANTS)}, in {sum(seconds for _, seconds in ours):.0f} s")
     return int(killed < len(MUTANTS))
 
 
