@@ -20,7 +20,7 @@ from m6rec.serving.backend import InspectRequest
 from m6rec.serving.recommender import Recommender
 from m6rec.types import Event
 
-NUM_USERS = 100
+NUM_USERS = 60
 NUM_ITEMS = 2
 """Recommendations of a user that are explained."""
 DRAWS = 3

@@ -228,7 +228,7 @@ def _retrieval(config: MeasureConfig) -> dict[str, float]:
         "retrieve_s": max(found[1][2] - whole_s * config.items, 0.0),
         "scan_s": scan_s * share,
         "source_s": source_s * share,
-        "batch_s": (batch_s - batch_user_s) / config.items,
+        "batch_s": max(batch_s - batch_user_s, 0.0) / config.items,
         "batch_user_s": batch_user_s,
     }
 
