@@ -1,4 +1,4 @@
-"""Tuning methods at full depth, the paper's setting: the category of an item from its title, among 18 to 110 classes.
+"""Tuning methods at full depth, the paper's setting: the department of a toy, one of 18, from its title.
 
 All layers are tuned on few titles a class, and only the text is read. Every method has three learning rates to choose
 from on validation, the same titles, steps and seeds. "full" tunes the whole foundation; the others train 1 % at most.
@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,9 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "lora": {"lora_rank": 4},
 }
 """What makes a method of all 30 layers train 1 % of them at most."""
+NAME = "departments of Toys"
+SHOTS = 16
+"""Titles to learn from, a class."""
 TITLES_AT_ONCE = 16
 STEPS = 48
 JUDGED = {"validation": 160, "test": 480}
@@ -62,40 +64,19 @@ class Titles:
     """Titles with classes, in an order drawn once.
 
     Attributes:
-        name: Of the set.
-        shots: Titles to learn from, a class.
         titles: Those that are judged first, then those to learn from.
         labels: int64, the class of each.
         classes: Their names.
     """
 
-    name: str
-    shots: int
     titles: Sequence[str]
     labels: np.ndarray
     classes: Sequence[str]
 
-    @classmethod
-    def read(cls, name: str, path: Path, level: int, shots: int) -> Titles:
-        """Those of a catalogue by the names at a level of the path of categories; -1 is the most specific."""
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        found = [(row["title"], row["categories"][0][level]) for row in rows if row["title"] and _deep(row, level)]
-        counts = Counter(category for _, category in found)
-        classes = sorted(category for category, count in counts.items() if count >= FEWEST)
-        known = [(title, classes.index(category)) for title, category in found if category in set(classes)]
-        order = np.random.default_rng(0).permutation(len(known))
-        return cls(
-            name=name,
-            shots=shots,
-            titles=[known[number][0] for number in order],
-            labels=np.array([known[number][1] for number in order]),
-            classes=classes,
-        )
-
     def task(self) -> str:
         """Registers the task of telling the classes apart, and returns its name."""
         task = Task(
-            name=self.name,
+            name=NAME,
             readout="score",
             event_text=lambda event, item, domain: Segment(item.title, "history"),
             candidate=lambda item, domain: (asked(item.title),),
@@ -103,8 +84,8 @@ class Titles:
             num_classes=len(self.classes),
             options=tuple(f" {name}" for name in self.classes),
         )
-        hooks.TASKS.registered[self.name] = task
-        return self.name
+        hooks.TASKS.registered[NAME] = task
+        return NAME
 
     def judged(self, part: str) -> np.ndarray:
         """Positions of the titles of a part."""
@@ -112,12 +93,10 @@ class Titles:
         return np.arange(first, first + JUDGED[part])
 
     def drawn(self, seed: int) -> np.ndarray:
-        """Positions of at most ``shots`` titles of each class, in random order."""
+        """Positions of at most ``SHOTS`` titles of each class, in random order."""
         rng = np.random.default_rng(seed)
         rest = np.arange(sum(JUDGED.values()), len(self.titles))
-        of_class = [
-            rng.permutation(rest[self.labels[rest] == number])[: self.shots] for number in range(len(self.classes))
-        ]
+        of_class = [rng.permutation(rest[self.labels[rest] == number])[:SHOTS] for number in range(len(self.classes))]
         return rng.permutation(np.concatenate(of_class))
 
     def rows(self, positions: np.ndarray) -> list[Example]:
@@ -135,24 +114,28 @@ class Titles:
         ]
 
 
-def _deep(row: Mapping[str, Any], level: int) -> bool:
-    return bool(row["categories"]) and len(row["categories"][0]) > max(level, 1)
-
-
 def asked(title: str) -> Segment:
     """Words it as 'The product "…" is in the category'."""
     return Segment(f"The product {quote(title)} is in the category", "candidate")
 
 
-def sets(setup: Setup) -> list[Titles]:
-    """Departments and the most specific categories of Toys, those of Beauty; the first in the short form."""
-    toys, beauty = (research(f"amazon_{name}/items.jsonl") for name in ("toys", "beauty"))
-    found = [
-        ("departments of Toys", toys, 1, 16),
-        ("categories of Toys", toys, -1, 4),
-        ("categories of Beauty", beauty, -1, 4),
-    ]
-    return [Titles.read(*one) for one in (found[:1] if setup.quick else found)]
+def departments() -> Titles:
+    """Titles of Toys with the category below the root. Raises AbsentError."""
+    rows = [json.loads(line) for line in research("amazon_toys/items.jsonl").read_text().splitlines()]
+    found = [(row["title"], row["categories"][0][1]) for row in rows if row["title"] and _deep(row)]
+    counts = Counter(category for _, category in found)
+    classes = sorted(category for category, count in counts.items() if count >= FEWEST)
+    known = [(title, classes.index(category)) for title, category in found if category in set(classes)]
+    order = np.random.default_rng(0).permutation(len(known))
+    return Titles(
+        titles=[known[number][0] for number in order],
+        labels=np.array([known[number][1] for number in order]),
+        classes=classes,
+    )
+
+
+def _deep(row: Mapping[str, Any]) -> bool:
+    return bool(row["categories"]) and len(row["categories"][0]) > 1
 
 
 def accuracy(titles: Titles, steps: int, foundation: Foundation, method: str, rate: float, seed: int) -> dict[str, Any]:
@@ -172,7 +155,7 @@ def accuracy(titles: Titles, steps: int, foundation: Foundation, method: str, ra
         titles.rows(positions) for positions in (titles.drawn(seed), titles.judged("validation"), titles.judged("test"))
     )
     began = time.process_time()
-    with bar(f"{titles.name} {method} {rate:g} {seed}") as update:
+    with bar(f"{NAME} {method} {rate:g} {seed}") as update:
         # A row is a batch, and all steps are one epoch, so that the last weights are kept.
         how = TrainConfig(epochs=1, learning_rate=rate, batch_tokens=1, average=0.9, seed=seed)
         one.tune((training * steps)[:steps], validation[:1], how, progress=update)
@@ -191,15 +174,14 @@ def accuracy(titles: Titles, steps: int, foundation: Foundation, method: str, ra
 
 
 def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
-    """A table for each set."""
-    foundation = load(DEFAULT_FOUNDATION)
-    tables = tuple(_compared(titles, foundation, setup) for titles in sets(setup))
-    return {"seed": list(setup.seeds), "tables": tables}, [_lead(table) for table in tables]
+    """See the module."""
+    table = _compared(departments(), load(DEFAULT_FOUNDATION), setup)
+    return {"seed": list(setup.seeds), "tables": (table,)}, [_lead(table)]
 
 
 def _compared(titles: Titles, foundation: Foundation, setup: Setup) -> Table:
     """The methods, each with the learning rate that is best on validation."""
-    at = parts.cache("tasks", setup) / "categories" / titles.name
+    at = parts.cache("tasks", setup) / "categories" / NAME
     steps = STEPS // QUICKER if setup.quick else STEPS
 
     def run(method: str, rate: float, seed: int) -> dict[str, Any]:
@@ -212,7 +194,7 @@ def _compared(titles: Titles, foundation: Foundation, setup: Setup) -> Table:
         return Row.of(method, [run(method, best, seed) for seed in setup.seeds])
 
     return Table(
-        title=f"{len(titles.classes)} {titles.name}, {titles.shots} titles a class",
+        title=f"{len(titles.classes)} {NAME}, {SHOTS} titles a class",
         metric="accuracy",
         rows=tuple(row(method) for method in (list(RATES)[:2] if setup.quick else RATES)),
         ours=next(iter(RATES)),
