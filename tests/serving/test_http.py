@@ -660,7 +660,7 @@ def test_texts_beyond_those_that_may_wait_are_refused_and_ranking_is_not():
 
     backend.chatting = held
     with (
-        running.service(backend, max_texts=2, max_queue=1, deadline_s=1.0) as url,
+        running.service(backend, max_texts=2, max_queue=1, deadline_s=3.0) as url,
         running.http(url) as http,
         ThreadPoolExecutor(3) as pool,
     ):
