@@ -20,13 +20,13 @@ from benchmarks import sets
 from benchmarks.item_vectors import SETS
 from benchmarks.parts import tell
 from benchmarks.peers.retrievers import minilm_states
-from benchmarks.setup import Claims, Setup, research
+from benchmarks.setup import Claims, Setup, mean_difference, research
 from m6rec import assets
 from m6rec.assets import DEFAULT_FOUNDATION
 from m6rec.cli import bar
 from m6rec.data.split import TEST, TRAIN, VALID
 from m6rec.domains.domain import titled
-from m6rec.evaluation.metrics import bootstrap_difference
+from m6rec.evaluation.metrics import ranks
 from m6rec.evaluation.report import Row, Table
 from m6rec.foundation.checkpoint import load
 from m6rec.foundation.generate import Sampling
@@ -76,8 +76,9 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     tables: list[Table] = []
     claims: Claims = []
     samples = {}
+    num_users = 60 if setup.quick else NUM_USERS
     for name in SETS[: 1 if setup.quick else None]:
-        users = _users(name, 60 if setup.quick else NUM_USERS)
+        users = _users(name, num_users)
         texts = _written(users, setup)
         item_IE = minilm_states(tuple(users.items))
         found = {method: _judged(users, of_method, item_IE) for method, of_method in texts.items()}
@@ -86,17 +87,11 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
         for other in (PLAIN, NEIGHBOUR):
             for group in GROUPS:
                 ours, theirs = found[PERSONAL][f"MRR among {group}"], found[other][f"MRR among {group}"]
-                lead = bootstrap_difference(
-                    np.ones(len(ours), int), ours, theirs, metric=lambda _, values: values.mean()
-                )
+                lead = mean_difference(ours, theirs)
                 what = f"{name}: queries, MRR of the user among {group} less that of {other}"
                 claims.append((what, lead.value, ">", 0))
                 claims.append((f"{what}: p", lead.p if lead.value > 0 else 1.0, "<=", 0.05))
-    return {"users": NUM_USERS, "samples": samples, "tables": tuple(tables)}, claims
-
-
-def _mean(labels: Floats, values: Floats) -> float:
-    return float(values.mean())
+    return {"users": num_users, "samples": samples, "tables": tuple(tables)}, claims
 
 
 def _users(name: str, count: int) -> Users:
@@ -133,10 +128,10 @@ def _written(users: Users, setup: Setup) -> dict[str, list[str]]:
     """The queries of each method, one a user."""
     foundation = load(DEFAULT_FOUNDATION)
     config = TaskModelConfig(task="query", domain="generic", foundation=DEFAULT_FOUNDATION)
-    shared = GenerateModel.create(config, foundation, assets.home() / "states")
+    cache = GenerateModel.create(config, foundation, assets.home() / "states").cache
     found = {}
     for method, of_method in ((PERSONAL, users.drafts), (PLAIN, _without_histories(users.drafts))):
-        one = GenerateModel.create(config, foundation, cache=shared.cache)
+        one = GenerateModel.create(config, foundation, cache=cache)
         few = 20 if setup.quick else 1
         with bar(f"{users.name}: {method}") as update:
             one.tune(of_method[TRAIN][::few], of_method[VALID][::few], TrainConfig(epochs=2), progress=update)
@@ -200,11 +195,9 @@ def _others(count: int, total: int, own: NDArray[np.int64], group: int) -> NDArr
 
 
 def _reciprocal(query_UE: Floats, choices_UGE: Floats) -> Floats:
-    """1 / rank of the first choice; ties share the middle."""
+    """1 / rank of the first choice."""
     score_UG = np.einsum("ue,uge->ug", query_UE, choices_UGE)
-    own_U1 = score_UG[:, :1]
-    above_U, equal_U = (score_UG > own_U1 + 1e-6).sum(1), (np.abs(score_UG - own_U1) <= 1e-6).sum(1)
-    return np.asarray(1 / (above_U + (equal_U + 1) / 2))
+    return 1 / ranks(score_UG, np.zeros(len(score_UG), int))
 
 
 def _table(users: Users, texts: Mapping[str, Sequence[str]], found: Mapping[str, Mapping[str, Floats]]) -> Table:

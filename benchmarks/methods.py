@@ -13,9 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from benchmarks import parts, sets
+from benchmarks import parts, sets, tunings
 from benchmarks.setup import Claims, Setup
 from m6rec import assets
 from m6rec.assets import DEFAULT_FOUNDATION
@@ -67,8 +65,7 @@ def texts(setup: Setup) -> tuple[dict[str, Any], Claims]:
     cache = GenerateModel.create(config, foundation).cache
 
     def drawn(part: int, seed: int) -> list[Draft]:
-        order = np.random.default_rng([seed, part]).permutation(len(every[part]))
-        return [every[part][number] for number in sorted(order[: DRAFTS[part] // few])]
+        return tunings.drawn(every, part, DRAFTS[part] // few, seed)
 
     def run(method: str, seed: int, update: Any) -> Outcome:
         one = GenerateModel.create(replace(config, method=method), foundation, cache=cache, seed=seed)

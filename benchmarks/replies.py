@@ -11,9 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from benchmarks import parts
+from benchmarks import parts, tunings
 from benchmarks.conversation import films, needs
 from benchmarks.setup import Claims, Setup, research
 from m6rec.assets import DEFAULT_FOUNDATION
@@ -49,8 +47,7 @@ def measure(setup: Setup) -> tuple[dict[str, Any], Claims]:
     at = parts.cache("tasks", setup) / "replies"
 
     def drawn(part: int, seed: int) -> list[Draft]:
-        order = np.random.default_rng([seed, part]).permutation(len(every[part]))
-        return [every[part][number] for number in sorted(order[: DRAFTS[part] // few])]
+        return tunings.drawn(every, part, DRAFTS[part] // few, seed)
 
     def metrics(model: GenerateModel) -> dict[str, float]:
         asked = drawn(TEST, 0)

@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmarks.item_vectors import BUCKETS, MAX_VALIDATED, SETS, Sequences, load, means
 from benchmarks.parts import kept, tell
-from benchmarks.setup import Claims, Setup
+from benchmarks.setup import Claims, Setup, mean_difference
 from m6rec.evaluation import report
-from m6rec.evaluation.metrics import bootstrap_difference, hit_rate, ndcg, ranks
+from m6rec.evaluation.metrics import hit_rate, ndcg, ranks
 from m6rec.retrieval.blend import TEXT, Blend, HeldOut, weigh
 from m6rec.retrieval.blend import fit as fit_sources
 from m6rec.retrieval.embeddings import Embeddings, Floats, Ints, user_vectors
@@ -60,9 +60,7 @@ def blend(setup: Setup) -> tuple[dict[str, Any], Claims]:
         for other in metrics:
             if other != BLEND:
                 gains = [_gains([one["ranks"][method] for one in by_seed]) for method in (BLEND, other)]
-                found = bootstrap_difference(
-                    np.zeros(len(count_Q)), *gains, metric=lambda _, gain_Q: float(gain_Q.mean())
-                )
+                found = mean_difference(*gains)
                 differences[other] = {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
         claims.append((f"{name}: NDCG@10 that text adds to the blend", differences[MEAN_STATE]["low"], ">", 0.0))
         facts = [{fact: one[fact] for fact in ("epochs", "decay", "memories", "weights")} for one in by_seed]

@@ -9,8 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from m6rec.cli import tuned_runs
 from m6rec.cli.tree import Config, FoundationSection
+from m6rec.evaluation.metrics import Difference, bootstrap_difference
 from m6rec.features.interactions import InteractionStore
 from m6rec.fingerprint import Fingerprint
 from m6rec.readouts import ScoreModel
@@ -70,6 +74,12 @@ class Setup:
         runs = ("--data", self.data, "--retrieve", self.retrieve, "--rank", self.run, "--store", store)
         with running.process(command("serve", "--port", "0", *runs, *words), running.ROOT, dict(os.environ)) as served:
             yield served
+
+
+def mean_difference(first: ArrayLike, second: ArrayLike, groups: ArrayLike | None = None) -> Difference:
+    """How much higher the mean of the first values is than that of the second, one of each a question, in pairs."""
+    labels = np.zeros(np.shape(first))  # which the mean doesn't look at
+    return bootstrap_difference(labels, first, second, groups, metric=lambda _, values: float(values.mean()))
 
 
 def rss_mib(pid: int | str = "self") -> float:

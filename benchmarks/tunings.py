@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from m6rec import assets
 from m6rec.cli import bar
@@ -18,6 +20,7 @@ from m6rec.retrieval.training import EmbeddingConfig
 from m6rec.tasks.examples import TaskExamples, task_examples
 from m6rec.tasks.task import named
 from m6rec.training import TrainConfig
+from m6rec.types import Draft
 
 
 def tunings(
@@ -50,6 +53,12 @@ def tunings(
             one.tune(questions[TRAIN], questions[VALID], sized, folder=folder / f"{seed}", progress=update)
         runs.append(one)
     return questions, runs
+
+
+def drawn(drafts: Mapping[int, Sequence[Draft]], part: int, count: int, seed: int) -> list[Draft]:
+    """So many texts of a part, at random, in the order of the log."""
+    order = np.random.default_rng([seed, part]).permutation(len(drafts[part]))
+    return [drafts[part][number] for number in sorted(order[:count])]
 
 
 def retrievals(

@@ -133,7 +133,8 @@ def reasons_for(
         return row.context, []
     likes = interactions.liked(user.id)
     predicted = rank.scores([row, *(reasons.without(row, one) for one in found)])
-    retrieved = index.scores(item.id, [likes, *(reasons.likes_without(likes, one) for one in found)])
+    kept = [likes, *(reasons.likes_without(likes, one) for one in found)]
+    retrieved = np.array([index.score(item.id, liked) for liked in kept])
     return row.context, reasons.choose(found, (_lost(predicted) + _lost(retrieved)).tolist(), count)
 
 

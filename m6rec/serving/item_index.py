@@ -132,17 +132,11 @@ class ItemIndex:
             rank = 1 + int((score_I > score).sum()) if score > 0 else None
             yield name, score * blend.weights[name], rank
 
-    def scores(self, item: str, likes: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-        """What ``search`` blends for an item, for each of some users by what they liked; 0 for one that is absent."""
+    def score(self, item: str, liked: Sequence[str]) -> float:
+        """The score of an item by ``search`` for who liked these; 0 for one that is not in the index."""
         if item not in self._index:
-            return np.zeros(len(likes))
-        item_E, blend = self._index.vectors([item])[0], self._retrieve.blend
-        text_U = np.array([float(self.user_vector(liked) @ item_E) for liked in likes])
-        if blend is None:
-            return text_U
-        number = blend.numbers.get(item)
-        added_U = 0.0 if number is None else blend.scores_of_many(likes)[:, number].astype(float)
-        return text_U * blend.text + added_U
+            return 0.0
+        return sum(score for _, score, _ in self.sources(item, self.user_vector(liked), liked))
 
     def admitted(self, where: Predicate, ids: Iterable[str]) -> list[str]:
         """See ``Index``."""

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import type { Manifest, Ranked, RankingInputs } from "m6rec-web";
 import { address, type Asked, rankingInputs, type Recommended, recommend } from "./api.ts";
 import { key } from "./settings.ts";
+import { createPolicy } from "./trusted.ts";
 import type { Order, Told } from "./worker.ts";
 
 /** Whether the list is ranked in this page; else the service ranks it. */
@@ -27,11 +28,7 @@ const CACHE = "m6rec";
 const EXACT = ["float32", "float16"];
 
 const SCRIPT = address("page/device/worker.js");
-interface Policies {
-    createPolicy(name: string, rules: { createScriptURL(url: string): string }): { createScriptURL(url: string): string };
-}
-// The page's policy takes no text for a script; this one is always the same.
-const policy = (globalThis as { trustedTypes?: Policies }).trustedTypes?.createPolicy("m6rec", { createScriptURL: () => SCRIPT });
+const policy = createPolicy({ createScriptURL: (_: string) => SCRIPT });
 
 let worker: Worker | undefined;
 let turn: Promise<unknown> = Promise.resolve();

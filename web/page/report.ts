@@ -2,12 +2,10 @@
 // runs nothing: it is in a sandbox.
 
 import { getReport, Problem } from "./api.ts";
+import { createPolicy } from "./trusted.ts";
 import { words } from "./words.ts";
 
-interface Policies {
-    createPolicy(name: string, rules: { createHTML(text: string): string }): { createHTML(text: string): string };
-}
-const policy = (globalThis as { trustedTypes?: Policies }).trustedTypes?.createPolicy("m6rec", { createHTML: (text) => text });
+const policy = createPolicy({ createHTML: (text: string) => text });
 
 const place = document.getElementById("report") as HTMLElement;
 

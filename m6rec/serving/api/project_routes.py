@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from pydantic import BaseModel, Field
 
 from m6rec.errors import AssetError
+from m6rec.serving.api import page
 from m6rec.serving.api.routes import Service
 from m6rec.serving.api.schema import DeviceInputsBody
 from m6rec.serving.backend import LocalBackend, RankingInputs
@@ -19,14 +20,10 @@ from m6rec.serving.project_files import ProjectFiles
 
 BYTES = "application/octet-stream"
 DEVICE_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-REPORT_HEADERS = {
+REPORT_HEADERS = page.HEADERS | {
     # A report runs nothing and fetches nothing, whoever wrote it; its styles are its own.
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-store",
 }
 
